@@ -1,0 +1,177 @@
+"""The settings every trainer has, and how a command line becomes them."""
+
+import argparse
+import contextlib
+import dataclasses
+import inspect
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import tyro
+
+from core.errors import InputError
+from core.objectives import check_hardness
+
+# beta and tau_plus where a command line gives an objective's name alone; any other name is the plain
+# objective of its modality (SimCLR, InfoGraph, quick-thoughts), which has neither.
+HARDNESS = {"debiased": (0.0, 0.1), "hard": (1.0, 0.1)}
+
+
+def hardness_of(objective: str) -> tuple[float, float]:
+    """The default (beta, tau_plus) of an objective's name."""
+    return HARDNESS.get(objective, (0.0, 0.0))
+
+
+def default_data_root() -> Path:
+    """``$HCL_DATA`` where it is set, else ``data``."""
+    return Path(os.environ.get("HCL_DATA") or "data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What the trainers of all modalities share; each adds its own."""
+
+    plain_objective: ClassVar[str]
+    # Settings that say where and how to run, not what is run: two runs that differ in these alone are one.
+    not_identity: ClassVar[frozenset[str]] = frozenset(
+        {"data_root", "download", "output_dir", "device", "resume"}
+    )
+
+    dataset: str
+    """Name of the dataset; it also brings the paper's settings for that dataset."""
+    objective: str
+    """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
+    beta: float
+    """Hardness: how far negatives near the anchor weigh more."""
+    tau_plus: float
+    """Prior probability that a negative has the anchor's class."""
+    temperature: float | None
+    """Divides the similarities."""
+    epochs: int
+    """Passes over the data."""
+    batch_size: int
+    """Samples a step, over all devices together."""
+    lr: float
+    """Learning rate."""
+    seed: int = 0
+    """Seeds weights, order, augmentation and the folds of the evaluation."""
+    data_root: Path = field(default_factory=default_data_root)
+    """Where local copies of the data sets lie; $HCL_DATA sets the default."""
+    download: bool = False
+    """Fetch the data set from its official place where there is no local copy."""
+    output_dir: Path | None = None
+    """The run's folder; by default runs/MODALITY/DATASET/OBJECTIVE/seed-N."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What matrix products are computed in."""
+    resume: bool = False
+    """Go on from the folder's checkpoint; starts anew where there is none."""
+
+    def checked(self) -> "TrainConfig":
+        """Return the config with the objective named by its numbers; raise InputError if one is off."""
+        try:
+            check_hardness(self.beta, self.tau_plus)
+        except ValueError as error:
+            raise InputError(f"--{str(error).replace('tau_plus', 'tau-plus')}") from None
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{flag(name)} is {getattr(self, name)}; it must be at least 1")
+        if not self.lr > 0:
+            raise InputError(f"--lr is {self.lr}; it must be above 0")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed is {self.seed}; it must be at least 0 and below 2^32")
+        if self.objective == self.plain_objective and (self.beta, self.tau_plus) != (0, 0):
+            raise InputError(
+                f"--objective {self.objective} has beta 0 and tau_plus 0, but --beta is {self.beta:g} and "
+                f"--tau-plus {self.tau_plus:g}; leave them out, or use --objective debiased or hard"
+            )
+        if self.objective == "debiased" and self.beta != 0:
+            raise InputError(
+                f"--objective debiased has beta 0, but --beta is {self.beta:g}; use --objective hard"
+            )
+        if self.beta == 0:
+            name = self.plain_objective if self.tau_plus == 0 else "debiased"
+            return dataclasses.replace(self, objective=name)
+        return self
+
+    def objective_slug(self) -> str:
+        """The objective as a folder's name, as ``hard-beta1-tau0.1``."""
+        beta = [f"beta{self.beta:g}"] if self.beta else []
+        tau_plus = [f"tau{self.tau_plus:g}"] if self.objective != self.plain_objective else []
+        return "-".join([self.objective, *beta, *tau_plus])
+
+    def objective_record(self) -> dict[str, Any]:
+        """The objective as records hold it."""
+        names = ("beta", "tau_plus", "temperature")
+        return {"name": self.objective} | {name: getattr(self, name) for name in names}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every setting, as JSON holds it."""
+        return json.loads(json.dumps(dataclasses.asdict(self), default=str))
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that say what is run."""
+        return {name: value for name, value in self.as_dict().items() if name not in self.not_identity}
+
+
+Config = TypeVar("Config", bound=TrainConfig)
+
+
+def parse_config(
+    config_type: type[Config], recipe: Callable[..., Config], argv: Sequence[str] | None, prog: str
+) -> Config:
+    """Parse ``argv`` over the defaults that ``recipe`` gives for the names in it.
+
+    ``recipe`` takes by keyword what selects defaults (``dataset``, ``objective``, ...), each with its own
+    default; flags then override what it returns. Raises InputError for anything ``argv`` has wrong.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    names = inspect.signature(recipe).parameters
+    selector = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in names:
+        selector.add_argument(f"--{flag(name)}", nargs="?", default=argparse.SUPPRESS)
+    chosen = {name: value for name, value in vars(selector.parse_known_args(argv)[0]).items() if value}
+    return parse(config_type, argv, prog, default=recipe(**chosen)).checked()
+
+
+Parsed = TypeVar("Parsed")
+
+
+def parse(kind: type[Parsed], argv: Sequence[str] | None, prog: str, default: Parsed | None = None) -> Parsed:
+    """Parse ``argv`` to a dataclass with tyro, its boxed errors made InputErrors of one line."""
+    options = {} if default is None else {"default": default}
+    message = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(message):
+            return tyro.cli(
+                kind,
+                args=sys.argv[1:] if argv is None else list(argv),
+                prog=prog,
+                config=(tyro.conf.FlagCreatePairsOff,),
+                **options,
+            )
+    except SystemExit as exit_:
+        if not exit_.code:
+            raise
+        raise InputError(f"{_first_part_of_box(message.getvalue())}; see {prog} --help") from None
+
+
+def flag(name: str) -> str:
+    """A setting's name as its flag, without the dashes."""
+    return name.replace("_", "-")
+
+
+def _first_part_of_box(text: str) -> str:
+    lines = []
+    for line in (line.strip().strip("│").strip() for line in text.splitlines()[1:]):
+        if line.startswith(("─", "╰")):
+            break
+        lines.append(line)
+    return " ".join(lines).rstrip(".")

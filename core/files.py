@@ -1,0 +1,54 @@
+"""Files that are whole or not there: atomic writes and downloads."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import pooch
+import requests
+
+from core.errors import InputError
+
+
+def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
+    """Write ``path`` through a temporary sibling, so that it is never seen half-written.
+
+    ``content`` is text, bytes, or a function that writes to the open file.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def download(url: str, target: Path, sha256: str | None = None) -> Path:
+    """Fetch ``url`` to ``target``, which exists only once it is whole and its checksum, if known, holds.
+
+    Raises InputError that names the address if it cannot be had.
+    """
+    try:
+        pooch.retrieve(
+            url,
+            known_hash=f"sha256:{sha256}" if sha256 else None,
+            fname=target.name,
+            path=target.parent,
+            downloader=pooch.HTTPDownloader(timeout=30),
+        )
+    except (requests.RequestException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"could not download {url}: {reason}") from error
+    return target
