@@ -28,6 +28,14 @@ def hardness_of(objective: str) -> tuple[float, float]:
     return HARDNESS.get(objective, (0.0, 0.0))
 
 
+def objective_slug(name: str, beta: float, tau_plus: float) -> str:
+    """An objective as a folder's name, as ``hard-beta1-tau0.1``."""
+    numbers = [f"beta{beta:g}"] if beta else []
+    if name in HARDNESS:
+        numbers.append(f"tau{tau_plus:g}")
+    return "-".join([name, *numbers])
+
+
 def default_data_root() -> Path:
     """``$HCL_DATA`` where it is set, else ``data``."""
     return Path(os.environ.get("HCL_DATA") or "data")
@@ -103,9 +111,7 @@ class TrainConfig:
 
     def objective_slug(self) -> str:
         """The objective as a folder's name, as ``hard-beta1-tau0.1``."""
-        beta = [f"beta{self.beta:g}"] if self.beta else []
-        tau_plus = [f"tau{self.tau_plus:g}"] if self.objective != self.plain_objective else []
-        return "-".join([self.objective, *beta, *tau_plus])
+        return objective_slug(self.objective, self.beta, self.tau_plus)
 
     def objective_record(self) -> dict[str, Any]:
         """The objective as records hold it."""

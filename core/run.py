@@ -45,7 +45,9 @@ class Run:
 
         Raises InputError where it holds something else, or an unfinished run without ``--resume``.
         """
-        folder = config.output_dir or default_folder(modality, config)
+        folder = config.output_dir or default_folder(
+            modality, config.dataset, config.objective_slug(), config.seed
+        )
         run = cls(folder, modality, config)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -160,10 +162,10 @@ class Run:
         console.print(f"run folder: {self.folder}")
 
 
-def default_folder(modality: str, config: TrainConfig) -> Path:
+def default_folder(modality: str, dataset: str, objective_slug: str, seed: int) -> Path:
     """runs/MODALITY/DATASET/OBJECTIVE/seed-N."""
-    dataset = re.sub(r"[^\w.+-]+", "-", config.dataset).strip("-")
-    return Path("runs") / modality / dataset / config.objective_slug() / f"seed-{config.seed}"
+    dataset = re.sub(r"[^\w.+-]+", "-", dataset).strip("-")
+    return Path("runs") / modality / dataset / objective_slug / f"seed-{seed}"
 
 
 def read_settings(folder: Path, modality: str | None = None) -> dict[str, Any]:

@@ -11,15 +11,15 @@ from torch_geometric.utils import coalesce
 
 from core.environment import seeded
 
-GRAPHS_PER_CLASS = 40
-FEWEST_MOTIFS, MOST_MOTIFS = 2, 10
+GRAPHS_PER_CLASS = 30
+FEWEST_MOTIFS, MOST_MOTIFS = 2, 20
 TREE_NODES_PER_MOTIF = 2.0
 # Random edges a node, expected. They hide the motifs: without them an untrained encoder tells the classes.
-NOISE_EDGES_PER_NODE = 0.5
+NOISE_EDGES_PER_NODE = 0.3
 
 
 def make_motifs(seed: int = 0) -> list[Data]:
-    """Graphs of five classes, 40 each: a tree with 2 to 10 copies of the class's motif, and random edges.
+    """Graphs of five classes, 30 each: a tree with 2 to 20 copies of the class's motif, and random edges.
 
     The motifs are path, star, cycle and house of five nodes and the complete graph of four. Sizes vary as
     much within a class as between classes. Nodes have no features; ``y`` is the class.

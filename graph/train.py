@@ -62,9 +62,9 @@ class GraphConfig(TrainConfig):
         return super().checked()
 
     def objective_slug(self) -> str:
-        released = ["released"] if self.variant == "released" else []
+        variant = [self.variant] if self.variant != "corrected" else []
         stopped = ["stopgradient"] if self.stop_gradient else []
-        return "-".join([super().objective_slug(), *released, *stopped])
+        return "-".join([super().objective_slug(), *variant, *stopped])
 
     def objective_record(self) -> dict[str, Any]:
         return super().objective_record() | {"variant": self.variant, "stop_gradient": self.stop_gradient}
@@ -92,7 +92,7 @@ def train(config: GraphConfig) -> Run:
 
     seed_everything(config.seed)
     model = InfoGraph(GIN(dataset.num_features, config.hidden, config.layers)).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
     objective = InfoGraphLoss(config.beta, config.tau_plus, config.variant, config.stop_gradient)
 
     def loss_of(batch):

@@ -1,0 +1,68 @@
+"""Records: the ``result.json`` of finished runs, read into one table."""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from core.run import SCHEMA
+
+COLUMNS = (
+    "modality",
+    "dataset",
+    "objective",
+    "beta",
+    "tau_plus",
+    "variant",
+    "label",
+    "seed",
+    "epochs",
+    "metric",
+    "value",
+    "untrained",
+    "train_seconds",
+    "eval_seconds",
+    "path",
+)
+
+
+def find_records(roots: Iterable[Path]) -> list[Path]:
+    """The ``result.json`` files at or below ``roots``, sorted."""
+    return sorted({path for root in roots for path in Path(root).rglob("result.json")})
+
+
+def read_records(paths: Iterable[Path]) -> pd.DataFrame:
+    """One row for each metric of each record; what is damaged or of another schema is named and left out."""
+    rows = []
+    for path in paths:
+        try:
+            rows.extend(_rows(json.loads(path.read_text()), path))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"warning: {path} is no whole record ({error!r}) and is left out", file=sys.stderr)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    if record["schema"] != SCHEMA:
+        raise ValueError(f"its schema is {record['schema']}, this code reads {SCHEMA}")
+    objective = record["objective"]
+    common = {name: record[name] for name in ("modality", "dataset", "seed", "epochs")}
+    common |= {name: record[name] for name in ("train_seconds", "eval_seconds")}
+    common |= {name: objective.get(name) for name in ("beta", "tau_plus", "variant")}
+    common |= {"objective": objective["name"], "label": objective_label(objective), "path": str(path)}
+    return [
+        common | {"metric": metric, "value": value, "untrained": record["untrained_metrics"].get(metric)}
+        for metric, value in record["metrics"].items()
+    ]
+
+
+def objective_label(objective: dict[str, Any]) -> str:
+    """An objective as a table's row names it, as ``hard, beta 1, tau_plus 0.1``."""
+    numbers = [f"{name} {objective[name]:g}" for name in ("beta", "tau_plus") if objective.get(name)]
+    variant = objective.get("variant")
+    details = [variant] if variant not in (None, "corrected") and numbers else []
+    stopped = ["weights constant"] if objective.get("stop_gradient") else []
+    return ", ".join([objective["name"], *numbers, *details, *stopped])

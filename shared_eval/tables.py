@@ -1,0 +1,44 @@
+"""Tables of records: objectives down, datasets across, mean ± standard deviation over seeds."""
+
+import pandas as pd
+from rich.table import Table
+
+UNTRAINED = "untrained encoder"
+
+
+def summarise(records: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation (n - 1) and number of seeds: a row an objective, the untrained encoder first.
+
+    Columns are ``dataset metric``, cells text in percent; an empty cell has no record. The untrained
+    encoder's score depends on the seed alone, so each seed counts once there.
+    """
+    records = records.assign(column=records["dataset"] + " " + records["metric"])
+    untrained = records.dropna(subset="untrained").drop_duplicates(["column", "seed"])
+    untrained = untrained.assign(label=UNTRAINED, value=untrained["untrained"], rank=0)
+    trained = records.assign(rank=1)
+    everything = pd.concat([untrained, trained])
+    keys = ["rank", "variant", "beta", "tau_plus"]
+    order = everything.fillna({"variant": ""}).sort_values(keys, kind="stable")["label"].drop_duplicates()
+    cells = everything.groupby(["label", "column"])["value"].agg(format_mean).unstack(fill_value="")
+    return cells.reindex(index=order.to_list(), columns=records["column"].drop_duplicates().to_list())
+
+
+def format_mean(values: pd.Series) -> str:
+    """Fractions as ``84.2 ± 1.3 (10)``: percent, and in brackets the number of seeds."""
+    spread = f" ± {100 * values.std():.1f}" if len(values) > 1 else ""
+    return f"{100 * values.mean():.1f}{spread} ({len(values)})"
+
+
+def to_terminal(table: pd.DataFrame, title: str) -> Table:
+    """The table for a terminal."""
+    drawn = Table("objective", *table.columns, title=title, title_justify="left")
+    for label, cells in table.iterrows():
+        drawn.add_row(str(label), *cells)
+    return drawn
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """The table in Markdown."""
+    rows = [["objective", *table.columns], ["---"] * (1 + len(table.columns))]
+    rows += [[str(label), *cells] for label, cells in table.iterrows()]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
