@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch.nn.functional as F
 from torch_geometric.data import Data
 from torch_geometric.datasets import TUDataset
 
@@ -87,6 +88,10 @@ class _LocalTUDataset(TUDataset):
         self._folders = str(raw.absolute()), str(processed.absolute())
         with contextlib.redirect_stderr(io.StringIO()):  # it announces "Processing..."
             super().__init__(root=str(processed.parent), name=name)
+        # PyG's slices end with the last graph that has an edge; later graphs have none.
+        for key in self.slices.keys() & {"edge_index", "edge_attr"}:
+            ends = self.slices[key]
+            self.slices[key] = F.pad(ends, (0, len(self.slices["y"]) - len(ends)), value=int(ends[-1]))
 
     @property
     def raw_dir(self) -> str:
@@ -132,7 +137,8 @@ def check_raw_files(name: str, raw: Path) -> None:
     nodes, graphs = len(graph_of_node), len(labels)
 
     jumps = ~np.isin(np.diff(graph_of_node, prepend=1), (0, 1))
-    if jumps.any() or graph_of_node[0] != 1:
+    jumps[0] = graph_of_node[0] != 1
+    if jumps.any():
         line = int(jumps.argmax()) + 1
         raise InputError(
             f"{indicator_path}, line {line}: graph {graph_of_node[line - 1]}; graphs must be numbered "

@@ -40,7 +40,7 @@ def read_records(paths: Iterable[Path]) -> pd.DataFrame:
     for path in paths:
         try:
             rows.extend(_rows(json.loads(path.read_text()), path))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             print(f"warning: {path} is no whole record ({error!r}) and is left out", file=sys.stderr)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

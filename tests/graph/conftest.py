@@ -1,0 +1,42 @@
+"""A small TUDataset in the text form its publisher uses."""
+
+from pathlib import Path
+
+import pytest
+
+
+def write_tu_dataset(data_root: Path, name: str = "TINY", graphs: int = 24, node_labels: bool = True) -> Path:
+    """Cycles (class -1) and stars (class 1) of 4 to 6 nodes; returns the raw folder."""
+    raw = data_root / "TUDataset" / name / "raw"
+    raw.mkdir(parents=True)
+    edges, indicator, labels, node_label_lines = [], [], [], []
+    for graph in range(graphs):
+        first, size = len(indicator) + 1, 4 + graph % 3
+        nodes = range(first, first + size)
+        if graph % 2:
+            pairs = [(first, node) for node in nodes[1:]]
+        else:
+            pairs = [(node, first + (node - first + 1) % size) for node in nodes]
+        edges += [edge for a, b in pairs for edge in ((a, b), (b, a))]
+        indicator += [graph + 1] * size
+        labels.append(1 if graph % 2 else -1)
+        node_label_lines += [(node - first) % 3 for node in nodes]
+    files = {
+        "A": [f"{a}, {b}" for a, b in edges],
+        "graph_indicator": indicator,
+        "graph_labels": labels,
+        "edge_labels": [0] * len(edges),
+    }
+    if node_labels:
+        files["node_labels"] = node_label_lines
+    for kind, lines in files.items():
+        (raw / f"{name}_{kind}.txt").write_text("".join(f"{line}\n" for line in lines))
+    return raw
+
+
+@pytest.fixture
+def tiny_root(tmp_path) -> Path:
+    """A data root that holds the TUDataset TINY."""
+    root = tmp_path / "data"
+    write_tu_dataset(root)
+    return root

@@ -1,0 +1,267 @@
+"""Graph datasets: reading, features, batches, downloads, and what is said of bad ones."""
+
+import functools
+import http.server
+import io
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch_geometric.utils import degree
+
+from core.errors import InputError
+from graph import tudataset
+from graph.data import PAPER_DATASETS, load_dataset, make_batches
+from graph.motifs import make_motifs
+from tests.graph.conftest import write_tu_dataset
+
+CPU = torch.device("cpu")
+
+
+def test_reads_graphs_labels_and_node_labels(tiny_root):
+    dataset = load_dataset("TINY", tiny_root)
+    assert len(dataset.graphs) == 24
+    assert dataset.labels.tolist() == [0, 1] * 12
+    assert [graph.num_nodes for graph in dataset.graphs[:3]] == [4, 5, 6]
+    torch.testing.assert_close(dataset.graphs[1].x.argmax(1), torch.tensor([0, 1, 2, 0, 1]))
+    assert degree(dataset.graphs[1].edge_index[0]).tolist() == [4, 1, 1, 1, 1]
+
+
+def test_degree_features_where_there_are_no_node_labels(tmp_path):
+    write_tu_dataset(tmp_path, node_labels=False)
+    dataset = load_dataset("TINY", tmp_path)
+    for graph in dataset.graphs:
+        torch.testing.assert_close(graph.x.argmax(1).float(), degree(graph.edge_index[0]))
+        assert graph.x.sum(1).eq(1).all()
+    assert dataset.num_features == 6  # degrees 0 to 5
+
+
+def test_standardised_degree_where_it_is_over_a_thousand(tmp_path):
+    raw = write_tu_dataset(tmp_path, node_labels=False)
+    nodes = len((raw / "TINY_graph_indicator.txt").read_text().split())
+    with open(raw / "TINY_A.txt", "a") as edges, open(raw / "TINY_graph_indicator.txt", "a") as indicator:
+        hub = nodes + 1
+        indicator.write("25\n" * 1003)
+        edges.writelines(f"{hub}, {hub + i}\n{hub + i}, {hub}\n" for i in range(1, 1003))
+    with open(raw / "TINY_graph_labels.txt", "a") as labels:
+        labels.write("1\n")
+    (raw / "TINY_edge_labels.txt").unlink()
+    dataset = load_dataset("TINY", tmp_path)
+    features = torch.cat([graph.x for graph in dataset.graphs])
+    assert features.shape[1] == 1
+    assert features.mean().item() == pytest.approx(0, abs=1e-5)
+    assert features.std().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_last_graph_without_edges_is_kept(tmp_path):
+    raw = write_tu_dataset(tmp_path)
+    for kind, line in (("graph_indicator", "25"), ("graph_labels", "1"), ("node_labels", "2")):
+        with open(raw / f"TINY_{kind}.txt", "a") as file:
+            file.write(f"{line}\n")
+    dataset = load_dataset("TINY", tmp_path)
+    assert len(dataset.graphs) == 25
+    assert dataset.graphs[24].num_nodes == 1
+    assert dataset.graphs[24].edge_index.shape == (2, 0)
+
+
+def test_batches_hold_every_graph_once_in_an_order_of_the_seed(tiny_root):
+    dataset = load_dataset("TINY", tiny_root)
+    batches = make_batches(dataset, 10, seed=3, device=CPU)
+    assert [len(batch) for batch in batches] == [10, 10, 4]
+    positions = torch.cat([batch.positions for batch in batches])
+    assert sorted(positions.tolist()) == list(range(24))
+    again = make_batches(dataset, 10, seed=3, device=CPU)
+    torch.testing.assert_close(positions, torch.cat([batch.positions for batch in again]))
+    other = torch.cat([batch.positions for batch in make_batches(dataset, 10, seed=4, device=CPU)])
+    assert positions.tolist() != other.tolist()
+
+
+def test_a_single_graph_left_over_joins_the_batch_before(tiny_root):
+    dataset = load_dataset("TINY", tiny_root)
+    assert [len(batch) for batch in make_batches(dataset, 23, 0, CPU)] == [24]
+    assert [len(batch) for batch in make_batches(dataset, 8, 0, CPU)] == [8, 8, 8]
+
+
+def test_a_batch_is_block_diagonal(tiny_root):
+    dataset = load_dataset("TINY", tiny_root)
+    batch = make_batches(dataset, 24, 0, CPU)[0]
+    dense = batch.adjacency.to_dense()
+    torch.testing.assert_close(dense, dense.T)
+    assert dense[batch.graph[:, None] != batch.graph].sum() == 0
+    sizes = [dataset.graphs[i].num_nodes for i in batch.positions.tolist()]
+    assert torch.bincount(batch.graph).tolist() == sizes
+
+
+def test_motifs_are_the_same_each_time_and_leave_the_random_states_alone():
+    torch.manual_seed(5)
+    np.random.seed(5)
+    expected = torch.rand(1), np.random.rand()
+    torch.manual_seed(5)
+    np.random.seed(5)
+    graphs, again = make_motifs(), make_motifs()
+    assert (torch.rand(1), np.random.rand()) == expected
+    for one, two in zip(graphs, again, strict=True):
+        torch.testing.assert_close(one.edge_index, two.edge_index)
+    labels = torch.cat([graph.y for graph in graphs])
+    assert torch.bincount(labels).tolist() == [30] * 5
+    sizes = torch.tensor([float(graph.num_nodes) for graph in graphs])
+    per_class = torch.stack([sizes[labels == label].mean() for label in range(5)])
+    assert per_class.std() < sizes.std() / 3  # the size alone does not give the class away
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        ("graph_labels", lambda lines: lines[:-2], "names 24 graphs and TINY_graph_labels.txt has 22"),
+        ("graph_indicator", lambda lines: lines[:-6], "names 23 graphs"),
+        ("node_labels", lambda lines: lines[:-1], "TINY_node_labels.txt has 119 lines; 120 are needed"),
+        ("edge_labels", lambda lines: lines[:9], "TINY_edge_labels.txt has 9 lines"),
+        ("A", lambda lines: lines[:-1], "is it cut short?"),
+        ("A", lambda lines: [*lines[:-1], "12"], "TINY_A.txt is damaged"),
+        ("A", lambda lines: ["1, 200", *lines[1:]], "TINY_A.txt, line 1: edge 1, 200; nodes are 1 to 120"),
+        ("A", lambda lines: ["1, 0", *lines[1:]], "line 1: edge 1, 0"),
+        ("A", lambda lines: [*lines, "1, 120", "120, 1"], "joins two graphs"),
+        ("A", lambda lines: ["1, two", *lines[1:]], "TINY_A.txt is damaged"),
+        ("A", lambda lines: [], "TINY_A.txt is damaged"),
+        ("graph_labels", lambda lines: ["0.5", *lines[1:]], "TINY_graph_labels.txt is damaged"),
+        ("graph_indicator", lambda lines: ["2", *lines[1:]], "line 1: graph 2; graphs must be numbered"),
+        ("graph_indicator", lambda lines: [*lines[:-1], "30"], "line 120: graph 30"),
+        ("graph_labels", None, "TINY_graph_labels.txt is missing"),
+    ],
+)
+def test_damaged_files_are_named(tiny_root, kind, change, said):
+    path = tiny_root / "TUDataset" / "TINY" / "raw" / f"TINY_{kind}.txt"
+    if change is None:
+        path.unlink()
+    else:
+        path.write_text("".join(f"{line}\n" for line in change(path.read_text().splitlines())))
+    with pytest.raises(InputError) as error:
+        load_dataset("TINY", tiny_root)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not list(tiny_root.rglob("processed*"))
+
+
+def test_mended_files_are_read_anew(tiny_root):
+    load_dataset("TINY", tiny_root)
+    path = tiny_root / "TUDataset" / "TINY" / "raw" / "TINY_graph_labels.txt"
+    path.write_text("3\n" * 12 + "4\n" * 12)
+    assert load_dataset("TINY", tiny_root).labels.tolist() == [0] * 12 + [1] * 12
+
+
+def test_a_data_root_that_cannot_be_written(tiny_root, tmp_path, monkeypatch):
+    """Processed files then go to the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mkdir = Path.mkdir
+
+    def refuse(path, *arguments, **options):
+        raise OSError(30, "Read-only file system", str(path))
+
+    temporary = tudataset.tempfile.TemporaryDirectory
+
+    def refuse_under_root(*arguments, dir, **options):
+        if Path(dir).is_relative_to(tiny_root):
+            raise OSError(30, "Read-only file system", str(dir))
+        return temporary(*arguments, dir=dir, **options)
+
+    monkeypatch.setattr(tudataset.tempfile, "TemporaryDirectory", refuse_under_root)
+    assert len(load_dataset("TINY", tiny_root).graphs) == 24
+    assert not list(tiny_root.rglob("processed*"))
+    assert list((tmp_path / "cache" / "hard-negatives").rglob("data.pt"))
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    (tiny_root / "TUDataset" / "TINY" / "raw" / "TINY_graph_labels.txt").write_text("1\n2\n" * 12)
+    with pytest.raises(InputError, match="can be written"):
+        load_dataset("TINY", tiny_root)
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+
+
+def test_unknown_and_missing_names(tmp_path):
+    with pytest.raises(InputError, match=r"MUTAGG is unknown \(did you mean MUTAG\?\)"):
+        load_dataset("MUTAGG", tmp_path)
+    with pytest.raises(InputError, match="COLLAB is unknown; known: motifs, MUTAG"):
+        load_dataset("COLLAB", tmp_path)
+    with pytest.raises(InputError, match=r"no PTC_MR_A.txt under .*; add --download to fetch it from https"):
+        load_dataset("PTC_MR", tmp_path)
+    with pytest.raises(InputError, match="unknown"):
+        load_dataset("../MUTAG", tmp_path, download=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A folder, served over http in the publisher's stead."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        monkeypatch.setattr(tudataset, "TU_URL", f"http://127.0.0.1:{httpd.server_port}")
+        yield folder
+        httpd.shutdown()
+
+
+def zip_of(raw: Path) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path in raw.iterdir():
+            archive.write(path, f"TINY/{path.name}")
+        archive.writestr("../../escaped.txt", "out")
+        archive.writestr("/TINY_absolute.sh", "out")
+    return buffer.getvalue()
+
+
+def test_download(server, tiny_root, tmp_path):
+    raw = tiny_root / "TUDataset" / "TINY" / "raw"
+    (server / "TINY.zip").write_bytes(zip_of(raw))
+    fresh = tmp_path / "fresh"
+    dataset = load_dataset("TINY", fresh, download=True)
+    assert len(dataset.graphs) == 24
+    folder = fresh / "TUDataset" / "TINY"
+    assert {path.name for path in (folder / "raw").iterdir()} == {path.name for path in raw.iterdir()}
+    assert not (tmp_path / "escaped.txt").exists()
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("served", [None, b"<html>not found</html>", "truncated", "damaged"])
+def test_a_download_that_fails_leaves_nothing(server, tiny_root, tmp_path, served):
+    raw = tiny_root / "TUDataset" / "TINY" / "raw"
+    if served == "damaged":
+        (raw / "TINY_graph_labels.txt").write_text("1\n")
+    if isinstance(served, str):
+        served = zip_of(raw)[: -100 if served == "truncated" else None]
+    if served is not None:
+        (server / "TINY.zip").write_bytes(served)
+    fresh = tmp_path / "fresh"
+    with pytest.raises(InputError, match=r"TINY") as error:
+        load_dataset("TINY", fresh, download=True)
+    assert "\n" not in str(error.value)
+    assert not [path for path in fresh.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("name", "graphs", "classes", "features"),
+    [
+        ("MUTAG", 188, [63, 125], 7),
+        ("PTC_MR", 344, [192, 152], 18),
+        ("ENZYMES", 600, [100] * 6, 3),
+        ("PROTEINS", 1113, [663, 450], 3),
+        ("IMDB-BINARY", 1000, [500, 500], 136),
+        ("IMDB-MULTI", 1500, [500] * 3, 89),
+    ],
+)
+def test_the_paper_s_datasets(data_root, name, graphs, classes, features):
+    if not (data_root / "TUDataset" / name).exists():
+        pytest.skip(f"{name} is not under {data_root}")
+    assert name in PAPER_DATASETS
+    dataset = load_dataset(name, data_root)
+    assert len(dataset.graphs) == graphs
+    assert np.bincount(dataset.labels).tolist() == classes
+    assert dataset.num_features == features
