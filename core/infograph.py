@@ -63,15 +63,21 @@ class InfoGraphLoss(nn.Module):
         check_local_global(local, global_, batch)
         with torch.autocast(local.device.type, enabled=False):
             scores = full_precision(local) @ full_precision(global_).T  # (V, G)
-            positive = scores.gather(1, batch.unsqueeze(1)).squeeze(1)  # (V,)
-            own = batch.unsqueeze(1) == torch.arange(len(global_), device=batch.device)
+            own = batch.unsqueeze(1)  # (V, 1)
+            positive = scores.gather(1, own).squeeze(1)  # (V,)
             objective = self._corrected if self.variant == "corrected" else self._released
-            return objective(positive, scores.masked_fill(own, 0.0), own).mean()
+            return objective(positive, scores, own).mean()
 
     def _corrected(self, positive: Tensor, scores: Tensor, own: Tensor) -> Tensor:
-        largest = scores.detach().abs().amax().clamp(min=torch.finfo(scores.dtype).tiny)
-        weights = self._weights(2 * scores / largest, own)  # sums to 1 over the negatives
-        negative = (weights * softplus(scores)).sum(dim=1)
+        negatives = scores.scatter(1, own, -torch.inf)  # weight and softplus of the own graph become 0
+        if self.beta == 0:
+            negative = softplus(negatives).sum(dim=1) / (scores.shape[1] - 1)
+        else:
+            least, most = scores.detach().scatter(1, own, 0.0).aminmax()
+            largest = torch.maximum(-least, most).clamp(min=1e-30)  # all scores 0: any m gives equal weights
+            hardness = negatives.detach() if self.stop_gradient else negatives
+            weights = torch.softmax(hardness * (2 * self.beta / largest), dim=1)  # w / (G - 1)
+            negative = (weights * softplus(scores)).sum(dim=1)
         debiased = (negative - self.tau_plus * softplus(positive)) / (1 - self.tau_plus)
         return softplus(-positive) + debiased.clamp(min=0) - 2 * math.log(2)
 
@@ -79,9 +85,11 @@ class InfoGraphLoss(nn.Module):
         graphs = scores.shape[1]
         log2 = math.log(2)
         scale = 1 / (1 - self.tau_plus)
+        # The own graph stays, at score 0, in the sum and in the weights' mean: G columns, divided by G - 1.
+        scores = scores.scatter(1, own, 0.0)
         largest = torch.maximum(scores.amax(), scores.amin().abs()).clamp(min=torch.finfo(scores.dtype).tiny)
-        # The own graph is in the sum and in the weights' mean: G columns of score 0 or q_j, divided by G - 1.
-        weights = self._weights(-2 * scores / largest, None)
+        hardness = -2 * scores / largest
+        weights = torch.softmax(self.beta * (hardness.detach() if self.stop_gradient else hardness), dim=1)
         # As released, softplus(q) is torch's softplus(-q) + q, and so linear from 20 on.
         negative = scale * graphs * (weights * (F.softplus(-scores) + scores)).sum(dim=1)
         # log 2 leaves each of the G columns before the division at beta 0, after it otherwise.
@@ -90,22 +98,14 @@ class InfoGraphLoss(nn.Module):
         prior = F.softplus(-positive) + positive + (graphs - 1) * log2
         return negative + F.softplus(-positive) - log2 + self.tau_plus * scale * prior
 
-    def _weights(self, hardness: Tensor, excluded: Tensor | None) -> Tensor:
-        if self.stop_gradient:
-            hardness = hardness.detach()
-        exponent = self.beta * hardness
-        if excluded is not None:
-            exponent = exponent.masked_fill(excluded, -torch.inf)
-        return torch.softmax(exponent, dim=1)
-
     def extra_repr(self) -> str:
         names = ("beta", "tau_plus", "variant", "stop_gradient")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + e^x) without torch's linear branch above 20, which is off by 2e-9 in float64."""
-    return -F.logsigmoid(-x)
+    """log(1 + e^x); torch's own turns linear at 20, where that is still off by 2e-9 in float64."""
+    return F.softplus(x, threshold=50)
 
 
 def check_local_global(local: Tensor, global_: Tensor, batch: Tensor) -> None:

@@ -108,11 +108,13 @@ def neighbour_sum(x: Tensor, adjacency: Tensor) -> Tensor:
 
     Several times faster than gathering and scattering along edges, the more the larger the graphs.
     """
-    return _NeighbourSum.apply(x, adjacency)
+    with torch.autocast(x.device.type, enabled=False):  # sums of many nodes are no work for half precision
+        return _NeighbourSum.apply(x.to(adjacency.dtype), adjacency)
 
 
 def readout(nodes: Tensor, batch: GraphBatch) -> Tensor:
     """Sum of each graph's nodes: [V, D] -> [G, D]."""
+    nodes = nodes.to(batch.adjacency.dtype)
     return nodes.new_zeros(len(batch), nodes.shape[1]).index_add(0, batch.graph, nodes)
 
 

@@ -125,6 +125,16 @@ def test_a_resumed_run_ends_in_the_same_weights(tiny_root, tmp_path, monkeypatch
     assert metrics[0] == metrics[1]
 
 
+def test_half_precision_trains(tiny_root, tmp_path):
+    """Heads and MLPs in bfloat16, sums over nodes and the objective in float32."""
+    train(tiny_root, tmp_path / "half", "--precision", "bfloat16")
+    train(tiny_root, tmp_path / "full")
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("half", "full")]
+    half, full = (json.loads(text[-1])["loss"] for text in lines)
+    assert half != full
+    assert half == pytest.approx(full, rel=0.2)
+
+
 def test_resume_starts_anew_where_there_is_nothing(tiny_root, tmp_path):
     assert train(tiny_root, tmp_path / "run", "--resume")["epochs"] == 4
 

@@ -1,0 +1,1 @@
+"""Speed and memory studies; their results lie in ``benchmarks/results``."""
