@@ -40,9 +40,15 @@ def summary(seconds: list[float]) -> dict[str, float]:
     }
 
 
-def write_results(path: Path, results: dict[str, Any], device: torch.device) -> None:
-    """Write ``results`` with the environment as JSON."""
+def write_results(path: Path, results: dict[str, Any], page: str, device: torch.device) -> None:
+    """Write ``results`` with the environment as JSON to ``path``, and ``page`` beside it as Markdown."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"environment": describe_environment(device)} | results
+    environment = describe_environment(device)
+    content = {"environment": environment, "results": results}
     write_atomically(path, json.dumps(content, indent=2) + "\n")
-    print(f"written: {path}")
+    machine = (
+        f"{environment['device_name']}, {environment['threads']} threads, "
+        f"Python {environment['python']}, torch {environment['torch']}, revision {environment['revision']}"
+    )
+    write_atomically(path.with_suffix(".md"), f"{page}\nMeasured on {machine}; all figures: `{path.name}`.\n")
+    print(f"written: {path}, {path.with_suffix('.md')}")

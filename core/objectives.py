@@ -90,17 +90,31 @@ class HardNegativeLoss(nn.Module):
 
 
 class NTXentLoss(HardNegativeLoss):
-    """NT-Xent, SimCLR's loss (Chen et al., ICML 2020, eq. 1): ``HardNegativeLoss`` at beta 0, tau_plus 0."""
+    """NT-Xent, SimCLR's loss (Chen et al., ICML 2020, eq. 1): ``HardNegativeLoss`` at beta 0, tau_plus 0.
 
-    def __init__(self, temperature: float = 0.5, tile_size: int | None = None) -> None:
-        super().__init__(beta=0.0, tau_plus=0.0, temperature=temperature, tile_size=tile_size)
+    ``stop_gradient`` is without effect here: at beta 0 the weights are 1.
+    """
+
+    def __init__(
+        self, temperature: float = 0.5, tile_size: int | None = None, stop_gradient: bool = False
+    ) -> None:
+        super().__init__(0.0, 0.0, temperature, tile_size, stop_gradient)
 
 
 class DebiasedLoss(HardNegativeLoss):
-    """The debiased loss (Chuang et al., NeurIPS 2020, eq. 7, 8): ``HardNegativeLoss`` at beta 0."""
+    """The debiased loss (Chuang et al., NeurIPS 2020, eq. 7, 8): ``HardNegativeLoss`` at beta 0.
 
-    def __init__(self, tau_plus: float = 0.1, temperature: float = 0.5, tile_size: int | None = None) -> None:
-        super().__init__(beta=0.0, tau_plus=tau_plus, temperature=temperature, tile_size=tile_size)
+    ``stop_gradient`` is without effect here: at beta 0 the weights are 1.
+    """
+
+    def __init__(
+        self,
+        tau_plus: float = 0.1,
+        temperature: float = 0.5,
+        tile_size: int | None = None,
+        stop_gradient: bool = False,
+    ) -> None:
+        super().__init__(0.0, tau_plus, temperature, tile_size, stop_gradient)
 
 
 def hard_negative_loss(

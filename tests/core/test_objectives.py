@@ -176,11 +176,12 @@ def test_symmetric_in_the_views_and_blind_to_order(shape, numbers):
 @given(batches, hardness)
 def test_small_beta_and_tau_plus_reach_the_siblings(shape, numbers):
     beta, tau_plus, temperature = numbers
+    # Just above its floor, Ng magnifies a change of A by up to e^{2 / temperature}: no test at 0.05.
+    temperature = max(temperature, 0.2)
     view1, view2 = views(*shape)
-    hard = HardNegativeLoss(1e-9, tau_plus, temperature)(view1, view2)
+    hard = HardNegativeLoss(1e-12, tau_plus, temperature)(view1, view2)
     debiased = DebiasedLoss(tau_plus, temperature)(view1, view2)
-    # The floor's kink magnifies a difference in beta by at most e^{p - A} / (1 - tau_plus).
-    assert hard.item() == pytest.approx(debiased.item(), rel=1e-4, abs=1e-6)
+    assert hard.item() == pytest.approx(debiased.item(), rel=1e-5, abs=1e-7)
     plain = NTXentLoss(temperature)(view1, view2)
     assert DebiasedLoss(1e-12, temperature)(view1, view2).item() == pytest.approx(plain.item(), rel=1e-4)
     without_prior = HardNegativeLoss(beta, 0.0, temperature)(view1, view2)

@@ -1,0 +1,60 @@
+"""What the README shows works as it stands there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import graph.evaluate
+import graph.train
+import shared_eval.reproduce
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = {
+    "graph.train": graph.train.main,
+    "graph.evaluate": graph.evaluate.main,
+    "shared_eval.reproduce": shared_eval.reproduce.main,
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_blocks_run(code):
+    exec(compile(code, "README.md", "exec"), {})
+
+
+LINES = [
+    words[2:]
+    for block in blocks("bash")
+    for line in block.splitlines()
+    if (words := shlex.split(line, comments=True))[:2] == ["python", "-m"]
+]
+
+
+@pytest.mark.parametrize("words", LINES, ids=" ".join)
+def test_commands_parse(words, capsys):
+    """Every flag shown is one that the command knows: with --help added, each explains itself."""
+    module, *flags = words
+    with pytest.raises(SystemExit) as exit_:
+        COMMANDS[module]([*flags, "--help"])
+    assert not exit_.value.code
+    shown = capsys.readouterr().out
+    for flag in flags:
+        if flag.startswith("--"):
+            assert flag in shown
+
+
+def test_files_named_exist():
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_two_commands_are_targets():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
