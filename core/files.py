@@ -35,15 +35,20 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], obj
         raise
 
 
-def download(url: str, target: Path, sha256: str | None = None) -> Path:
+def user_cache() -> Path:
+    """``$XDG_CACHE_HOME/hard-negatives``, by default under ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hard-negatives"
+
+
+def download(url: str, target: Path, checksum: str | None = None) -> Path:
     """Fetch ``url`` to ``target``, which exists only once it is whole and its checksum, if known, holds.
 
-    Raises InputError that names the address if it cannot be had.
+    ``checksum`` is ``sha256:...`` or ``md5:...``. Raises InputError that names the address if that fails.
     """
     try:
         pooch.retrieve(
             url,
-            known_hash=f"sha256:{sha256}" if sha256 else None,
+            known_hash=checksum,
             fname=target.name,
             path=target.parent,
             downloader=pooch.HTTPDownloader(timeout=30),

@@ -33,16 +33,21 @@ def fit(
     loss_of: Callable[[Batch], Tensor],
     evaluate: Callable[[], dict[str, float]],
     *,
+    steps: int,
     device: torch.device,
     samples_per_epoch: int,
+    evaluate_every: int = 0,
+    lr_factor: Callable[[float], float] = lambda epochs: 1.0,
 ) -> Trained:
     """Train ``model`` for the run's epochs, from its checkpoint where there is one.
 
     Args:
         batches: The batches of an epoch, counted from 1; they depend on seed and epoch alone.
         loss_of: A batch's loss, a scalar.
+        steps: Batches of an epoch.
         evaluate: Scores of the model as it stands; must leave no trace in the random states. Called
-            before the first step.
+            before the first step, and after every ``evaluate_every`` epochs where that is not 0.
+        lr_factor: What the learning rate is multiplied by after that many epochs, fractions included.
 
     Raises:
         TrainingError: A loss is not finite; the checkpoint before it is kept.
@@ -66,15 +71,25 @@ def fit(
         while epoch < config.epochs:
             epoch += 1
             started = time.perf_counter()
-            losses = train_epoch(model, optimizer, batches(epoch), loss_of, device, config.precision)
+            losses = train_epoch(
+                model,
+                optimizer,
+                batches(epoch),
+                loss_of,
+                device=device,
+                precision=config.precision,
+                lr_at=lambda step, epoch=epoch: config.lr * lr_factor(epoch - 1 + step / steps),
+            )
             check_finite(losses, epoch, run)  # the epoch's one synchronisation with the device
             epoch_seconds = time.perf_counter() - started
             seconds += epoch_seconds
+            scores = evaluate() if evaluate_every and epoch % evaluate_every == 0 else {}
             run.log_metrics(
                 epoch,
                 loss=losses.mean().item(),
                 learning_rate=optimizer.param_groups[0]["lr"],
                 samples_per_second=round(samples_per_epoch / epoch_seconds, 1),
+                **scores,
             )
             progress.advance(task)
             if epoch == config.epochs or time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
@@ -98,13 +113,17 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     batches: Iterable[Batch],
     loss_of: Callable[[Batch], Tensor],
+    *,
     device: torch.device,
     precision: str,
+    lr_at: Callable[[int], float],
 ) -> Tensor:
     """One step a batch; returns the losses, on the device: [steps]."""
     model.train()
     losses = []
-    for batch in batches:
+    for step, batch in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(step)
         with autocast(device, precision):
             loss = loss_of(batch)
         optimizer.zero_grad(set_to_none=True)

@@ -110,6 +110,7 @@ def train(config: GraphConfig) -> Run:
         lambda epoch: batches,
         loss_of,
         score,
+        steps=len(batches),
         device=device,
         samples_per_epoch=len(dataset.graphs),
     )

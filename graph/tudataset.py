@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import os
 import shutil
 import tempfile
 import zipfile
@@ -16,7 +15,7 @@ from torch_geometric.data import Data
 from torch_geometric.datasets import TUDataset
 
 from core.errors import InputError
-from core.files import download
+from core.files import download, user_cache
 
 TU_URL = "https://www.chrsmrrs.com/graphkerneldatasets"
 
@@ -65,11 +64,6 @@ def load_tu_dataset(name: str, folder: Path) -> list[Data]:
     raise InputError(
         f"neither {folder} nor {user_cache()} can be written; $XDG_CACHE_HOME names another cache"
     )
-
-
-def user_cache() -> Path:
-    """``$XDG_CACHE_HOME/hard-negatives``, by default under ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hard-negatives"
 
 
 def raw_fingerprint(name: str, raw: Path) -> str:

@@ -99,11 +99,11 @@ def test_a_resumed_run_ends_in_the_same_weights(tiny_root, tmp_path, monkeypatch
     monkeypatch.setattr(core.training, "CHECKPOINT_SECONDS", 0)
     train_epoch, calls = core.training.train_epoch, []
 
-    def stop_in_the_third(*arguments):
+    def stop_in_the_third(*arguments, **options):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return train_epoch(*arguments)
+        return train_epoch(*arguments, **options)
 
     monkeypatch.setattr(core.training, "train_epoch", stop_in_the_third)
     with pytest.raises(SystemExit):

@@ -1,0 +1,141 @@
+"""Images by name: the embedded shapes and digits, or a dataset found locally or downloaded.
+
+Shapes: N images · S size, height and width alike.
+"""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from core.errors import InputError
+from image import published
+from image.folders import read_class_folders, split_folders
+from image.shapes import CLASSES as SHAPES
+from image.shapes import make_shapes
+
+KNOWN = ("shapes", "digits", "cifar10", "cifar100", "stl10", "tinyimagenet", "folder:PATH")
+LEAST_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images in memory or on a device, with their classes."""
+
+    images: Tensor  # uint8 (N, 3, S, S)
+    labels: Tensor  # int64 (N,), -1 where there is none
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device) -> "Images":
+        return Images(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """What contrastive training sees, what probes learn from, and what they are tested on."""
+
+    name: str
+    train: Images
+    memory: Images
+    test: Images
+    classes: tuple[str, ...]
+
+    def to(self, device: torch.device) -> "ImageDataset":
+        memory = self.memory.to(device)
+        train = memory if self.train is self.memory else self.train.to(device)
+        return ImageDataset(self.name, train, memory, self.test.to(device), self.classes)
+
+    @property
+    def image_size(self) -> int:
+        return self.train.images.shape[2]
+
+
+def load_dataset(
+    name: str, data_root: Path, download: bool = False, image_size: int | None = None
+) -> ImageDataset:
+    """Load a dataset by name; ``image_size`` resizes it, once.
+
+    Raises InputError where the name is unknown, the data are missing and not to be downloaded, a file is
+    damaged, or there is only one class.
+    """
+    if image_size is not None and image_size < LEAST_SIZE:
+        raise InputError(f"--image-size is {image_size}; it must be at least {LEAST_SIZE}")
+    if name == "shapes":
+        train, test = (_images(*make_shapes(count, seed)) for count, seed in ((4000, 0), (1000, 1)))
+        parts = train, train, test, SHAPES
+    elif name == "digits":
+        parts = _digits()
+    elif name.startswith("folder:"):
+        parts = _folder(Path(name.removeprefix("folder:")), image_size or 64)
+    elif name in published.LOADERS:
+        parts = _published(name, data_root, download, image_size)
+    else:
+        close = difflib.get_close_matches(name.lower(), KNOWN, n=1)
+        hint = f" (did you mean {close[0]}?);" if close else ";"
+        raise InputError(f"--dataset {name} is unknown{hint} known: {', '.join(KNOWN)}")
+    *images, classes = parts
+    if len(classes) < 2:
+        raise InputError(f"--dataset {name} has {len(classes)} class; at least 2 are needed")
+    if image_size is not None:
+        train, memory, test = images
+        resized = Images(resize(memory.images, image_size), memory.labels)
+        train = resized if train is memory else Images(resize(train.images, image_size), train.labels)
+        images = [train, resized, Images(resize(test.images, image_size), test.labels)]
+    return ImageDataset(name, *images, tuple(classes))
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """uint8 [N, 3, S, S] -> uint8 [N, 3, size, size], bilinear with antialiasing."""
+    if images.shape[2] == size:
+        return images
+    parts = [
+        F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True).round().byte()
+        for part in images.split(1024)
+    ]
+    return torch.cat(parts)
+
+
+def _images(images: np.ndarray, labels: np.ndarray) -> Images:
+    return Images(torch.from_numpy(images), torch.from_numpy(labels))
+
+
+def _digits() -> tuple[Images, Images, Images, list[str]]:
+    """scikit-learn's handwritten digits, 8x8 made 16x16; every fifth is for testing."""
+    data = load_digits()
+    grey = torch.from_numpy(data.images).float().unsqueeze(1) * (255 / 16)
+    large = F.interpolate(grey, (16, 16), mode="bilinear").round().byte().expand(-1, 3, -1, -1)
+    labels = torch.from_numpy(data.target).long()
+    of_test = torch.arange(len(labels)) % 5 == 0
+    train, test = (Images(large[of].contiguous(), labels[of]) for of in (~of_test, of_test))
+    return train, train, test, [str(name) for name in data.target_names]
+
+
+def _folder(path: Path, size: int) -> tuple[Images, Images, Images, list[str]]:
+    train, test, classes = split_folders(path)
+    train, test = (Images(*read_class_folders(files, size)) for files in (train, test))
+    return train, train, test, classes
+
+
+def _published(
+    name: str, data_root: Path, download: bool, image_size: int | None
+) -> tuple[Images, Images, Images, list[str]]:
+    """From torchvision's layout or from class folders, whichever is there; else downloaded, if asked."""
+    folder = data_root / name
+    if not published.is_there(name, data_root) and folder.is_dir():
+        native = published.SIZES[name]
+        return _folder(folder, image_size or native)
+    train, unlabelled, test, classes = published.load(name, data_root, download)
+    memory, test = _images(*train), _images(*test)
+    if unlabelled is None:
+        return memory, memory, test, classes
+    more = torch.from_numpy(unlabelled)
+    nothing = torch.full((len(more),), -1)
+    everything = Images(torch.cat([memory.images, more]), torch.cat([memory.labels, nothing]))
+    return everything, memory, test, classes

@@ -1,0 +1,163 @@
+"""Score an encoder's representations: ``python -m image.evaluate RUN``.
+
+Shapes: N images · D representation · P projection.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor, nn
+
+from core.config import default_data_root, parse
+from core.environment import autocast, choose_device
+from core.errors import InputError, command
+from core.run import load_encoder_state, read_settings
+from image.data import ImageDataset, Images, load_dataset
+from image.encoder import SimCLR, make_encoder
+from image.views import Normalise, Views
+from shared_eval.metrics import embedding_metrics
+from shared_eval.probes import knn_accuracy, linear_probe
+
+CHUNK = 512
+METRIC_SAMPLES = 1024
+
+Protocol = Literal["frozen", "paper"]
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside: batch norm's statistics do not move; no gradient is kept."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        yield
+    model.train(was_training)
+
+
+def represent(model: nn.Module, images: Tensor, precision: str) -> Tensor:
+    """What ``model`` makes of normalised images, a chunk at a time: float32 [N, D]."""
+    with eval_mode(model), autocast(images.device, precision):
+        chunks = [model(chunk.contiguous(memory_format=torch.channels_last)) for chunk in images.split(CHUNK)]
+    return torch.cat(chunks).float()
+
+
+def represent_all(encoder: nn.Module, images: Tensor, precision: str) -> Tensor:
+    """The representations of uint8 images as they are, without augmentation: [N, 3, S, S] -> [N, D]."""
+    normalise = Normalise().to(images.device)
+    return torch.cat([represent(encoder, normalise(chunk), precision) for chunk in images.split(CHUNK)])
+
+
+def score_neighbours(encoder: nn.Module, dataset: ImageDataset, precision: str) -> dict[str, float]:
+    """Weighted nearest-neighbour accuracy on the test images (k 200, temperature 0.5)."""
+    memory, test = (represent_all(encoder, part.images, precision) for part in (dataset.memory, dataset.test))
+    return {"knn_accuracy": knn_accuracy(memory, dataset.memory.labels, test, dataset.test.labels)}
+
+
+def evaluate(
+    model: SimCLR,
+    dataset: ImageDataset,
+    views: Views,
+    seed: int,
+    precision: str,
+    protocol: Protocol = "frozen",
+    epochs: int = 100,
+) -> dict[str, float]:
+    """Nearest neighbours, a linear probe, and how near projections of positives and negatives are.
+
+    ``protocol="frozen"`` computes the features of whole images once; ``"paper"`` trains the probe on the
+    features of freshly augmented images in every epoch, as the paper's code does.
+    """
+    memory, test = (
+        represent_all(model.encoder, part.images, precision) for part in (dataset.memory, dataset.test)
+    )
+    labels = dataset.memory.labels
+
+    def frozen(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for chosen in _order(len(memory), seed, epoch, memory.device).split(CHUNK):
+            yield memory[chosen], labels[chosen]
+
+    def augmented(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator(memory.device).manual_seed(1_000_003 * seed + epoch)
+        for chosen in _order(len(memory), seed, epoch, memory.device).split(CHUNK):
+            images = views(dataset.memory.images[chosen], generator)
+            yield represent(model.encoder, images, precision), labels[chosen]
+
+    batches = frozen if protocol == "frozen" else augmented
+    return {
+        "knn_accuracy": knn_accuracy(memory, labels, test, dataset.test.labels),
+        **linear_probe(batches, test, dataset.test.labels, len(dataset.classes), seed, epochs),
+        **embedding_metrics(*_projections(model, dataset.test, views, seed, precision)),
+    }
+
+
+def _order(count: int, seed: int, epoch: int, device: torch.device) -> Tensor:
+    generator = torch.Generator(device).manual_seed(1_000_003 * seed + epoch)
+    return torch.randperm(count, device=device, generator=generator)
+
+
+def _projections(
+    model: SimCLR, test: Images, views: Views, seed: int, precision: str
+) -> tuple[Tensor, Tensor]:
+    """Projections of two views of the same random test images, unit norm: [N, P] twice."""
+    device = test.images.device
+    chosen = _order(len(test), seed, 0, device)[:METRIC_SAMPLES]
+    generator = torch.Generator(device).manual_seed(seed)
+    pair = [views(test.images[chosen], generator) for _ in range(2)]
+    with eval_mode(model), autocast(device, precision):
+        return tuple(F.normalize(model(view)[1].float(), dim=1) for view in pair)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Evaluate a run's trained encoder again, on the run's dataset or on another."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder."""
+    dataset: str | None = None
+    """Another dataset, for transfer; by default the run's own."""
+    protocol: Protocol = "frozen"
+    """frozen: features of whole images, computed once. paper: of freshly augmented images in every epoch."""
+    epochs: int = 100
+    """Epochs of the linear probe."""
+    data_root: Path = field(default_factory=default_data_root)
+    """Where local copies of the data sets lie; $HCL_DATA sets the default."""
+    download: bool = False
+    """Fetch the data set from its official place where there is no local copy."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
+
+
+def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
+    """The metrics of the model in a run's folder; on its own dataset, what ``result.json`` has."""
+    if config.epochs < 1:
+        raise InputError(f"--epochs is {config.epochs}; it must be at least 1")
+    settings = read_settings(config.run, modality="image")
+    device = choose_device(config.device)
+    name = config.dataset or settings["dataset"]
+    size = settings["image_size"] if config.dataset is None else settings["view_size"]
+    dataset = load_dataset(name, config.data_root, config.download, size)
+    dataset = ImageDataset(
+        name, *(part.to(device) for part in (dataset.train, dataset.memory, dataset.test)), dataset.classes
+    )
+    model = SimCLR(make_encoder(settings["arch"], settings["width"])).to(device)
+    load_encoder_state(model, config.run)
+    views = Views(settings["view_size"], scale=(settings["crop_scale"], 1.0)).to(device)
+    return evaluate(
+        model, dataset, views, settings["seed"], settings["precision"], config.protocol, config.epochs
+    )
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    for name, value in evaluate_run(parse(EvaluateConfig, argv, "python -m image.evaluate")).items():
+        print(f"{name} {value:.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Class folders of images, decoded once and cached.
+
+Shapes: N images · S size.
+"""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from core.errors import InputError
+from core.files import user_cache, write_atomically
+
+# A file and its class's number.
+LabelledFile = tuple[Path, int]
+
+
+def split_folders(path: Path) -> tuple[list[LabelledFile], list[LabelledFile], list[str]]:
+    """Training files, test files and class names of PATH/{train, test or val}/CLASS/*, or of PATH/CLASS/*.
+
+    Without a test folder, every fifth file of each class is for testing. Raises InputError where there are
+    no class folders, one is empty, or training and test name different classes.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path} is no folder; folder:PATH takes PATH/CLASS/*, or PATH/train and PATH/test")
+    tests = [path / name for name in ("test", "val") if (path / name).is_dir()]
+    if (path / "train").is_dir() and tests:
+        train, classes = _files_of(path / "train")
+        test, test_classes = _files_of(tests[0])
+        if classes != test_classes:
+            differ = sorted(set(classes) ^ set(test_classes))
+            raise InputError(f"{path}: {differ[0]} is a class of train or {tests[0].name} alone, not of both")
+        return train, test, classes
+    files, classes = _files_of(path)
+    place = [0] * len(classes)
+    train, test = [], []
+    for file, label in files:
+        place[label] += 1
+        (test if place[label] % 5 == 0 else train).append((file, label))
+    if not test:
+        raise InputError(f"{path} has fewer than 5 images in every class; no fifth is left for testing")
+    return train, test, classes
+
+
+def tiny_imagenet_files(path: Path) -> tuple[list[LabelledFile], list[LabelledFile], list[str]]:
+    """As ``split_folders``, for Tiny ImageNet's own layout, whose validation classes stand in a text file."""
+    train, classes = _files_of(path / "train")
+    train = [(file, label) for file, label in train if file.suffix == ".JPEG"]
+    annotations = path / "val" / "val_annotations.txt"
+    try:
+        lines = [line.split("\t")[:2] for line in annotations.read_text().splitlines()]
+        test = [(path / "val" / "images" / file, classes.index(wnid)) for file, wnid in lines]
+        return train, test, classes
+    except (OSError, ValueError) as error:
+        raise InputError(f"{annotations} is damaged or names a class that train has not ({error})") from error
+
+
+def _files_of(folder: Path) -> tuple[list[LabelledFile], list[str]]:
+    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    if not classes:
+        raise InputError(f"{folder} holds no class folders")
+    files = []
+    for label, name in enumerate(classes):
+        paths = sorted(
+            Path(parent) / file
+            for parent, _, names in os.walk(folder / name)
+            for file in names
+            if not file.startswith(".")
+        )
+        if not paths:
+            raise InputError(f"{folder / name} is a class folder without images")
+        files += [(path, label) for path in paths]
+    return files, classes
+
+
+def read_class_folders(files: list[LabelledFile], size: int) -> tuple[Tensor, Tensor]:
+    """Images [N, 3, S, S] uint8, resized at the short side and cropped in the centre, and labels [N].
+
+    The decoded images are kept in the user's cache, under a name that changes with the files.
+    """
+    stats = [(str(path.absolute()), label, path.stat()) for path, label in files]
+    facts = [(name, label, stat.st_size, stat.st_mtime_ns) for name, label, stat in stats]
+    fingerprint = hashlib.sha256(repr((size, facts)).encode()).hexdigest()[:16]
+    cached = user_cache() / "images" / f"{fingerprint}.safetensors"
+    if cached.exists():
+        held = safetensors.torch.load_file(cached)
+        return held["images"], held["labels"]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        images = np.stack(list(pool.map(lambda file: _decode(file[0], size), files)))
+    held = {
+        "images": torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+        "labels": torch.tensor([label for _, label in files]),
+    }
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cached, safetensors.torch.save(held))
+    except OSError:
+        pass  # a cache that cannot be written costs time, nothing else
+    return held["images"], held["labels"]
+
+
+def _decode(path: Path, size: int) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            image = image.convert("RGB")
+            if image.size != (size, size):
+                scale = size / min(image.size)
+                width, height = (max(size, round(side * scale)) for side in image.size)
+                left, top = (width - size) // 2, (height - size) // 2
+                image = image.resize((width, height), Image.Resampling.BILINEAR)
+                image = image.crop((left, top, left + size, top + size))
+            return np.asarray(image)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"{path} is no image that can be read ({error})") from error

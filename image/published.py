@@ -1,0 +1,99 @@
+"""The published image datasets in torchvision's layouts: found, checked, or downloaded.
+
+Pickles are opened only by torchvision's classes, after the publisher's checksums held.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from torchvision.datasets import CIFAR10, CIFAR100, STL10
+
+from core.errors import InputError
+from core.files import download
+from image.folders import read_class_folders, tiny_imagenet_files
+
+# Training images and labels, unlabelled images, test images and labels, classes; images [N, 3, S, S] uint8.
+Parts = tuple[tuple[np.ndarray, np.ndarray], np.ndarray | None, tuple[np.ndarray, np.ndarray], list[str]]
+
+SIZES = {"cifar10": 32, "cifar100": 32, "stl10": 96, "tinyimagenet": 64}
+TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
+
+
+def is_there(name: str, data_root: Path) -> bool:
+    """Whether the dataset lies under ``data_root`` in its publisher's layout, whole or not."""
+    return (data_root / LOADERS[name][0]).exists()
+
+
+def load(name: str, data_root: Path, may_download: bool) -> Parts:
+    """Read the dataset from its publisher's layout, fetching it first where it is missing and asked for.
+
+    Raises InputError where it is missing, its checksums do not hold, or it cannot be fetched.
+    """
+    folder, loader, address = LOADERS[name]
+    where = data_root / folder
+    if not is_there(name, data_root):
+        if not may_download:
+            raise InputError(
+                f"--dataset {name}: neither {where} nor class folders under {data_root / name}; add "
+                f"--download to fetch it from {address}, or set --data-root (or $HCL_DATA) to where it is"
+            )
+        _fetch(name, data_root, address)
+    try:
+        return loader(data_root)
+    except RuntimeError as error:
+        raise InputError(
+            f"{where} is damaged: the publisher's checksums do not hold; delete it and add --download"
+        ) from error
+
+
+def _fetch(name: str, data_root: Path, address: str) -> None:
+    """Fetch the archive, checked, unpack it beside its place, and rename: whole or not there."""
+    folder = LOADERS[name][0]
+    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100, "stl10": STL10}.get(name)
+    checksum = kind.tgz_md5 if kind else TINY_IMAGENET_MD5
+    try:
+        data_root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=data_root, prefix=".download-") as scratch:
+            archive = download(address, Path(scratch) / address.rsplit("/", 1)[-1], f"md5:{checksum}")
+            # The archive is the publisher's to the byte; paths that lead out of it are refused all the same.
+            options = {"filter": "data"} if archive.suffix == ".gz" else {}
+            shutil.unpack_archive(archive, scratch, **options)
+            (Path(scratch) / folder).rename(data_root / folder)
+    except (OSError, shutil.ReadError) as error:
+        raise InputError(f"{address} cannot be stored under {data_root}: {error}") from error
+
+
+def _cifar(kind: type[CIFAR10]) -> Callable[[Path], Parts]:
+    def load_parts(data_root: Path) -> Parts:
+        train, test = (kind(str(data_root), train=part) for part in (True, False))
+        channels_first = [np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)) for part in (train, test)]
+        labels = [np.array(part.targets, dtype=np.int64) for part in (train, test)]
+        return (channels_first[0], labels[0]), None, (channels_first[1], labels[1]), train.classes
+
+    return load_parts
+
+
+def _stl10(data_root: Path) -> Parts:
+    train, test, unlabelled = (STL10(str(data_root), split=part) for part in ("train", "test", "unlabeled"))
+    labelled = [(part.data, part.labels.astype(np.int64)) for part in (train, test)]
+    return labelled[0], unlabelled.data, labelled[1], train.classes
+
+
+def _tiny_imagenet(data_root: Path) -> Parts:
+    train, test, classes = tiny_imagenet_files(data_root / "tiny-imagenet-200")
+    parts = [read_class_folders(files, SIZES["tinyimagenet"]) for files in (train, test)]
+    arrays = [(images.numpy(), labels.numpy()) for images, labels in parts]
+    return arrays[0], None, arrays[1], classes
+
+
+# Folder under the data root, reader, official address.
+LOADERS: dict[str, tuple[str, Callable[[Path], Parts], str]] = {
+    "cifar10": (CIFAR10.base_folder, _cifar(CIFAR10), CIFAR10.url),
+    "cifar100": (CIFAR100.base_folder, _cifar(CIFAR100), CIFAR100.url),
+    "stl10": (STL10.base_folder, _stl10, STL10.url),
+    "tinyimagenet": ("tiny-imagenet-200", _tiny_imagenet, TINY_IMAGENET_URL),
+}

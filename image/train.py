@@ -1,0 +1,221 @@
+"""Train SimCLR on images: ``python -m image.train --dataset cifar10 --objective hard --beta 1``."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from core import HardNegativeLoss
+from core.config import TrainConfig, hardness_of, parse_config
+from core.environment import choose_device, seed_everything
+from core.errors import InputError, command
+from core.optimizers import lr_factor, make_optimizer
+from core.run import Run
+from core.training import fit
+from image.data import ImageDataset, Images, load_dataset
+from image.encoder import SimCLR, make_encoder
+from image.evaluate import evaluate, score_neighbours
+from image.views import Views
+
+ANNEAL_STEPS = 9  # beta goes down in as many equal steps, the last of them to 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig(TrainConfig):
+    """Train SimCLR, evaluate it by nearest neighbours and a linear probe, and record both."""
+
+    plain_objective: ClassVar[str] = "simclr"
+
+    dataset: str = "shapes"
+    """shapes or digits (embedded), cifar10, cifar100, stl10, tinyimagenet, or folder:PATH (class folders)."""
+    objective: Literal["simclr", "debiased", "hard"] = "hard"
+    """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
+    temperature: float = 0.5
+    epochs: int = 400
+    batch_size: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 1e-6
+    """Weight decay."""
+    optimizer: Literal["adam", "adamw", "sgd", "lars"] = "adam"
+    """Optimizer; sgd and lars have momentum 0.9."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the learning rate goes after the warm-up."""
+    warmup: int = 0
+    """Epochs in which the learning rate rises linearly."""
+    anneal_beta: Literal["none", "down"] = "none"
+    """down: beta falls from its value to 0 in nine steps over the epochs."""
+    stop_gradient: bool = False
+    """Treat the negatives' weights as constants."""
+    tile_size: int | None = None
+    """Tiles of the similarity matrix held at a time, for large batches; by default it is held whole."""
+    arch: Literal["resnet10", "resnet18", "resnet34", "resnet50"] = "resnet50"
+    """Encoder, with a 3x3 first convolution and no max-pool."""
+    width: int = 64
+    """Channels of the encoder's first stage; 64 is the architecture's own."""
+    image_size: int | None = None
+    """Size of the images, resized once; by default the dataset's own."""
+    view_size: int = 32
+    """Size of the views trained on."""
+    crop_scale: float = 0.08
+    """Least share of the image's area that a view shows."""
+    positives: Literal["views", "label"] = "views"
+    """label: the second view is of another image of the class, the paper's oracle."""
+    knn_every: int = 0
+    """Epochs between nearest-neighbour scores; 0 takes them before and after training alone."""
+    compile: bool = False
+    """Compile encoder and head with torch.compile."""
+
+    def checked(self) -> "ImageConfig":
+        if not (self.temperature and self.temperature > 0):
+            raise InputError(f"--temperature is {self.temperature}; it must be above 0")
+        if self.batch_size < 2:
+            raise InputError(f"--batch-size is {self.batch_size}; at least 2 images are needed for negatives")
+        for name, least in (("width", 1), ("view_size", 8), ("warmup", 0), ("knn_every", 0)):
+            if getattr(self, name) < least:
+                raise InputError(
+                    f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}"
+                )
+        if not 0 < self.crop_scale <= 1:
+            raise InputError(f"--crop-scale is {self.crop_scale}; it must be above 0 and at most 1")
+        if not self.weight_decay >= 0:
+            raise InputError(f"--weight-decay is {self.weight_decay}; it must be at least 0")
+        return super().checked()
+
+    def objective_slug(self) -> str:
+        details = [self.anneal_beta != "none" and "annealed", self.stop_gradient and "stopgradient"]
+        details.append(self.positives == "label" and "truepositives")
+        return "-".join([super().objective_slug(), *filter(None, details)])
+
+    def objective_record(self) -> dict:
+        names = ("stop_gradient", "anneal_beta", "positives")
+        return super().objective_record() | {name: getattr(self, name) for name in names}
+
+
+def recipe(dataset: str = "shapes", objective: str = "hard") -> ImageConfig:
+    """The paper's settings (image code), and small ones for the embedded datasets, made for two cores."""
+    beta, tau_plus = hardness_of(objective)
+    config = ImageConfig(dataset=dataset, beta=beta, tau_plus=tau_plus)
+    if dataset not in ("shapes", "digits"):
+        return config
+    small = replace(config, arch="resnet10", width=16, epochs=20, lr=2e-3, precision="bfloat16")
+    if dataset == "digits":
+        return replace(small, view_size=16)
+    # Shapes differ by their outline, of which a small crop shows too little.
+    return replace(small, crop_scale=0.3)
+
+
+class Batches:
+    """The batches of every epoch: two views each, order and draws set by seed and epoch alone."""
+
+    def __init__(self, train: Images, views: Views, config: ImageConfig) -> None:
+        self.train, self.views, self.config = train, views, config
+        self.device = train.images.device
+        self.steps = len(train) // config.batch_size
+        if config.positives == "label":
+            self.by_class = train.labels.argsort(stable=True)
+            self.counts = torch.bincount(train.labels)
+            self.first = self.counts.cumsum(0) - self.counts
+
+    def of_epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield pairs of views, float32 [B, 3, S, S]; what is left of an incomplete batch waits for its turn."""
+        generator = torch.Generator(self.device).manual_seed(1_000_003 * self.config.seed + epoch)
+        order = torch.randperm(len(self.train), device=self.device, generator=generator)
+        for chosen in order.split(self.config.batch_size)[: self.steps]:
+            images = self.train.images[chosen]
+            others = images
+            if self.config.positives == "label":
+                others = self.train.images[self._another_of_the_class(chosen, generator)]
+            yield self.views(images, generator), self.views(others, generator)
+
+    def _another_of_the_class(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
+        labels = self.train.labels[chosen]
+        draws = torch.rand(len(chosen), device=self.device, generator=generator)
+        return self.by_class[self.first[labels] + (draws * self.counts[labels]).long()]
+
+
+def annealed(beta: float, how: str, epoch: int, epochs: int) -> float:
+    """The hardness of an epoch, counted from 1: constant, or down to 0 in nine steps."""
+    if how == "none":
+        return beta
+    step = (epoch - 1) * ANNEAL_STEPS // epochs
+    return beta * (1 - step / (ANNEAL_STEPS - 1))
+
+
+def train(config: ImageConfig) -> Run:
+    """Train, evaluate and record the run that ``config`` describes, or find it done."""
+    run = Run.open("image", config)
+    if run.is_finished():
+        return run
+    device = choose_device(config.device)
+    dataset = load_dataset(config.dataset, config.data_root, config.download, config.image_size)
+    check_fits(config, dataset)
+    dataset = replace(
+        dataset, **{part: getattr(dataset, part).to(device) for part in ("train", "memory", "test")}
+    )
+
+    seed_everything(config.seed)
+    model = SimCLR(make_encoder(config.arch, config.width)).to(device)
+    if config.compile:
+        model.compile()
+    optimizer = make_optimizer(config.optimizer, model.parameters(), config.lr, config.weight_decay)
+    objective = HardNegativeLoss(
+        config.beta, config.tau_plus, config.temperature, config.tile_size, config.stop_gradient
+    )
+    views = Views(config.view_size, scale=(config.crop_scale, 1.0)).to(device)
+    batches = Batches(dataset.train, views, config)
+
+    def batches_of(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        objective.beta = annealed(config.beta, config.anneal_beta, epoch, config.epochs)
+        return batches.of_epoch(epoch)
+
+    def loss_of(pair: tuple[Tensor, Tensor]) -> Tensor:
+        _, projection = model(torch.cat(pair))
+        return objective(*projection.chunk(2))
+
+    trained = fit(
+        run,
+        model,
+        optimizer,
+        batches_of,
+        loss_of,
+        lambda: score_neighbours(model.encoder, dataset, config.precision),
+        steps=batches.steps,
+        device=device,
+        samples_per_epoch=batches.steps * config.batch_size,
+        evaluate_every=config.knn_every,
+        lr_factor=lambda done: lr_factor(config.schedule, config.epochs, config.warmup, done),
+    )
+    started = time.perf_counter()
+    metrics = evaluate(model, dataset, views, config.seed, config.precision)
+    run.save_encoder(model)
+    run.finish(metrics, trained, eval_seconds=time.perf_counter() - started, device=device)
+    return run
+
+
+def check_fits(config: ImageConfig, dataset: ImageDataset) -> None:
+    """Raise InputError where batch or views are larger than what the dataset has."""
+    if config.batch_size > len(dataset.train):
+        raise InputError(
+            f"--batch-size is {config.batch_size}; {config.dataset} has {len(dataset.train)} images to train on"
+        )
+    if config.view_size > dataset.image_size:
+        raise InputError(
+            f"--view-size is {config.view_size}; the images of {config.dataset} are "
+            f"{dataset.image_size} pixels wide: take a smaller one, or a larger --image-size"
+        )
+    if config.positives == "label" and (dataset.train.labels < 0).any():
+        raise InputError(
+            f"--positives label needs labels, and {config.dataset} trains on unlabelled images too"
+        )
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    train(parse_config(ImageConfig, recipe, argv, "python -m image.train")).report()
+
+
+if __name__ == "__main__":
+    main()
