@@ -141,10 +141,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     device = choose_device(config.device)
     name = config.dataset or settings["dataset"]
     size = settings["image_size"] if config.dataset is None else settings["view_size"]
-    dataset = load_dataset(name, config.data_root, config.download, size)
-    dataset = ImageDataset(
-        name, *(part.to(device) for part in (dataset.train, dataset.memory, dataset.test)), dataset.classes
-    )
+    dataset = load_dataset(name, config.data_root, config.download, size).to(device)
     model = SimCLR(make_encoder(settings["arch"], settings["width"])).to(device)
     load_encoder_state(model, config.run)
     views = Views(settings["view_size"], scale=(settings["crop_scale"], 1.0)).to(device)

@@ -120,7 +120,7 @@ class Batches:
             self.first = self.counts.cumsum(0) - self.counts
 
     def of_epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield pairs of views, float32 [B, 3, S, S]; what is left of an incomplete batch waits for its turn."""
+        """Yield pairs of views, float32 [B, 3, S, S]; what would make an incomplete batch is left out."""
         generator = torch.Generator(self.device).manual_seed(1_000_003 * self.config.seed + epoch)
         order = torch.randperm(len(self.train), device=self.device, generator=generator)
         for chosen in order.split(self.config.batch_size)[: self.steps]:
@@ -152,9 +152,7 @@ def train(config: ImageConfig) -> Run:
     device = choose_device(config.device)
     dataset = load_dataset(config.dataset, config.data_root, config.download, config.image_size)
     check_fits(config, dataset)
-    dataset = replace(
-        dataset, **{part: getattr(dataset, part).to(device) for part in ("train", "memory", "test")}
-    )
+    dataset = dataset.to(device)
 
     seed_everything(config.seed)
     model = SimCLR(make_encoder(config.arch, config.width)).to(device)
@@ -199,7 +197,7 @@ def check_fits(config: ImageConfig, dataset: ImageDataset) -> None:
     """Raise InputError where batch or views are larger than what the dataset has."""
     if config.batch_size > len(dataset.train):
         raise InputError(
-            f"--batch-size is {config.batch_size}; {config.dataset} has {len(dataset.train)} images to train on"
+            f"--batch-size is {config.batch_size}; {config.dataset} has {len(dataset.train)} training images"
         )
     if config.view_size > dataset.image_size:
         raise InputError(
