@@ -77,8 +77,8 @@ class TrainConfig:
     """The run's folder; by default runs/MODALITY/DATASET/OBJECTIVE/seed-N."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """What matrix products are computed in."""
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """What matrix products are computed in; auto is bfloat16 where the device has it."""
     resume: bool = False
     """Go on from the folder's checkpoint; starts anew where there is none."""
 

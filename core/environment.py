@@ -1,5 +1,6 @@
 """Where a run runs: device, precision, random states, and the environment that its record names."""
 
+import os
 import platform
 import random
 import resource
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from core.distributed import world_size
 from core.errors import InputError
 
 RECORDED_PACKAGES = (
@@ -31,9 +33,14 @@ RECORDED_PACKAGES = (
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is a GPU where there is one. Raises InputError if it is not there."""
+    """The device of that name; ``auto`` is a GPU where there is one. Raises InputError if it is not there.
+
+    Of the processes that torchrun starts on a machine, each gets a GPU of its own.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -41,6 +48,18 @@ def choose_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {name} cannot be used: {reason}; auto or cpu always can") from None
     return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """``auto`` is bfloat16 where ``device`` computes it in hardware, else float32; other names stay."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    # get_capabilities came after torch 2.11; without it a processor counts as one without bfloat16.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    has_bfloat16 = device.type == "cpu" and any(map(capabilities.get, ("avx512_bf16", "amx_bf16")))
+    return "bfloat16" if has_bfloat16 else "float32"
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
@@ -53,6 +72,17 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def epoch_generator(seed: int, epoch: int, device: torch.device, rank: int = 0) -> torch.Generator:
+    """Random numbers of one epoch (and process), whatever was drawn before: what resuming relies on."""
+    entropy = np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(entropy[0] >> 1))
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
+    """A permutation of ``count`` samples, the same on every device and in every process: int64 [count]."""
+    return torch.randperm(count, generator=epoch_generator(seed, epoch, torch.device("cpu")))
 
 
 def random_states() -> dict[str, Any]:
@@ -104,6 +134,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if is_cuda else _processor_name(),
         "threads": torch.get_num_threads(),
+        "processes": world_size(),
         "revision": _revision(),
         "packages": {name: version for name in RECORDED_PACKAGES if (version := _version(name))},
     }

@@ -1,6 +1,7 @@
 """Errors that are for people: one line on stderr and an exit code, never a traceback."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 
@@ -25,7 +26,8 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
         try:
             main(*args, **kwargs)
         except (InputError, TrainingError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            if os.environ.get("RANK", "0") == "0":  # of several processes, one speaks
+                print(f"error: {error}", file=sys.stderr)
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -1,6 +1,7 @@
 """The contrastive objectives: NT-Xent, debiased and hard, one formula at three settings.
 
-Shapes: B batch · D dim · R rows (anchors) · C columns (candidates) · P positives of a row.
+Shapes: B batch · b this process's part of it · D dim
+        R rows (anchors) · C columns (candidates) · P positives of a row.
 """
 
 import math
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.distributed import gather, rank
 from core.tiles import log_negative_mean_of_views
 
 
@@ -32,6 +34,8 @@ class HardNegativeLoss(nn.Module):
         tile_size: Rows and columns of the similarity matrix held at a time; ``None`` holds it whole.
             Value and gradient do not depend on it; memory is then linear in B instead of quadratic.
         stop_gradient: Treat the weights w as constants. The authors' code does not.
+        gather_distributed: Take negatives from every process of the default process group. The loss is the
+            mean over this process's anchors; the mean of the processes' gradients is the whole batch's.
 
     Raises:
         ValueError: A setting is outside its range, or the views do not fit each other.
@@ -48,6 +52,7 @@ class HardNegativeLoss(nn.Module):
         temperature: float = 0.5,
         tile_size: int | None = None,
         stop_gradient: bool = False,
+        gather_distributed: bool = False,
     ) -> None:
         super().__init__()
         check_hardness(beta, tau_plus)
@@ -60,6 +65,7 @@ class HardNegativeLoss(nn.Module):
         self.temperature = temperature
         self.tile_size = tile_size
         self.stop_gradient = stop_gradient
+        self.gather_distributed = gather_distributed
 
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:
         """Return the mean loss of both views' anchors: [B, D] and [B, D], unit norm -> scalar.
@@ -70,22 +76,36 @@ class HardNegativeLoss(nn.Module):
         check_views(view1, view2)
         with torch.autocast(view1.device.type, enabled=False):
             view1, view2 = full_precision(view1), full_precision(view2)
-            positive = ((view1 * view2).sum(dim=1) / self.temperature).repeat(2)  # (2B,)
-            anchors = torch.cat([view1, view2])  # (2B, D)
+            positive = ((view1 * view2).sum(dim=1) / self.temperature).repeat(2)  # (2b,)
+            anchors = candidates = torch.cat([view1, view2])  # (2b, D)
+            first = 0
+            if self.gather_distributed:
+                candidates = torch.cat([gather(view1), gather(view2)])  # (2B, D)
+                first = rank() * len(view1)
+            if len(candidates) < 4:
+                raise ValueError(
+                    f"the batch has {len(view1)} samples; at least 2 are needed to have negatives"
+                )
             if self.tile_size is None:
-                negatives = anchors @ anchors.T / self.temperature  # (2B, 2B)
-                mask = negatives_of_views(len(view1), anchors.device)
+                negatives = anchors @ candidates.T / self.temperature  # (2b, 2B)
+                mask = samples_of_views(anchors, first)[:, None] != samples_of_views(candidates)
                 log_mean = log_negative_mean(negatives, mask, self.beta, self.stop_gradient)
             else:
                 log_mean = log_negative_mean_of_views(
-                    anchors, self.temperature, self.beta, self.stop_gradient, self.tile_size
+                    anchors,
+                    candidates,
+                    first,
+                    self.temperature,
+                    self.beta,
+                    self.stop_gradient,
+                    self.tile_size,
                 )
             return loss_from_log_mean(
-                positive, log_mean, len(anchors) - 2, self.tau_plus, floor=-1 / self.temperature
+                positive, log_mean, len(candidates) - 2, self.tau_plus, floor=-1 / self.temperature
             ).mean()
 
     def extra_repr(self) -> str:
-        names = ("beta", "tau_plus", "temperature", "tile_size", "stop_gradient")
+        names = ("beta", "tau_plus", "temperature", "tile_size", "stop_gradient", "gather_distributed")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
@@ -205,15 +225,14 @@ def log1m_exp(x: Tensor) -> Tensor:
     )
 
 
-def negatives_of_views(batch: int, device: torch.device) -> Tensor:
-    """[2B, 2B] bool: every embedding of both views but the anchor itself and its other view."""
-    sample = torch.arange(batch, device=device).repeat(2)
-    return sample.unsqueeze(1) != sample
+def samples_of_views(embeddings: Tensor, first: int = 0) -> Tensor:
+    """The sample that each embedding of two views, one view after the other, is of: [2B, D] -> [2B]."""
+    return first + torch.arange(len(embeddings) // 2, device=embeddings.device).repeat(2)
 
 
 def full_precision(x: Tensor) -> Tensor:
     """Half-precision values as float32, others as they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def check_hardness(beta: float, tau_plus: float) -> None:
@@ -225,12 +244,10 @@ def check_hardness(beta: float, tau_plus: float) -> None:
 
 
 def check_views(view1: Tensor, view2: Tensor) -> None:
-    """Raise ValueError unless both views are [batch, dim], alike, and hold at least one negative."""
+    """Raise ValueError unless both views are [batch, dim] of floats, alike."""
     if view1.ndim != 2 or view1.shape != view2.shape:
         raise ValueError(
             f"the views are {list(view1.shape)} and {list(view2.shape)}; both must be the same [batch, dim]"
         )
     if not (view1.is_floating_point() and view1.dtype == view2.dtype):
         raise ValueError(f"the views are {view1.dtype} and {view2.dtype}; both must be the same float type")
-    if len(view1) < 2:
-        raise ValueError(f"the batch has {len(view1)} samples; at least 2 are needed to have negatives")

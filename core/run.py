@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from core.config import TrainConfig, flag
+from core.distributed import is_first, launched_processes, wait_for_all, world_size
 from core.environment import describe_environment, peak_memory_bytes
 from core.errors import InputError
 from core.files import write_atomically
@@ -32,7 +33,8 @@ class Trained:
 class Run:
     """The folder of one training run: what it holds is this class's alone to write.
 
-    ``config.json`` is written first and ``result.json`` last, so its presence means the run is whole.
+    ``config.json`` is written first and ``result.json`` last, so its presence means the run is whole. Where
+    several processes train as one, the first alone writes.
     """
 
     folder: Path
@@ -49,24 +51,33 @@ class Run:
             modality, config.dataset, config.objective_slug(), config.seed
         )
         run = cls(folder, modality, config)
+        if launched_processes() != world_size():
+            raise InputError(f"{modality} training runs in one process; start it without torchrun")
+        if is_first():
+            run._claim()
+        wait_for_all()
+        return run
+
+    def _claim(self) -> None:
+        """Make the folder this run's, or raise InputError."""
+        folder, config = self.folder, self.config
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if (folder / "config.json").exists():
-                run._check_same_settings()
+                self._check_same_settings()
             elif any(folder.iterdir()):
                 raise InputError(f"{folder} holds files that are no run's; choose another --output-dir")
-            if run.checkpoint_path.exists() and not config.resume and not run.is_finished():
+            if self.checkpoint_path.exists() and not config.resume and not self.is_finished():
                 raise InputError(
-                    f"{folder} holds this run unfinished, {len(run.read_metrics()) - 1} of {config.epochs} "
+                    f"{folder} holds this run unfinished, {len(self.read_metrics()) - 1} of {config.epochs} "
                     "epochs done; add --resume to go on, or choose another --output-dir"
                 )
-            settings = {"modality": modality} | config.as_dict()
-            if not run.is_finished():
+            settings = {"modality": self.modality} | config.as_dict()
+            if not self.is_finished():
                 write_atomically(folder / "config.json", json.dumps(settings, indent=2) + "\n")
-                run.checkpoint_path.parent.mkdir(exist_ok=True)
+                self.checkpoint_path.parent.mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(f"--output-dir {folder} cannot be written: {error.strerror}") from error
-        return run
 
     def _check_same_settings(self) -> None:
         given = {"modality": self.modality} | self.config.identity()
@@ -99,16 +110,21 @@ class Run:
 
     def keep_metrics(self, epochs: int) -> None:
         """Drop the lines of epochs after ``epochs``: training is about to make them again."""
+        if not is_first():
+            return
         kept = [line for line in self.read_metrics() if line["epoch"] <= epochs]
         write_atomically(self.folder / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in kept))
 
     def log_metrics(self, epoch: int, **metrics: float) -> None:
         """Append an epoch's line to ``metrics.jsonl``; epoch 0 is the encoder before its first step."""
+        if not is_first():
+            return
         with open(self.folder / "metrics.jsonl", "a") as file:
             file.write(json.dumps({"epoch": epoch} | metrics) + "\n")
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        write_atomically(self.checkpoint_path, lambda file: torch.save(state, file))
+        if is_first():
+            write_atomically(self.checkpoint_path, lambda file: torch.save(state, file))
 
     def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """What ``save_checkpoint`` was last given, its tensors on ``device``; None where there is none."""

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 
+from core.distributed import is_first, mean_over_processes
 from core.environment import autocast, random_states, set_random_states
 from core.errors import TrainingError
 from core.run import Run, Trained
@@ -45,6 +46,7 @@ def fit(
         batches: The batches of an epoch, counted from 1; they depend on seed and epoch alone.
         loss_of: A batch's loss, a scalar.
         steps: Batches of an epoch.
+        samples_per_epoch: Of all processes together.
         evaluate: Scores of the model as it stands; must leave no trace in the random states. Called
             before the first step, and after every ``evaluate_every`` epochs where that is not 0.
         lr_factor: What the learning rate is multiplied by after that many epochs, fractions included.
@@ -57,7 +59,7 @@ def fit(
     if state is None:
         epoch, seconds = 0, 0.0
         run.keep_metrics(-1)
-        run.log_metrics(0, **evaluate())
+        run.log_metrics(0, **(evaluate() if is_first() else {}))
     else:
         epoch, seconds = state["epoch"], state["seconds"]
         model.load_state_dict(state["model"])
@@ -80,10 +82,12 @@ def fit(
                 precision=config.precision,
                 lr_at=lambda step, epoch=epoch: config.lr * lr_factor(epoch - 1 + step / steps),
             )
+            losses = mean_over_processes(losses)
             check_finite(losses, epoch, run)  # the epoch's one synchronisation with the device
             epoch_seconds = time.perf_counter() - started
             seconds += epoch_seconds
-            scores = evaluate() if evaluate_every and epoch % evaluate_every == 0 else {}
+            is_due = is_first() and evaluate_every and epoch % evaluate_every == 0
+            scores = evaluate() if is_due else {}
             run.log_metrics(
                 epoch,
                 loss=losses.mean().item(),
@@ -156,5 +160,5 @@ def progress_bar() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=not (console.is_terminal and is_first()),
     )

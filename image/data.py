@@ -4,6 +4,8 @@ Shapes: N images · S size, height and width alike.
 """
 
 import difflib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +23,12 @@ from image.shapes import make_shapes
 
 KNOWN = ("shapes", "digits", "cifar10", "cifar100", "stl10", "tinyimagenet", "folder:PATH")
 LEAST_SIZE = 8
+RESIDENT_SHARE = 0.5  # of the device's free memory: what images may take of it, the rest is for training
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images in memory or on a device, with their classes."""
+    """Images and their classes: labels on the device, the images there too or in the host's memory."""
 
     images: Tensor  # uint8 (N, 3, S, S)
     labels: Tensor  # int64 (N,), -1 where there is none
@@ -33,8 +36,38 @@ class Images:
     def __len__(self) -> int:
         return len(self.images)
 
-    def to(self, device: torch.device) -> "Images":
-        return Images(self.images.to(device), self.labels.to(device))
+    @property
+    def device(self) -> torch.device:
+        return self.labels.device
+
+    def to(self, device: torch.device, resident: bool) -> "Images":
+        """With labels on ``device``, and images there if they are to be ``resident``, else pinned here."""
+        images = self.images.to(device) if resident else self.images.pin_memory()
+        return Images(images, self.labels.to(device))
+
+    def take(self, chosen: Tensor) -> Tensor:
+        """The images at some places, on the device: [n] -> uint8 [n, 3, S, S]."""
+        if self.images.device == self.device:
+            return self.images[chosen.to(self.device)]
+        return self.images[chosen.cpu()].pin_memory().to(self.device, non_blocking=True)
+
+    def fetch(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """``take`` for one batch after the other; from the host's memory they are gathered one ahead."""
+        if self.images.device == self.device:
+            yield from map(self.take, batches)
+            return
+        with ThreadPoolExecutor(1) as pool:
+            ahead = None
+            for chosen in batches:
+                ahead, ready = pool.submit(self.take, chosen), ahead
+                if ready:
+                    yield ready.result()
+            if ahead:
+                yield ahead.result()
+
+    def chunks(self, size: int) -> Iterator[Tensor]:
+        """All images in order, on the device, ``size`` at a time."""
+        return self.fetch(torch.arange(len(self)).split(size))
 
 
 @dataclass(frozen=True)
@@ -48,9 +81,12 @@ class ImageDataset:
     classes: tuple[str, ...]
 
     def to(self, device: torch.device) -> "ImageDataset":
-        memory = self.memory.to(device)
-        train = memory if self.train is self.memory else self.train.to(device)
-        return ImageDataset(self.name, train, memory, self.test.to(device), self.classes)
+        """On ``device``, whole if it has the room; otherwise the images stay in pinned memory."""
+        parts = {id(part): part for part in (self.train, self.memory, self.test)}
+        resident = fits(sum(part.images.numel() for part in parts.values()), device)
+        moved = {key: part.to(device, resident) for key, part in parts.items()}
+        train, memory, test = (moved[id(part)] for part in (self.train, self.memory, self.test))
+        return ImageDataset(self.name, train, memory, test, self.classes)
 
     @property
     def image_size(self) -> int:
@@ -89,6 +125,14 @@ def load_dataset(
         train = resized if train is memory else Images(resize(train.images, image_size), train.labels)
         images = [train, resized, Images(resize(test.images, image_size), test.labels)]
     return ImageDataset(name, *images, tuple(classes))
+
+
+def fits(size: int, device: torch.device) -> bool:
+    """Whether so many bytes of images may lie on ``device``."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return size <= RESIDENT_SHARE * free
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -131,11 +175,8 @@ def _published(
     if not published.is_there(name, data_root) and folder.is_dir():
         native = published.SIZES[name]
         return _folder(folder, image_size or native)
-    train, unlabelled, test, classes = published.load(name, data_root, download)
-    memory, test = _images(*train), _images(*test)
-    if unlabelled is None:
-        return memory, memory, test, classes
-    more = torch.from_numpy(unlabelled)
-    nothing = torch.full((len(more),), -1)
-    everything = Images(torch.cat([memory.images, more]), torch.cat([memory.labels, nothing]))
-    return everything, memory, test, classes
+    train, test, classes = published.load(name, data_root, download)
+    train, test = _images(*train), _images(*test)
+    labelled = train.labels >= 0
+    memory = train if labelled.all() else Images(train.images[labelled], train.labels[labelled])
+    return train, memory, test, classes

@@ -15,7 +15,7 @@ import tyro
 from torch import Tensor, nn
 
 from core.config import default_data_root, parse
-from core.environment import autocast, choose_device
+from core.environment import autocast, choose_device, epoch_generator, epoch_order
 from core.errors import InputError, command
 from core.run import load_encoder_state, read_settings
 from image.data import ImageDataset, Images, load_dataset
@@ -47,15 +47,15 @@ def represent(model: nn.Module, images: Tensor, precision: str) -> Tensor:
     return torch.cat(chunks).float()
 
 
-def represent_all(encoder: nn.Module, images: Tensor, precision: str) -> Tensor:
-    """The representations of uint8 images as they are, without augmentation: [N, 3, S, S] -> [N, D]."""
+def represent_all(encoder: nn.Module, images: Images, precision: str) -> Tensor:
+    """The representations of images as they are, without augmentation: [N, D]."""
     normalise = Normalise().to(images.device)
-    return torch.cat([represent(encoder, normalise(chunk), precision) for chunk in images.split(CHUNK)])
+    return torch.cat([represent(encoder, normalise(chunk), precision) for chunk in images.chunks(CHUNK)])
 
 
 def score_neighbours(encoder: nn.Module, dataset: ImageDataset, precision: str) -> dict[str, float]:
     """Weighted nearest-neighbour accuracy on the test images (k 200, temperature 0.5)."""
-    memory, test = (represent_all(encoder, part.images, precision) for part in (dataset.memory, dataset.test))
+    memory, test = (represent_all(encoder, part, precision) for part in (dataset.memory, dataset.test))
     return {"knn_accuracy": knn_accuracy(memory, dataset.memory.labels, test, dataset.test.labels)}
 
 
@@ -73,20 +73,19 @@ def evaluate(
     ``protocol="frozen"`` computes the features of whole images once; ``"paper"`` trains the probe on the
     features of freshly augmented images in every epoch, as the paper's code does.
     """
-    memory, test = (
-        represent_all(model.encoder, part.images, precision) for part in (dataset.memory, dataset.test)
-    )
+    memory, test = (represent_all(model.encoder, part, precision) for part in (dataset.memory, dataset.test))
     labels = dataset.memory.labels
 
     def frozen(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for chosen in _order(len(memory), seed, epoch, memory.device).split(CHUNK):
+        for chosen in epoch_order(len(memory), seed, epoch).to(memory.device).split(CHUNK):
             yield memory[chosen], labels[chosen]
 
     def augmented(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator(memory.device).manual_seed(1_000_003 * seed + epoch)
-        for chosen in _order(len(memory), seed, epoch, memory.device).split(CHUNK):
-            images = views(dataset.memory.images[chosen], generator)
-            yield represent(model.encoder, images, precision), labels[chosen]
+        generator = epoch_generator(seed, epoch, memory.device)
+        order = epoch_order(len(memory), seed, epoch).split(CHUNK)
+        for chosen, images in zip(order, dataset.memory.fetch(order), strict=True):
+            features = represent(model.encoder, views(images, generator), precision)
+            yield features, labels[chosen.to(labels.device)]
 
     batches = frozen if protocol == "frozen" else augmented
     return {
@@ -96,20 +95,14 @@ def evaluate(
     }
 
 
-def _order(count: int, seed: int, epoch: int, device: torch.device) -> Tensor:
-    generator = torch.Generator(device).manual_seed(1_000_003 * seed + epoch)
-    return torch.randperm(count, device=device, generator=generator)
-
-
 def _projections(
     model: SimCLR, test: Images, views: Views, seed: int, precision: str
 ) -> tuple[Tensor, Tensor]:
     """Projections of two views of the same random test images, unit norm: [N, P] twice."""
-    device = test.images.device
-    chosen = _order(len(test), seed, 0, device)[:METRIC_SAMPLES]
-    generator = torch.Generator(device).manual_seed(seed)
-    pair = [views(test.images[chosen], generator) for _ in range(2)]
-    with eval_mode(model), autocast(device, precision):
+    images = test.take(epoch_order(len(test), seed, epoch=0)[:METRIC_SAMPLES])
+    generator = epoch_generator(seed, 0, test.device)
+    pair = [views(images, generator) for _ in range(2)]
+    with eval_mode(model), autocast(test.device, precision):
         return tuple(F.normalize(model(view)[1].float(), dim=1) for view in pair)
 
 

@@ -15,8 +15,8 @@ from core.errors import InputError
 from core.files import download
 from image.folders import read_class_folders, tiny_imagenet_files
 
-# Training images and labels, unlabelled images, test images and labels, classes; images [N, 3, S, S] uint8.
-Parts = tuple[tuple[np.ndarray, np.ndarray], np.ndarray | None, tuple[np.ndarray, np.ndarray], list[str]]
+# Images [N, 3, S, S] uint8 and labels [N] int64, -1 where there is none: of training, of testing; classes.
+Parts = tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], list[str]]
 
 SIZES = {"cifar10": 32, "cifar100": 32, "stl10": 96, "tinyimagenet": 64}
 TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -72,22 +72,22 @@ def _cifar(kind: type[CIFAR10]) -> Callable[[Path], Parts]:
         train, test = (kind(str(data_root), train=part) for part in (True, False))
         channels_first = [np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)) for part in (train, test)]
         labels = [np.array(part.targets, dtype=np.int64) for part in (train, test)]
-        return (channels_first[0], labels[0]), None, (channels_first[1], labels[1]), train.classes
+        return (channels_first[0], labels[0]), (channels_first[1], labels[1]), train.classes
 
     return load_parts
 
 
 def _stl10(data_root: Path) -> Parts:
-    train, test, unlabelled = (STL10(str(data_root), split=part) for part in ("train", "test", "unlabeled"))
-    labelled = [(part.data, part.labels.astype(np.int64)) for part in (train, test)]
-    return labelled[0], unlabelled.data, labelled[1], train.classes
+    train, test = (STL10(str(data_root), split=part) for part in ("train+unlabeled", "test"))
+    train_part, test_part = ((part.data, part.labels.astype(np.int64)) for part in (train, test))
+    return train_part, test_part, train.classes
 
 
 def _tiny_imagenet(data_root: Path) -> Parts:
     train, test, classes = tiny_imagenet_files(data_root / "tiny-imagenet-200")
     parts = [read_class_folders(files, SIZES["tinyimagenet"]) for files in (train, test)]
-    arrays = [(images.numpy(), labels.numpy()) for images, labels in parts]
-    return arrays[0], None, arrays[1], classes
+    train_part, test_part = ((images.numpy(), labels.numpy()) for images, labels in parts)
+    return train_part, test_part, classes
 
 
 # Folder under the data root, reader, official address.

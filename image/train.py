@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from core import HardNegativeLoss
-from core.config import TrainConfig, hardness_of, parse_config
-from core.environment import choose_device, seed_everything
+from core.config import TrainConfig, flag, hardness_of, parse_config
+from core.distributed import is_first, own_part, parallel, process_group, rank, world_size
+from core.environment import choose_device, choose_precision, epoch_generator, epoch_order, seed_everything
 from core.errors import InputError, command
 from core.optimizers import lr_factor, make_optimizer
 from core.run import Run
@@ -34,6 +35,7 @@ class ImageConfig(TrainConfig):
     objective: Literal["simclr", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     temperature: float = 0.5
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     epochs: int = 400
     batch_size: int = 256
     lr: float = 1e-3
@@ -73,11 +75,10 @@ class ImageConfig(TrainConfig):
             raise InputError(f"--temperature is {self.temperature}; it must be above 0")
         if self.batch_size < 2:
             raise InputError(f"--batch-size is {self.batch_size}; at least 2 images are needed for negatives")
-        for name, least in (("width", 1), ("view_size", 8), ("warmup", 0), ("knn_every", 0)):
-            if getattr(self, name) < least:
-                raise InputError(
-                    f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}"
-                )
+        leasts = {"width": 1, "view_size": 8, "warmup": 0, "knn_every": 0, "tile_size": 1}
+        for name, least in leasts.items():
+            if getattr(self, name) is not None and getattr(self, name) < least:
+                raise InputError(f"--{flag(name)} is {getattr(self, name)}; it must be at least {least}")
         if not 0 < self.crop_scale <= 1:
             raise InputError(f"--crop-scale is {self.crop_scale}; it must be above 0 and at most 1")
         if not self.weight_decay >= 0:
@@ -100,7 +101,7 @@ def recipe(dataset: str = "shapes", objective: str = "hard") -> ImageConfig:
     config = ImageConfig(dataset=dataset, beta=beta, tau_plus=tau_plus)
     if dataset not in ("shapes", "digits"):
         return config
-    small = replace(config, arch="resnet10", width=16, epochs=20, lr=2e-3, precision="bfloat16")
+    small = replace(config, arch="resnet10", width=16, epochs=20, lr=2e-3)
     if dataset == "digits":
         return replace(small, view_size=16)
     # Shapes differ by their outline, of which a small crop shows too little.
@@ -108,32 +109,48 @@ def recipe(dataset: str = "shapes", objective: str = "hard") -> ImageConfig:
 
 
 class Batches:
-    """The batches of every epoch: two views each, order and draws set by seed and epoch alone."""
+    """The batches of every epoch, two views each: order and draws depend on seed and epoch alone.
+
+    Of every batch, each process makes the views of its own part, with draws of its own.
+    """
 
     def __init__(self, train: Images, views: Views, config: ImageConfig) -> None:
         self.train, self.views, self.config = train, views, config
-        self.device = train.images.device
         self.steps = len(train) // config.batch_size
+        self.part = own_part(config.batch_size)
         if config.positives == "label":
-            self.by_class = train.labels.argsort(stable=True)
-            self.counts = torch.bincount(train.labels)
+            labels = train.labels.cpu()
+            self.by_class = labels.argsort(stable=True)
+            self.counts = torch.bincount(labels)
             self.first = self.counts.cumsum(0) - self.counts
 
     def of_epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield pairs of views, float32 [B, 3, S, S]; what would make an incomplete batch is left out."""
-        generator = torch.Generator(self.device).manual_seed(1_000_003 * self.config.seed + epoch)
-        order = torch.randperm(len(self.train), device=self.device, generator=generator)
-        for chosen in order.split(self.config.batch_size)[: self.steps]:
-            images = self.train.images[chosen]
-            others = images
-            if self.config.positives == "label":
-                others = self.train.images[self._another_of_the_class(chosen, generator)]
-            yield self.views(images, generator), self.views(others, generator)
+        seed, size = self.config.seed, self.config.batch_size
+        order = epoch_order(len(self.train), seed, epoch)
+        anchors = [batch[self.part] for batch in order.split(size)[: self.steps]]
+        generator = epoch_generator(seed, epoch, self.train.device, rank())
+        if self.config.positives == "views":
+            for images in self.train.fetch(anchors):
+                yield self.views(images, generator), self.views(images, generator)
+            return
+        positives = [
+            batch[self.part] for batch in self._others_of_class(order, epoch).split(size)[: self.steps]
+        ]
+        for pair in zip(self.train.fetch(anchors), self.train.fetch(positives), strict=True):
+            yield tuple(self.views(images, generator) for images in pair)
 
-    def _another_of_the_class(self, chosen: Tensor, generator: torch.Generator) -> Tensor:
-        labels = self.train.labels[chosen]
-        draws = torch.rand(len(chosen), device=self.device, generator=generator)
-        return self.by_class[self.first[labels] + (draws * self.counts[labels]).long()]
+    def _others_of_class(self, order: Tensor, epoch: int) -> Tensor:
+        """For each image another one of its class, in a class of one the image itself: [N] -> [N]."""
+        classes = self.train.labels.cpu()[order]
+        place = torch.empty_like(order)
+        place[self.by_class] = torch.arange(len(order)) - self.first.repeat_interleave(self.counts)
+        draws = torch.rand(
+            len(order), generator=epoch_generator(self.config.seed, epoch, torch.device("cpu"))
+        )
+        others = (self.counts[classes] - 1).clamp(min=1)
+        step = 1 + (draws * others).long()  # round the class, never back to where it started
+        return self.by_class[self.first[classes] + (place[order] + step) % self.counts[classes]]
 
 
 def annealed(beta: float, how: str, epoch: int, epochs: int) -> float:
@@ -146,31 +163,41 @@ def annealed(beta: float, how: str, epoch: int, epochs: int) -> float:
 
 def train(config: ImageConfig) -> Run:
     """Train, evaluate and record the run that ``config`` describes, or find it done."""
+    device = choose_device(config.device)
+    config = replace(config, precision=choose_precision(config.precision, device))
     run = Run.open("image", config)
     if run.is_finished():
         return run
-    device = choose_device(config.device)
     dataset = load_dataset(config.dataset, config.data_root, config.download, config.image_size)
     check_fits(config, dataset)
     dataset = dataset.to(device)
+    views = Views(config.view_size, scale=(config.crop_scale, 1.0)).to(device)
+    batches = Batches(dataset.train, views, config)
+    if world_size() > 1 and is_first():
+        share = config.batch_size // world_size()
+        print(f"{world_size()} processes: batches of {config.batch_size} images, {share} a process")
 
     seed_everything(config.seed)
     model = SimCLR(make_encoder(config.arch, config.width)).to(device)
+    network = parallel(model, device)
     if config.compile:
-        model.compile()
+        network.compile()
     optimizer = make_optimizer(config.optimizer, model.parameters(), config.lr, config.weight_decay)
     objective = HardNegativeLoss(
-        config.beta, config.tau_plus, config.temperature, config.tile_size, config.stop_gradient
+        config.beta,
+        config.tau_plus,
+        config.temperature,
+        config.tile_size,
+        config.stop_gradient,
+        gather_distributed=world_size() > 1,
     )
-    views = Views(config.view_size, scale=(config.crop_scale, 1.0)).to(device)
-    batches = Batches(dataset.train, views, config)
 
     def batches_of(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         objective.beta = annealed(config.beta, config.anneal_beta, epoch, config.epochs)
         return batches.of_epoch(epoch)
 
     def loss_of(pair: tuple[Tensor, Tensor]) -> Tensor:
-        _, projection = model(torch.cat(pair))
+        _, projection = network(torch.cat(pair))
         return objective(*projection.chunk(2))
 
     trained = fit(
@@ -186,10 +213,11 @@ def train(config: ImageConfig) -> Run:
         evaluate_every=config.knn_every,
         lr_factor=lambda done: lr_factor(config.schedule, config.epochs, config.warmup, done),
     )
-    started = time.perf_counter()
-    metrics = evaluate(model, dataset, views, config.seed, config.precision)
-    run.save_encoder(model)
-    run.finish(metrics, trained, eval_seconds=time.perf_counter() - started, device=device)
+    if is_first():
+        started = time.perf_counter()
+        metrics = evaluate(model, dataset, views, config.seed, config.precision)
+        run.save_encoder(model)
+        run.finish(metrics, trained, eval_seconds=time.perf_counter() - started, device=device)
     return run
 
 
@@ -212,7 +240,11 @@ def check_fits(config: ImageConfig, dataset: ImageDataset) -> None:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    train(parse_config(ImageConfig, recipe, argv, "python -m image.train")).report()
+    config = parse_config(ImageConfig, recipe, argv, "python -m image.train")
+    with process_group(choose_device(config.device)):
+        run = train(config)
+        if is_first():
+            run.report()
 
 
 if __name__ == "__main__":

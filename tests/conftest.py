@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Workers share the cores as processes; threads on top of that get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 

@@ -1,13 +1,17 @@
-"""The SVM probe against scikit-learn used by hand."""
+"""Probes against scikit-learn used by hand, and against naive loops."""
+
+import math
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import make_classification
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import SVC
 
 from core.errors import InputError
-from shared_eval.probes import SVM_PENALTIES, svm_accuracy
+from shared_eval.probes import SVM_PENALTIES, knn_accuracy, linear_probe, svm_accuracy
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +71,64 @@ def test_labels_of_the_test_fold_are_never_seen(samples):
 def test_what_cannot_be_scored(features, labels, said):
     with pytest.raises(InputError, match=said):
         svm_accuracy(features, labels, seed=0)
+
+
+def naive_knn(train, train_labels, test, test_labels, neighbours, temperature):
+    """One test sample at a time, in float64."""
+    correct = 0
+    for sample, label in zip(test.double(), test_labels.tolist(), strict=True):
+        votes = {}
+        similarity = [
+            (float(sample @ other / sample.norm() / other.norm()), int(of))
+            for other, of in zip(train.double(), train_labels, strict=True)
+        ]
+        for cosine, of in sorted(similarity, reverse=True)[:neighbours]:
+            votes[of] = votes.get(of, 0) + math.exp(cosine / temperature)
+        correct += max(votes, key=votes.get) == label
+    return correct / len(test)
+
+
+@pytest.mark.parametrize("neighbours", [1, 5, 200])
+@pytest.mark.parametrize("chunk", [7, 1024])
+def test_nearest_neighbours_against_a_loop(neighbours, chunk):
+    torch.manual_seed(0)
+    centres = torch.randn(4, 6)
+    labels = torch.arange(80) % 4
+    features = centres[labels] + 1.5 * torch.randn(80, 6)
+    parts = features[:60], labels[:60], features[60:], labels[60:]
+    ours = knn_accuracy(*parts, neighbours=neighbours, temperature=0.5, chunk=chunk)
+    assert ours == pytest.approx(naive_knn(*parts, min(neighbours, 60), 0.5))
+    assert 0.3 < ours <= 1
+
+
+def probe_of(train, labels, test, test_labels, classes, **options):
+    def batches(epoch):
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch))
+        for chosen in order.split(32):
+            yield train[chosen], labels[chosen]
+
+    return linear_probe(batches, test, test_labels, classes, seed=0, **options)
+
+
+def test_the_linear_probe_reaches_scikit_learn_s():
+    features, labels = make_classification(
+        600, 10, n_informative=6, n_classes=3, class_sep=1.5, random_state=0
+    )
+    train, test = (torch.tensor(part, dtype=torch.float32) for part in (features[:400], features[400:]))
+    reference = LogisticRegression(C=1e6, max_iter=1000).fit(features[:400], labels[:400])
+    parts = (train, torch.tensor(labels[:400]), test, torch.tensor(labels[400:]))
+    scores = probe_of(*parts, classes=3, epochs=100)
+    assert scores["linear_accuracy"] == pytest.approx(reference.score(features[400:], labels[400:]), abs=0.03)
+    assert scores["linear_top5_accuracy"] == 1
+    assert scores == probe_of(*parts, classes=3, epochs=100)
+
+
+def test_top_five_of_many_classes():
+    """With one-hot features of the wrong class for some samples, both counts are known."""
+    train = 10 * torch.eye(8).repeat(20, 1)
+    labels = torch.arange(8).repeat(20)
+    test_labels = torch.tensor([0, 1, 2, 3])
+    test = 10 * torch.eye(8)[[0, 1, 2, 5]]
+    scores = probe_of(train, labels, test, test_labels, classes=8, epochs=300)
+    assert scores["linear_accuracy"] == 0.75
+    assert 0.75 <= scores["linear_top5_accuracy"] <= 1

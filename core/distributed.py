@@ -1,0 +1,169 @@
+"""Several processes that train as one: started by torchrun, silent where there is only one.
+
+Every process holds an equal part of each batch. Losses are means over a process's own anchors, so the mean of
+the processes' gradients, which DistributedDataParallel takes, is the gradient of the whole batch.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from core.errors import InputError
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes train as one."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and reports."""
+    return rank() == 0
+
+
+def launched_processes() -> int:
+    """How many processes torchrun has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Inside, the processes that torchrun has started know each other: NCCL on GPUs, else gloo."""
+    if launched_processes() == 1:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def wait_for_all() -> None:
+    """Return once every process has come here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def gather(x: Tensor) -> Tensor:
+    """Every process's tensor, one after the other, with its gradient: [n, ...] -> [W n, ...]."""
+    if world_size() == 1:
+        return x
+    return _Gather.apply(x)
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather; the gradient of a part is summed over everyone who has used it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return _sum_of_all(grad_output).chunk(world_size())[rank()]
+
+
+class _Sum(torch.autograd.Function):
+    """All-reduce; what every process has used has the gradients of all of them."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return _sum_of_all(x)
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return _sum_of_all(grad_output)
+
+
+def _sum_of_all(x: Tensor) -> Tensor:
+    x = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(x)
+    return x
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """The mean of every process's tensor, without a gradient."""
+    return _sum_of_all(x.detach()) / world_size() if world_size() > 1 else x.detach()
+
+
+def own_part(batch_size: int) -> slice:
+    """Where this process's samples stand in the whole batch; raises InputError if it does not divide."""
+    share, rest = divmod(batch_size, world_size())
+    if rest:
+        raise InputError(
+            f"--batch-size is {batch_size}, the whole batch of {world_size()} processes; "
+            f"it must be a multiple of {world_size()}"
+        )
+    return slice(rank() * share, (rank() + 1) * share)
+
+
+def parallel(model: nn.Module, device: torch.device) -> nn.Module:
+    """``model`` with gradients averaged and batch norm synchronised over the processes.
+
+    In a single process it is ``model`` itself. Otherwise the batch norms inside ``model`` are replaced, under
+    the same names: make the optimizer afterwards.
+    """
+    if world_size() == 1:
+        return model
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    else:
+        _synchronise_batch_norms(model)
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices)
+
+
+def _synchronise_batch_norms(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+            synchronised = GatheringBatchNorm(child.num_features, child.eps, child.momentum)
+            synchronised.to(child.weight)
+            synchronised.load_state_dict(child.state_dict())
+            setattr(module, name, synchronised)
+        else:
+            _synchronise_batch_norms(child)
+
+
+class GatheringBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the samples of all processes, on any device; torch's own needs a GPU."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.ndim < 2:
+            raise ValueError(f"the input is {list(x.shape)}; it must be [batch, channels, ...]")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        dims = [dim for dim in range(x.ndim) if dim != 1]
+        count = x.numel() // x.shape[1] * world_size()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
+        # Two passes, not E[x^2] - E[x]^2: that difference loses the digits of a large mean.
+        mean = _Sum.apply(values.sum(dims)) / count
+        centred = values - self._along_channels(mean, x)
+        variance = _Sum.apply(centred.square().sum(dims)) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        scaled = centred * self._along_channels(scale, x) + self._along_channels(self.bias, x)
+        return scaled.to(x.dtype)
+
+    @staticmethod
+    def _along_channels(values: Tensor, x: Tensor) -> Tensor:
+        return values.view(1, -1, *[1] * (x.ndim - 2))

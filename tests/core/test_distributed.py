@@ -1,0 +1,143 @@
+"""Two or four processes with parts of a batch equal one with the whole: losses, gradients, statistics."""
+
+import os
+import socket
+import traceback
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from torch import nn
+
+from core import DebiasedLoss, HardNegativeLoss, NTXentLoss
+from core.distributed import gather, mean_over_processes, own_part, parallel, process_group, rank, world_size
+from core.errors import InputError
+from image.encoder import SimCLR, make_encoder
+
+BATCH = 8
+OBJECTIVES = {
+    "simclr": NTXentLoss(0.5),
+    "debiased": DebiasedLoss(0.1, 0.5),
+    "hard": HardNegativeLoss(2.0, 0.1, 0.5),
+    "hard, weights constant": HardNegativeLoss(2.0, 0.1, 0.5, stop_gradient=True),
+    "hard, in tiles": HardNegativeLoss(2.0, 0.1, 0.5, tile_size=3),
+}
+
+
+def in_processes(count, body, *arguments):
+    """What ``body`` returns in each of ``count`` processes that know each other by gloo."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    answers = mp.get_context("spawn").SimpleQueue()
+    context = mp.spawn(_process, (count, port, answers, body, arguments), nprocs=count, join=False)
+    found = dict(answers.get() for _ in range(count))
+    context.join()
+    failures = [answer for answer in found.values() if isinstance(answer, str)]
+    assert not failures, failures[0]
+    return [found[number] for number in range(count)]
+
+
+def _process(number, count, port, answers, body, arguments):
+    environment = {"RANK": number, "WORLD_SIZE": count, "LOCAL_RANK": number, "MASTER_PORT": port}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in environment.items()}
+    torch.set_num_threads(1)
+    try:
+        with process_group(torch.device("cpu")):
+            answers.put((number, body(*arguments)))
+            dist.barrier()
+    except Exception:
+        answers.put((number, traceback.format_exc()))
+
+
+def gathers():
+    x = torch.full((2, 1), float(rank()), requires_grad=True)
+    everything = gather(x)
+    # Every process weighs the parts differently: the gradient of a part is the sum of what all make of it.
+    (everything * (1 + rank()) * torch.arange(1.0, 2 * world_size() + 1).view(-1, 1)).sum().backward()
+    return everything.detach().flatten().tolist(), x.grad.flatten().tolist(), mean_over_processes(x).tolist()
+
+
+def test_gathering_has_its_gradient():
+    for number, (everything, grad, mean) in enumerate(in_processes(3, gathers)):
+        assert everything == [0, 0, 1, 1, 2, 2]
+        assert grad == [(1 + 2 + 3) * (2 * number + 1), (1 + 2 + 3) * (2 * number + 2)]
+        assert mean == [[1], [1]]
+
+
+class Double(nn.Module):
+    """SimCLR in float64, to tell equal from nearly so."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.simclr = SimCLR(make_encoder("resnet10", width=4), hidden=16, projection=8).double()
+
+    def forward(self, images):
+        return F.normalize(self.simclr.head(self.simclr.encoder(images)), dim=1)
+
+
+def steps():
+    """Loss, gradients and buffers after a step with each objective, then the projections in eval mode."""
+    images = torch.randn(2, BATCH, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    found = {}
+    for name, objective in OBJECTIVES.items():
+        model = Double()
+        network = parallel(model, torch.device("cpu"))
+        objective.gather_distributed = world_size() > 1
+        loss = objective(*network(images[:, own_part(BATCH)].flatten(0, 1)).chunk(2))
+        loss.backward()
+        state = {name: parameter.grad for name, parameter in model.named_parameters()}
+        state |= dict(model.named_buffers())
+        with torch.no_grad():
+            state["projections"] = model.eval()(images[0])
+        found[name] = mean_over_processes(loss).item(), {key: value.numpy() for key, value in state.items()}
+    return found
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_equal_one(count):
+    """1 x 8 = 2 x 4 = 4 x 2: value, every gradient of encoder and head, batch norm's statistics."""
+    whole = steps()
+    for number, parts in enumerate(in_processes(count, steps)):
+        for name in OBJECTIVES:
+            assert parts[name][0] == pytest.approx(whole[name][0], rel=1e-10)
+            assert parts[name][1].keys() == whole[name][1].keys()
+            for key, expected in whole[name][1].items():
+                torch.testing.assert_close(
+                    torch.from_numpy(parts[name][1][key]),
+                    torch.from_numpy(expected),
+                    rtol=1e-8,
+                    atol=1e-10,
+                    msg=lambda text, where=(number, name, key): f"{where}: {text}",
+                )
+
+
+def test_objectives_differ_where_they_should():
+    """So that the equality above says something of each."""
+    losses = [loss for loss, _ in steps().values()]
+    assert len({round(loss, 6) for loss in losses}) == 3
+    grads = [state["simclr.head.3.weight"] for _, state in steps().values()]
+    assert abs(grads[2] - grads[3]).max() > 1e-6
+    assert abs(grads[2] - grads[4]).max() < 1e-12
+
+
+def uneven():
+    with pytest.raises(InputError, match="--batch-size is 7, the whole batch of 2 processes"):
+        own_part(7)
+    return own_part(6).start, own_part(6).stop
+
+
+def test_a_batch_is_divided_evenly_or_refused():
+    assert in_processes(2, uneven) == [(0, 3), (3, 6)]
+
+
+def test_one_process_alone():
+    model = nn.BatchNorm1d(2)
+    x = torch.randn(3, 2)
+    assert parallel(model, torch.device("cpu")) is model
+    assert gather(x) is x
+    assert own_part(7) == slice(0, 7)
+    assert (rank(), world_size()) == (0, 1)

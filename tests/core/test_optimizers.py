@@ -1,0 +1,81 @@
+"""LARS against its algorithm written out, and the learning rate's schedule at its corners."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from core.optimizers import OPTIMIZERS, lr_factor, make_optimizer
+
+
+def test_lars_takes_the_steps_of_the_algorithm():
+    torch.manual_seed(0)
+    weight, bias = (nn.Parameter(torch.randn(size, dtype=torch.float64)) for size in ((3, 4), (4,)))
+    optimizer = make_optimizer("lars", [weight, bias], lr=0.3, weight_decay=0.1)
+    expected = [weight.detach().clone(), bias.detach().clone()]
+    velocity = [torch.zeros_like(value) for value in expected]
+    inputs = torch.randn(5, 3, dtype=torch.float64)
+    for _ in range(4):
+        loss = ((inputs @ weight + bias) ** 2).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        grads = [weight.grad.clone(), bias.grad.clone()]
+        optimizer.step()
+        decayed = grads[0] + 0.1 * expected[0]
+        norm_w = math.sqrt(sum(value.item() ** 2 for value in expected[0].flatten()))
+        norm_g = math.sqrt(sum(value.item() ** 2 for value in decayed.flatten()))
+        for i, update in enumerate((1e-3 * norm_w / norm_g * decayed, grads[1])):
+            velocity[i] = 0.9 * velocity[i] + 0.3 * update
+            expected[i] = expected[i] - velocity[i]
+        torch.testing.assert_close(weight.detach(), expected[0], rtol=1e-12, atol=0)
+        torch.testing.assert_close(bias.detach(), expected[1], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_descends_and_resumes(name):
+    """State goes through state_dict: a copy that is loaded takes the same next step."""
+    torch.manual_seed(0)
+    target = torch.randn(6, 2)
+    inputs = torch.randn(6, 3)
+
+    def make():
+        torch.manual_seed(1)
+        model = nn.Linear(3, 2)
+        lr = {"lars": 1.0, "sgd": 1e-2}.get(name, 0.1)
+        return model, make_optimizer(name, model.parameters(), lr=lr, weight_decay=1e-6)
+
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        loss = (model(inputs) - target).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    model, optimizer = make()
+    losses = [step(model, optimizer) for _ in range(20)]
+    assert losses[-1] < losses[0]
+    other, other_optimizer = make()
+    other.load_state_dict(model.state_dict())
+    other_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for pair in ((model, optimizer), (other, other_optimizer)):
+        step(*pair)
+    assert torch.equal(model.weight, other.weight)
+
+
+def test_an_unknown_optimizer():
+    with pytest.raises(ValueError, match="optimizer is 'rprop'; it must be one of adam"):
+        make_optimizer("rprop", [nn.Parameter(torch.zeros(1))], 0.1, 0)
+
+
+def test_the_learning_rate_s_schedule():
+    assert lr_factor("constant", 10, 0, 7.3) == 1
+    assert lr_factor("cosine", 10, 0, 0) == 1
+    assert lr_factor("cosine", 10, 0, 5) == pytest.approx(0.5)
+    assert lr_factor("cosine", 10, 0, 10) == pytest.approx(0)
+    assert lr_factor("cosine", 10, 2, 2) == 1
+    assert lr_factor("cosine", 10, 2, 6) == pytest.approx(0.5)
+    assert [lr_factor("constant", 10, 4, done) for done in (1, 2, 4)] == [0.25, 0.5, 1]
+    assert 0 < lr_factor("constant", 10, 4, 0) < 0.25
+    assert lr_factor("cosine", 3, 3, 3) == 1

@@ -1,0 +1,345 @@
+"""Image datasets: embedded, published layouts, class folders, caches, downloads, and bad ones."""
+
+import functools
+import hashlib
+import http.server
+import io
+import os
+import pickle
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import CIFAR10, CIFAR100, STL10
+
+from core.errors import InputError
+from core.files import user_cache
+from image import data, folders, published
+from image.data import Images, load_dataset
+from image.shapes import CLASSES, make_shapes
+from tests.image.conftest import make_images, write_class_folders
+
+
+def test_shapes_are_ten_balanced_classes_of_a_seed():
+    images, labels = make_shapes(60, seed=3)
+    assert images.shape == (60, 3, 32, 32)
+    assert images.dtype == np.uint8
+    assert np.bincount(labels).tolist() == [6] * len(CLASSES)
+    np.testing.assert_array_equal(images, make_shapes(60, seed=3)[0])
+    assert (images != make_shapes(60, seed=4)[0]).any()
+    assert images.reshape(60, -1).std(axis=1).min() > 5  # no image is blank
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test", "size"), [("shapes", 4000, 1000, 32), ("digits", 1437, 360, 16)]
+)
+def test_embedded_datasets(tmp_path, name, train, test, size):
+    dataset = load_dataset(name, tmp_path)
+    assert dataset.train is dataset.memory
+    assert dataset.train.images.shape == (train, 3, size, size)
+    assert dataset.test.images.shape == (test, 3, size, size)
+    assert dataset.train.images.dtype == torch.uint8
+    assert len(dataset.classes) == 10
+    assert set(dataset.train.labels.tolist()) == set(dataset.test.labels.tolist()) == set(range(10))
+    assert load_dataset(name, tmp_path, image_size=24).test.images.shape == (test, 3, 24, 24)
+
+
+def test_resizing_is_that_of_pillow():
+    """Antialiased bilinear, to a grey level."""
+    images, _ = make_images(6, 40, seed=0)
+    resized = data.resize(torch.from_numpy(images).permute(0, 3, 1, 2), 16)
+    for ours, image in zip(resized, images, strict=True):
+        theirs = np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BILINEAR))
+        assert np.abs(ours.permute(1, 2, 0).numpy().astype(int) - theirs).max() <= 1
+
+
+def checked(monkeypatch, kind, files: dict[str, bytes], lists: dict[str, list[str]]) -> None:
+    """Make the publisher's checksums those of ``files``."""
+    for attribute, names in lists.items():
+        sums = [[name, hashlib.md5(files[name]).hexdigest()] for name in names]
+        monkeypatch.setattr(kind, attribute, sums)
+
+
+def cifar(monkeypatch, kind, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Write a small CIFAR in the publisher's pickles; returns its training images and labels."""
+    images, labels = make_images(12, 32, seed=0)
+    flat = images.transpose(0, 3, 1, 2).reshape(12, -1)
+    key = "labels" if kind is CIFAR10 else "fine_labels"
+    names = [name for name, _ in kind.train_list]
+    per_file = 12 // len(names)
+    files = {
+        name: pickle.dumps(
+            {"data": flat[i * per_file :][:per_file], key: labels[i * per_file :][:per_file].tolist()}
+        )
+        for i, name in enumerate(names)
+    }
+    test_name = kind.test_list[0][0]
+    files[test_name] = pickle.dumps({"data": flat[:3], key: labels[:3].tolist()})
+    files[kind.meta["filename"]] = pickle.dumps({kind.meta["key"]: ["bars", "dots", "plain"]})
+    checked(monkeypatch, kind, files, {"train_list": names, "test_list": [test_name]})
+    meta_sum = hashlib.md5(files[kind.meta["filename"]]).hexdigest()
+    monkeypatch.setattr(kind, "meta", kind.meta | {"md5": meta_sum})
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    kept = per_file * len(names)
+    return images[:kept].transpose(0, 3, 1, 2), labels[:kept]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cifar10", CIFAR10), ("cifar100", CIFAR100)])
+def test_cifar_as_published(tmp_path, monkeypatch, name, kind):
+    images, labels = cifar(monkeypatch, kind, tmp_path / kind.base_folder)
+    dataset = load_dataset(name, tmp_path)
+    np.testing.assert_array_equal(dataset.train.images.numpy(), images)
+    np.testing.assert_array_equal(dataset.train.labels.numpy(), labels)
+    assert len(dataset.test) == 3
+    assert dataset.classes == ("bars", "dots", "plain")
+
+
+def test_a_damaged_pickle_is_not_opened(tmp_path, monkeypatch):
+    cifar(monkeypatch, CIFAR10, tmp_path / CIFAR10.base_folder)
+    with open(tmp_path / CIFAR10.base_folder / "data_batch_3", "ab") as file:
+        file.write(b"more")
+    monkeypatch.setattr(pickle, "load", lambda *arguments, **options: pytest.fail("unpickled"))
+    with pytest.raises(InputError, match=r"cifar-10-batches-py is damaged: the publisher's checksums"):
+        load_dataset("cifar10", tmp_path)
+
+
+def test_stl10_trains_on_unlabelled_images_too(tmp_path, monkeypatch):
+    images, labels = make_images(9, 96, seed=0)
+    columns_first = images.transpose(0, 3, 2, 1)
+    files = {
+        "train_X.bin": columns_first[:6].tobytes(),
+        "train_y.bin": (labels[:6] + 1).astype(np.uint8).tobytes(),
+        "unlabeled_X.bin": columns_first[6:].tobytes(),
+        "test_X.bin": columns_first[:3].tobytes(),
+        "test_y.bin": (labels[:3] + 1).astype(np.uint8).tobytes(),
+    }
+    lists = {
+        "train_list": ["train_X.bin", "train_y.bin", "unlabeled_X.bin"],
+        "test_list": ["test_X.bin", "test_y.bin"],
+    }
+    checked(monkeypatch, STL10, files, lists)
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    (folder / "class_names.txt").write_text("bars\ndots\nplain\n")
+    dataset = load_dataset("stl10", tmp_path)
+    assert (len(dataset.train), len(dataset.memory), len(dataset.test)) == (9, 6, 3)
+    assert dataset.train.labels[6:].tolist() == [-1] * 3
+    np.testing.assert_array_equal(dataset.train.images.numpy(), images.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(dataset.memory.labels.numpy(), labels[:6])
+
+
+def write_tiny_imagenet(root: Path) -> None:
+    images, labels = make_images(9, 64, seed=0)
+    names = ("n01443537", "n01629819", "n01641577")
+    for number, (image, label) in enumerate(zip(images[:6], labels[:6], strict=True)):
+        folder = root / "train" / names[label] / "images"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number}.JPEG")
+        (folder.parent / "boxes.txt").write_text("0 0 1 1")
+    (root / "val" / "images").mkdir(parents=True)
+    lines = []
+    for number, (image, label) in enumerate(zip(images[6:], labels[6:], strict=True)):
+        Image.fromarray(image).save(root / "val" / "images" / f"val_{number}.JPEG")
+        lines.append(f"val_{number}.JPEG\t{names[label]}\t0\t0\t62\t57\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+
+
+def test_tiny_imagenet_as_published(tmp_path):
+    write_tiny_imagenet(tmp_path / "tiny-imagenet-200")
+    dataset = load_dataset("tinyimagenet", tmp_path)
+    assert dataset.train.images.shape == (6, 3, 64, 64)
+    assert dataset.test.labels.tolist() == [0, 1, 2]
+    (tmp_path / "tiny-imagenet-200" / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn99\n")
+    with pytest.raises(
+        InputError, match=r"val_annotations.txt is damaged or names a class that train has not"
+    ):
+        load_dataset("tinyimagenet", tmp_path)
+
+
+def test_class_folders_with_and_without_a_test_part(tiny_folder, tmp_path):
+    images, labels = make_images(48, 16, seed=0)
+    dataset = load_dataset(f"folder:{tiny_folder}", tmp_path, image_size=16)
+    assert (len(dataset.train), len(dataset.test)) == (48, 12)
+    order = np.argsort(labels, kind="stable")
+    np.testing.assert_array_equal(dataset.train.images.numpy(), images[order].transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(dataset.train.labels.numpy(), labels[order])
+    whole = load_dataset(f"folder:{tiny_folder / 'train'}", tmp_path, image_size=16)
+    assert (len(whole.train), len(whole.test)) == (39, 9)
+
+
+def test_a_published_name_finds_class_folders(tmp_path):
+    for part in ("train", "test"):
+        write_class_folders(tmp_path / "cifar10" / part, per_class=2, size=32)
+    dataset = load_dataset("cifar10", tmp_path)
+    assert dataset.train.images.shape == (6, 3, 32, 32)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp", "bmp", "gif"])
+def test_any_format_and_shape_of_image(tmp_path, kind):
+    """Resized at the short side, cropped in the centre; grey images become colour."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            image = np.zeros((40, 60, 3), np.uint8)
+            image[:, 20:40] = 255
+            picture = Image.fromarray(image)
+            (picture.convert("L") if number else picture).save(tmp_path / name / f"{number}.{kind}")
+    images = load_dataset(f"folder:{tmp_path}", tmp_path, image_size=20).test.images.float()
+    assert images.shape == (2, 3, 20, 20)
+    assert images[:, :, :, 8:12].mean() > 240
+    assert images[:, :, :, :3].mean() < 15
+
+
+def test_decoded_once_and_again_when_a_file_changes(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    decoded = []
+    decode = folders._decode
+    monkeypatch.setattr(folders, "_decode", lambda path, size: decoded.append(path) or decode(path, size))
+    first = load_dataset(f"folder:{tiny_folder}", tmp_path, image_size=16)
+    assert len(decoded) == 60
+    again = load_dataset(f"folder:{tiny_folder}", tmp_path, image_size=16)
+    assert len(decoded) == 60
+    assert torch.equal(first.train.images, again.train.images)
+    changed = tiny_folder / "test" / "dots" / "001.png"
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(changed)
+    os.utime(changed, ns=(1, 1))
+    last = load_dataset(f"folder:{tiny_folder}", tmp_path, image_size=16)
+    assert len(decoded) == 60 + 12
+    assert (last.test.images[4] == 0).all()
+    assert user_cache() == tmp_path / "cache" / "hard-negatives"
+
+
+def test_images_in_the_host_s_memory_are_fetched_in_order(monkeypatch):
+    """What happens where a GPU has no room: gathered a batch ahead, every image once, in the order asked."""
+    images = Images(
+        torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1).expand(20, 3, 2, 2), torch.zeros(20)
+    )
+    monkeypatch.setattr(Images, "device", torch.device("meta"))
+    monkeypatch.setattr(Images, "take", lambda self, chosen: self.images[chosen])
+    order = torch.randperm(20)
+    fetched = list(images.fetch(order.split(6)))
+    assert [len(part) for part in fetched] == [6, 6, 6, 2]
+    assert torch.cat(fetched)[:, 0, 0, 0].tolist() == order.tolist()
+    assert torch.cat(list(images.chunks(7))).equal(images.images)
+    assert list(images.fetch([])) == []
+
+
+def test_what_has_room_on_a_device(monkeypatch):
+    assert data.fits(10**15, torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
+    assert data.fits(500, torch.device("cuda"))
+    assert not data.fits(501, torch.device("cuda"))
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A folder, served over http in the publishers' stead, and its address."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
+def publish(monkeypatch, server, name: str, archive: str) -> Path:
+    """Make ``name`` come from the served folder; returns where its archive has to be."""
+    folder, address = server
+    where, loader, _ = published.LOADERS[name]
+    monkeypatch.setitem(published.LOADERS, name, (where, loader, f"{address}/{archive}"))
+    return folder / archive
+
+
+def test_downloads_are_checked_and_unpacked(server, tmp_path, monkeypatch):
+    images, _ = cifar(monkeypatch, CIFAR10, tmp_path / "made" / CIFAR10.base_folder)
+    archive = publish(monkeypatch, server, "cifar10", "cifar-10-python.tar.gz")
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / "made" / CIFAR10.base_folder, CIFAR10.base_folder)
+    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    root = tmp_path / "data"
+    dataset = load_dataset("cifar10", root, download=True)
+    np.testing.assert_array_equal(dataset.train.images.numpy(), images)
+    assert [path.name for path in root.iterdir()] == [CIFAR10.base_folder]
+    archive.unlink()
+    load_dataset("cifar10", root, download=True)  # it is there
+
+
+def test_tiny_imagenet_downloads(server, tmp_path, monkeypatch):
+    write_tiny_imagenet(tmp_path / "tiny-imagenet-200")
+    archive = publish(monkeypatch, server, "tinyimagenet", "tiny-imagenet-200.zip")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for path in sorted((tmp_path / "tiny-imagenet-200").rglob("*.*")):
+            file.write(path, path.relative_to(tmp_path))
+    archive.write_bytes(buffer.getvalue())
+    monkeypatch.setattr(published, "TINY_IMAGENET_MD5", hashlib.md5(buffer.getvalue()).hexdigest())
+    assert len(load_dataset("tinyimagenet", tmp_path / "data", download=True).train) == 6
+
+
+@pytest.mark.parametrize("served", [None, b"<html>not found</html>"])
+def test_a_download_that_fails_leaves_nothing(server, tmp_path, monkeypatch, served):
+    archive = publish(monkeypatch, server, "cifar10", "cifar-10-python.tar.gz")
+    if served:
+        archive.write_bytes(served)
+    with pytest.raises(InputError, match=r"could not download http://127.0.0.1.*cifar-10-python.tar.gz"):
+        load_dataset("cifar10", tmp_path / "data", download=True)
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_what_cannot_be_read(tiny_folder, tmp_path):
+    def said(name, **options):
+        with pytest.raises(InputError) as error:
+            load_dataset(name, tmp_path, **options)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "(did you mean cifar10?)" in said("cifar-10")
+    assert "add --download to fetch it from https://www.cs.toronto.edu" in said("cifar10")
+    assert "is no folder" in said("folder:nowhere")
+    assert "--image-size is 4" in said("shapes", image_size=4)
+    (tiny_folder / "train" / "dots" / "notes.txt").write_text("no image")
+    assert "notes.txt is no image that can be read" in said(f"folder:{tiny_folder}")
+    (tiny_folder / "train" / "dots" / "notes.txt").unlink()
+    whole = (tiny_folder / "train" / "dots" / "001.png").read_bytes()
+    (tiny_folder / "train" / "dots" / "001.png").write_bytes(whole[:-200])
+    assert "001.png is no image that can be read" in said(f"folder:{tiny_folder}")
+    (tiny_folder / "test" / "extra").mkdir()
+    assert "extra is a class folder without images" in said(f"folder:{tiny_folder}")
+    Image.new("RGB", (16, 16)).save(tiny_folder / "test" / "extra" / "0.png")
+    assert "extra is a class of train or test alone" in said(f"folder:{tiny_folder}")
+    one = write_class_folders(tmp_path / "one", per_class=6)
+    for name in ("dots", "plain"):
+        for path in (one / name).iterdir():
+            path.unlink()
+        (one / name).rmdir()
+    assert "has 1 class; at least 2" in said(f"folder:{one}")
+    few = write_class_folders(tmp_path / "few", per_class=4)
+    assert "fewer than 5 images in every class" in said(f"folder:{few}")
+    (tmp_path / "empty").mkdir()
+    assert "holds no class folders" in said(f"folder:{tmp_path / 'empty'}")
+
+
+def test_the_real_cifar10(data_root):
+    if not (data_root / "cifar10").exists():
+        pytest.skip(f"cifar10 is not under {data_root}")
+    train, classes = folders._files_of(data_root / "cifar10" / "train")
+    assert len(train) == 50000
+    assert classes[0] == "airplane"
+    sample, _ = folders.read_class_folders(train[::500], 32)
+    mean = sample.double().mean(dim=(0, 2, 3)) / 255
+    assert mean.tolist() == pytest.approx([0.4914, 0.4822, 0.4465], abs=0.02)

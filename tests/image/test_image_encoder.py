@@ -1,0 +1,54 @@
+"""ResNets for small images: shapes, the stem, and the whole beside torchvision's own."""
+
+import pytest
+import torch
+import torchvision
+
+from image.encoder import ARCHITECTURES, SimCLR, make_encoder
+
+
+@pytest.mark.parametrize(
+    ("arch", "width", "dim"),
+    [
+        ("resnet10", 64, 512),
+        ("resnet18", 64, 512),
+        ("resnet34", 8, 64),
+        ("resnet50", 64, 2048),
+        ("resnet50", 8, 256),
+    ],
+)
+def test_shapes(arch, width, dim):
+    encoder = make_encoder(arch, width)
+    assert encoder.dim == dim
+    assert encoder.conv1.weight.shape == (width, 3, 3, 3)
+    representation, projection = SimCLR(encoder)(torch.randn(2, 3, 16, 16))
+    assert representation.shape == (2, dim)
+    assert projection.shape == (2, 128)
+    torch.testing.assert_close(projection.norm(dim=1), torch.ones(2))
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet34", "resnet50"])
+def test_parameters_are_torchvision_s_but_for_stem_and_classifier(arch):
+    theirs = getattr(torchvision.models, arch)().state_dict()
+    ours = make_encoder(arch).state_dict()
+    shapes = {name: value.shape for name, value in theirs.items() if not name.startswith(("conv1.", "fc."))}
+    assert {name: value.shape for name, value in ours.items() if name != "conv1.weight"} == shapes
+
+
+def test_same_values_as_torchvision_with_the_stem_replaced():
+    theirs = torchvision.models.resnet18()
+    theirs.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+    theirs.maxpool = theirs.fc = torch.nn.Identity()
+    ours = make_encoder("resnet18")
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(4, 3, 16, 16)
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
+
+
+def test_the_head_is_the_paper_s():
+    head = SimCLR(make_encoder("resnet50")).head
+    assert [type(layer).__name__ for layer in head] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+    assert (head[0].in_features, head[0].out_features, head[3].out_features) == (2048, 512, 128)
+    assert head[0].bias is None
+    assert head[3].bias is not None
+    assert set(ARCHITECTURES) >= {"resnet18", "resnet34", "resnet50"}
