@@ -23,11 +23,16 @@ def interleaved(subjects: dict[str, Callable[[], object]], rounds: int) -> dict[
         for name, subject in subjects.items():
             started = time.perf_counter()
             subject()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            synchronise()
             if round_ > 0:
                 seconds[name].append(time.perf_counter() - started)
     return seconds
+
+
+def synchronise(device: torch.device | None = None) -> None:
+    """Wait for what a GPU still has to do."""
+    if torch.cuda.is_available() and (device is None or device.type == "cuda"):
+        torch.cuda.synchronize(device)
 
 
 def summary(seconds: list[float]) -> dict[str, float]:

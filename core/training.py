@@ -32,12 +32,11 @@ def fit(
     optimizer: torch.optim.Optimizer,
     batches: Callable[[int], Iterable[Batch]],
     loss_of: Callable[[Batch], Tensor],
-    evaluate: Callable[[], dict[str, float]],
+    score: Callable[[int], dict[str, float]],
     *,
     steps: int,
     device: torch.device,
     samples_per_epoch: int,
-    evaluate_every: int = 0,
     lr_factor: Callable[[float], float] = lambda epochs: 1.0,
 ) -> Trained:
     """Train ``model`` for the run's epochs, from its checkpoint where there is one.
@@ -47,8 +46,8 @@ def fit(
         loss_of: A batch's loss, a scalar.
         steps: Batches of an epoch.
         samples_per_epoch: Of all processes together.
-        evaluate: Scores of the model as it stands; must leave no trace in the random states. Called
-            before the first step, and after every ``evaluate_every`` epochs where that is not 0.
+        score: Scores of the model after so many epochs, 0 before the first step; empty where none are due.
+            Must leave no trace in the model and the random states.
         lr_factor: What the learning rate is multiplied by after that many epochs, fractions included.
 
     Raises:
@@ -59,7 +58,7 @@ def fit(
     if state is None:
         epoch, seconds = 0, 0.0
         run.keep_metrics(-1)
-        run.log_metrics(0, **(evaluate() if is_first() else {}))
+        run.log_metrics(0, **(score(0) if is_first() else {}))
     else:
         epoch, seconds = state["epoch"], state["seconds"]
         model.load_state_dict(state["model"])
@@ -86,14 +85,12 @@ def fit(
             check_finite(losses, epoch, run)  # the epoch's one synchronisation with the device
             epoch_seconds = time.perf_counter() - started
             seconds += epoch_seconds
-            is_due = is_first() and evaluate_every and epoch % evaluate_every == 0
-            scores = evaluate() if is_due else {}
             run.log_metrics(
                 epoch,
                 loss=losses.mean().item(),
                 learning_rate=optimizer.param_groups[0]["lr"],
                 samples_per_second=round(samples_per_epoch / epoch_seconds, 1),
-                **scores,
+                **(score(epoch) if is_first() else {}),
             )
             progress.advance(task)
             if epoch == config.epochs or time.perf_counter() - saved_at > CHECKPOINT_SECONDS:

@@ -109,7 +109,7 @@ def train(config: GraphConfig) -> Run:
         optimizer,
         lambda epoch: batches,
         loss_of,
-        score,
+        lambda epoch: {} if epoch else score(),
         steps=len(batches),
         device=device,
         samples_per_epoch=len(dataset.graphs),

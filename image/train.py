@@ -200,17 +200,22 @@ def train(config: ImageConfig) -> Run:
         _, projection = network(torch.cat(pair))
         return objective(*projection.chunk(2))
 
+    def score(epoch: int) -> dict[str, float]:
+        if epoch == 0:
+            return evaluate(model, dataset, views, config.seed, config.precision)
+        is_due = config.knn_every and epoch % config.knn_every == 0
+        return score_neighbours(model.encoder, dataset, config.precision) if is_due else {}
+
     trained = fit(
         run,
         model,
         optimizer,
         batches_of,
         loss_of,
-        lambda: score_neighbours(model.encoder, dataset, config.precision),
+        score,
         steps=batches.steps,
         device=device,
         samples_per_epoch=batches.steps * config.batch_size,
-        evaluate_every=config.knn_every,
         lr_factor=lambda done: lr_factor(config.schedule, config.epochs, config.warmup, done),
     )
     if is_first():

@@ -87,8 +87,13 @@ class ReproduceConfig:
 
 def demo_cells() -> list[Cell]:
     """All modalities on their embedded data at the three objectives, one seed."""
-    points = (("infograph", 0.0, 0.0), ("debiased", 0.0, 0.1), ("hard", 1.0, 0.1))
-    return [Cell("graph", "motifs", *point, seed=0, epochs=100, variant="corrected") for point in points]
+    points = (("plain", 0.0, 0.0), ("debiased", 0.0, 0.1), ("hard", 1.0, 0.1))
+    modalities = (("image", "shapes", "simclr", 12), ("graph", "motifs", "infograph", 100))
+    return [
+        Cell(modality, dataset, plain if name == "plain" else name, *numbers, seed=0, epochs=epochs)
+        for modality, dataset, plain, epochs in modalities
+        for name, *numbers in points
+    ]
 
 
 def graph_cells(config: ReproduceConfig) -> list[Cell]:
