@@ -165,8 +165,8 @@ def page_of(results: dict) -> str:
         "# Image throughput",
         "",
         "SimCLR, {arch} of width {width}, batches of {batch_size} images of {image_size} pixels from "
-        "{dataset}, {precision}; medians of {rounds} interleaved rounds of {steps} steps. The usual pipeline (PIL, "
-        "torchvision's transforms, DataLoader with {workers} workers) feeds the same model. "
+        "{dataset}, {precision}; medians of {rounds} interleaved rounds of {steps} steps. The usual pipeline "
+        "(PIL, torchvision's transforms, DataLoader with {workers} workers) feeds the same model. "
         "Again: `python -m benchmarks.image_throughput`.".format(**settings),
         "",
         "| | images a second, training | images a second, views alone |",
