@@ -23,7 +23,7 @@ from core.errors import InputError, TrainingError, command
 from core.run import default_folder
 from core.training import progress_bar
 from shared_eval.records import read_records
-from shared_eval.tables import summarise, to_markdown, to_terminal
+from shared_eval.tables import scores, summarise, to_markdown, to_terminal
 
 LAST_LINES = 5
 
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     failures = run_cells(missing, config.jobs) if missing else []
     finished = [cell.folder / "result.json" for cell in cells if cell.is_finished()]
     if finished:
-        table = summarise(read_records(finished))
+        table = summarise(scores(read_records(finished)))
         Console(highlight=False).print(to_terminal(table, "percent, mean ± standard deviation (seeds)"))
         if config.markdown:
             config.markdown.write_text(to_markdown(table))

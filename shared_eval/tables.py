@@ -4,6 +4,14 @@ import pandas as pd
 from rich.table import Table
 
 UNTRAINED = "untrained encoder"
+# The row of beta 0, tau_plus 0 where modalities, each with a name of its own for it, stand side by side.
+PLAIN = "plain (simclr, infograph, quickthought)"
+
+
+def scores(records: pd.DataFrame) -> pd.DataFrame:
+    """The records' rows that say how good a representation is; the rest describes it."""
+    metrics = records["metric"]
+    return records[metrics.str.endswith(("_accuracy", "_f1", "_spearman")) & ~metrics.str.contains("top5")]
 
 
 def summarise(records: pd.DataFrame) -> pd.DataFrame:
@@ -13,6 +21,9 @@ def summarise(records: pd.DataFrame) -> pd.DataFrame:
     encoder's score depends on the seed alone, so each seed counts once there.
     """
     records = records.assign(column=records["dataset"] + " " + records["metric"])
+    if records["modality"].nunique() > 1:
+        is_plain = (records["beta"] == 0) & (records["tau_plus"] == 0)
+        records["label"] = records["label"].mask(is_plain, PLAIN)
     untrained = records.dropna(subset="untrained").drop_duplicates(["column", "seed"])
     untrained = untrained.assign(label=UNTRAINED, value=untrained["untrained"], rank=0)
     trained = records.assign(rank=1)

@@ -8,6 +8,8 @@ import pytest
 
 import graph.evaluate
 import graph.train
+import image.evaluate
+import image.train
 import shared_eval.reproduce
 
 ROOT = Path(__file__).parents[1]
@@ -15,6 +17,8 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = {
     "graph.train": graph.train.main,
     "graph.evaluate": graph.evaluate.main,
+    "image.train": image.train.main,
+    "image.evaluate": image.evaluate.main,
     "shared_eval.reproduce": shared_eval.reproduce.main,
 }
 
@@ -29,10 +33,10 @@ def test_python_blocks_run(code):
 
 
 LINES = [
-    words[2:]
+    words[words.index("-m") + 1 :]
     for block in blocks("bash")
     for line in block.splitlines()
-    if (words := shlex.split(line, comments=True))[:2] == ["python", "-m"]
+    if (words := shlex.split(line, comments=True))[:1] in (["python"], ["torchrun"])
 ]
 
 

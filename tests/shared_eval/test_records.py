@@ -5,7 +5,7 @@ import json
 import pytest
 
 from shared_eval.records import find_records, objective_label, read_records
-from shared_eval.tables import summarise, to_markdown
+from shared_eval.tables import PLAIN, UNTRAINED, scores, summarise, to_markdown
 
 
 def write_record(folder, **changes):
@@ -80,6 +80,22 @@ def test_one_seed_has_no_deviation_and_missing_cells_are_empty(tmp_path):
     table = summarise(read_records(find_records([tmp_path])))
     assert table.loc["infograph"].tolist() == ["80.0 (1)", ""]
     assert table.loc["hard, beta 1, tau_plus 0.1"].tolist() == ["", "80.0 (1)"]
+
+
+def test_modalities_side_by_side(tmp_path):
+    """Plain objectives share a row; what only describes an embedding is no score."""
+    image = {
+        "modality": "image",
+        "dataset": "shapes",
+        "objective": HARD | {"name": "simclr", "beta": 0, "tau_plus": 0},
+    }
+    scores_of = {"knn_accuracy": 0.5, "linear_top5_accuracy": 0.9, "alignment": 1.5}
+    write_record(tmp_path / "image", **image, metrics=scores_of, untrained_metrics={"knn_accuracy": 0.25})
+    write_record(tmp_path / "graph")
+    table = summarise(scores(read_records(find_records([tmp_path]))))
+    assert table.columns.tolist() == ["MUTAG svm_accuracy", "shapes knn_accuracy"]
+    assert table.index.tolist() == [UNTRAINED, PLAIN]
+    assert table.loc[PLAIN].tolist() == ["80.0 (1)", "50.0 (1)"]
 
 
 @pytest.mark.parametrize(
