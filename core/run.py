@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,10 +146,27 @@ class Run:
         state = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
         write_atomically(self.folder / "encoder.safetensors", safetensors.torch.save(state))
 
+    def save_encoder_folder(self, write: Callable[[Path], object]) -> None:
+        """Make the folder ``encoder/``, whole or not at all, of what ``write`` puts in the one it gets."""
+        scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix=".encoder-"))
+        try:
+            write(scratch)
+            shutil.rmtree(self.folder / "encoder", ignore_errors=True)
+            scratch.chmod(0o755)
+            scratch.rename(self.folder / "encoder")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
     def finish(
-        self, metrics: dict[str, float], trained: Trained, *, eval_seconds: float, device: torch.device
+        self,
+        metrics: dict[str, float],
+        trained: Trained,
+        *,
+        eval_seconds: float,
+        device: torch.device,
+        **facts: Any,
     ) -> None:
-        """Write ``result.json``, the last of the run's files."""
+        """Write ``result.json``, the last of the run's files; ``facts`` are a modality's own."""
         result = {
             "schema": SCHEMA,
             "modality": self.modality,
@@ -161,7 +181,7 @@ class Run:
             "samples_per_second": round(trained.samples_per_second, 1),
             "peak_memory_bytes": peak_memory_bytes(device),
             "environment": describe_environment(device),
-        }
+        } | facts
         write_atomically(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
 
     def read_result(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The one training loop: epochs, metrics, checkpoints, resuming."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -38,6 +39,7 @@ def fit(
     device: torch.device,
     samples_per_epoch: int,
     lr_factor: Callable[[float], float] = lambda epochs: 1.0,
+    clip_norm: float | None = None,
 ) -> Trained:
     """Train ``model`` for the run's epochs, from its checkpoint where there is one.
 
@@ -49,6 +51,7 @@ def fit(
         score: Scores of the model after so many epochs, 0 before the first step; empty where none are due.
             Must leave no trace in the model and the random states.
         lr_factor: What the learning rate is multiplied by after that many epochs, fractions included.
+        clip_norm: The norm that a step's gradient is cut to, if it is larger.
 
     Raises:
         TrainingError: A loss is not finite; the checkpoint before it is kept.
@@ -56,87 +59,83 @@ def fit(
     config = run.config
     state = run.load_checkpoint(device)
     if state is None:
-        epoch, seconds = 0, 0.0
         run.keep_metrics(-1)
         run.log_metrics(0, **(score(0) if is_first() else {}))
+        first, seconds = 1, 0.0
     else:
-        epoch, seconds = state["epoch"], state["seconds"]
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        set_random_states(state["random"])
-        run.keep_metrics(epoch)
+        first, seconds = state["epoch"], state["seconds"]
+        run.keep_metrics(first - 1)
+
+    def save(epoch: int, losses: list[Tensor], epoch_seconds: float, seconds: float) -> None:
+        """Keep what is needed to go on in ``epoch`` after the steps that ``losses`` are of."""
+        progress = {"epoch": epoch, "losses": losses, "epoch_seconds": epoch_seconds, "seconds": seconds}
+        states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": random_states()}
+        run.save_checkpoint(progress | states)
 
     saved_at = time.perf_counter()
     with progress_bar() as progress:
-        task = progress.add_task("training", total=config.epochs, completed=epoch)
-        while epoch < config.epochs:
-            epoch += 1
+        task = progress.add_task("training", total=config.epochs * steps)
+        for epoch in range(first, config.epochs + 1):
+            losses, before = (state["losses"], state["epoch_seconds"]) if state else ([], 0.0)
+            of_epoch = islice(batches(epoch), len(losses), None)
+            progress.update(task, completed=(epoch - 1) * steps + len(losses))
+            if state:
+                set_random_states(state["random"])
+                state = None
+            model.train()
             started = time.perf_counter()
-            losses = train_epoch(
-                model,
-                optimizer,
-                batches(epoch),
-                loss_of,
-                device=device,
-                precision=config.precision,
-                lr_at=lambda step, epoch=epoch: config.lr * lr_factor(epoch - 1 + step / steps),
-            )
-            losses = mean_over_processes(losses)
-            check_finite(losses, epoch, run)  # the epoch's one synchronisation with the device
-            epoch_seconds = time.perf_counter() - started
+            for batch in of_epoch:
+                rate = config.lr * lr_factor(epoch - 1 + len(losses) / steps)
+                with autocast(device, config.precision):
+                    loss = loss_of(batch)
+                take_step(model, optimizer, loss, rate, clip_norm)
+                losses.append(loss.detach())
+                progress.advance(task)
+                now = time.perf_counter()
+                if now - saved_at > CHECKPOINT_SECONDS and len(losses) < steps:
+                    check_finite(losses, epoch, run)
+                    save(epoch, losses, before + now - started, seconds)
+                    saved_at = time.perf_counter()
+            mean_losses = mean_over_processes(torch.stack(losses))
+            check_finite(mean_losses, epoch, run)
+            epoch_seconds = before + time.perf_counter() - started
             seconds += epoch_seconds
             run.log_metrics(
                 epoch,
-                loss=losses.mean().item(),
+                loss=mean_losses.mean().item(),
                 learning_rate=optimizer.param_groups[0]["lr"],
                 samples_per_second=round(samples_per_epoch / epoch_seconds, 1),
                 **(score(epoch) if is_first() else {}),
             )
-            progress.advance(task)
             if epoch == config.epochs or time.perf_counter() - saved_at > CHECKPOINT_SECONDS:
-                run.save_checkpoint(
-                    {
-                        "epoch": epoch,
-                        "seconds": seconds,
-                        "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "random": random_states(),
-                    }
-                )
+                save(epoch + 1, [], 0.0, seconds)
                 saved_at = time.perf_counter()
 
     untrained_metrics = {name: value for name, value in run.read_metrics()[0].items() if name != "epoch"}
     return Trained(untrained_metrics, seconds, samples_per_epoch * config.epochs / seconds)
 
 
-def train_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterable[Batch],
-    loss_of: Callable[[Batch], Tensor],
-    *,
-    device: torch.device,
-    precision: str,
-    lr_at: Callable[[int], float],
-) -> Tensor:
-    """One step a batch; returns the losses, on the device: [steps]."""
-    model.train()
-    losses = []
-    for step, batch in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = lr_at(step)
-        with autocast(device, precision):
-            loss = loss_of(batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.detach())
-    return torch.stack(losses)
+def take_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rate: float, clip_norm: float | None
+) -> None:
+    """One optimizer step down the gradient of ``loss``; nothing here waits for the device."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
 
 
-def check_finite(losses: Tensor, epoch: int, run: Run) -> None:
-    """Raise TrainingError, naming epoch, step and what to try, if a loss of the epoch is not finite."""
-    finite = losses.isfinite()
+def check_finite(losses: Sequence[Tensor] | Tensor, epoch: int, run: Run) -> None:
+    """Raise TrainingError, naming epoch, step and what to try, if a loss of the epoch is not finite.
+
+    Reading the losses is a synchronisation with the device: once an epoch and before a checkpoint.
+    """
+    finite = torch.stack(list(losses)).isfinite()
     if finite.all():
         return
     step = int(finite.int().argmin()) + 1

@@ -1,0 +1,1 @@
+"""Quick-thought sentence embeddings from running text."""

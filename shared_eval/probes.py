@@ -4,7 +4,7 @@ Shapes: N samples · D dim.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import joblib
 import numpy as np
@@ -16,8 +16,22 @@ from torch import Tensor, nn
 
 from core.environment import seeded
 from core.errors import InputError
+from shared_eval.logistic import fit_logistic, predict_logistic
 
 SVM_PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+SENTEVAL_SEED = 1111  # of all its folds (facebookresearch/SentEval)
+
+
+def check_counts(labels: np.ndarray, least: int, what: str) -> None:
+    """Raise InputError unless there are two classes or more, of ``least`` samples or more each."""
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) < 2:
+        raise InputError(f"the labels hold {len(classes)} class; at least 2 are needed to classify")
+    if counts.min() < least:
+        raise InputError(
+            f"class {classes[counts.argmin()]} has {counts.min()} samples; "
+            f"{what} needs at least {least} of every class"
+        )
 
 
 def svm_accuracy(
@@ -31,14 +45,7 @@ def svm_accuracy(
     Raises:
         InputError: A class has fewer samples than there are folds, or the features are not finite.
     """
-    classes, counts = np.unique(labels, return_counts=True)
-    if len(classes) < 2:
-        raise InputError(f"the labels hold {len(classes)} class; at least 2 are needed to classify")
-    if counts.min() < folds:
-        raise InputError(
-            f"class {classes[counts.argmin()]} has {counts.min()} samples; "
-            f"{folds}-fold cross-validation needs at least {folds} of every class"
-        )
+    check_counts(labels, folds, f"{folds}-fold cross-validation")
     if not np.isfinite(features).all():
         raise InputError("the features to classify are not all finite")
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
@@ -50,6 +57,81 @@ def svm_accuracy(
     # libsvm works outside Python's global lock: threads use the cores, and cost no start.
     parallel = joblib.Parallel(n_jobs=jobs or os.cpu_count(), prefer="threads")
     return np.array(parallel(joblib.delayed(score)(*fold) for fold in splitter.split(features, labels)))
+
+
+def choose_penalties(
+    features: Tensor,
+    labels: Tensor,
+    parts: Sequence[Tensor],
+    penalties: Sequence[float],
+    folds: int,
+    seed: int,
+) -> list[float]:
+    """The penalty C of the best mean accuracy over stratified, shuffled folds of each part: [N, D], [N].
+
+    ``parts`` are masks [N] of the samples to choose on. Of equals, the smallest C. All regressions of all
+    parts, folds and penalties are fitted together.
+    """
+    fitted_to, tested_on, grid = [], [], []
+    for part in parts:
+        for training, test in fold_masks(labels, part, folds, seed):
+            fitted_to += [training] * len(penalties)
+            tested_on += [test] * len(penalties)
+            grid += penalties
+    accuracies = logistic_accuracies(features, labels, fitted_to, tested_on, grid)
+    means = accuracies.reshape(len(parts), folds, len(penalties)).mean(axis=1)
+    return [penalties[best] for best in means.argmax(axis=1)]
+
+
+def nested_logistic_accuracy(
+    features: Tensor, labels: Tensor, penalties: Sequence[float], folds: int = 10, seed: int = SENTEVAL_SEED
+) -> np.ndarray:
+    """Test accuracy of each fold of a logistic regression, C chosen inside it: [N, D], [N] -> [folds].
+
+    Stratified, shuffled folds outside, as many inside, none of them seeing the fold's test samples; with the
+    C chosen the fold's whole training part is fitted (SentEval's scikit-learn mode). No feature is scaled.
+
+    Raises:
+        InputError: A class has fewer samples than the folds need, or the features are not finite.
+    """
+    check_counts(labels.numpy(force=True), folds + 2, f"{folds} folds inside {folds} folds")
+    outer = fold_masks(labels, torch.ones_like(labels, dtype=torch.bool), folds, seed)
+    training, test = zip(*outer, strict=True)
+    chosen = choose_penalties(features, labels, training, penalties, folds, seed)
+    return logistic_accuracies(features, labels, training, test, chosen)
+
+
+def logistic_accuracies(
+    features: Tensor,
+    labels: Tensor,
+    fitted_to: Sequence[Tensor],
+    tested_on: Sequence[Tensor],
+    penalties: Sequence[float],
+) -> np.ndarray:
+    """Accuracy on ``tested_on`` of a regression for each penalty, fitted to ``fitted_to``, masks [N]: [P]."""
+    if not features.isfinite().all():
+        raise InputError("the features to classify are not all finite")
+    classes = int(labels.max()) + 1
+    grid = torch.tensor(penalties, device=features.device)
+    coefficients = fit_logistic(features, labels, classes, torch.stack(list(fitted_to)), grid)
+    accuracies = []
+    for mask, coefficient in zip(tested_on, coefficients, strict=True):
+        correct = predict_logistic(features[mask], coefficient[None])[0] == labels[mask]
+        accuracies.append(correct.double().mean().item())
+    return np.array(accuracies)
+
+
+def fold_masks(labels: Tensor, part: Tensor, folds: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Training and test masks [N] of stratified, shuffled folds of the samples in ``part``."""
+    places = part.nonzero().squeeze(1).cpu().numpy()
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    masks = []
+    for chosen in splitter.split(places, labels.cpu().numpy()[places]):
+        pair = [torch.zeros_like(part) for _ in chosen]
+        for mask, of_fold in zip(pair, chosen, strict=True):
+            mask[torch.from_numpy(places[of_fold]).to(part.device)] = True
+        masks.append(tuple(pair))
+    return masks
 
 
 def knn_accuracy(

@@ -97,15 +97,15 @@ def test_a_resumed_run_ends_in_the_same_weights(tiny_root, tmp_path, monkeypatch
     """Stopped in its third epoch, with a checkpoint after each: bit-identical to the end."""
     train(tiny_root, tmp_path / "whole", *flags)
     monkeypatch.setattr(core.training, "CHECKPOINT_SECONDS", 0)
-    train_epoch, calls = core.training.train_epoch, []
+    take_step, taken = core.training.take_step, []
 
-    def stop_in_the_third(*arguments, **options):
-        calls.append(1)
-        if len(calls) == 3:
+    def stop_in_the_third(*arguments):
+        taken.append(1)
+        if len(taken) == 8:  # an epoch has three steps
             raise KeyboardInterrupt
-        return train_epoch(*arguments, **options)
+        take_step(*arguments)
 
-    monkeypatch.setattr(core.training, "train_epoch", stop_in_the_third)
+    monkeypatch.setattr(core.training, "take_step", stop_in_the_third)
     with pytest.raises(SystemExit):
         train(tiny_root, tmp_path / "stopped", *flags)
     assert not (tmp_path / "stopped" / "result.json").exists()

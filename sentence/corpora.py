@@ -1,0 +1,179 @@
+"""Running text by name, as books of lines: embedded, a folder's files, or public corpora."""
+
+import difflib
+import gzip
+import pydoc_data.topics
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.errors import InputError
+from core.files import user_cache
+
+KNOWN = ("pydoc", "books", "bookcorpus", "wikitext-103", "folder:PATH")
+# Name, configuration and column of the public corpora at the Hugging Face hub.
+HUB = {
+    "bookcorpus": ("bookcorpus/bookcorpus", None),
+    "wikitext-103": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
+}
+LONGEST_READ = 1 << 20  # bytes taken as one line at most, so that a file without line ends passes too
+REPORTED_FAULTS = 3
+LEAST_PARAGRAPHS = 4  # of an embedded topic
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where the text of a corpus lies; reading it gives one book after the other."""
+
+    name: str
+    files: tuple[Path, ...]
+
+    def fingerprint(self) -> list[tuple[str, int, int]]:
+        """What changes when the text does."""
+        if not self.files:
+            return [(title, len(text), 0) for title, text in embedded_topics().items()]
+        return [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.files]
+
+    def books(self, faults: "Faults") -> Iterator[tuple[str, Iterator[str]]]:
+        """Titles, and the lines of each book. Undecodable bytes are counted in ``faults`` and replaced."""
+        if not self.files:
+            for title, text in embedded_topics().items():
+                yield title, iter(text.splitlines())
+            return
+        for path in self.files:
+            yield path.name.split(".")[0], read_lines(path, faults)
+
+
+@dataclass
+class Faults:
+    """What is wrong with a corpus but does not stop it: the first few are reported, all are counted."""
+
+    strict: bool = False
+    count: int = 0
+    reported: list[str] = field(default_factory=list)
+
+    def note(self, what: str) -> None:
+        """Count a fault; raises InputError where the corpus must have none."""
+        if self.strict:
+            raise InputError(f"{what}; leave out --strict to go on all the same")
+        self.count += 1
+        if len(self.reported) < REPORTED_FAULTS:
+            self.reported.append(what)
+
+    def report(self) -> None:
+        """Say on stderr what was found."""
+        for what in self.reported:
+            print(f"warning: {what}", file=sys.stderr)
+        if self.count > len(self.reported):
+            print(f"warning: {self.count - len(self.reported)} more like these", file=sys.stderr)
+
+
+def find_corpus(name: str, data_root: Path, download: bool = False) -> Corpus:
+    """The corpus of that name; raises InputError where it is unknown, or missing and not to be downloaded."""
+    if name == "pydoc":
+        return Corpus(name, ())
+    if name.startswith("folder:"):
+        return Corpus(name, text_files(Path(name.removeprefix("folder:"))))
+    if name not in KNOWN:
+        close = difflib.get_close_matches(name.lower(), KNOWN, n=1)
+        hint = f" (did you mean {close[0]}?);" if close else ";"
+        raise InputError(f"--dataset {name} is unknown{hint} known: {', '.join(KNOWN)}")
+    folder = data_root / name
+    if folder.is_dir():
+        return Corpus(name, text_files(folder))
+    if name not in HUB:
+        raise InputError(
+            f"--dataset {name}: {folder} is no folder; put one .txt or .txt.gz a book there, or set "
+            "--data-root (or $HCL_DATA) to where it is"
+        )
+    if not download:
+        raise InputError(
+            f"--dataset {name}: {folder} is no folder; add --download to fetch it from "
+            f"https://huggingface.co/datasets/{HUB[name][0]}, or set --data-root (or $HCL_DATA)"
+        )
+    return Corpus(name, (fetch_from_hub(name),))
+
+
+def text_files(folder: Path) -> tuple[Path, ...]:
+    """The .txt and .txt.gz files below ``folder``, sorted; raises InputError where there are none."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; folder:PATH takes one with a .txt or .txt.gz a book")
+    files = sorted(path for path in folder.rglob("*") if path.name.endswith((".txt", ".txt.gz")))
+    if not files:
+        raise InputError(f"{folder} holds no .txt or .txt.gz files")
+    return tuple(files)
+
+
+def read_lines(path: Path, faults: Faults) -> Iterator[str]:
+    """The lines of a text file, plain or gzipped; raises InputError if it is binary or unreadable."""
+    position = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            for raw in iter(lambda: file.readline(LONGEST_READ), b""):
+                if b"\0" in raw:
+                    raise InputError(
+                        f"{path} is binary: byte {position + raw.index(0)} is 0; it takes plain text"
+                    )
+                yield decode(raw, path, position, faults)
+                position += len(raw)
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def decode(raw: bytes, path: Path, position: int, faults: Faults) -> str:
+    """``raw`` as text, its undecodable bytes replaced and counted."""
+    if position == 0:
+        raw = raw.removeprefix(b"\xef\xbb\xbf")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        # A character cut in two by the longest read is put down as a fault; lines of a megabyte are rare.
+        faults.note(f"{path}: byte {position + error.start} is no UTF-8 and is replaced")
+        return raw.decode(errors="replace")
+
+
+def embedded_topics(held_out: bool = False) -> dict[str, str]:
+    """Python's language reference, as ``help()`` shows it: it comes with every Python (PSF licence).
+
+    Some 50 topics of running English, those of the Python in use. Code and grammar are left out, and so is
+    a paragraph that an earlier topic has already. Every fifth topic is ``held_out`` from training, for tasks.
+    """
+    topics, seen = {}, set()
+    for title, text in sorted(pydoc_data.topics.topics.items()):
+        blocks = [block for block in re.split(r"\n\s*\n", text) if is_prose(block) and block not in seen]
+        seen.update(blocks)
+        if len(blocks) >= LEAST_PARAGRAPHS:
+            topics[title] = "\n\n".join(blocks)
+    return {title: text for i, (title, text) in enumerate(topics.items()) if (i % 5 == 0) == held_out}
+
+
+def is_prose(block: str) -> bool:
+    """Whether a block of a reference page is running text, not code, a rule or grammar."""
+    if not block.strip() or block.lstrip("\n").startswith("    ") or "::=" in block or ">>>" in block:
+        return False
+    return sum(character.isalpha() or character.isspace() for character in block) > 0.85 * len(block)
+
+
+def fetch_from_hub(name: str) -> Path:
+    """A public corpus as one text file in the user's cache, fetched through ``datasets``."""
+    import datasets  # takes seconds to import, and only downloads need it
+
+    path, configuration = HUB[name]
+    target = user_cache() / "corpora" / f"{name}.txt"
+    if target.exists():
+        return target
+    partial = target.with_suffix(".partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        rows = datasets.load_dataset(path, configuration, split="train", streaming=True)
+        with open(partial, "w") as file:
+            for row in rows:
+                file.write(row["text"].rstrip("\n") + "\n")
+        partial.rename(target)
+    except Exception as error:  # the library raises errors of many kinds for a network that is not there
+        partial.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"could not download https://huggingface.co/datasets/{path}: {reason}") from error
+    return target

@@ -1,0 +1,166 @@
+"""Sentence encoders, and the pair of them that quick-thoughts trains.
+
+Shapes: B sentences · T tokens of all of them · E word embedding · D one encoder's representation.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import InputModule
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pad_sequence
+
+INITIAL_RANGE = 0.1  # weights begin uniform in +- this (lajanugen/S2V)
+
+
+class GRUEncoder(nn.Module):
+    """Word embeddings and a GRU; a sentence is the final state, of both directions if there are two."""
+
+    def __init__(self, vocab_size: int, embedding_dim: int, hidden: int, bidirectional: bool) -> None:
+        super().__init__()
+        self.dim = hidden * (2 if bidirectional else 1)
+        self.embedding = nn.Embedding(vocab_size, embedding_dim)
+        self.gru = nn.GRU(embedding_dim, hidden, bidirectional=bidirectional)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -INITIAL_RANGE, INITIAL_RANGE)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Sentences one after the other, [T] and [B] (on the host) -> [B, D]."""
+        packed, back = pack(ids, lengths)
+        _, states = self.gru(packed._replace(data=self.embedding(packed.data)))
+        return states.transpose(0, 1).flatten(1)[back]
+
+
+class BagOfWords(nn.Module):
+    """The mean of a sentence's word embeddings."""
+
+    def __init__(self, vocab_size: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.dim = embedding_dim
+        self.embedding = nn.EmbeddingBag(vocab_size, embedding_dim, mode="mean")
+        nn.init.uniform_(self.embedding.weight, -INITIAL_RANGE, INITIAL_RANGE)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Sentences one after the other, [T] and [B] (on the host) -> [B, E]."""
+        return self.embedding(ids, (lengths.cumsum(0) - lengths).to(ids.device))
+
+
+def pack(ids: Tensor, lengths: Tensor) -> tuple[PackedSequence, Tensor]:
+    """Sentences one after the other as a packed sequence, longest first, and their order back: [T], [B].
+
+    Made without padding in between: step t holds the t-th token of every sentence that has one.
+    """
+    order = lengths.argsort(descending=True, stable=True)
+    starts = (lengths.cumsum(0) - lengths)[order]
+    steps = torch.arange(int(lengths.max()))
+    alive = steps.unsqueeze(1) < lengths[order]  # (longest, B)
+    places = (starts + steps.unsqueeze(1))[alive]
+    packed = PackedSequence(ids[places.to(ids.device)], alive.sum(dim=1))
+    return packed, order.argsort().to(ids.device)
+
+
+class PaddedTransformer(nn.Module):
+    """A transformer checkpoint, fine-tuned: one encoder is both f and g, its tokens' mean the embedding."""
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def embed_pair(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Sentences one after the other, special tokens included, [T], [B] on the host -> [B, D] twice."""
+        padded = pad_sequence(ids.split(lengths.tolist()), batch_first=True)
+        mask = torch.arange(padded.shape[1]) < lengths.unsqueeze(1)
+        features = {"input_ids": padded, "attention_mask": mask.long().to(ids.device)}
+        embedding = self.model(features)["sentence_embedding"].float()
+        return embedding, embedding
+
+
+class Pair(nn.Module):
+    """The pair (f, g) of an encoder as the result of a call, which is what can be made parallel."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return self.encoder.embed_pair(ids, lengths)
+
+
+def make_encoder(
+    kind: str, vocab_size: int, embedding_dim: int, hidden: int, bidirectional: bool
+) -> nn.Module:
+    """``gru`` or ``bow``."""
+    if kind == "gru":
+        return GRUEncoder(vocab_size, embedding_dim, hidden, bidirectional)
+    return BagOfWords(vocab_size, embedding_dim)
+
+
+class QuickThought(InputModule):
+    """Two encoders f and g with their vocabulary; a sentence's embedding is both outputs, concatenated.
+
+    It is a module of sentence-transformers: what ``save`` writes is loaded by ``SentenceTransformer``.
+    """
+
+    save_in_root = False
+    config_keys = ["kind", "embedding_dim", "hidden", "bidirectional", "longest"]  # noqa: RUF012
+    parts = 2
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        kind: str,
+        embedding_dim: int,
+        hidden: int,
+        bidirectional: bool,
+        longest: int,
+    ) -> None:
+        super().__init__()
+        self.tokenizer, self.longest = tokenizer, longest
+        self.kind, self.embedding_dim, self.hidden, self.bidirectional = (
+            kind,
+            embedding_dim,
+            hidden,
+            bidirectional,
+        )
+        vocab_size = tokenizer.get_vocab_size()
+        self.f, self.g = (
+            make_encoder(kind, vocab_size, embedding_dim, hidden, bidirectional) for _ in range(2)
+        )
+
+    def embed_pair(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """f and g of sentences one after the other, [T], [B] on the host -> [B, D] twice, float32."""
+        return self.f(ids, lengths).float(), self.g(ids, lengths).float()
+
+    def preprocess(self, inputs: Sequence[str], prompt: str | None = None, **_: Any) -> dict[str, Tensor]:
+        """Token ids one sentence after the other, and lengths."""
+        ids = [encoded.ids[: self.longest] for encoded in self.tokenizer.encode_batch_fast(list(inputs))]
+        # A sentence without a token is one unknown word: it has to have an embedding.
+        ids = [sentence or [self.tokenizer.token_to_id("[UNK]")] for sentence in ids]
+        flat = torch.tensor([token for sentence in ids for token in sentence])
+        return {"ids": flat, "lengths": torch.tensor([len(sentence) for sentence in ids])}
+
+    def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
+        pair = self.embed_pair(features["ids"], features["lengths"].cpu())
+        return features | {"sentence_embedding": torch.cat(pair, dim=1)}
+
+    def get_embedding_dimension(self) -> int:
+        return self.f.dim + self.g.dim
+
+    def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:
+        self.save_config(output_path)
+        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
+        self.tokenizer.save(str(Path(output_path) / "tokenizer.json"))
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **_: Any) -> "QuickThought":
+        folder = Path(model_name_or_path) / subfolder
+        settings = json.loads((folder / cls.config_file_name).read_text())
+        module = cls(Tokenizer.from_file(str(folder / "tokenizer.json")), **settings)
+        module.load_state_dict(load_file(folder / "model.safetensors"))
+        return module

@@ -1,0 +1,246 @@
+"""Score sentence embeddings on tasks: ``python -m sentence.evaluate RUN|MODEL``.
+
+Shapes: N sentences or pairs · D embedding.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
+from sklearn.metrics import f1_score
+from torch import Tensor
+
+from core.config import default_data_root, parse
+from core.environment import autocast, choose_device
+from core.errors import InputError, command
+from core.run import read_settings
+from core.training import progress_bar
+from sentence.encoder import QuickThought
+from sentence.tasks import (
+    SENTEVAL,
+    TASKS,
+    PairClassification,
+    Similarity,
+    Task,
+    check_names,
+    fetch_senteval,
+    load_task,
+)
+from shared_eval.logistic import fit_logistic, predict_logistic
+from shared_eval.probes import SENTEVAL_SEED, choose_penalties, logistic_accuracies, nested_logistic_accuracy
+
+FOLDS = 10
+TOKENS_AT_ONCE = 16_384
+QUICK_THOUGHT_FOLDER = "0_QuickThought"  # that sentence-transformers saves the module in
+
+Protocol = Literal["senteval", "quickthoughts"]
+# Penalties C of the logistic regressions: of cross-validated tasks and MSRP, and of TREC, which has its own.
+PENALTIES = {
+    "senteval": tuple(2.0**power for power in range(-2, 4)),
+    "quickthoughts": tuple(2.0**power for power in range(9)),
+}
+TREC_PENALTIES = {
+    "senteval": tuple(2.0**power for power in range(-1, 6)),
+    "quickthoughts": PENALTIES["quickthoughts"],
+}
+
+Encode = Callable[[Sequence[str]], Tensor]
+
+
+def encoder_of(model: SentenceTransformer, precision: str = "float32") -> Encode:
+    """A function from sentences to float32 embeddings [N, D] on the model's device.
+
+    A model of ours is run directly, sentences sorted by length, as many tokens at a time as fit; the same
+    embeddings as ``SentenceTransformer.encode`` gives.
+    """
+    if not isinstance(model[0], QuickThought):
+        return lambda sentences: model.encode(list(sentences), convert_to_tensor=True).float()
+    return lambda sentences: embed(model[0], sentences, model.device, precision)
+
+
+@torch.inference_mode()
+def embed(module: QuickThought, sentences: Sequence[str], device: torch.device, precision: str) -> Tensor:
+    """f and g of every sentence, concatenated: [N, D]. The mode is eval meanwhile; each sentence's is one."""
+    was_training = module.training
+    module.eval()
+    features = module.preprocess(sentences)
+    lengths = features["lengths"]
+    starts = lengths.cumsum(0) - lengths
+    order = lengths.argsort(descending=True, stable=True)
+    found = torch.empty(len(sentences), module.get_embedding_dimension(), device=device)
+    begin = 0
+    while begin < len(order):
+        count = max(1, TOKENS_AT_ONCE // int(lengths[order[begin]]))
+        chosen = order[begin : begin + count]
+        ids = torch.cat([features["ids"][starts[i] : starts[i] + lengths[i]] for i in chosen])
+        with autocast(device, precision):
+            pair = module.embed_pair(ids.to(device), lengths[chosen])
+        found[chosen.to(device)] = torch.cat(pair, dim=1)
+        begin += count
+    module.train(was_training)
+    return found.clone()
+
+
+def evaluate(
+    encode: Encode, tasks: dict[str, Task], protocol: Protocol = "senteval", parts: int = 1
+) -> dict[str, float]:
+    """Accuracies (and for MSRP F1, for STS-B Spearman's correlation) of every task, by its protocol.
+
+    ``parts`` encoders made an embedding by concatenation; quick-thoughts' protocol scales each to unit norm.
+    """
+    normalised = (
+        encode if protocol == "senteval" else lambda sentences: unit_norm_parts(encode(sentences), parts)
+    )
+    metrics = {}
+    with progress_bar() as progress:
+        for name, task in progress.track(tasks.items(), description="tasks"):
+            metrics |= {
+                f"{name}_{what}": value for what, value in _score(normalised, name, task, protocol).items()
+            }
+    return metrics
+
+
+def unit_norm_parts(embeddings: Tensor, parts: int) -> Tensor:
+    """Each of the concatenated parts at unit norm: [N, D] -> [N, D]."""
+    return torch.nn.functional.normalize(embeddings.unflatten(1, (parts, -1)), dim=2).flatten(1)
+
+
+def _score(encode: Encode, name: str, task: Task, protocol: Protocol) -> dict[str, float]:
+    if isinstance(task, Similarity):
+        first, second = _both(encode, task.pairs)
+        cosines = torch.cosine_similarity(first, second)
+        return {"spearman": float(spearmanr(cosines.numpy(force=True), task.scores).statistic)}
+    if isinstance(task, PairClassification):
+        first, second = _both(encode, task.pairs)
+        features = torch.cat([(first - second).abs(), first * second], dim=1)
+    else:
+        features = encode(task.sentences)
+    labels = torch.from_numpy(task.labels).to(features.device)
+    penalties = (TREC_PENALTIES if name == "trec" else PENALTIES)[protocol]
+    if task.parts is None:
+        return {"accuracy": float(nested_logistic_accuracy(features, labels, penalties, FOLDS).mean())}
+    train, dev, test = (
+        torch.from_numpy(task.parts == part).to(features.device) for part in ("train", "dev", "test")
+    )
+    if dev.any():
+        on_dev = logistic_accuracies(
+            features, labels, [train] * len(penalties), [dev] * len(penalties), penalties
+        )
+        chosen = penalties[on_dev.argmax()]
+    else:
+        chosen = choose_penalties(features, labels, [train], penalties, FOLDS, SENTEVAL_SEED)[0]
+    classes = int(labels.max()) + 1
+    coefficients = fit_logistic(
+        features, labels, classes, train[None], torch.tensor([chosen], device=features.device)
+    )
+    predicted = predict_logistic(features[test], coefficients)[0].numpy(force=True)
+    truth = labels[test].numpy(force=True)
+    metrics = {"accuracy": float((predicted == truth).mean())}
+    if isinstance(task, PairClassification):
+        metrics["f1"] = float(f1_score(truth, predicted))
+    return metrics
+
+
+def _both(encode: Encode, pairs: list[tuple[str, str]]) -> tuple[Tensor, Tensor]:
+    """Embeddings of the first and of the second sentences, encoded together: [N, D] twice."""
+    return encode([pair[0] for pair in pairs] + [pair[1] for pair in pairs]).chunk(2)
+
+
+def load_tasks(names: Sequence[str], data_root: Path, download: bool) -> tuple[dict[str, Task], list[str]]:
+    """The tasks there are data for, and the names of those that are missing, which stderr is told.
+
+    Raises InputError where a name is unknown or no task at all is there.
+    """
+    check_names(names)
+    if download and any(name in SENTEVAL for name in names):
+        fetch_senteval(data_root)
+    tasks = {name: load_task(name, data_root) for name in names}
+    missing = [name for name, task in tasks.items() if task is None]
+    if missing:
+        where = f"no data for {', '.join(missing)} under {data_root / 'SentEval' / 'downstream'}"
+        if len(missing) == len(tasks):
+            raise InputError(
+                f"{where}; add --download to fetch them, or choose among --tasks {' '.join(TASKS)}"
+            )
+        print(f"warning: {where}; the other tasks are evaluated", file=sys.stderr)
+    return {name: task for name, task in tasks.items() if task is not None}, missing
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Evaluate a run's sentence encoder, or any SentenceTransformer."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A run's folder, a SentenceTransformer's folder, or its name at the Hugging Face hub."""
+    tasks: tuple[str, ...] = ()
+    """Tasks; by default those of the run, or all of SentEval's."""
+    protocol: Protocol = "senteval"
+    """How penalties are chosen and embeddings scaled; figures of the two do not compare."""
+    data_root: Path = field(default_factory=default_data_root)
+    """Where local copies of the data sets lie; $HCL_DATA sets the default."""
+    download: bool = False
+    """Fetch the tasks, or the model, where there is no local copy."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
+
+
+def is_quick_thought(folder: Path) -> bool:
+    """Whether a SentenceTransformer's folder holds one module, ours: then none of its own code is needed."""
+    try:
+        modules = json.loads((folder / "modules.json").read_text())
+        return [(module["type"], module["path"]) for module in modules] == [
+            (f"{QuickThought.__module__}.{QuickThought.__qualname__}", QUICK_THOUGHT_FOLDER)
+        ]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def load_model(name: str, download: bool, device: torch.device) -> SentenceTransformer:
+    """The model of a run's folder, of a SentenceTransformer's, or of that name; raises InputError."""
+    folder = Path(name)
+    if (folder / "config.json").exists() and not (folder / "modules.json").exists():
+        read_settings(folder, modality="sentence")
+        folder = folder / "encoder"
+        if not folder.exists():
+            raise InputError(f"{folder} is missing: the run is not finished; go on with --resume")
+    elif not folder.exists() and not download:
+        raise InputError(f"{name} is no folder; add --download to look for it at the Hugging Face hub")
+    try:
+        if is_quick_thought(folder):
+            module = QuickThought.load(str(folder), QUICK_THOUGHT_FOLDER)
+            return SentenceTransformer(modules=[module], device=str(device))
+        source = str(folder) if folder.exists() else name
+        return SentenceTransformer(source, device=str(device), local_files_only=not download)
+    except Exception as error:  # the library raises errors of many kinds for a folder of another kind
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{name} cannot be loaded as a SentenceTransformer: {reason}") from error
+
+
+def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
+    """The metrics of a run or model; of a run with its own tasks, what ``result.json`` has."""
+    device = choose_device(config.device)
+    model = load_model(config.model, config.download, device)
+    names, precision = config.tasks, "float32"
+    if (Path(config.model) / "config.json").exists() and isinstance(model[0], QuickThought):
+        settings = read_settings(Path(config.model))
+        names, precision = names or settings["tasks"], settings["precision"]
+    tasks, _ = load_tasks(names or tuple(SENTEVAL), config.data_root, config.download)
+    parts = QuickThought.parts if isinstance(model[0], QuickThought) else 1
+    return evaluate(encoder_of(model, precision), tasks, config.protocol, parts)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    for name, value in evaluate_model(parse(EvaluateConfig, argv, "python -m sentence.evaluate")).items():
+        print(f"{name} {value:.4f}")
+
+
+if __name__ == "__main__":
+    main()

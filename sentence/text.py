@@ -1,0 +1,65 @@
+"""From lines of a book to its sentences, in reading order and constant memory."""
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+
+import sentencex
+
+SAMPLED_LINES = 2000  # read ahead to see whether a book's lines are wrapped
+LONGEST_WRAPPED_LINE = 100  # characters; wrapped books keep nearly all lines below
+PARAGRAPH_CHARACTERS = 50_000  # a paragraph longer than this is split in pieces
+SENTENCE_TOKEN = re.compile(r"\w+")
+
+
+def sentences_of(lines: Iterable[str]) -> Iterator[str]:
+    """The sentences of a book, one line of text each: headings, rules and numbers are left out.
+
+    What a sentence is, sentencex says; one has at least two words and a small letter.
+    """
+    for paragraph in paragraphs_of(lines):
+        for sentence in sentencex.segment("en", paragraph):
+            sentence = " ".join(sentence.split())
+            if sentence.upper() != sentence and len(SENTENCE_TOKEN.findall(sentence)) > 1:
+                yield sentence
+
+
+def paragraphs_of(lines: Iterable[str]) -> Iterator[str]:
+    """The paragraphs of a book: a line each, or, where lines are wrapped, what stands between blank lines.
+
+    In a wrapped book an indented line begins a paragraph too. A very long paragraph comes in pieces that end
+    with a sentence.
+    """
+    lines = iter(lines)
+    sample = list(islice(lines, SAMPLED_LINES))
+    lines = chain(sample, lines)
+    if not is_wrapped(sample):
+        for line in lines:
+            if line.strip():
+                yield line.strip()
+        return
+    held: list[str] = []
+    size = 0
+    for line in lines:
+        text = line.strip()
+        if held and (not text or line[0] in " \t"):
+            yield " ".join(held)
+            held, size = [], 0
+        if text:
+            held.append(text)
+            size += len(text)
+        if size > PARAGRAPH_CHARACTERS:
+            *whole, rest = sentencex.segment("en", " ".join(held))
+            if whole:
+                yield "".join(whole)
+                held, size = [rest], len(rest)
+    if held:
+        yield " ".join(held)
+
+
+def is_wrapped(lines: list[str]) -> bool:
+    """Whether a book's lines are cut at some width rather than at the ends of paragraphs."""
+    lengths = sorted(len(line.strip()) for line in lines if line.strip())
+    if not lengths:
+        return False
+    return lengths[int(0.95 * (len(lengths) - 1))] <= LONGEST_WRAPPED_LINE
