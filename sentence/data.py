@@ -63,7 +63,7 @@ def encode_corpus(
     from.
     """
     learnt = vocab_size if tokenizer is None else tokenizer.to_str()
-    facts = json.dumps([FORMAT, corpus.fingerprint(), learnt])
+    facts = json.dumps([FORMAT, corpus.fingerprint(), learnt, strict])
     folder = user_cache() / "sentences" / hashlib.sha256(facts.encode()).hexdigest()[:16]
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -170,9 +170,7 @@ class Batches:
         self.corpus, self.batch_size, self.longest, self.seed = corpus, batch_size, longest, seed
         self.part, self.device = part, device
         lengths = np.diff(corpus.books)
-        whole = int((lengths // batch_size).sum())
-        left = int((lengths[lengths > 1] % batch_size).sum())
-        self.steps = whole + left // batch_size
+        self.steps = int(lengths[lengths > 1].sum()) // batch_size
         if not self.steps:
             raise InputError(
                 f"--batch-size is {batch_size}; the corpus has {len(corpus)} sentences, fewer than a batch"
@@ -184,12 +182,12 @@ class Batches:
         size, batches, rests = self.batch_size, [], []
         for book in draw.permutation(len(self.corpus.books) - 1):
             first, end = self.corpus.books[book : book + 2]
-            spare = (end - first) % size
-            begin = first + draw.integers(spare + 1)
-            stop = begin + (end - first) // size * size
+            if end - first < 2:
+                continue
+            begin = first + draw.integers(min(size, end - first))
+            stop = begin + (end - begin) // size * size
             batches += [np.arange(start, start + size) for start in range(begin, stop, size)]
-            if end - first > 1:
-                rests += [np.arange(first, begin), np.arange(stop, end)]
+            rests += [np.arange(first, begin), np.arange(stop, end)]
         left = np.concatenate([np.empty(0, np.int64), *rests])
         batches += [left[start : start + size] for start in range(0, len(left) - size + 1, size)]
         return [batches[i] for i in draw.permutation(len(batches))]

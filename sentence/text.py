@@ -8,6 +8,7 @@ import sentencex
 
 SAMPLED_LINES = 2000  # read ahead to see whether a book's lines are wrapped
 LONGEST_WRAPPED_LINE = 100  # characters; wrapped books keep nearly all lines below
+SENTENCE_ENDS = tuple(".!?:;\"'\u201d\u2019")
 PARAGRAPH_CHARACTERS = 50_000  # a paragraph longer than this is split in pieces
 SENTENCE_TOKEN = re.compile(r"\w+")
 
@@ -58,8 +59,10 @@ def paragraphs_of(lines: Iterable[str]) -> Iterator[str]:
 
 
 def is_wrapped(lines: list[str]) -> bool:
-    """Whether a book's lines are cut at some width rather than at the ends of paragraphs."""
-    lengths = sorted(len(line.strip()) for line in lines if line.strip())
-    if not lengths:
+    """Whether a book's lines are cut at some width, not where its paragraphs or sentences end."""
+    lines = [line.strip() for line in lines if line.strip()]
+    if not lines:
         return False
-    return lengths[int(0.95 * (len(lengths) - 1))] <= LONGEST_WRAPPED_LINE
+    lengths = sorted(len(line) for line in lines)
+    ended = sum(line.endswith(SENTENCE_ENDS) for line in lines)
+    return lengths[int(0.95 * (len(lines) - 1))] <= LONGEST_WRAPPED_LINE and ended < len(lines) / 2

@@ -1,0 +1,92 @@
+"""Small books and small tasks on disk."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+WORDS = [
+    "the",
+    "cold",
+    "river",
+    "old",
+    "house",
+    "garden",
+    "stone",
+    "letter",
+    "window",
+    "morning",
+    "road",
+]
+VERBS = ["held", "kept", "saw", "found", "lost", "left", "took", "gave"]
+
+
+def make_sentence(draw: random.Random) -> str:
+    words = [draw.choice(WORDS) for _ in range(draw.randint(3, 9))]
+    words.insert(2, draw.choice(VERBS))
+    return " ".join(words).capitalize() + "."
+
+
+def write_books(folder: Path, sizes=(60, 45, 30), seed: int = 0) -> Path:
+    """Books of so many sentences, a paragraph of one to four sentences a line."""
+    draw = random.Random(seed)
+    folder.mkdir(parents=True)
+    for number, size in enumerate(sizes):
+        sentences = [make_sentence(draw) for _ in range(size)]
+        lines = []
+        while sentences:
+            count = draw.randint(1, 4)
+            lines.append(" ".join(sentences[:count]))
+            sentences = sentences[count:]
+        (folder / f"book{number}.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def books(tmp_path) -> Path:
+    return write_books(tmp_path / "books")
+
+
+def write_senteval(data_root: Path, seed: int = 0) -> Path:
+    """Every task in SentEval's layout, small: a sentence's class shows in one of its words."""
+    draw = random.Random(seed)
+    root = data_root / "SentEval" / "downstream"
+
+    def sentence(label: int) -> str:
+        return f"{make_sentence(draw)[:-1]} {('dreadful', 'lovely', 'plain', 'strange')[label]} indeed ."
+
+    def write(path: str, lines: list[str], encoding: str = "utf-8") -> None:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text("".join(f"{line}\n" for line in lines), encoding)
+
+    for folder, names in (
+        ("MR", ("rt-polarity.neg", "rt-polarity.pos")),
+        ("CR", ("custrev.neg", "custrev.pos")),
+        ("SUBJ", ("subj.subjective", "subj.objective")),
+        ("MPQA", ("mpqa.neg", "mpqa.pos")),
+    ):
+        for label, name in enumerate(names):
+            write(f"{folder}/{name}", [sentence(label) for _ in range(20)], "latin-1")
+    for name, count in (("train_5500.label", 20), ("TREC_10.label", 4)):
+        kinds = ("DESC:def", "NUM:date", "LOC:city")
+        write(
+            f"TREC/{name}",
+            [f"{kind} {sentence(i)}" for i, kind in enumerate(kinds) for _ in range(count)],
+            "latin-1",
+        )
+    for part, count in (("train", 20), ("dev", 6), ("test", 6)):
+        write(f"SST/binary/sentiment-{part}", [f"{sentence(i % 2)}\t{i % 2}" for i in range(count)])
+    for part, count in (("train", 30), ("test", 10)):
+        lines = ["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
+        for i in range(count):
+            first = sentence(0)
+            second = first if i % 2 else sentence(1)
+            lines.append(f"{i % 2}\t1\t2\t{first}\t{second}")
+        write(f"MRPC/msr_paraphrase_{part}.txt", lines, "utf-8-sig")
+    lines = []
+    for i in range(12):
+        first = sentence(0)
+        second = first if i % 3 == 0 else sentence(i % 2)
+        lines.append(f"main\tset\t2012\t{i}\t{5.0 if i % 3 == 0 else 1.0 + i / 12}\t{first}\t{second}")
+    write("STS/STSBenchmark/sts-test.csv", lines)
+    return root
