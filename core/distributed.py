@@ -39,7 +39,7 @@ def launched_processes() -> int:
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Inside, the processes that torchrun has started know each other: NCCL on GPUs, else gloo."""
-    if launched_processes() == 1:
+    if launched_processes() == 1 or dist.is_initialized():
         yield
         return
     if device.type == "cuda":

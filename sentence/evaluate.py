@@ -115,7 +115,7 @@ def unit_norm_parts(embeddings: Tensor, parts: int) -> Tensor:
 def _score(encode: Encode, name: str, task: Task, protocol: Protocol) -> dict[str, float]:
     if isinstance(task, Similarity):
         first, second = _both(encode, task.pairs)
-        cosines = torch.cosine_similarity(first, second)
+        cosines = torch.cosine_similarity(first.double(), second.double())
         return {"spearman": float(spearmanr(cosines.numpy(force=True), task.scores).statistic)}
     if isinstance(task, PairClassification):
         first, second = _both(encode, task.pairs)
@@ -191,6 +191,14 @@ class EvaluateConfig:
     """auto, cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a training run, of any modality."""
+    try:
+        return "modality" in json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def is_quick_thought(folder: Path) -> bool:
     """Whether a SentenceTransformer's folder holds one module, ours: then none of its own code is needed."""
     try:
@@ -205,7 +213,7 @@ def is_quick_thought(folder: Path) -> bool:
 def load_model(name: str, download: bool, device: torch.device) -> SentenceTransformer:
     """The model of a run's folder, of a SentenceTransformer's, or of that name; raises InputError."""
     folder = Path(name)
-    if (folder / "config.json").exists() and not (folder / "modules.json").exists():
+    if is_run(folder):
         read_settings(folder, modality="sentence")
         folder = folder / "encoder"
         if not folder.exists():
@@ -228,7 +236,7 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
     device = choose_device(config.device)
     model = load_model(config.model, config.download, device)
     names, precision = config.tasks, "float32"
-    if (Path(config.model) / "config.json").exists() and isinstance(model[0], QuickThought):
+    if is_run(Path(config.model)):
         settings = read_settings(Path(config.model))
         names, precision = names or settings["tasks"], settings["precision"]
     tasks, _ = load_tasks(names or tuple(SENTEVAL), config.data_root, config.download)

@@ -193,13 +193,10 @@ def train(config: SentenceConfig) -> Run:
     run = Run.open("sentence", config)
     if run.is_finished():
         return run
+    found = find_corpus(config.dataset, config.data_root, config.download)
     tasks, missing = load_tasks(config.tasks, config.data_root, config.download)
-    corpus = encode_corpus(
-        find_corpus(config.dataset, config.data_root, config.download),
-        config.vocab_size,
-        strict=config.strict,
-        tokenizer=tokenizer_of(config),
-    )
+    tokenizer = tokenizer_of(config)
+    corpus = encode_corpus(found, config.vocab_size, strict=config.strict, tokenizer=tokenizer)
     part = own_part(config.batch_size)
     batches = Batches(corpus, config.batch_size, config.longest, config.seed, part, device)
     if is_first():

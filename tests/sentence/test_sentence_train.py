@@ -1,0 +1,272 @@
+"""Training, resuming, exporting and evaluating sentence runs, through the commands that users type."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+import core.training
+from core.config import parse_config
+from sentence.evaluate import main as evaluate_main
+from sentence.train import SentenceConfig, recipe
+from sentence.train import main as train_main
+from tests.core.test_distributed import in_processes
+from tests.sentence.conftest import VERBS, WORDS, write_senteval
+
+FAST = ["--epochs", "3", "--batch-size", "20", "--embedding-dim", "8", "--hidden", "6", "--device", "cpu"]
+FAST += ["--precision", "float32", "--tasks", "mr", "stsb"]
+
+
+@pytest.fixture
+def data_root(tmp_path):
+    write_senteval(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def train(books, data_root, folder, *flags):
+    where = ["--dataset", f"folder:{books}", "--data-root", str(data_root), "--output-dir", str(folder)]
+    train_main([*FAST, *where, *flags])
+
+
+def trained(books, data_root, folder, *flags):
+    train(books, data_root, folder, *flags)
+    return json.loads((folder / "result.json").read_text())
+
+
+def failure(capsys, *flags):
+    """The last line that a command with bad input prints; its exit code must be 2."""
+    with pytest.raises(SystemExit) as exit_:
+        train_main(list(flags))
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: ")
+    return said
+
+
+def metrics_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights_of(folder):
+    return (folder / "encoder" / "0_QuickThought" / "model.safetensors").read_bytes()
+
+
+def test_a_run_folder(books, data_root, tmp_path, capsys):
+    folder = tmp_path / "run"
+    result = trained(books, data_root, folder, "--objective", "hard", "--beta", "2", "--seed", "3")
+    assert {path.name for path in folder.iterdir()} == {
+        "checkpoint",
+        "config.json",
+        "encoder",
+        "metrics.jsonl",
+        "result.json",
+    }
+    assert result["modality"] == "sentence"
+    assert result["objective"] == {
+        "name": "hard",
+        "beta": 2.0,
+        "tau_plus": 0.1,
+        "temperature": None,
+        "stop_gradient": False,
+        "normalize": False,
+        "denominator": "negatives",
+        "window": 1,
+        "encoder": "gru",
+    }
+    assert set(result["metrics"]) == set(result["untrained_metrics"]) == {"mr_accuracy", "stsb_spearman"}
+    assert result["missing_tasks"] == []
+    assert [line["epoch"] for line in metrics_of(folder)] == [0, 1, 2, 3]
+    assert "3 books, 135 sentences" in capsys.readouterr().err
+    model = SentenceTransformer(str(folder / "encoder"), trust_remote_code=True, device="cpu")
+    assert model.encode(["The river held."]).shape == (1, 24)
+
+
+def test_evaluate_repeats_the_numbers(books, data_root, tmp_path, capsys):
+    result = trained(books, data_root, tmp_path / "run")
+    for model in (tmp_path / "run", tmp_path / "run" / "encoder"):
+        capsys.readouterr()
+        flags = ["--tasks", "mr", "stsb"] if model.name == "encoder" else []
+        evaluate_main([str(model), "--data-root", str(data_root), "--device", "cpu", *flags])
+        said = dict(line.split() for line in capsys.readouterr().out.splitlines())
+        assert said == {name: f"{value:.4f}" for name, value in result["metrics"].items()}
+
+
+def test_a_missing_task_is_in_the_record(books, data_root, tmp_path):
+    result = trained(books, data_root, tmp_path / "run", "--tasks", "topic", "mr")
+    assert result["missing_tasks"] == []
+    other = tmp_path / "nothing"
+    result = trained(books, other, tmp_path / "other", "--tasks", "topic", "mr")
+    assert result["missing_tasks"] == ["mr"]
+    assert set(result["metrics"]) == {"topic_accuracy"}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (),
+        ("--encoder", "bow", "--objective", "quickthought", "--denominator", "all"),
+        ("--normalize", "--window", "2", "--stop-gradient"),
+    ],
+)
+@pytest.mark.parametrize("stopped_at", [3, 8, 18])
+def test_a_resumed_run_ends_in_the_same_weights(books, data_root, tmp_path, monkeypatch, flags, stopped_at):
+    """Stopped inside an epoch, with a checkpoint after each step: bit-identical to the end."""
+    train(books, data_root, tmp_path / "whole", *flags)
+    monkeypatch.setattr(core.training, "CHECKPOINT_SECONDS", 0)
+    take_step, taken = core.training.take_step, []
+
+    def stop(*arguments):
+        taken.append(1)
+        if len(taken) == stopped_at:
+            raise KeyboardInterrupt
+        take_step(*arguments)
+
+    monkeypatch.setattr(core.training, "take_step", stop)
+    with pytest.raises(SystemExit):
+        train(books, data_root, tmp_path / "stopped", *flags)
+    monkeypatch.setattr(
+        core.training, "take_step", lambda *arguments: taken.append(1) or take_step(*arguments)
+    )
+    torch.rand(7)  # another process would have other random states
+    taken.clear()
+    train(books, data_root, tmp_path / "stopped", "--resume", *flags)
+    assert len(taken) == 18 - (stopped_at - 1)  # not a step twice
+    assert weights_of(tmp_path / "whole") == weights_of(tmp_path / "stopped")
+    assert [line.get("loss") for line in metrics_of(tmp_path / "whole")] == [
+        line.get("loss") for line in metrics_of(tmp_path / "stopped")
+    ]
+
+
+@pytest.mark.parametrize("objective", ["quickthought", "hard"])
+def test_two_processes_train_as_one(books, data_root, tmp_path, objective):
+    """The batches are the same, so the weights are, up to rounding."""
+    flags = ("--objective", objective)
+    train(books, data_root, tmp_path / "one", *flags)
+    in_processes(2, train, books, data_root, tmp_path / "two", *flags)
+    one, two = (
+        load_file(tmp_path / name / "encoder" / "0_QuickThought" / "model.safetensors")
+        for name in ("one", "two")
+    )
+    for name, weights in one.items():
+        torch.testing.assert_close(two[name], weights, rtol=1e-3, atol=2e-5)
+    losses = [[line.get("loss", 0) for line in metrics_of(tmp_path / name)] for name in ("one", "two")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    result = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert result["environment"]["processes"] == 2
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A transformer of random weights, as transformers saves one."""
+    folder = tmp_path / "tiny-bert"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS, *VERBS]
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(words),
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=40,
+        )
+    ).save_pretrained(folder)
+    return folder
+
+
+def test_a_transformer_is_fine_tuned(books, data_root, tmp_path, checkpoint, capsys):
+    flags = ["--encoder", "transformer", "--model", str(checkpoint), "--lr", "0.001", "--longest", "12"]
+    result = trained(books, data_root, tmp_path / "run", *flags)
+    losses = [line["loss"] for line in metrics_of(tmp_path / "run")[1:]]
+    assert losses[2] < losses[0]
+    assert result["objective"]["encoder"] == "transformer"
+    assert result["objective"]["temperature"] == 0.1
+    model = SentenceTransformer(str(tmp_path / "run" / "encoder"), device="cpu")  # nothing of ours is needed
+    assert model.encode(["The river held."]).shape == (1, 16)
+    capsys.readouterr()
+    evaluate_main([str(tmp_path / "run"), "--data-root", str(data_root), "--device", "cpu"])
+    said = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert said == {name: f"{value:.4f}" for name, value in result["metrics"].items()}
+
+
+def test_training_beats_the_untrained_encoder_on_the_embedded_corpus(tmp_path):
+    train_main(["--output-dir", str(tmp_path), "--device", "cpu", "--encoder", "bow", "--epochs", "20"])
+    result = json.loads((tmp_path / "result.json").read_text())
+    for name in ("topic_accuracy", "neighbours_accuracy"):
+        assert result["metrics"][name] > result["untrained_metrics"][name] + 0.02
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--dataset", "pydok"], "did you mean pydoc?"),
+        (["--dataset", "folder:nowhere"], "nowhere is no folder"),
+        (["--encoder", "lstm"], "invalid choice 'lstm'"),
+        (["--encoder", "transformer"], "--encoder transformer and --model go together"),
+        (["--model", "somewhere"], "--encoder transformer and --model go together"),
+        (["--encoder", "transformer", "--model", "nowhere"], "nowhere is no folder; add --download"),
+        (["--batch-size", "2"], "--batch-size is 2; at least 3 sentences"),
+        (["--batch-size", "100000"], "--batch-size is 100000; the corpus has"),
+        (["--window", "0"], "--window is 0"),
+        (["--longest", "0"], "--longest is 0"),
+        (["--clip-norm", "0"], "--clip-norm is 0"),
+        (["--temperature", "0.5"], "scores are inner products, which have none"),
+        (["--normalize", "--temperature", "0"], "--temperature is 0"),
+        (["--tasks", "cola"], "--tasks cola is unknown"),
+        (["--objective", "simclr"], "invalid choice 'simclr'"),
+        (["--objective", "quickthought", "--beta", "1"], "--objective quickthought has beta 0"),
+    ],
+)
+def test_bad_input_is_one_clear_line(tmp_path, capsys, monkeypatch, flags, said):
+    monkeypatch.chdir(tmp_path)
+    assert said in failure(capsys, *flags)
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_as_a_command_without_a_traceback():
+    answer = subprocess.run(
+        [sys.executable, "-m", "sentence.train", "--dataset", "pydok"],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+    )
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("error: --dataset pydok is unknown")
+    assert answer.stderr.count("\n") == 1
+
+
+def test_a_corpus_s_name_brings_the_published_settings():
+    config = parse_config(SentenceConfig, recipe, ["--dataset", "bookcorpus"], "test")
+    published = {
+        "embedding_dim": 620,
+        "hidden": 600,
+        "bidirectional": True,
+        "vocab_size": 50_000,
+        "longest": 30,
+    }
+    published |= {
+        "batch_size": 400,
+        "epochs": 1,
+        "lr": 5e-4,
+        "clip_norm": 5.0,
+        "window": 1,
+        "normalize": False,
+    }
+    assert {name: getattr(config, name) for name in published} == published
+    slugs = {
+        (): "hard-beta1-tau0.1",
+        ("--encoder", "bow", "--objective", "quickthought"): "quickthought-bow",
+        ("--normalize", "--denominator", "all"): "hard-beta1-tau0.1-normalized-all",
+        ("--encoder", "transformer", "--model", "a/tiny-bert"): "hard-beta1-tau0.1-tiny-bert-normalized",
+    }
+    for flags, slug in slugs.items():
+        assert parse_config(SentenceConfig, recipe, list(flags), "test").objective_slug() == slug
