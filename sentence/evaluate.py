@@ -26,6 +26,7 @@ from sentence.encoder import QuickThought
 from sentence.tasks import (
     SENTEVAL,
     TASKS,
+    Choice,
     PairClassification,
     Similarity,
     Task,
@@ -114,11 +115,14 @@ def unit_norm_parts(embeddings: Tensor, parts: int) -> Tensor:
 
 def _score(encode: Encode, name: str, task: Task, protocol: Protocol) -> dict[str, float]:
     if isinstance(task, Similarity):
-        first, second = _both(encode, task.pairs)
+        first, second = _each(encode, task.pairs)
         cosines = torch.cosine_similarity(first.double(), second.double())
         return {"spearman": float(spearmanr(cosines.numpy(force=True), task.scores).statistic)}
+    if isinstance(task, Choice):
+        anchor, positive, other = (unit_norm_parts(part, 1) for part in _each(encode, task.triples))
+        return {"accuracy": ((anchor * positive).sum(1) > (anchor * other).sum(1)).double().mean().item()}
     if isinstance(task, PairClassification):
-        first, second = _both(encode, task.pairs)
+        first, second = _each(encode, task.pairs)
         features = torch.cat([(first - second).abs(), first * second], dim=1)
     else:
         features = encode(task.sentences)
@@ -148,9 +152,10 @@ def _score(encode: Encode, name: str, task: Task, protocol: Protocol) -> dict[st
     return metrics
 
 
-def _both(encode: Encode, pairs: list[tuple[str, str]]) -> tuple[Tensor, Tensor]:
-    """Embeddings of the first and of the second sentences, encoded together: [N, D] twice."""
-    return encode([pair[0] for pair in pairs] + [pair[1] for pair in pairs]).chunk(2)
+def _each(encode: Encode, tuples: Sequence[tuple[str, ...]]) -> tuple[Tensor, ...]:
+    """Embeddings of the first, the second, ... sentences of every tuple, encoded together: [N, D] each."""
+    columns = list(zip(*tuples, strict=True))
+    return encode([sentence for column in columns for sentence in column]).chunk(len(columns))
 
 
 def load_tasks(names: Sequence[str], data_root: Path, download: bool) -> tuple[dict[str, Task], list[str]]:

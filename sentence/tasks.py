@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,14 @@ class Similarity:
     scores: np.ndarray  # (N,)
 
 
-Task = Classification | PairClassification | Similarity
+@dataclass(frozen=True)
+class Choice:
+    """Sentences, what belongs to each, and what does not: the first should be the nearer."""
+
+    triples: list[tuple[str, str, str]]
+
+
+Task = Classification | PairClassification | Similarity | Choice
 
 
 def read_polarity(negative: str, positive: str) -> Callable[[Path], Classification]:
@@ -130,19 +138,15 @@ def embedded_topic() -> Classification:
     return Classification(sentences, np.array(labels))
 
 
-def embedded_neighbours() -> PairClassification:
-    """Whether two sentences follow each other on a page that no encoder is trained on, or merely share it."""
+def embedded_neighbours() -> Choice:
+    """Which of two sentences follows: the next of its page, or one of another page; none is trained on."""
     draw = np.random.default_rng(0)
-    pairs, labels = [], []
-    for text in embedded_topics(held_out=True).values():
-        sentences = list(sentences_of(text.splitlines()))
-        for place in range(0, len(sentences) - 1, 2):
-            others = [other for other in range(len(sentences)) if abs(other - place) > 1]
-            if others:
-                pairs.append((sentences[place], sentences[place + 1]))
-                pairs.append((sentences[place], sentences[draw.choice(others)]))
-                labels += [1, 0]
-    return PairClassification(pairs, np.array(labels))
+    pages = [list(sentences_of(text.splitlines())) for text in embedded_topics(held_out=True).values()]
+    triples = []
+    for page in pages:
+        others = [sentence for other in pages if other is not page for sentence in other]
+        triples += [(first, second, others[draw.integers(len(others))]) for first, second in pairwise(page)]
+    return Choice(triples)
 
 
 EMBEDDED: dict[str, Callable[[], Task]] = {"topic": embedded_topic, "neighbours": embedded_neighbours}

@@ -118,8 +118,20 @@ def recipe(dataset: str = "pydoc", objective: str = "hard", encoder: str = "gru"
         config = replace(config, batch_size=64, lr=2e-5, normalize=True, precision="auto")
     if dataset != "pydoc":
         return config
-    small = {"embedding_dim": 128, "hidden": 128, "epochs": 10, "batch_size": 100, "lr": 2e-3}
-    return replace(config, tasks=tuple(EMBEDDED), **({} if encoder == "transformer" else small))
+    config = replace(config, tasks=tuple(EMBEDDED))
+    if encoder == "transformer":
+        return config
+    # A GRU has too few sentences to learn from here.
+    return replace(
+        config,
+        encoder="bow",
+        embedding_dim=128,
+        hidden=128,
+        epochs=30,
+        batch_size=100,
+        lr=2e-3,
+        precision="float32",
+    )
 
 
 def make_model(

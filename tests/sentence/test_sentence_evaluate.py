@@ -15,9 +15,10 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from core.errors import InputError
 from sentence import tasks as tasks_module
+from sentence.corpora import embedded_topics
 from sentence.evaluate import PENALTIES, TREC_PENALTIES, encoder_of, evaluate, load_tasks, unit_norm_parts
 from sentence.evaluate import main as evaluate_main
-from sentence.tasks import EMBEDDED, SENTEVAL, load_task
+from sentence.tasks import EMBEDDED, SENTEVAL, Choice, load_task
 from tests.sentence.conftest import write_senteval
 
 CPU = torch.device("cpu")
@@ -53,11 +54,19 @@ def test_every_task_is_read(data_folder):
 
 
 def test_embedded_tasks_are_of_held_out_pages():
-    for make in EMBEDDED.values():
-        task = make()
-        assert np.bincount(task.labels).min() >= 12
-        again = make()
-        np.testing.assert_array_equal(task.labels, again.labels)
+    trained_on = "\n".join(embedded_topics().values())
+    topic, neighbours = (EMBEDDED[name]() for name in ("topic", "neighbours"))
+    assert np.bincount(topic.labels).min() >= 30
+    assert len(neighbours.triples) > 200
+    for sentences in (topic.sentences, [text for triple in neighbours.triples for text in triple]):
+        seen = sum(text in trained_on for text in sentences)
+        assert seen < 0.05 * len(sentences)
+    assert neighbours.triples == EMBEDDED["neighbours"]().triples
+
+
+def test_a_choice_is_of_the_nearer():
+    triples = [("aaa", "aab", "zzz"), ("aaa", "zzz", "aab"), ("bbb", "bbz", "qqq"), ("q", "a", "b")]
+    assert evaluate(encode, {"neighbours": Choice(triples)}) == {"neighbours_accuracy": 0.5}
 
 
 def chosen_by_folds(features, labels, penalties, seed=1111):

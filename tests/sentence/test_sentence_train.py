@@ -20,7 +20,7 @@ from tests.core.test_distributed import in_processes
 from tests.sentence.conftest import VERBS, WORDS, write_senteval
 
 FAST = ["--epochs", "3", "--batch-size", "20", "--embedding-dim", "8", "--hidden", "6", "--device", "cpu"]
-FAST += ["--precision", "float32", "--tasks", "mr", "stsb"]
+FAST += ["--precision", "float32", "--encoder", "gru", "--tasks", "mr", "stsb"]
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def test_a_transformer_is_fine_tuned(books, data_root, tmp_path, checkpoint, cap
 
 
 def test_training_beats_the_untrained_encoder_on_the_embedded_corpus(tmp_path):
-    train_main(["--output-dir", str(tmp_path), "--device", "cpu", "--encoder", "bow", "--epochs", "20"])
+    train_main(["--output-dir", str(tmp_path), "--device", "cpu", "--epochs", "20"])
     result = json.loads((tmp_path / "result.json").read_text())
     for name in ("topic_accuracy", "neighbours_accuracy"):
         assert result["metrics"][name] > result["untrained_metrics"][name] + 0.02
@@ -263,9 +263,10 @@ def test_a_corpus_s_name_brings_the_published_settings():
     }
     assert {name: getattr(config, name) for name in published} == published
     slugs = {
-        (): "hard-beta1-tau0.1",
+        (): "hard-beta1-tau0.1-bow",
+        ("--encoder", "gru"): "hard-beta1-tau0.1",
         ("--encoder", "bow", "--objective", "quickthought"): "quickthought-bow",
-        ("--normalize", "--denominator", "all"): "hard-beta1-tau0.1-normalized-all",
+        ("--encoder", "gru", "--normalize", "--denominator", "all"): "hard-beta1-tau0.1-normalized-all",
         ("--encoder", "transformer", "--model", "a/tiny-bert"): "hard-beta1-tau0.1-tiny-bert-normalized",
     }
     for flags, slug in slugs.items():
