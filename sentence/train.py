@@ -101,7 +101,8 @@ class SentenceConfig(TrainConfig):
 
     def objective_slug(self) -> str:
         encoder = Path(self.model).name if self.model else self.encoder
-        details = [self.encoder != "gru" and encoder, self.normalize and "normalized"]
+        is_usual = self.encoder == recipe(self.dataset).encoder
+        details = [not is_usual and encoder, self.normalize and "normalized"]
         details += [self.denominator == "all" and "all", self.stop_gradient and "stopgradient"]
         return "-".join([super().objective_slug(), *filter(None, details)])
 
@@ -129,7 +130,7 @@ def recipe(dataset: str = "pydoc", objective: str = "hard", encoder: str = "gru"
         hidden=128,
         epochs=30,
         batch_size=100,
-        lr=2e-3,
+        lr=5e-3,
         precision="float32",
     )
 

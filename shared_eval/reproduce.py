@@ -88,7 +88,11 @@ class ReproduceConfig:
 def demo_cells() -> list[Cell]:
     """All modalities on their embedded data at the three objectives, one seed."""
     points = (("plain", 0.0, 0.0), ("debiased", 0.0, 0.1), ("hard", 1.0, 0.1))
-    modalities = (("image", "shapes", "simclr", 12), ("graph", "motifs", "infograph", 100))
+    modalities = (
+        ("image", "shapes", "simclr", 12),
+        ("graph", "motifs", "infograph", 100),
+        ("sentence", "pydoc", "quickthought", 30),
+    )
     return [
         Cell(modality, dataset, plain if name == "plain" else name, *numbers, seed=0, epochs=epochs)
         for modality, dataset, plain, epochs in modalities

@@ -263,10 +263,11 @@ def test_a_corpus_s_name_brings_the_published_settings():
     }
     assert {name: getattr(config, name) for name in published} == published
     slugs = {
-        (): "hard-beta1-tau0.1-bow",
-        ("--encoder", "gru"): "hard-beta1-tau0.1",
-        ("--encoder", "bow", "--objective", "quickthought"): "quickthought-bow",
-        ("--encoder", "gru", "--normalize", "--denominator", "all"): "hard-beta1-tau0.1-normalized-all",
+        (): "hard-beta1-tau0.1",
+        ("--encoder", "gru"): "hard-beta1-tau0.1-gru",
+        ("--dataset", "books"): "hard-beta1-tau0.1",
+        ("--dataset", "books", "--encoder", "bow", "--objective", "quickthought"): "quickthought-bow",
+        ("--normalize", "--denominator", "all"): "hard-beta1-tau0.1-normalized-all",
         ("--encoder", "transformer", "--model", "a/tiny-bert"): "hard-beta1-tau0.1-tiny-bert-normalized",
     }
     for flags, slug in slugs.items():

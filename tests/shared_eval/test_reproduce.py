@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from core.config import parse_config
+from core.run import default_folder
 from graph.train import GraphConfig
+from graph.train import recipe as graph_recipe
+from image.train import ImageConfig
+from image.train import recipe as image_recipe
+from sentence.train import SentenceConfig
+from sentence.train import recipe as sentence_recipe
 from shared_eval import reproduce
 from shared_eval.reproduce import Cell, ReproduceConfig, demo_cells, graph_cells
 
@@ -28,13 +35,27 @@ def test_the_graphs_table_has_every_cell_once():
     assert {cell.tau_plus for cell in cells if cell.variant == "released"} == {0.5}
 
 
+CONFIGS = {
+    "image": (ImageConfig, image_recipe),
+    "graph": (GraphConfig, graph_recipe),
+    "sentence": (SentenceConfig, sentence_recipe),
+}
+
+
 def test_folders_are_those_that_the_modality_chooses():
     for cell_ in [*graph_cells(ReproduceConfig(table="graphs")), *demo_cells()]:
-        if cell_.modality != "graph":
-            continue
-        settings = {name: value for name, value in cell_.settings().items() if name != "dataset"}
-        slug = GraphConfig(dataset=cell_.dataset, **settings).checked().objective_slug()
-        assert cell_.folder == Path("runs") / "graph" / cell_.dataset / slug / f"seed-{cell_.seed}"
+        config = parse_config(*CONFIGS[cell_.modality], cell_.command()[3:], "test")
+        assert config.resume
+        assert cell_.folder == default_folder(
+            cell_.modality, config.dataset, config.objective_slug(), config.seed
+        )
+
+
+def test_the_demo_has_every_modality_at_three_objectives():
+    cells = demo_cells()
+    assert {cell_.modality for cell_ in cells} == {"image", "graph", "sentence"}
+    points = {(cell_.modality, cell_.beta, cell_.tau_plus) for cell_ in cells}
+    assert len(points) == len(cells) == 9
 
 
 def test_cells_run_once_and_failures_do_not_stop_the_others(tmp_path, monkeypatch, capsys):
