@@ -10,6 +10,8 @@ import graph.evaluate
 import graph.train
 import image.evaluate
 import image.train
+import sentence.evaluate
+import sentence.train
 import shared_eval.reproduce
 
 ROOT = Path(__file__).parents[1]
@@ -19,6 +21,8 @@ COMMANDS = {
     "graph.evaluate": graph.evaluate.main,
     "image.train": image.train.main,
     "image.evaluate": image.evaluate.main,
+    "sentence.train": sentence.train.main,
+    "sentence.evaluate": sentence.evaluate.main,
     "shared_eval.reproduce": shared_eval.reproduce.main,
 }
 
