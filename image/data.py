@@ -46,10 +46,11 @@ class Images:
         return Images(images, self.labels.to(device))
 
     def take(self, chosen: Tensor) -> Tensor:
-        """The images at some places, on the device: [n] -> uint8 [n, 3, S, S]."""
-        if self.images.device == self.device:
-            return self.images[chosen.to(self.device)]
-        return self.images[chosen.cpu()].pin_memory().to(self.device, non_blocking=True)
+        """The images at places that lie where the images do, on the device: [n] -> uint8 [n, 3, S, S]."""
+        images = self.images[chosen]
+        if images.device == self.device:
+            return images
+        return images.pin_memory().to(self.device, non_blocking=True)
 
     def fetch(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """``take`` for one batch after the other; from the host's memory they are gathered one ahead."""
@@ -67,7 +68,7 @@ class Images:
 
     def chunks(self, size: int) -> Iterator[Tensor]:
         """All images in order, on the device, ``size`` at a time."""
-        return self.fetch(torch.arange(len(self)).split(size))
+        return self.fetch(torch.arange(len(self), device=self.images.device).split(size))
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def evaluate(
 
     def augmented(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         generator = epoch_generator(seed, epoch, memory.device)
-        order = epoch_order(len(memory), seed, epoch).split(CHUNK)
+        order = epoch_order(len(memory), seed, epoch).to(dataset.memory.images.device).split(CHUNK)
         for chosen, images in zip(order, dataset.memory.fetch(order), strict=True):
             features = represent(model.encoder, views(images, generator), precision)
             yield features, labels[chosen.to(labels.device)]
@@ -99,7 +99,8 @@ def _projections(
     model: SimCLR, test: Images, views: Views, seed: int, precision: str
 ) -> tuple[Tensor, Tensor]:
     """Projections of two views of the same random test images, unit norm: [N, P] twice."""
-    images = test.take(epoch_order(len(test), seed, epoch=0)[:METRIC_SAMPLES])
+    chosen = epoch_order(len(test), seed, epoch=0)[:METRIC_SAMPLES]
+    images = test.take(chosen.to(test.images.device))
     generator = epoch_generator(seed, 0, test.device)
     pair = [views(images, generator) for _ in range(2)]
     with eval_mode(model), autocast(test.device, precision):

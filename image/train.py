@@ -126,19 +126,21 @@ class Batches:
 
     def of_epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield pairs of views, float32 [B, 3, S, S]; what would make an incomplete batch is left out."""
-        seed, size = self.config.seed, self.config.batch_size
+        seed, device = self.config.seed, self.train.device
         order = epoch_order(len(self.train), seed, epoch)
-        anchors = [batch[self.part] for batch in order.split(size)[: self.steps]]
-        generator = epoch_generator(seed, epoch, self.train.device, rank())
+        generator = epoch_generator(seed, epoch, device, rank())
         if self.config.positives == "views":
-            for images in self.train.fetch(anchors):
+            for images in self.train.fetch(self._parts(order)):
                 yield self.views(images, generator), self.views(images, generator)
             return
-        positives = [
-            batch[self.part] for batch in self._others_of_class(order, epoch).split(size)[: self.steps]
-        ]
-        for pair in zip(self.train.fetch(anchors), self.train.fetch(positives), strict=True):
+        positives = self._others_of_class(order, epoch)
+        for pair in zip(*(self.train.fetch(self._parts(of)) for of in (order, positives)), strict=True):
             yield tuple(self.views(images, generator) for images in pair)
+
+    def _parts(self, order: Tensor) -> list[Tensor]:
+        """This process's part of every whole batch, moved to where the images are: once an epoch."""
+        order = order.to(self.train.images.device)
+        return [batch[self.part] for batch in order.split(self.config.batch_size)[: self.steps]]
 
     def _others_of_class(self, order: Tensor, epoch: int) -> Tensor:
         """For each image another one of its class, in a class of one the image itself: [N] -> [N]."""

@@ -196,9 +196,10 @@ class Batches:
         for places in self.runs(epoch):
             ids, lengths = self.corpus.take(places[self.part], self.longest)
             book = np.searchsorted(self.corpus.books, places, side="right")
-            yield SentenceBatch(
-                ids.to(self.device, non_blocking=True),
-                lengths,
-                torch.from_numpy(places).to(self.device),
-                torch.from_numpy(book).to(self.device),
-            )
+            moved = (self._move(x) for x in (ids, torch.from_numpy(places), torch.from_numpy(book)))
+            ids, *whole = moved
+            yield SentenceBatch(ids, lengths, *whole)
+
+    def _move(self, x: Tensor) -> Tensor:
+        """``x`` on the device; from pinned memory, so that nothing waits for the copy."""
+        return x.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else x

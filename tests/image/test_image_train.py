@@ -1,11 +1,13 @@
 """Training, resuming and evaluating image runs, through the commands that users type."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import core.training
 from core.config import parse_config
@@ -222,12 +224,24 @@ def test_annealing_reaches_the_objective(tiny_folder, tmp_path):
     assert debiased["objective"]["beta"] == 0
 
 
-def test_half_precision_and_compilation_keep_the_loss(tiny_folder, tmp_path):
-    full = train(tiny_folder, tmp_path / "full", "--epochs", "1")
-    half = train(tiny_folder, tmp_path / "half", "--epochs", "1", "--precision", "bfloat16")
+def test_half_precision_keeps_the_loss(tiny_folder, tmp_path):
+    train(tiny_folder, tmp_path / "full", "--epochs", "1")
+    train(tiny_folder, tmp_path / "half", "--epochs", "1", "--precision", "bfloat16")
     losses = [metrics_of(tmp_path / name)[1]["loss"] for name in ("full", "half")]
     assert losses[1] == pytest.approx(losses[0], abs=0.05)
-    assert full["metrics"].keys() == half["metrics"].keys()
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_compilation_keeps_the_loss(tiny_folder, tmp_path):
+    result = {}
+    for flags in ((), ("--compile",)):
+        folder = tmp_path / f"run{len(flags)}"
+        train(tiny_folder, folder, "--epochs", "1", *flags)
+        result[flags] = metrics_of(folder)[1]["loss"]
+    assert result["--compile",] == pytest.approx(result[()], rel=1e-4)
+    assert load_file(tmp_path / "run1" / "encoder.safetensors").keys() == (
+        load_file(tmp_path / "run0" / "encoder.safetensors").keys()
+    )
 
 
 @pytest.mark.parametrize(
