@@ -100,15 +100,20 @@ class SentenceConfig(TrainConfig):
         return super().checked()
 
     def objective_slug(self) -> str:
-        encoder = Path(self.model).name if self.model else self.encoder
-        is_usual = self.encoder == recipe(self.dataset).encoder
-        details = [not is_usual and encoder, self.normalize and "normalized"]
+        details = [self.unusual_encoder(), self.normalize and "normalized"]
         details += [self.denominator == "all" and "all", self.stop_gradient and "stopgradient"]
         return "-".join([super().objective_slug(), *filter(None, details)])
 
     def objective_record(self) -> dict[str, Any]:
-        names = ("stop_gradient", "normalize", "denominator", "window", "encoder")
-        return super().objective_record() | {name: getattr(self, name) for name in names}
+        names = ("stop_gradient", "normalize", "denominator", "window")
+        settings = {name: getattr(self, name) for name in names}
+        return super().objective_record() | settings | {"encoder": self.unusual_encoder()}
+
+    def unusual_encoder(self) -> str | None:
+        """The encoder, or its checkpoint, where it is not the one that the dataset's name brings."""
+        if self.encoder == recipe(self.dataset).encoder:
+            return None
+        return Path(self.model).name if self.model else self.encoder
 
 
 def recipe(dataset: str = "pydoc", objective: str = "hard", encoder: str = "gru") -> SentenceConfig:

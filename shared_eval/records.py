@@ -1,5 +1,6 @@
 """Records: the ``result.json`` of finished runs, read into one table."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from core.config import TrainConfig
 from core.run import SCHEMA
 
 COLUMNS = (
@@ -25,8 +27,16 @@ COLUMNS = (
     "untrained",
     "train_seconds",
     "eval_seconds",
+    "revision",
+    "settings",
     "path",
 )
+
+# Settings that rows, columns and seeds of a table stand for, and those that say where a run ran.
+NOT_COMPARED = TrainConfig.not_identity | {
+    *("dataset", "seed", "objective", "beta", "tau_plus", "variant", "stop_gradient"),
+    *("anneal_beta", "positives", "normalize", "denominator", "window", "encoder"),
+}
 
 
 def find_records(roots: Iterable[Path]) -> list[Path]:
@@ -53,16 +63,37 @@ def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     common |= {name: record[name] for name in ("train_seconds", "eval_seconds")}
     common |= {name: objective.get(name) for name in ("beta", "tau_plus", "variant")}
     common |= {"objective": objective["name"], "label": objective_label(objective), "path": str(path)}
+    common |= {"revision": record["environment"]["revision"], "settings": settings_fingerprint(path.parent)}
     return [
         common | {"metric": metric, "value": value, "untrained": record["untrained_metrics"].get(metric)}
         for metric, value in record["metrics"].items()
     ]
 
 
+def settings_fingerprint(folder: Path) -> str:
+    """Eight digits that differ where two runs' settings do, beside dataset, objective and seed.
+
+    Empty for a record whose run folder has no settings beside it.
+    """
+    try:
+        settings = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return ""
+    kept = {name: value for name, value in settings.items() if name not in NOT_COMPARED}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
 def objective_label(objective: dict[str, Any]) -> str:
     """An objective as a table's row names it, as ``hard, beta 1, tau_plus 0.1``."""
     numbers = [f"{name} {objective[name]:g}" for name in ("beta", "tau_plus") if objective.get(name)]
-    variant = objective.get("variant")
-    details = [variant] if variant not in (None, "corrected") and numbers else []
-    stopped = ["weights constant"] if objective.get("stop_gradient") else []
-    return ", ".join([objective["name"], *numbers, *details, *stopped])
+    details = [
+        objective.get("variant") == "released" and bool(numbers) and "released",
+        objective.get("stop_gradient") and "weights constant",
+        objective.get("anneal_beta") == "down" and "annealed",
+        objective.get("positives") == "label" and "true positives",
+        objective.get("normalize") and "normalized",
+        objective.get("denominator") == "all" and "denominator all",
+        objective.get("window", 1) > 1 and f"window {objective['window']}",
+        objective.get("encoder"),
+    ]
+    return ", ".join([objective["name"], *numbers, *filter(None, details)])

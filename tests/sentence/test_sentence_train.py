@@ -77,7 +77,7 @@ def test_a_run_folder(books, data_root, tmp_path, capsys):
         "normalize": False,
         "denominator": "negatives",
         "window": 1,
-        "encoder": "gru",
+        "encoder": None,
     }
     assert set(result["metrics"]) == set(result["untrained_metrics"]) == {"mr_accuracy", "stsb_spearman"}
     assert result["missing_tasks"] == []
@@ -188,7 +188,7 @@ def test_a_transformer_is_fine_tuned(books, data_root, tmp_path, checkpoint, cap
     result = trained(books, data_root, tmp_path / "run", *flags)
     losses = [line["loss"] for line in metrics_of(tmp_path / "run")[1:]]
     assert losses[2] < losses[0]
-    assert result["objective"]["encoder"] == "transformer"
+    assert result["objective"]["encoder"] == "tiny-bert"
     assert result["objective"]["temperature"] == 0.1
     model = SentenceTransformer(str(tmp_path / "run" / "encoder"), device="cpu")  # nothing of ours is needed
     assert model.encode(["The river held."]).shape == (1, 16)

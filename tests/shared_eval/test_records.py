@@ -1,32 +1,11 @@
-"""Records and tables, against figures worked out by hand."""
+"""Records, read from disk."""
 
 import json
 
 import pytest
 
-from shared_eval.records import find_records, objective_label, read_records
-from shared_eval.tables import PLAIN, UNTRAINED, scores, summarise, to_markdown
-
-
-def write_record(folder, **changes):
-    """A record in ``folder`` with some of its fields changed."""
-    record = {
-        "schema": 1,
-        "modality": "graph",
-        "dataset": "MUTAG",
-        "objective": {"name": "infograph", "beta": 0.0, "tau_plus": 0.0, "variant": "corrected"},
-        "seed": 0,
-        "epochs": 200,
-        "metrics": {"svm_accuracy": 0.8},
-        "untrained_metrics": {"svm_accuracy": 0.7},
-        "train_seconds": 1.0,
-        "eval_seconds": 1.0,
-    } | changes
-    folder.mkdir(parents=True)
-    (folder / "result.json").write_text(json.dumps(record))
-
-
-HARD = {"name": "hard", "beta": 1.0, "tau_plus": 0.1, "variant": "corrected"}
+from shared_eval.records import find_records, objective_label, read_records, settings_fingerprint
+from tests.shared_eval.conftest import HARD, write_record
 
 
 def test_a_row_for_each_metric(tmp_path):
@@ -50,52 +29,24 @@ def test_damaged_records_are_named_and_left_out(tmp_path, capsys):
     assert all(name in said for name in ("newer", "odd", "cut"))
 
 
-def test_mean_deviation_and_seeds_by_hand(tmp_path):
-    """0.80, 0.90, 0.85: mean 85, sample deviation 5; the untrained encoder once a seed."""
-    for seed, value in enumerate((0.80, 0.90, 0.85)):
-        untrained = {"svm_accuracy": (0.7, 0.7, 0.76)[seed]}
-        for name, objective in (("infograph", None), ("hard", HARD)):
-            changes = {"objective": objective} if objective else {}
-            metrics = {"svm_accuracy": value if name == "infograph" else 0.5}
-            write_record(
-                tmp_path / name / str(seed),
-                seed=seed,
-                metrics=metrics,
-                untrained_metrics=untrained,
-                **changes,
-            )
-    table = summarise(read_records(find_records([tmp_path])))
-    assert to_markdown(table) == (
-        "| objective | MUTAG svm_accuracy |\n"
-        "| --- | --- |\n"
-        "| untrained encoder | 72.0 ± 3.5 (3) |\n"
-        "| infograph | 85.0 ± 5.0 (3) |\n"
-        "| hard, beta 1, tau_plus 0.1 | 50.0 ± 0.0 (3) |\n"
-    )
-
-
-def test_one_seed_has_no_deviation_and_missing_cells_are_empty(tmp_path):
-    write_record(tmp_path / "a")
-    write_record(tmp_path / "b", dataset="DD", objective=HARD)
-    table = summarise(read_records(find_records([tmp_path])))
-    assert table.loc["infograph"].tolist() == ["80.0 (1)", ""]
-    assert table.loc["hard, beta 1, tau_plus 0.1"].tolist() == ["", "80.0 (1)"]
-
-
-def test_modalities_side_by_side(tmp_path):
-    """Plain objectives share a row; what only describes an embedding is no score."""
-    image = {
-        "modality": "image",
-        "dataset": "shapes",
-        "objective": HARD | {"name": "simclr", "beta": 0, "tau_plus": 0},
-    }
-    scores_of = {"knn_accuracy": 0.5, "linear_top5_accuracy": 0.9, "alignment": 1.5}
-    write_record(tmp_path / "image", **image, metrics=scores_of, untrained_metrics={"knn_accuracy": 0.25})
-    write_record(tmp_path / "graph")
-    table = summarise(scores(read_records(find_records([tmp_path]))))
-    assert table.columns.tolist() == ["MUTAG svm_accuracy", "shapes knn_accuracy"]
-    assert table.index.tolist() == [UNTRAINED, PLAIN]
-    assert table.loc[PLAIN].tolist() == ["80.0 (1)", "50.0 (1)"]
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"lr": 0.1}, False),
+        ({"seed": 5}, True),
+        ({"device": "cuda"}, True),
+        ({"beta": 3.0}, True),
+    ],
+)
+def test_the_fingerprint_of_settings(tmp_path, change, same):
+    """It differs where two runs do that a table would put in one cell."""
+    settings = {"dataset": "MUTAG", "seed": 0, "beta": 1.0, "lr": 0.01, "device": "cpu", "hidden": 32}
+    for name, held in (("a", settings), ("b", settings | change)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(held))
+    assert (settings_fingerprint(tmp_path / "a") == settings_fingerprint(tmp_path / "b")) == same
+    assert settings_fingerprint(tmp_path) == ""
 
 
 @pytest.mark.parametrize(
@@ -104,6 +55,15 @@ def test_modalities_side_by_side(tmp_path):
         (HARD, "hard, beta 1, tau_plus 0.1"),
         (HARD | {"variant": "released", "tau_plus": 0.5}, "hard, beta 1, tau_plus 0.5, released"),
         (HARD | {"stop_gradient": True}, "hard, beta 1, tau_plus 0.1, weights constant"),
+        (
+            HARD | {"positives": "label", "anneal_beta": "down"},
+            "hard, beta 1, tau_plus 0.1, annealed, true positives",
+        ),
+        (
+            HARD | {"normalize": True, "window": 2, "encoder": "bow"},
+            "hard, beta 1, tau_plus 0.1, normalized, window 2, bow",
+        ),
+        (HARD | {"denominator": "all", "encoder": None}, "hard, beta 1, tau_plus 0.1, denominator all"),
         ({"name": "simclr", "beta": 0, "tau_plus": 0}, "simclr"),
     ],
 )

@@ -1,0 +1,172 @@
+"""Tables against figures worked out by hand; the expected texts are written by hand as well."""
+
+import pytest
+from rich.console import Console
+
+from shared_eval.records import find_records, read_records
+from shared_eval.tables import (
+    ORACLE,
+    PLAIN,
+    UNTRAINED,
+    baseline_of,
+    scores,
+    summarise,
+    to_csv,
+    to_latex,
+    to_markdown,
+    to_terminal,
+)
+from tests.shared_eval.conftest import HARD, write_record
+
+
+def table_of(tmp_path, **options):
+    return summarise(read_records(find_records([tmp_path])), **options)
+
+
+def write_seeds(tmp_path, name, values, **changes):
+    for seed, value in enumerate(values):
+        write_record(tmp_path / name / str(seed), seed=seed, metrics={"svm_accuracy": value}, **changes)
+
+
+def test_mean_deviation_and_seeds_by_hand(tmp_path):
+    """0.80, 0.90, 0.85: mean 85, sample deviation 5; the untrained encoder once a seed."""
+    for seed, untrained in enumerate((0.7, 0.7, 0.76)):
+        for name, objective, value in (
+            ("plain", {}, (0.80, 0.90, 0.85)[seed]),
+            ("hard", {"objective": HARD}, 0.5),
+        ):
+            write_record(
+                tmp_path / name / str(seed),
+                seed=seed,
+                metrics={"svm_accuracy": value},
+                untrained_metrics={"svm_accuracy": untrained},
+                **objective,
+            )
+    assert to_markdown(table_of(tmp_path)) == (
+        "| objective | MUTAG svm_accuracy |\n"
+        "| --- | --- |\n"
+        "| untrained encoder | 72.0 ± 3.5 (3) |\n"
+        "| infograph | 85.0 ± 5.0 (3) |\n"
+        "| hard, beta 1, tau_plus 0.1 | 50.0 ± 0.0 (3) |\n"
+    )
+
+
+def test_one_seed_has_no_deviation_and_missing_cells_are_empty(tmp_path):
+    write_record(tmp_path / "a")
+    write_record(tmp_path / "b", dataset="DD", objective=HARD)
+    texts = {row.label: cells for row, cells in table_of(tmp_path).texts()}
+    assert texts["infograph"] == ["80.0 (1)", ""]
+    assert texts["hard, beta 1, tau_plus 0.1"] == ["", "80.0 (1)"]
+
+
+def test_modalities_side_by_side(tmp_path):
+    """Plain objectives share a row; what only describes an embedding is no score."""
+    simclr = HARD | {"name": "simclr", "beta": 0, "tau_plus": 0}
+    write_record(
+        tmp_path / "image",
+        modality="image",
+        dataset="shapes",
+        objective=simclr,
+        metrics={"knn_accuracy": 0.5, "linear_top5_accuracy": 0.9, "alignment": 1.5},
+        untrained_metrics={"knn_accuracy": 0.25},
+    )
+    write_record(tmp_path / "graph")
+    table = summarise(scores(read_records(find_records([tmp_path]))))
+    assert table.columns == ["MUTAG svm_accuracy", "shapes knn_accuracy"]
+    assert [row.label for row in table.rows] == [UNTRAINED, PLAIN]
+    assert table.texts()[1][1] == ["80.0 (1)", "50.0 (1)"]
+
+
+def test_records_of_other_code_or_settings_are_told_apart(tmp_path):
+    for folder, revision in (("a", "abc1234"), ("b", "def5678"), ("c", "abc1234-dirty")):
+        write_record(tmp_path / folder, environment={"revision": revision})
+    write_record(tmp_path / "d", objective=HARD)
+    labels = [row.label for row in table_of(tmp_path).rows]
+    assert labels == [
+        UNTRAINED,
+        "infograph @ abc1234-dirty/",
+        "infograph @ abc1234/",
+        "infograph @ def5678/",
+        "hard, beta 1, tau_plus 0.1",
+    ]
+    assert [row.label for row in table_of(tmp_path, mix=True).rows] == [UNTRAINED, "infograph", labels[-1]]
+
+
+def all_points(tmp_path):
+    """InfoGraph, debiased and two betas of one variant; six seeds."""
+    base = [0.80, 0.82, 0.81, 0.83, 0.79, 0.84]
+    debiased = {"name": "debiased", "beta": 0.0, "tau_plus": 0.1, "variant": "corrected"}
+    write_seeds(tmp_path, "plain", base)
+    write_seeds(tmp_path, "debiased", [value + 0.001 * i for i, value in enumerate(base)], objective=debiased)
+    write_seeds(tmp_path, "hard1", [value + 0.05 + 0.001 * i for i, value in enumerate(base)], objective=HARD)
+    write_seeds(tmp_path, "hard2", [value - 0.02 for value in base], objective=HARD | {"beta": 2.0})
+    return table_of(tmp_path, published={("hard, beta 1", "MUTAG svm_accuracy"): 0.9})
+
+
+def test_differences_to_the_beta_0_objective(tmp_path):
+    table = all_points(tmp_path)
+    column = "MUTAG svm_accuracy"
+    rows = {row.label.split(", tau_plus")[0]: row for row in table.rows}
+    assert baseline_of(rows["infograph"], table.rows) is None
+    assert baseline_of(rows["debiased"], table.rows) is rows["infograph"]
+    assert baseline_of(rows["hard, beta 1"], table.rows) is rows["debiased"]
+    cells = {name: row.cells[column] for name, row in rows.items()}
+    assert cells["hard, beta 1"].difference.mean == pytest.approx(0.05)
+    assert cells["hard, beta 1"].difference.p == pytest.approx(0.03125)
+    # Three comparisons: p 0.03125 and 0.03125 for the betas, 0.0625 for debiased.
+    assert cells["hard, beta 1"].corrected_p == pytest.approx(0.09375)
+    assert not cells["hard, beta 1"].is_better
+    assert cells["infograph"].difference is None
+    oracle = next(row for row in table.rows if row.kind == "oracle")
+    assert oracle.label == f"{ORACLE}, tau_plus 0.1"
+    assert oracle.cells[column].mean == cells["hard, beta 1"].mean
+
+
+def test_bold_is_what_survives(tmp_path):
+    write_seeds(tmp_path, "plain", [0.80, 0.82, 0.81, 0.83, 0.79, 0.84])
+    write_seeds(tmp_path, "hard", [0.85, 0.87, 0.865, 0.88, 0.845, 0.885], objective=HARD)
+    table = table_of(tmp_path)
+    assert "| hard, beta 1, tau_plus 0.1 | **86.6 ± 1.6 (6)** |" in to_markdown(table)
+    assert "| hard, beta 1, tau_plus 0.1 | **+5.1 [4.8, 5.3] p 0.031** |" in to_markdown(
+        table, "difference_text"
+    )
+    assert r"\textbf{86.6 $\pm$ 1.6 (6)}" in to_latex(table)
+    console = Console(
+        force_terminal=True, color_system="standard", width=100, record=True, quiet=False, file=None
+    )
+    with console.capture() as captured:
+        console.print(to_terminal(table, "a title"))
+    assert "\x1b[1m86.6 ± 1.6 (6)" in captured.get()
+
+
+def test_csv_and_latex_as_written_by_hand(tmp_path):
+    write_record(tmp_path / "a", metrics={"svm_accuracy": 0.8})
+    write_record(tmp_path / "b", objective=HARD, metrics={"svm_accuracy": 0.9})
+    table = table_of(tmp_path, published={("hard, beta 1", "MUTAG svm_accuracy"): 0.874})
+    assert to_csv(table) == (
+        "objective,kind,column,mean,deviation,seeds,difference,low,high,p,corrected_p\n"
+        "untrained encoder,untrained,MUTAG svm_accuracy,0.7,,1,,,,,\n"
+        "infograph,objective,MUTAG svm_accuracy,0.8,,1,,,,,\n"
+        '"hard, beta 1, tau_plus 0.1",objective,MUTAG svm_accuracy,0.9,,1,0.1,,,1,1\n'
+        '"paper: hard, beta 1",paper,MUTAG svm_accuracy,0.874,,,,,,,\n'
+    )
+    assert to_latex(table) == (
+        "\\begin{tabular}{lc}\n"
+        "\\toprule\n"
+        "objective & MUTAG svm\\_accuracy \\\\\n"
+        "\\midrule\n"
+        "untrained encoder & 70.0 (1) \\\\\n"
+        "\\midrule\n"
+        "infograph & 80.0 (1) \\\\\n"
+        "hard, beta 1, tau\\_plus 0.1 & 90.0 (1) \\\\\n"
+        "\\midrule\n"
+        "paper: hard, beta 1 & 87.4 \\\\\n"
+        "\\bottomrule\n"
+        "\\end{tabular}\n"
+    )
+
+
+def test_every_number_knows_its_records(tmp_path):
+    paths = [write_record(tmp_path / str(seed), seed=seed) for seed in range(2)]
+    row = table_of(tmp_path).row("infograph")
+    assert row.cells["MUTAG svm_accuracy"].records == tuple(map(str, paths))
