@@ -1,4 +1,4 @@
-"""Planning, running, skipping and failing cells, with real processes."""
+"""Planning, running, skipping, resuming and failing cells, with real processes."""
 
 import dataclasses
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.config import parse_config
+from core.errors import InputError
 from core.run import default_folder
 from graph.train import GraphConfig
 from graph.train import recipe as graph_recipe
@@ -17,10 +18,35 @@ from image.train import ImageConfig
 from image.train import recipe as image_recipe
 from sentence.train import SentenceConfig
 from sentence.train import recipe as sentence_recipe
+from shared_eval import cells as cells_module
 from shared_eval import reproduce
-from shared_eval.reproduce import Cell, ReproduceConfig, demo_cells, graph_cells
+from shared_eval.cells import Cell
+from shared_eval.recipes import FOLDER, TABLES, load_recipes, read_recipe
+from shared_eval.reproduce import estimated_seconds
+from tests.shared_eval.conftest import HARD, write_record
 
 ROOT = Path(__file__).parents[2]
+CONFIGS = {
+    "image": (ImageConfig, image_recipe),
+    "graph": (GraphConfig, graph_recipe),
+    "sentence": (SentenceConfig, sentence_recipe),
+}
+MOTIFS = """
+title = "two epochs"
+modality = "graph"
+source = "none"
+cost = ""
+datasets = ["motifs"]
+epochs = 2
+seeds = 1
+published = [{ dataset = "motifs", metric = "svm_accuracy", label = "hard, beta 1", value = 0.987 }]
+[settings]
+hidden = 8
+[[objectives]]
+objective = "hard"
+tau_plus = 0.1
+betas = [0.0, 1.0]
+"""
 
 
 def cell(**changes) -> Cell:
@@ -28,97 +54,207 @@ def cell(**changes) -> Cell:
     return dataclasses.replace(hard, **changes)
 
 
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """A small recipe, in a fresh folder that runs go to."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    path = tmp_path / "two.toml"
+    path.write_text(MOTIFS)
+    return path
+
+
 def test_the_graphs_table_has_every_cell_once():
-    cells = graph_cells(ReproduceConfig(table="graphs", datasets=("MUTAG", "DD"), seeds=3))
+    [of_graphs] = load_recipes("graphs")
+    cells = of_graphs.cells(datasets=("MUTAG", "DD"), seeds=3)
     assert len(cells) == len(set(cells)) == 2 * 3 * (1 + 2 * 4)
     assert len({cell.folder for cell in cells}) == len(cells)
     assert {cell.tau_plus for cell in cells if cell.variant == "released"} == {0.5}
+    assert {cell.objective for cell in cells if cell.beta == 0} == {"infograph", "debiased"}
+    narrowed = of_graphs.cells(datasets=("MUTAG",), objectives=("hard",), betas=(0.5,), seeds=1)
+    assert [(cell.objective, cell.beta) for cell in narrowed] == [("hard", 0.5)] * 2
 
 
-CONFIGS = {
-    "image": (ImageConfig, image_recipe),
-    "graph": (GraphConfig, graph_recipe),
-    "sentence": (SentenceConfig, sentence_recipe),
-}
-
-
-def test_folders_are_those_that_the_modality_chooses():
-    for cell_ in [*graph_cells(ReproduceConfig(table="graphs")), *demo_cells()]:
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_is_one_that_the_commands_take(path):
+    """Every cell's command parses, and lies where the recipe says; figures name rows that there are."""
+    recipe = read_recipe(path)
+    assert recipe.source
+    labels = set()
+    for cell_ in recipe.cells():
         config = parse_config(*CONFIGS[cell_.modality], cell_.command()[3:], "test")
         assert config.resume
-        assert cell_.folder == default_folder(
-            cell_.modality, config.dataset, config.objective_slug(), config.seed
-        )
+        settings = config.as_dict()
+        assert {name: settings[name] for name in cell_.settings()} == cell_.settings()
+        chosen = default_folder(cell_.modality, config.dataset, config.objective_slug(), config.seed)
+        assert cell_.folder == Path(recipe.folder) / chosen.relative_to("runs")
+        numbers = [
+            f"{name} {value:g}"
+            for name, value in (("beta", cell_.beta), ("tau_plus", cell_.tau_plus))
+            if value
+        ]
+        labels.add(", ".join([cell_.objective, *numbers]))
+    for entry in recipe.published:
+        assert entry["label"] in labels
+        assert entry["dataset"] in recipe.datasets
+        assert 0 < entry["value"] < 1
 
 
 def test_the_demo_has_every_modality_at_three_objectives():
-    cells = demo_cells()
+    cells = [cell_ for recipe_ in load_recipes("demo") for cell_ in recipe_.cells()]
     assert {cell_.modality for cell_ in cells} == {"image", "graph", "sentence"}
     points = {(cell_.modality, cell_.beta, cell_.tau_plus) for cell_ in cells}
     assert len(points) == len(cells) == 9
+    assert set(TABLES["all"]) < {path.stem for path in FOLDER.glob("*.toml")}
 
 
-def test_cells_run_once_and_failures_do_not_stop_the_others(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    good, bad = cell(), cell(dataset="nowhere")
-    monkeypatch.setattr(reproduce, "demo_cells", lambda: [bad, good])
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("title", "titel"),
+        ("epochs = 2", ""),
+        ("epochs = 2", 'epochs = "two"\nunknown = 1'),
+        ("betas = [0.0, 1.0]", 'betas = ["a"]'),
+        ("[[objectives]]", "[[objective]]"),
+        ("value = 0.987", "values = 0.987"),
+        ("modality", "modality ="),
+    ],
+)
+def test_a_damaged_recipe(recipe, change):
+    recipe.write_text(MOTIFS.replace(*change))
+    with pytest.raises(InputError, match=r"two\.toml is no recipe"):
+        read_recipe(recipe)
+
+
+def test_a_table_from_nothing_and_again(recipe, monkeypatch, capsys):
+    reproduce.main([str(recipe), "--jobs", "2", "--output", "table.md", "table.csv", "table.tex"])
+    shown = capsys.readouterr()
+    assert shown.err.count("done: ") == 2
+    table = Path("table.md").read_text()
+    for row in (
+        "untrained encoder",
+        "debiased, tau_plus 0.1",
+        "hard, beta 1, tau_plus 0.1",
+        "paper: hard, beta 1 | 98.7",
+    ):
+        assert f"| {row}" in table
+    assert Path("table.csv").read_text().startswith("objective,kind,column")
+    assert Path("table.tex").read_text().startswith("\\begin{tabular}")
+    config = json.loads(Path("runs/graph/motifs/hard-beta1-tau0.1/seed-0/config.json").read_text())
+    assert config["hidden"] == 8
+
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: pytest.fail("ran again"))
+    reproduce.main([str(recipe)])
+    assert "98.7" in capsys.readouterr().out
+
+
+def test_failures_do_not_stop_the_others(recipe, capsys):
+    recipe.write_text(MOTIFS.replace('["motifs"]', '["nowhere", "motifs"]'))
     with pytest.raises(SystemExit) as exit_:
-        reproduce.main(["demo"])
+        reproduce.main([str(recipe)])
     assert exit_.value.code == 1
     output = capsys.readouterr()
-    assert "1 of 2 cells failed" in output.err
+    assert "2 of 4 cells failed" in output.err
     assert "--dataset nowhere is unknown" in output.err
+    assert "runs/logs/graph-nowhere-hard-beta1-tau0.1-seed-0.log" in output.err
     assert "untrained encoder" in output.out
-    assert good.is_finished()
-
-    monkeypatch.setattr(reproduce, "demo_cells", lambda: [good])
-    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: pytest.fail("ran again"))
-    reproduce.main(["demo"])
-    assert not cell(epochs=3).is_finished()
 
 
-def test_dry_run_runs_nothing(tmp_path, monkeypatch, capsys):
+def test_a_cell_cut_short_is_resumed(recipe):
+    """Killed after its first epoch: only the rest is trained, and the record is whole."""
+    [*_, hard] = read_recipe(recipe).cells()
+    code = (
+        "import core.training, os, sys\n"
+        "core.training.CHECKPOINT_SECONDS, take = 0, core.training.take_step\n"
+        "taken = []\n"
+        "def step(*a):\n"
+        "    taken.append(1)\n"
+        "    os._exit(9) if len(taken) == 4 else take(*a)\n"
+        "core.training.take_step = step\n"
+        "import graph.train; graph.train.main(sys.argv[1:])\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, *hard.command()[3:]])
+    assert killed.returncode == 9
+    assert not hard.is_finished()
+    assert (hard.folder / "checkpoint" / "state.pt").exists()
+    reproduce.main([str(recipe), "--objectives", "hard"])
+    assert hard.is_finished()
+    lines = [json.loads(line) for line in (hard.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+
+
+def test_dry_run_runs_nothing_and_estimates(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    reproduce.main(["graphs", "--seeds", "2", "--betas", "0", "1", "--dry-run"])
+    reproduce.main(["graphs", "--datasets", "MUTAG", "--seeds", "2", "--betas", "0", "1", "--dry-run"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 * (1 + 2 * 2)
-    assert all(line.startswith("to run") for line in lines)
+    assert len(lines) == 2 * (1 + 2 * 2) + 1
+    assert all(line.startswith("to run") for line in lines[:-1])
+    assert lines[-1] == "10 of 10 to run: about 0 min; 10 have no earlier record to go by"
     assert not list(tmp_path.iterdir())
+    record = {"train_seconds": 100.0, "eval_seconds": 10.0, "epochs": 100, "objective": HARD}
+    write_record(Path("runs/graph/MUTAG/x/seed-0"), **record)
+    # An epoch takes a second, an evaluation ten; a cell has 200 epochs and two evaluations.
+    assert estimated_seconds([cell(dataset="MUTAG", epochs=200)]) == (pytest.approx(220), 0)
+    assert estimated_seconds([cell()]) == (0, 1)
 
 
-def test_bad_input_as_a_command():
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    for flags in (["nothing"], ["demo", "--jobs", "0"]):
-        answer = subprocess.run(
-            [sys.executable, "-m", "shared_eval.reproduce", *flags],
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
-        assert answer.returncode == 2
-        assert answer.stderr.startswith("error: ")
-        assert answer.stderr.count("\n") == 1
-
-
-def test_a_table_in_markdown(tmp_path, monkeypatch):
+def test_a_finished_cell_has_a_whole_record_of_the_same_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = cell()
-    done.folder.mkdir(parents=True)
-    (done.folder / "config.json").write_text(json.dumps(done.settings()))
-    record = {
-        "schema": 1,
-        "modality": "graph",
-        "dataset": "motifs",
-        "objective": {"name": "hard", "beta": 1.0, "tau_plus": 0.1},
-        "seed": 0,
-        "epochs": 2,
-        "metrics": {"svm_accuracy": 0.5},
-        "untrained_metrics": {"svm_accuracy": 0.25},
-        "train_seconds": 1.0,
-        "eval_seconds": 1.0,
-    }
-    (done.folder / "result.json").write_text(json.dumps(record))
-    monkeypatch.setattr(reproduce, "demo_cells", lambda: [done])
-    reproduce.main(["demo", "--markdown", "table.md"])
-    assert "| hard, beta 1, tau_plus 0.1 | 50.0 (1) |" in (tmp_path / "table.md").read_text()
+    assert not done.is_finished()
+    write_record(done.folder)
+    assert not done.is_finished()
+    (done.folder / "config.json").write_text(json.dumps(done.settings() | {"lr": 0.1}))
+    assert done.is_finished()
+    assert not dataclasses.replace(done, epochs=3).is_finished()
+    assert not dataclasses.replace(done, extra=(("hidden", 8),)).is_finished()
+    (done.folder / "result.json").write_text('{"schema": 1, "mod')
+    assert not done.is_finished()
+
+
+def test_each_job_gets_its_share_of_the_cores(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    seen = []
+
+    def run(command, env, **options):
+        seen.append(env["OMP_NUM_THREADS"])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert len(list(cells_module.run_here([cell(), cell(seed=1)], jobs=4))) == 2
+    assert seen == ["2", "2"]
+
+
+def test_a_small_plan_on_ray(recipe, capsys):
+    pytest.importorskip("ray", reason="ray is not installed")
+    reproduce.main([str(recipe), "--launcher", "ray", "--cpus", "1"])
+    assert "hard, beta 1, tau_plus 0.1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["nothing"], "nothing is no table (demo, images, graphs, sentences, all), recipe ("),
+        (["demo", "--jobs", "0"], "--jobs is 0"),
+        (["demo", "--cpus", "0"], "--cpus is 0"),
+        (["demo", "--output", "table.doc"], "its ending must be one of .md, .csv, .tex"),
+        (["graphs", "--objectives", "simclr"], "leaves nothing of graphs to run"),
+    ],
+)
+def test_bad_input(tmp_path, monkeypatch, capsys, flags, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        reproduce.main(flags)
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_as_a_command():
+    answer = subprocess.run(
+        [sys.executable, "-m", "shared_eval.reproduce", "nothing"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("error: nothing is no table")

@@ -1,0 +1,123 @@
+"""Recipes: one small file for each table, with its settings, their source and the published figures."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.errors import InputError
+from shared_eval.cells import Cell
+from shared_eval.tables import Published
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path(__file__).parent / "recipes"
+# The tables that reproduce knows by name.
+TABLES = {
+    "demo": ("demo-images", "demo-graphs", "demo-sentences"),
+    "images": ("stl10", "cifar"),
+    "graphs": ("tudatasets",),
+    "sentences": ("bookcorpus",),
+}
+TABLES["all"] = TABLES["images"] + TABLES["graphs"] + TABLES["sentences"]
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """One objective at one or several betas."""
+
+    objective: str
+    tau_plus: float = 0.0
+    betas: tuple[float, ...] = (0.0,)
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The runs behind a table."""
+
+    title: str
+    modality: str
+    source: str  # of settings and figures
+    cost: str  # as measured, empty where it was not
+    datasets: tuple[str, ...]
+    epochs: int
+    seeds: int
+    objectives: tuple[Objectives, ...]
+    published: tuple[dict[str, Any], ...]  # dataset, metric, label, value as a fraction
+    settings: dict[str, Any] = field(default_factory=dict)  # further flags of every run
+    folder: str = "runs"
+
+    def cells(
+        self,
+        datasets: Sequence[str] = (),
+        objectives: Sequence[str] = (),
+        betas: Sequence[float] = (),
+        seeds: int | None = None,
+    ) -> list[Cell]:
+        """The recipe's runs; what is given narrows or replaces what the recipe has."""
+        points = [
+            (self._name(of.objective, beta), beta, of.tau_plus, of.variant)
+            for of in self.objectives
+            for beta in (betas if betas and max(of.betas) > 0 else of.betas)
+        ]
+        return [
+            Cell(
+                modality=self.modality,
+                dataset=dataset,
+                objective=name,
+                beta=beta,
+                tau_plus=tau_plus,
+                variant=variant,
+                seed=seed,
+                epochs=self.epochs,
+                extra=tuple(self.settings.items()),
+                root=self.folder,
+            )
+            for dataset in (datasets or self.datasets)
+            for seed in range(seeds or self.seeds)
+            for name, beta, tau_plus, variant in points
+            if not objectives or name in objectives
+        ]
+
+    @staticmethod
+    def _name(objective: str, beta: float) -> str:
+        return "debiased" if objective == "hard" and beta == 0 else objective
+
+    def published_figures(self) -> Published:
+        return {
+            (entry["label"], f"{entry['dataset']} {entry['metric']}"): entry["value"]
+            for entry in self.published
+        }
+
+
+def load_recipes(table: str) -> list[Recipe]:
+    """The recipes of a table's name, or of one file; raises InputError where there is no such thing."""
+    if table in TABLES:
+        return [read_recipe(FOLDER / f"{name}.toml") for name in TABLES[table]]
+    for path in (Path(table), FOLDER / f"{table}.toml"):
+        if path.is_file():
+            return [read_recipe(path)]
+    named = sorted(path.stem for path in FOLDER.glob("*.toml"))
+    raise InputError(f"{table} is no table ({', '.join(TABLES)}), recipe ({', '.join(named)}) or file")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe's file; raises InputError, naming it, where anything is missing, unknown or mistyped."""
+    try:
+        content = tomllib.loads(path.read_text())
+        objectives = tuple(
+            Objectives(**{**entry, "betas": tuple(map(float, entry.get("betas", (0.0,))))})
+            for entry in content.pop("objectives")
+        )
+        content["datasets"], content["published"] = tuple(content["datasets"]), tuple(content["published"])
+        recipe = Recipe(objectives=objectives, **content)
+        recipe.published_figures()
+        recipe.cells()
+        return recipe
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise InputError(f"{path} is no recipe: {error}") from error
