@@ -1,15 +1,20 @@
-"""Records: the ``result.json`` of finished runs, read into one table."""
+"""Records: the ``result.json`` of finished runs, read into one table: ``python -m shared_eval.records``."""
 
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+import tyro
+from rich.console import Console
+from rich.table import Table
 
-from core.config import TrainConfig
+from core.config import TrainConfig, parse
+from core.errors import InputError, command
 from core.run import SCHEMA
 
 COLUMNS = (
@@ -32,6 +37,7 @@ COLUMNS = (
     "path",
 )
 
+LISTED = ("modality", "dataset", "label", "seed", "metric", "value", "untrained", "revision", "path")
 # Settings that rows, columns and seeds of a table stand for, and those that say where a run ran.
 NOT_COMPARED = TrainConfig.not_identity | {
     *("dataset", "seed", "objective", "beta", "tau_plus", "variant", "stop_gradient"),
@@ -97,3 +103,68 @@ def objective_label(objective: dict[str, Any]) -> str:
         objective.get("encoder"),
     ]
     return ", ".join([objective["name"], *numbers, *filter(None, details)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordsConfig:
+    """List, filter and export the records of finished runs."""
+
+    roots: Annotated[tuple[Path, ...], tyro.conf.Positional] = (Path("runs"),)
+    """Folders to look in."""
+    modality: str | None = None
+    """image, graph or sentence."""
+    dataset: str | None = None
+    """Name of the dataset."""
+    objective: str | None = None
+    """Name of the objective: simclr, infograph, quickthought, debiased, hard."""
+    metric: str | None = None
+    """Name of the metric."""
+    seed: int | None = None
+    """Seed."""
+    revision: str | None = None
+    """Commit that the run was made with, -dirty where the work tree was not clean."""
+    clean: bool = False
+    """Leave out what was made with an unclean work tree, or outside a checkout."""
+    csv: Path | None = None
+    """Export as CSV."""
+    parquet: Path | None = None
+    """Export as Parquet."""
+
+
+def select(records: pd.DataFrame, config: RecordsConfig) -> pd.DataFrame:
+    """The rows that ``config`` asks for."""
+    for name in ("modality", "dataset", "objective", "metric", "seed", "revision"):
+        wanted = getattr(config, name)
+        if wanted is not None:
+            records = records[records[name] == wanted]
+    if config.clean:
+        records = records[~records["revision"].fillna("-dirty").str.endswith("-dirty")]
+    return records
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse(RecordsConfig, argv, "python -m shared_eval.records")
+    for root in config.roots:
+        if not root.exists():
+            raise InputError(f"{root} is no folder; name one that holds runs")
+    records = select(read_records(find_records(config.roots)), config)
+    for path, write in ((config.csv, records.to_csv), (config.parquet, records.to_parquet)):
+        if path is not None:
+            write(path, index=False)
+    drawn = Table(*LISTED)
+    for _, row in records.iterrows():
+        drawn.add_row(*(_shown(row[name]) for name in LISTED))
+    console = Console(highlight=False)
+    console.print(drawn)
+    console.print(f"{records['path'].nunique()} records")
+
+
+def _shown(value: Any) -> str:
+    if pd.isna(value):
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,12 @@
 """Records, read from disk."""
 
 import json
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from shared_eval.records import find_records, objective_label, read_records, settings_fingerprint
+from shared_eval.records import find_records, main, objective_label, read_records, settings_fingerprint
 from tests.shared_eval.conftest import HARD, write_record
 
 
@@ -69,3 +71,39 @@ def test_the_fingerprint_of_settings(tmp_path, change, same):
 )
 def test_labels(objective, label):
     assert objective_label(objective) == label
+
+
+@pytest.fixture
+def three(tmp_path):
+    write_record(tmp_path / "a", environment={"revision": "abc1234-dirty"})
+    write_record(tmp_path / "b", objective=HARD, seed=1)
+    write_record(tmp_path / "c", dataset="DD", environment={"revision": None})
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ((), "abc"),
+        (("--dataset", "MUTAG"), "ab"),
+        (("--objective", "hard"), "b"),
+        (("--seed", "0"), "ac"),
+        (("--clean",), "b"),
+        (("--revision", "abc1234-dirty"), "a"),
+        (("--modality", "image"), ""),
+    ],
+)
+def test_listing_and_exporting(three, flags, found, capsys):
+    csv, parquet = three / "out.csv", three / "out.parquet"
+    main([str(three), *flags, "--csv", str(csv), "--parquet", str(parquet)])
+    assert f"{len(found)} records" in capsys.readouterr().out
+    exported = pd.read_csv(csv)
+    assert sorted(Path(path).parent.name for path in exported["path"]) == list(found)
+    assert pd.read_parquet(parquet)["path"].tolist() == exported["path"].tolist()
+
+
+def test_a_folder_that_is_not_there(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main([str(tmp_path / "nowhere")])
+    assert exit_.value.code == 2
+    assert "nowhere is no folder" in capsys.readouterr().err
