@@ -146,6 +146,15 @@ class Run:
         state = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
         write_atomically(self.folder / "encoder.safetensors", safetensors.torch.save(state))
 
+    def save_sample(self, sample: dict[str, torch.Tensor]) -> None:
+        """Write ``sample.safetensors``, what figures of the embedding are drawn from.
+
+        ``representations`` [N, D] and ``labels`` [N] of test samples; cosines of ``positives`` and
+        ``negatives`` [M], as the objective sees them.
+        """
+        kept = {name: value.detach().cpu().contiguous() for name, value in sample.items()}
+        write_atomically(self.folder / "sample.safetensors", safetensors.torch.save(kept))
+
     def save_encoder_folder(self, write: Callable[[Path], object]) -> None:
         """Make the folder ``encoder/``, whole or not at all, of what ``write`` puts in the one it gets."""
         scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix=".encoder-"))

@@ -7,15 +7,20 @@ from typing import Annotated
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import tyro
+from torch import Tensor
 
 from core.config import default_data_root, parse
 from core.environment import choose_device
 from core.errors import command
 from core.run import load_encoder_state, read_settings
 from graph.data import GraphBatch, load_dataset, make_batches
-from graph.encoder import GIN
+from graph.encoder import GIN, InfoGraph
+from shared_eval.metrics import split_similarities
 from shared_eval.probes import svm_accuracy
+
+SAMPLED = 500
 
 
 @torch.no_grad()
@@ -34,6 +39,21 @@ def represent(encoder: GIN, batches: list[GraphBatch]) -> np.ndarray:
 def evaluate(encoder: GIN, batches: list[GraphBatch], labels: np.ndarray, seed: int) -> dict[str, float]:
     """Mean test accuracy of the 10-fold cross-validated SVM on all graphs' representations."""
     return {"svm_accuracy": float(svm_accuracy(represent(encoder, batches), labels, seed).mean())}
+
+
+@torch.no_grad()
+def sample(model: InfoGraph, batches: list[GraphBatch], labels: np.ndarray) -> dict[str, Tensor]:
+    """Representations of graphs with their labels; cosines of nodes to their own and to other graphs."""
+    model.eval()
+    local, global_, _ = model(batches[0])
+    similarity = F.normalize(local.float(), dim=1) @ F.normalize(global_.float(), dim=1).T
+    nodes = torch.linspace(0, len(local) - 1, min(SAMPLED, len(local)), device=local.device).round().long()
+    is_own = batches[0].graph[nodes, None] == torch.arange(len(global_), device=local.device)
+    return {
+        "representations": torch.from_numpy(represent(model.encoder, batches)[:SAMPLED]),
+        "labels": torch.from_numpy(labels[:SAMPLED]),
+        **split_similarities(similarity[nodes], is_own),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from core.run import Run
 from core.training import fit
 from graph.data import load_dataset, make_batches
 from graph.encoder import GIN, InfoGraph
-from graph.evaluate import evaluate
+from graph.evaluate import evaluate, sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +117,7 @@ def train(config: GraphConfig) -> Run:
     started = time.perf_counter()
     metrics = score()
     run.save_encoder(model.encoder)
+    run.save_sample(sample(model, batches, dataset.labels))
     run.finish(metrics, trained, eval_seconds=time.perf_counter() - started, device=device)
     return run
 

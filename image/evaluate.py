@@ -21,11 +21,12 @@ from core.run import load_encoder_state, read_settings
 from image.data import ImageDataset, Images, load_dataset
 from image.encoder import SimCLR, make_encoder
 from image.views import Normalise, Views
-from shared_eval.metrics import embedding_metrics
+from shared_eval.metrics import embedding_metrics, split_similarities
 from shared_eval.probes import knn_accuracy, linear_probe
 
 CHUNK = 512
 METRIC_SAMPLES = 1024
+SAMPLED = 500
 
 Protocol = Literal["frozen", "paper"]
 
@@ -92,6 +93,21 @@ def evaluate(
         "knn_accuracy": knn_accuracy(memory, labels, test, dataset.test.labels),
         **linear_probe(batches, test, dataset.test.labels, len(dataset.classes), seed, epochs),
         **embedding_metrics(*_projections(model, dataset.test, views, seed, precision)),
+    }
+
+
+def sample(
+    model: SimCLR, dataset: ImageDataset, views: Views, seed: int, precision: str
+) -> dict[str, Tensor]:
+    """Representations of random test images with their labels; cosines of positives and negatives."""
+    test = dataset.test
+    chosen = epoch_order(len(test), seed, epoch=0)[:SAMPLED].to(test.images.device)
+    images = Images(test.images[chosen], test.labels[chosen.to(test.device)])
+    view1, view2 = _projections(model, images, views, seed, precision)
+    return {
+        "representations": represent_all(model.encoder, images, precision),
+        "labels": images.labels,
+        **split_similarities(view1 @ view2.T),
     }
 
 

@@ -18,7 +18,7 @@ from core.run import Run
 from core.training import fit
 from image.data import ImageDataset, Images, load_dataset
 from image.encoder import SimCLR, make_encoder
-from image.evaluate import evaluate, score_neighbours
+from image.evaluate import evaluate, sample, score_neighbours
 from image.views import Views
 
 ANNEAL_STEPS = 9  # beta goes down in as many equal steps, the last of them to 0
@@ -224,6 +224,7 @@ def train(config: ImageConfig) -> Run:
         started = time.perf_counter()
         metrics = evaluate(model, dataset, views, config.seed, config.precision)
         run.save_encoder(model)
+        run.save_sample(sample(model, dataset, views, config.seed, config.precision))
         run.finish(metrics, trained, eval_seconds=time.perf_counter() - started, device=device)
     return run
 

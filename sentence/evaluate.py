@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 import tyro
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
@@ -22,11 +24,13 @@ from core.environment import autocast, choose_device
 from core.errors import InputError, command
 from core.run import read_settings
 from core.training import progress_bar
-from sentence.encoder import QuickThought
+from sentence.data import SentenceBatch
+from sentence.encoder import Pair, QuickThought
 from sentence.tasks import (
     SENTEVAL,
     TASKS,
     Choice,
+    Classification,
     PairClassification,
     Similarity,
     Task,
@@ -35,10 +39,12 @@ from sentence.tasks import (
     load_task,
 )
 from shared_eval.logistic import fit_logistic, predict_logistic
+from shared_eval.metrics import split_similarities
 from shared_eval.probes import SENTEVAL_SEED, choose_penalties, logistic_accuracies, nested_logistic_accuracy
 
 FOLDS = 10
 TOKENS_AT_ONCE = 16_384
+SAMPLED = 500
 QUICK_THOUGHT_FOLDER = "0_QuickThought"  # that sentence-transformers saves the module in
 
 Protocol = Literal["senteval", "quickthoughts"]
@@ -110,7 +116,7 @@ def evaluate(
 
 def unit_norm_parts(embeddings: Tensor, parts: int) -> Tensor:
     """Each of the concatenated parts at unit norm: [N, D] -> [N, D]."""
-    return torch.nn.functional.normalize(embeddings.unflatten(1, (parts, -1)), dim=2).flatten(1)
+    return F.normalize(embeddings.unflatten(1, (parts, -1)), dim=2).flatten(1)
 
 
 def _score(encode: Encode, name: str, task: Task, protocol: Protocol) -> dict[str, float]:
@@ -156,6 +162,28 @@ def _each(encode: Encode, tuples: Sequence[tuple[str, ...]]) -> tuple[Tensor, ..
     """Embeddings of the first, the second, ... sentences of every tuple, encoded together: [N, D] each."""
     columns = list(zip(*tuples, strict=True))
     return encode([sentence for column in columns for sentence in column]).chunk(len(columns))
+
+
+@torch.no_grad()
+def sample(
+    pair: Pair, batch: SentenceBatch, part: slice, window: int, encode: Encode, tasks: dict[str, Task]
+) -> dict[str, Tensor]:
+    """Embeddings of a task's sentences with their labels; cosines of neighbours and of others in a batch.
+
+    The task is the first that has sentences of classes; without one there are cosines alone.
+    """
+    f, g = (F.normalize(side, dim=1) for side in pair(batch.ids, batch.lengths))
+    places, book = batch.places[part], batch.book[part]
+    distance = (places - places[:, None]).abs()
+    is_neighbour = (book == book[:, None]) & (distance > 0) & (distance <= window)
+    found = split_similarities(f @ g.T, is_neighbour, distance > 0)
+    for task in tasks.values():
+        if isinstance(task, Classification):
+            chosen = np.random.default_rng(0).permutation(len(task.sentences))[:SAMPLED]
+            found["representations"] = encode([task.sentences[i] for i in chosen])
+            found["labels"] = torch.from_numpy(task.labels[chosen])
+            break
+    return found
 
 
 def load_tasks(names: Sequence[str], data_root: Path, download: bool) -> tuple[dict[str, Task], list[str]]:

@@ -23,7 +23,7 @@ from core.training import fit
 from sentence.corpora import find_corpus
 from sentence.data import Batches, EncodedCorpus, SentenceBatch, encode_corpus
 from sentence.encoder import PaddedTransformer, Pair, QuickThought
-from sentence.evaluate import encoder_of, evaluate, load_model, load_tasks
+from sentence.evaluate import encoder_of, evaluate, load_model, load_tasks, sample
 from sentence.objective import Denominator, quick_thought_loss
 from sentence.tasks import EMBEDDED, SENTEVAL
 
@@ -223,13 +223,13 @@ def train(config: SentenceConfig) -> Run:
     seed_everything(config.seed)
     model = make_model(config, corpus.tokenizer, device)
     is_transformer = config.encoder == "transformer"
-    network = parallel(Pair(PaddedTransformer(model) if is_transformer else model[0]), device)
+    pair = Pair(PaddedTransformer(model) if is_transformer else model[0])
+    network = parallel(pair, device)
+    encode = encoder_of(model, config.precision)
     optimizer = make_optimizer("adam", model.parameters(), config.lr, weight_decay=0.0)
 
     def score() -> dict[str, float]:
-        return evaluate(
-            encoder_of(model, config.precision), tasks, parts=1 if is_transformer else QuickThought.parts
-        )
+        return evaluate(encode, tasks, parts=1 if is_transformer else QuickThought.parts)
 
     trained = fit(
         run,
@@ -246,6 +246,7 @@ def train(config: SentenceConfig) -> Run:
     if is_first():
         started = time.perf_counter()
         metrics = score()
+        run.save_sample(sample(pair, next(batches.of_epoch(1)), part, config.window, encode, tasks))
         run.save_encoder_folder(lambda folder: model.save(str(folder), create_model_card=False))
         eval_seconds = time.perf_counter() - started
         run.finish(metrics, trained, eval_seconds=eval_seconds, device=device, missing_tasks=missing)

@@ -8,6 +8,27 @@ import math
 import torch
 from torch import Tensor
 
+KEPT_PER_ROW = 10  # negatives of a sample, evenly spread from the nearest to the farthest
+
+
+def split_similarities(
+    similarity: Tensor, is_positive: Tensor | None = None, counts: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Similarities of positives, and of some negatives of every row: [B, C] -> two vectors.
+
+    Positives are the diagonal unless ``is_positive`` [B, C] says otherwise; ``counts`` [B, C] are the pairs
+    that are one or the other, by default all.
+    """
+    if is_positive is None:
+        is_positive = torch.eye(*similarity.shape, dtype=torch.bool, device=similarity.device)
+    is_negative = ~is_positive if counts is None else counts & ~is_positive
+    negatives = []
+    for row, mask in zip(similarity, is_negative, strict=True):
+        ordered = row[mask].sort().values
+        chosen = torch.linspace(0, len(ordered) - 1, KEPT_PER_ROW, device=row.device).round().long()
+        negatives.append(ordered[chosen] if len(ordered) else ordered)
+    return {"positives": similarity[is_positive], "negatives": torch.cat(negatives)}
+
 
 def embedding_metrics(view1: Tensor, view2: Tensor) -> dict[str, float]:
     """Alignment, uniformity and mean similarities of unit-norm embeddings of two views: [B, D] twice.

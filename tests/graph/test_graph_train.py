@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import core.training
 import graph.train
@@ -41,7 +42,12 @@ def test_a_run_folder(tiny_root, tmp_path, capsys):
         "encoder.safetensors",
         "metrics.jsonl",
         "result.json",
+        "sample.safetensors",
     }
+    kept = load_file(folder / "sample.safetensors")
+    assert len(kept["representations"]) == len(kept["labels"]) > 0
+    assert kept["positives"].abs().max() <= 1.001
+    assert len(kept["negatives"]) > len(kept["positives"]) > 0
     assert result["schema"] == 1
     assert result["modality"] == "graph"
     assert result["dataset"] == "TINY"

@@ -66,7 +66,12 @@ def test_a_run_folder(books, data_root, tmp_path, capsys):
         "encoder",
         "metrics.jsonl",
         "result.json",
+        "sample.safetensors",
     }
+    kept = load_file(folder / "sample.safetensors")
+    assert len(kept["representations"]) == len(kept["labels"]) > 0
+    assert kept["positives"].abs().max() <= 1.001
+    assert len(kept["negatives"]) > len(kept["positives"]) > 0
     assert result["modality"] == "sentence"
     assert result["objective"] == {
         "name": "hard",

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from shared_eval.metrics import embedding_metrics
+from shared_eval.metrics import embedding_metrics, split_similarities
 
 
 def test_against_loops_over_pairs():
@@ -38,3 +38,17 @@ def test_collapse_and_perfection():
     assert metrics["alignment"] == 0
     assert metrics["uniformity"] == pytest.approx(-4)
     assert metrics["hardest_negative_similarity"] == 0
+
+
+def test_similarities_are_split_into_positives_and_negatives():
+    similarity = torch.arange(36.0).view(6, 6)
+    split = split_similarities(similarity)
+    assert split["positives"].tolist() == similarity.diagonal().tolist()
+    assert set(split["negatives"].tolist()) == set(similarity[~torch.eye(6, dtype=torch.bool)].tolist())
+    is_positive = torch.zeros(6, 6, dtype=torch.bool)
+    is_positive[0, 1] = True
+    split = split_similarities(similarity, is_positive, ~torch.eye(6, dtype=torch.bool))
+    assert split["positives"].tolist() == [1.0]
+    assert not set(split["negatives"].tolist()) & {1.0, *similarity.diagonal().tolist()}
+    nearest = split_similarities(torch.rand(2, 100))["negatives"].view(2, -1)
+    assert (nearest.diff(dim=1) >= 0).all()
