@@ -19,8 +19,10 @@ from core.training import progress_bar
 from shared_eval.cells import Cell, Outcome, run_here, run_on_ray
 from shared_eval.recipes import load_recipes
 from shared_eval.records import find_records, read_records
+from shared_eval.report import write_report
 from shared_eval.tables import ResultTable, scores, summarise, to_csv, to_latex, to_markdown, to_terminal
 
+TITLE = "accuracy in percent, mean ± standard deviation (seeds)"
 WRITERS = {".md": to_markdown, ".csv": to_csv, ".tex": to_latex}
 
 
@@ -140,9 +142,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     published = {key: value for recipe in recipes for key, value in recipe.published_figures().items()}
     table = table_of(cells, published, config.mix)
     if table:
-        Console(highlight=False).print(to_terminal(table, "percent, mean ± standard deviation (seeds)"))
+        Console(highlight=False).print(to_terminal(table, TITLE))
         for path in config.output:
             path.write_text(WRITERS[path.suffix](table))
+        finished = [cell.folder / "result.json" for cell in cells if cell.is_finished()]
+        report = write_report(finished, Path(cells[0].root) / "report.html", published, config.mix)
+        print(f"report: {report}")
     if failed:
         raise TrainingError(f"{len(failed)} of {len(cells)} cells failed:\n" + "\n".join(map(str, failed)))
 

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import pandas as pd
 from rich.table import Table
@@ -12,13 +13,14 @@ from shared_eval.statistics import LEVEL, Difference, holm, paired_difference
 
 UNTRAINED = "untrained encoder"
 # The row of beta 0, tau_plus 0 where modalities, each with a name of its own for it, stand side by side.
-PLAIN = "plain (simclr, infograph, quickthought)"
+PLAIN = "plain (beta 0, tau_plus 0)"
 ORACLE = "best beta (oracle: chosen on the figures themselves)"
 # What identifies an objective beside its name.
 POINT = ["variant", "tau_plus", "beta", "label"]
 
 # The paper's figures, fractions: row's label and column to value.
 Published = Mapping[tuple[str, str], float]
+NOTHING: Published = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def scores(records: pd.DataFrame) -> pd.DataFrame:
     return records[metrics.str.endswith(("_accuracy", "_f1", "_spearman")) & ~metrics.str.contains("top5")]
 
 
-def summarise(records: pd.DataFrame, published: Published = {}, mix: bool = False) -> ResultTable:  # noqa: B006
+def summarise(records: pd.DataFrame, published: Published = NOTHING, mix: bool = False) -> ResultTable:
     """The table of some records: the untrained encoder first, then objectives by variant, tau_plus and beta.
 
     Columns are ``dataset metric``. The untrained encoder's score depends on the seed alone, so each seed
@@ -107,7 +109,9 @@ def summarise(records: pd.DataFrame, published: Published = {}, mix: bool = Fals
         records["label"] = records["label"].mask(is_plain, PLAIN)
     if not mix:
         records["label"] = _told_apart(records)
-    records = records.fillna({"variant": ""}).sort_values(POINT, kind="stable")
+    # Corrected is how the objective is meant; only the released variant stands apart.
+    records["variant"] = records["variant"].fillna("").replace("corrected", "")
+    records = records.sort_values(POINT, kind="stable")
     untrained = records.dropna(subset="untrained").drop_duplicates(["column", "seed"])
     untrained = untrained.assign(value=untrained["untrained"])
     rows = [Row(UNTRAINED, _cells(untrained), "untrained")] if len(untrained) else []
@@ -192,7 +196,7 @@ def _oracles(table: ResultTable) -> list[Row]:
                 if (held := [row.cells[column] for row in rows if column in row.cells])
             }
             cells = {column: Cell(cell.scores, cell.records) for column, cell in best.items()}
-            details = [f"tau_plus {tau_plus:g}"] + ([variant] if variant not in ("", "corrected") else [])
+            details = [f"tau_plus {tau_plus:g}"] + ([variant] if variant else [])
             oracles.append(Row(", ".join([ORACLE, *details]), cells, "oracle"))
     return oracles
 
@@ -220,7 +224,8 @@ def shown(row: Row, cell: str, column: str) -> str:
 
 def to_terminal(table: ResultTable, title: str) -> Table:
     """The table for a terminal; bold is what beats its baseline after correction."""
-    drawn = Table("objective", *table.columns, title=title, title_justify="left")
+    heads = [name.removesuffix("_accuracy").replace(" ", "\n", 1) for name in table.columns]
+    drawn = Table("objective", *heads, title=title, title_justify="left")
     for row, texts in table.texts():
         cells = [
             f"[bold]{text}[/bold]" if text and row.cells[name].is_better else shown(row, text, name)

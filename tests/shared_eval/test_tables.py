@@ -62,19 +62,21 @@ def test_one_seed_has_no_deviation_and_missing_cells_are_empty(tmp_path):
 def test_modalities_side_by_side(tmp_path):
     """Plain objectives share a row; what only describes an embedding is no score."""
     simclr = HARD | {"name": "simclr", "beta": 0, "tau_plus": 0}
-    write_record(
-        tmp_path / "image",
-        modality="image",
-        dataset="shapes",
-        objective=simclr,
-        metrics={"knn_accuracy": 0.5, "linear_top5_accuracy": 0.9, "alignment": 1.5},
-        untrained_metrics={"knn_accuracy": 0.25},
-    )
+    image = {
+        "modality": "image",
+        "dataset": "shapes",
+        "objective": simclr,
+        "metrics": {"knn_accuracy": 0.5, "linear_top5_accuracy": 0.9, "alignment": 1.5},
+        "untrained_metrics": {"knn_accuracy": 0.25},
+    }
+    write_record(tmp_path / "image", **image)
     write_record(tmp_path / "graph")
+    write_record(tmp_path / "graph-hard", objective=HARD)
+    write_record(tmp_path / "image-hard", **image | {"objective": HARD | {"variant": None}})
     table = summarise(scores(read_records(find_records([tmp_path]))))
     assert table.columns == ["MUTAG svm_accuracy", "shapes knn_accuracy"]
-    assert [row.label for row in table.rows] == [UNTRAINED, PLAIN]
-    assert table.texts()[1][1] == ["80.0 (1)", "50.0 (1)"]
+    assert [row.label for row in table.rows] == [UNTRAINED, PLAIN, "hard, beta 1, tau_plus 0.1"]
+    assert [cells for _, cells in table.texts()][1:] == [["80.0 (1)", "50.0 (1)"]] * 2
 
 
 def test_records_of_other_code_or_settings_are_told_apart(tmp_path):

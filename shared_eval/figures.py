@@ -1,0 +1,147 @@
+"""Figures of records and samples: colours that everybody tells apart, marks that do so in print."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import safetensors.numpy
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+
+from core.files import write_atomically
+
+# Okabe and Ito's palette, which people with any colour vision tell apart, and marks that do so in print.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+SIZE = (5.2, 3.4)  # inches
+
+Sample = Mapping[str, np.ndarray]
+
+
+def read_sample(folder: Path) -> Sample | None:
+    """What a run has kept of its embedding; None where it has kept nothing that can be read."""
+    try:
+        return safetensors.numpy.load_file(folder / "sample.safetensors")
+    except (OSError, safetensors.SafetensorError):
+        return None
+
+
+def accuracy_against_beta(records: pd.DataFrame, column: str) -> Figure | None:
+    """A score against hardness, a seed each point, their mean a line; None where there is one beta alone.
+
+    ``column`` is ``dataset metric``; a line is a variant and tau_plus.
+    """
+    rows = records[(records["dataset"] + " " + records["metric"]) == column].fillna({"variant": ""})
+    if rows["beta"].nunique() < 2:
+        return None
+    figure, axes = _axes(column, "beta", "percent")
+    for i, ((variant, tau_plus), line) in enumerate(rows.groupby(["variant", "tau_plus"])):
+        name = f"tau_plus {tau_plus:g}" + (f", {variant}" if variant else "")
+        means = line.groupby("beta")["value"].mean()
+        colour, mark = COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]
+        axes.plot(line["beta"], 100 * line["value"], mark, color=colour, alpha=0.35, markersize=4)
+        axes.plot(means.index, 100 * means, mark, linestyle="-", color=colour, label=name)
+    untrained = rows.drop_duplicates("seed")["untrained"].mean()
+    if not np.isnan(untrained):
+        axes.axhline(100 * untrained, color="0.4", linestyle="--", label="untrained encoder")
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set_xticks(sorted(rows["beta"].unique()), [f"{beta:g}" for beta in sorted(rows["beta"].unique())])
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def training_curves(folders: Mapping[str, Path], title: str) -> Figure | None:
+    """The loss of runs over their epochs; losses of different objectives are of different scale."""
+    figure, axes = _axes(title, "epoch", "loss")
+    drawn = 0
+    for i, (label, folder) in enumerate(folders.items()):
+        try:
+            lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        except (OSError, ValueError):
+            continue
+        points = [(line["epoch"], line["loss"]) for line in lines if "loss" in line]
+        if points:
+            every = max(1, len(points) // 10)
+            style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)], "markevery": every}
+            axes.plot(*zip(*points, strict=True), label=label, markersize=4, **style)
+            drawn += 1
+    if not drawn:
+        return None
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def similarity_histograms(samples: Mapping[str, Sample], title: str) -> Figure | None:
+    """How near positives and negatives lie, a panel for each objective."""
+    held = {label: sample for label, sample in samples.items() if "positives" in sample}
+    if not held:
+        return None
+    figure = Figure(figsize=(SIZE[0], 1.1 + 1.15 * len(held)), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(len(held), 1, sharex=True))
+    edges = np.linspace(-1, 1, 61)
+    for axes, (label, sample) in zip(panels, held.items(), strict=True):
+        for name, colour, hatch in (("negatives", COLOURS[1], "//"), ("positives", COLOURS[0], "")):
+            values = sample[name].astype(float)
+            weights = np.full(len(values), 1 / max(len(values), 1))
+            axes.hist(values, edges, weights=weights, color=colour, alpha=0.6, hatch=hatch, label=name)
+        axes.set_title(label, fontsize=8, loc="left")
+        axes.set_yticks([])
+    panels[0].legend(frameon=False, fontsize=8, loc="upper left")
+    panels[-1].set_xlabel("cosine")
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def embedding_map(samples: Mapping[str, Sample], title: str) -> Figure | None:
+    """The first two principal components of representations, coloured by class, a panel an objective."""
+    held = {label: sample for label, sample in samples.items() if "representations" in sample}
+    if not held:
+        return None
+    figure = Figure(figsize=(2.6 * len(held), 2.9), layout="constrained")
+    for axes, (label, sample) in zip(np.atleast_1d(figure.subplots(1, len(held))), held.items(), strict=True):
+        points = PCA(2).fit_transform(sample["representations"].astype(float))
+        for i, of_class in enumerate(np.unique(sample["labels"])):
+            chosen = points[sample["labels"] == of_class]
+            colour, mark = COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]
+            axes.scatter(*chosen.T, s=8, color=colour, marker=mark, linewidths=0, alpha=0.7)
+        axes.set_title(label, fontsize=8)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def alignment_against_uniformity(records: pd.DataFrame, title: str) -> Figure | None:
+    """Alignment against uniformity, a run a point; both are the better the lower."""
+    keys = ["label", "seed", "path"]
+    table = records.pivot_table(index=keys, columns="metric", values="value").reset_index()
+    if not {"alignment", "uniformity"} <= set(table.columns):
+        return None
+    figure, axes = _axes(title, "uniformity", "alignment")
+    for i, (label, rows) in enumerate(table.groupby("label", sort=False)):
+        colour, mark = COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]
+        axes.plot(rows["uniformity"], rows["alignment"], mark, color=colour, label=label)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Sequence[Path]:
+    """Write the figure as PNG and SVG beside each other; ``path`` has no ending."""
+    written = [path.with_suffix(ending) for ending in (".png", ".svg")]
+    for target in written:
+        kind = target.suffix.removeprefix(".")
+        write_atomically(target, lambda file, kind=kind: figure.savefig(file, format=kind, dpi=200))
+    return written
+
+
+def _axes(title: str, x: str, y: str):
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    return figure, axes

@@ -1,0 +1,160 @@
+"""One page of everything: tables, figures, and the records behind them: ``python -m shared_eval.report``."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import jinja2
+import pandas as pd
+import tyro
+from matplotlib.figure import Figure
+
+from core.config import parse
+from core.errors import InputError, command
+from core.files import write_atomically
+from shared_eval import figures
+from shared_eval.records import find_records, read_records
+from shared_eval.tables import NOTHING, Published, ResultTable, scores, summarise
+
+TEMPLATE = Path(__file__).parent / "report.html.jinja"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure, as the page holds it."""
+
+    title: str
+    svg: str  # base64
+
+    @classmethod
+    def of(cls, title: str, figure: Figure) -> "Plot":
+        text = io.BytesIO()
+        figure.savefig(text, format="svg")
+        return cls(title, base64.b64encode(text.getvalue()).decode())
+
+
+def write_report(
+    paths: Sequence[Path],
+    output: Path,
+    published: Published = NOTHING,
+    mix: bool = False,
+    title: str = "hard-negatives",
+) -> Path:
+    """Write one HTML file about the records at ``paths``, which needs neither server nor network.
+
+    Each number names the records it came from, each record its settings and environment.
+    """
+    records = read_records(paths)
+    if records.empty:
+        raise InputError("there are no whole records to report")
+    tables = [("All of them", summarise(scores(records), published, mix))]
+    by_dataset = [of_dataset for _, of_dataset in records.groupby(["modality", "dataset"], sort=False)]
+    if len(by_dataset) == 1:
+        tables = []
+    tables += [(of["dataset"].iloc[0], summarise(scores(of), published, mix)) for of in by_dataset]
+    runs = {path: describe_run(Path(path)) for path in records["path"].unique()}
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(TEMPLATE.read_text()).render(
+        title=title,
+        tables=[(name, rows_of(table, runs), table.columns) for name, table in tables],
+        plots=[plot for of_dataset in by_dataset for plot in plots_of(of_dataset)],
+        runs=runs.values(),
+        count=len(runs),
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(output, page)
+    return output
+
+
+def describe_run(path: Path) -> dict[str, Any]:
+    """A record, and the settings beside it, as the page shows them."""
+    record = json.loads(path.read_text())
+    try:
+        settings = json.loads((path.parent / "config.json").read_text())
+    except (OSError, ValueError):
+        settings = {}
+    return {
+        "id": "run-" + re.sub(r"\W+", "-", str(path.parent)).strip("-"),
+        "name": str(path.parent),
+        "record": json.dumps(record, indent=2),
+        "settings": json.dumps(settings, indent=2),
+        "seed": record["seed"],
+    }
+
+
+def rows_of(table: ResultTable, runs: dict[str, dict]) -> list[dict[str, Any]]:
+    """The rows of a table as the template takes them."""
+    rows = []
+    for row in table.rows:
+        cells = []
+        for column in table.columns:
+            cell = row.cells.get(column)
+            if cell is None:
+                cells.append(None)
+                continue
+            text = cell.text.removesuffix(" (1)") if row.kind == "paper" else cell.text
+            cells.append(
+                {
+                    "text": text,
+                    "value": cell.mean,
+                    "better": cell.is_better,
+                    "difference": cell.difference_text,
+                    "runs": [runs[path] for path in cell.records],
+                }
+            )
+        rows.append({"label": row.label, "kind": row.kind, "cells": cells})
+    return rows
+
+
+def plots_of(records: pd.DataFrame) -> list[Plot]:
+    """The figures of one dataset's records; of runs, those of the first seed."""
+    dataset = records["dataset"].iloc[0]
+    first = records[records["seed"] == records["seed"].min()].sort_values(["beta", "tau_plus"], kind="stable")
+    folders = {row["label"]: Path(row["path"]).parent for _, row in first.iterrows()}
+    samples = {
+        label: sample
+        for label, folder in folders.items()
+        if (sample := figures.read_sample(folder)) is not None
+    }
+    good = scores(records)
+    made = {
+        f"{dataset}: {metric} against beta": figures.accuracy_against_beta(good, f"{dataset} {metric}")
+        for metric in good["metric"].unique()
+    }
+    made |= {
+        f"{dataset}: loss": figures.training_curves(folders, dataset),
+        f"{dataset}: similarities": figures.similarity_histograms(samples, dataset),
+        f"{dataset}: map of the embedding": figures.embedding_map(samples, dataset),
+        f"{dataset}: alignment and uniformity": figures.alignment_against_uniformity(records, dataset),
+    }
+    return [Plot.of(title, figure) for title, figure in made.items() if figure is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Write a page about the records of finished runs."""
+
+    roots: Annotated[tuple[Path, ...], tyro.conf.Positional] = (Path("runs"),)
+    """Folders to look in."""
+    output: Path = Path("report.html")
+    """The page."""
+    mix: bool = False
+    """Average records of different code or settings, which else get rows of their own."""
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse(ReportConfig, argv, "python -m shared_eval.report")
+    paths = find_records(config.roots)
+    if not paths:
+        raise InputError(f"no result.json below {', '.join(map(str, config.roots))}; name a folder of runs")
+    print(write_report(paths, config.output, mix=config.mix))
+
+
+if __name__ == "__main__":
+    main()
