@@ -54,12 +54,13 @@ class Cell:
 
     @property
     def difference_text(self) -> str:
-        """As ``+1.2 [0.3, 2.1] p 0.031``: points, 95 % interval, corrected p."""
+        """As ``+1.2 [0.3, 2.1] p 0.031``: points, 95 % interval, corrected p; of one seed points alone."""
         if self.difference is None:
             return ""
         d = self.difference
-        interval = f" [{100 * d.low:.1f}, {100 * d.high:.1f}]" if d.pairs > 1 else ""
-        return f"{100 * d.mean:+.1f}{interval} p {self.corrected_p:.3f}"
+        if d.pairs == 1:
+            return f"{100 * d.mean:+.1f}"
+        return f"{100 * d.mean:+.1f} [{100 * d.low:.1f}, {100 * d.high:.1f}] p {self.corrected_p:.3f}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,97 @@
+"""Figures: what they draw is what the records and samples hold."""
+
+import json
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from shared_eval import figures
+from shared_eval.records import find_records, read_records
+from tests.shared_eval.conftest import HARD, write_record
+
+
+@pytest.fixture
+def records(tmp_path):
+    for seed in range(3):
+        for beta in (0.0, 1.0, 10.0):
+            write_record(
+                tmp_path / f"{beta}-{seed}",
+                seed=seed,
+                objective=HARD | {"beta": beta, "name": "hard" if beta else "debiased"},
+                metrics={
+                    "svm_accuracy": 0.8 + beta / 100 + seed / 1000,
+                    "alignment": 0.5,
+                    "uniformity": -2.0 - beta,
+                },
+            )
+    return read_records(find_records([tmp_path]))
+
+
+def test_accuracy_against_beta(records):
+    axes = figures.accuracy_against_beta(records, "MUTAG svm_accuracy").axes[0]
+    points, means, untrained = axes.lines
+    assert len(points.get_xdata()) == 9
+    assert means.get_xdata().tolist() == [0, 1, 10]
+    np.testing.assert_allclose(means.get_ydata(), [80.1, 81.1, 90.1])
+    assert untrained.get_ydata() == pytest.approx([70.0, 70.0])
+    assert figures.accuracy_against_beta(records[records["beta"] == 1], "MUTAG svm_accuracy") is None
+
+
+def test_training_curves(tmp_path):
+    (tmp_path / "run").mkdir()
+    lines = [{"epoch": 0, "svm_accuracy": 0.5}, {"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    figure = figures.training_curves({"hard": tmp_path / "run", "gone": tmp_path / "gone"}, "MUTAG")
+    [line] = figure.axes[0].lines
+    assert line.get_xdata().tolist() == [1, 2]
+    assert line.get_ydata().tolist() == [2.0, 1.0]
+    assert figures.training_curves({"gone": tmp_path / "gone"}, "MUTAG") is None
+
+
+def a_sample():
+    draw = np.random.default_rng(0)
+    return {
+        "representations": draw.normal(size=(30, 5)).astype(np.float32),
+        "labels": np.arange(30) % 3,
+        "positives": draw.uniform(0.5, 1, 20).astype(np.float32),
+        "negatives": draw.uniform(-1, 0.5, 80).astype(np.float32),
+    }
+
+
+def test_similarities_and_map():
+    samples = {"simclr": a_sample(), "hard": a_sample()}
+    histograms = figures.similarity_histograms(samples, "shapes")
+    assert [axes.get_title(loc="left") for axes in histograms.axes] == ["simclr", "hard"]
+    heights = [patch.get_height() for patch in histograms.axes[0].patches]
+    assert sum(heights) == pytest.approx(2)  # each of the two histograms adds up to one
+    panels = figures.embedding_map(samples, "shapes").axes
+    assert len(panels) == 2
+    assert [len(of_class.get_offsets()) for of_class in panels[0].collections] == [10, 10, 10]
+    assert figures.similarity_histograms({}, "shapes") is None
+    assert figures.embedding_map({"hard": {"positives": np.ones(3)}}, "shapes") is None
+
+
+def test_alignment_against_uniformity(records):
+    axes = figures.alignment_against_uniformity(records, "MUTAG").axes[0]
+    assert sorted({float(x) for line in axes.lines for x in line.get_xdata()}) == [-12.0, -3.0, -2.0]
+    assert figures.alignment_against_uniformity(records[records["metric"] == "svm_accuracy"], "MUTAG") is None
+
+
+def test_png_and_svg(tmp_path, records):
+    paths = figures.save(figures.accuracy_against_beta(records, "MUTAG svm_accuracy"), tmp_path / "figure")
+    assert [path.suffix for path in paths] == [".png", ".svg"]
+    assert paths[0].read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in paths[1].read_text()
+
+
+def test_samples_that_cannot_be_read(tmp_path):
+    assert figures.read_sample(tmp_path) is None
+    (tmp_path / "sample.safetensors").write_bytes(b"cut")
+    assert figures.read_sample(tmp_path) is None
+    safetensors.numpy.save_file(a_sample(), tmp_path / "sample.safetensors")
+    assert figures.read_sample(tmp_path).keys() == a_sample().keys()
+
+
+def test_every_series_has_its_own_colour_and_mark():
+    assert len(set(figures.COLOURS)) == len(set(figures.MARKS)) == 8

@@ -1,0 +1,143 @@
+"""The report: its content, and the page in a real browser."""
+
+import html
+import json
+import re
+import shutil
+
+import pytest
+import safetensors.numpy
+
+from shared_eval.records import find_records
+from shared_eval.report import main as report_main
+from shared_eval.report import write_report
+from tests.shared_eval.conftest import HARD, write_record
+from tests.shared_eval.test_figures import a_sample
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two datasets, two objectives, six seeds."""
+    for dataset in ("MUTAG", "DD"):
+        for seed in range(6):
+            for objective, gain in ((None, 0.0), (HARD, 0.06)):
+                folder = tmp_path / "runs" / dataset / ("hard" if objective else "plain") / f"seed-{seed}"
+                changes = {"objective": objective} if objective else {}
+                metrics = {"svm_accuracy": 0.8 + seed / 100 + gain * (1 + seed / 10)}
+                write_record(folder, dataset=dataset, seed=seed, metrics=metrics, **changes)
+                (folder / "config.json").write_text(
+                    json.dumps({"hidden": 32, "note": "<script>alert(1)</script>"})
+                )
+                (folder / "metrics.jsonl").write_text(
+                    '{"epoch": 1, "loss": 2.0}\n{"epoch": 2, "loss": 1.5}\n'
+                )
+                safetensors.numpy.save_file(a_sample(), folder / "sample.safetensors")
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def page(runs, tmp_path):
+    published = {("hard, beta 1", "MUTAG svm_accuracy"): 0.874}
+    return write_report(find_records([runs]), tmp_path / "report.html", published)
+
+
+def test_the_page_has_every_number_and_its_records(page, runs):
+    text = html.unescape(page.read_text())
+    assert "24 records" in text
+    for expected in (
+        "82.5 ± 1.9 (6)",
+        "90.0 ± 3.0 (6)",
+        "paper: hard, beta 1",
+        "87.4",
+        "untrained encoder",
+        "p 0.031",
+    ):
+        assert expected in text
+    anchors = set(re.findall(r'href="#([^"]+)"', text))
+    ids = set(re.findall(r'<details id="([^"]+)"', text))
+    assert len(ids) == 24
+    assert anchors == ids
+    assert text.count("data:image/svg+xml") == 2 * 4
+    assert '"hidden": 32' in text
+
+
+def test_what_a_record_holds_is_no_markup(page):
+    assert "<script>alert" not in page.read_text()
+
+
+def test_nothing_is_fetched(page):
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page.read_text())
+
+
+def test_as_a_command(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report_main([str(runs), "--output", "page.html"])
+    assert capsys.readouterr().out == "page.html\n"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit) as exit_:
+        report_main(["empty"])
+    assert exit_.value.code == 2
+    assert "no result.json below empty" in capsys.readouterr().err
+
+
+@pytest.fixture
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def colours(view):
+    """Background and text colour of the page, as sums of red, green and blue."""
+    script = "() => { const s = getComputedStyle(document.body); return [s.backgroundColor, s.color] }"
+    return [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in view.evaluate(script)]
+
+
+def test_in_a_browser(page, browser):
+    faults, requests = [], []
+    view = browser.new_page(color_scheme="light", viewport={"width": 1200, "height": 900})
+    view.on("pageerror", lambda error: faults.append(str(error)))
+    view.on("request", lambda request: requests.append(request.url))
+    view.goto(page.as_uri())
+    assert not faults
+    assert all(url.startswith(("file:", "data:")) for url in requests)
+    assert view.evaluate("() => [...document.images].every(image => image.naturalWidth > 0)")
+
+    table = view.locator("table").first
+    labels = lambda: table.locator("tbody th").all_inner_texts()  # noqa: E731
+    head = table.locator("thead th").nth(1)
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    assert labels()[0] == "hard, beta 1, tau_plus 0.1"
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert labels()[0] == "untrained encoder"
+
+    view.locator("table details summary").nth(1).click()
+    link = view.locator("table details[open] a").first
+    link.click()
+    run = view.locator(f"details[id='{link.get_attribute('href')[1:]}']")
+    assert run.get_attribute("open") is not None
+    assert '"schema": 1' in run.inner_text()
+
+    background, ink = colours(view)
+    assert background > 700
+    assert ink < 150
+    view.emulate_media(color_scheme="dark")
+    background, ink = colours(view)
+    assert background < 150
+    assert ink > 600
+
+
+def test_on_a_phone(page, browser):
+    """Nothing but the tables' own boxes scrolls sideways, and text is of a size to read."""
+    view = browser.new_page(viewport={"width": 375, "height": 800}, is_mobile=True)
+    view.goto(page.as_uri())
+    assert view.evaluate("() => document.documentElement.scrollWidth") <= 375
+    assert view.evaluate("() => parseFloat(getComputedStyle(document.body).fontSize)") >= 16
