@@ -12,6 +12,9 @@ import image.evaluate
 import image.train
 import sentence.evaluate
 import sentence.train
+import shared_eval.compare
+import shared_eval.records
+import shared_eval.report
 import shared_eval.reproduce
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +26,9 @@ COMMANDS = {
     "image.evaluate": image.evaluate.main,
     "sentence.train": sentence.train.main,
     "sentence.evaluate": sentence.evaluate.main,
+    "shared_eval.compare": shared_eval.compare.main,
+    "shared_eval.records": shared_eval.records.main,
+    "shared_eval.report": shared_eval.report.main,
     "shared_eval.reproduce": shared_eval.reproduce.main,
 }
 

@@ -1,0 +1,67 @@
+"""Two runs, and two sets of runs, side by side."""
+
+import json
+
+import pytest
+
+from shared_eval.compare import compare_scores, different_settings
+from shared_eval.compare import main as compare_main
+from shared_eval.records import find_records, read_records
+from tests.shared_eval.conftest import HARD, write_record
+
+
+def write_set(root, gain, objective=HARD, seeds=6, lr=0.1):
+    for seed in range(seeds):
+        folder = root / str(seed)
+        write_record(
+            folder, seed=seed, objective=objective, metrics={"svm_accuracy": 0.8 + seed / 100 + gain}
+        )
+        (folder / "config.json").write_text(json.dumps({"lr": lr, "hidden": 32}))
+    return root
+
+
+def test_two_runs(tmp_path, capsys):
+    first = write_set(tmp_path / "a", 0.0, seeds=1)
+    second = write_set(
+        tmp_path / "b", 0.05, objective={"name": "infograph", "beta": 0, "tau_plus": 0}, seeds=1, lr=0.2
+    )
+    compare_main([str(first / "0"), str(second / "0")])
+    said = capsys.readouterr().out
+    for expected in ("0.8000", "0.8500", "+0.0500", "lr", "0.1", "0.2"):
+        assert expected in said
+    assert "hidden" not in said
+
+
+def test_two_sets_are_paired_by_seed(tmp_path):
+    first = write_set(tmp_path / "a", 0.0)
+    second = write_set(tmp_path / "b", 0.05, seeds=8)
+    paths = [find_records([root]) for root in (first, second)]
+    [row] = compare_scores(*map(read_records, paths)).to_dict("records")
+    assert row["first"] == pytest.approx(0.825)
+    assert row["second"] == pytest.approx(0.885)
+    assert row["mean"] == pytest.approx(0.05)
+    assert row["seeds"] == 6
+    assert row["p"] == pytest.approx(0.03125)
+    assert different_settings(*paths) == {}
+
+
+def test_objectives_are_compared_each_with_itself(tmp_path):
+    for name, gain in (("a", 0.0), ("b", 0.1)):
+        write_set(tmp_path / name / "hard", gain, seeds=2)
+        write_set(tmp_path / name / "harder", 2 * gain, objective=HARD | {"beta": 2.0}, seeds=2)
+    rows = compare_scores(*(read_records(find_records([tmp_path / name])) for name in "ab"))
+    assert rows.set_index("label")["mean"].round(6).to_dict() == {
+        "hard, beta 1, tau_plus 0.1": 0.1,
+        "hard, beta 2, tau_plus 0.1": 0.2,
+    }
+
+
+def test_bad_input(tmp_path, capsys):
+    write_set(tmp_path / "a", 0.0, seeds=1)
+    write_record(tmp_path / "b" / "0", dataset="DD")
+    (tmp_path / "c").mkdir()
+    for second, said in (("c", "no result.json at or below"), ("b", "share no dataset and metric")):
+        with pytest.raises(SystemExit) as exit_:
+            compare_main([str(tmp_path / "a"), str(tmp_path / second)])
+        assert exit_.value.code == 2
+        assert said in capsys.readouterr().err
