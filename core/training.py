@@ -70,15 +70,16 @@ def fit(
 
     def save(epoch: int, losses: list[Tensor], epoch_seconds: float, seconds: float) -> None:
         """Keep what is needed to go on in ``epoch`` after the steps that ``losses`` are of."""
-        progress = {"epoch": epoch, "losses": losses, "epoch_seconds": epoch_seconds, "seconds": seconds}
+        kept = torch.stack(losses) if losses else torch.empty(0)
+        place = {"epoch": epoch, "losses": kept, "epoch_seconds": epoch_seconds, "seconds": seconds}
         states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": random_states()}
-        run.save_checkpoint(progress | states)
+        run.save_checkpoint(place | states)
 
     saved_at = time.perf_counter()
     with progress_bar() as progress:
         task = progress.add_task("training", total=config.epochs * steps)
         for epoch in range(first, config.epochs + 1):
-            losses, before = (state["losses"], state["epoch_seconds"]) if state else ([], 0.0)
+            losses, before = (list(state["losses"]), state["epoch_seconds"]) if state else ([], 0.0)
             of_epoch = islice(batches(epoch), len(losses), None)
             progress.update(task, completed=(epoch - 1) * steps + len(losses))
             if state:

@@ -153,7 +153,7 @@ def test_bad_files(books, tmp_path, capsys):
         ("bookcorpu", "did you mean bookcorpus?"),
         ("folder:nowhere", "nowhere is no folder"),
         ("books", "put one .txt or .txt.gz a book there"),
-        ("bookcorpus", "add --download to fetch it from https://huggingface.co/datasets/bookcorpus"),
+        ("bookcorpus", "add --download to fetch it from https://huggingface.co/datasets/rojagtap/bookcorpus"),
     ],
 )
 def test_a_corpus_that_is_not_there(tmp_path, name, message):
@@ -185,7 +185,7 @@ def test_a_hub_corpus_is_fetched_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", fails)
     with pytest.raises(
-        InputError, match=r"could not download https://huggingface.co/datasets/bookcorpus.*no route"
+        InputError, match=r"could not download https://huggingface.co/datasets/rojagtap/bookcorpus.*no route"
     ):
         find_corpus("bookcorpus", tmp_path, download=True)
     assert not list((corpora.user_cache() / "corpora").glob("*.partial"))
