@@ -23,7 +23,8 @@ COLUMNS = (
     "objective",
     "beta",
     "tau_plus",
-    "variant",
+    "encoder",
+    "family",
     "label",
     "seed",
     "epochs",
@@ -67,7 +68,8 @@ def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     objective = record["objective"]
     common = {name: record[name] for name in ("modality", "dataset", "seed", "epochs")}
     common |= {name: record[name] for name in ("train_seconds", "eval_seconds")}
-    common |= {name: objective.get(name) for name in ("beta", "tau_plus", "variant")}
+    common |= {name: objective.get(name) for name in ("beta", "tau_plus")}
+    common |= {"encoder": objective.get("encoder") or "", "family": ", ".join(objective_details(objective))}
     common |= {"objective": objective["name"], "label": objective_label(objective), "path": str(path)}
     common |= {"revision": record["environment"]["revision"], "settings": settings_fingerprint(path.parent)}
     return [
@@ -92,8 +94,13 @@ def settings_fingerprint(folder: Path) -> str:
 def objective_label(objective: dict[str, Any]) -> str:
     """An objective as a table's row names it, as ``hard, beta 1, tau_plus 0.1``."""
     numbers = [f"{name} {objective[name]:g}" for name in ("beta", "tau_plus") if objective.get(name)]
+    return ", ".join([objective["name"], *numbers, *objective_details(objective)])
+
+
+def objective_details(objective: dict[str, Any]) -> list[str]:
+    """What sets an objective apart beside its name and numbers; objectives that share it are a family."""
     details = [
-        objective.get("variant") == "released" and bool(numbers) and "released",
+        objective.get("variant") == "released" and bool(objective.get("tau_plus")) and "released",
         objective.get("stop_gradient") and "weights constant",
         objective.get("anneal_beta") == "down" and "annealed",
         objective.get("positives") == "label" and "true positives",
@@ -102,7 +109,7 @@ def objective_label(objective: dict[str, Any]) -> str:
         objective.get("window", 1) > 1 and f"window {objective['window']}",
         objective.get("encoder"),
     ]
-    return ", ".join([objective["name"], *numbers, *filter(None, details)])
+    return [detail for detail in details if detail]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ UNTRAINED = "untrained encoder"
 PLAIN = "plain (beta 0, tau_plus 0)"
 ORACLE = "best beta (oracle: chosen on the figures themselves)"
 # What identifies an objective beside its name.
-POINT = ["variant", "tau_plus", "beta", "label"]
+POINT = ["family", "tau_plus", "beta", "label"]
 
 # The paper's figures, fractions: row's label and column to value.
 Published = Mapping[tuple[str, str], float]
@@ -70,7 +70,7 @@ class Row:
     label: str
     cells: dict[str, Cell]
     kind: str = "objective"
-    point: tuple = ()  # variant, tau_plus, beta
+    point: tuple = ()  # family, tau_plus, beta
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ def scores(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(records: pd.DataFrame, published: Published = NOTHING, mix: bool = False) -> ResultTable:
-    """The table of some records: the untrained encoder first, then objectives by variant, tau_plus and beta.
+    """The table of some records: the untrained encoder first, then objectives by family, tau_plus and beta.
 
-    Columns are ``dataset metric``. The untrained encoder's score depends on the seed alone, so each seed
+    Columns are ``dataset metric``. An untrained encoder's score depends on the seed alone, so each seed
     counts once there. Records of different code or settings, or of an unclean work tree, get rows of their
     own, unless they are to be ``mix``-ed; of those the newest of a seed counts.
     """
@@ -110,12 +110,16 @@ def summarise(records: pd.DataFrame, published: Published = NOTHING, mix: bool =
         records["label"] = records["label"].mask(is_plain, PLAIN)
     if not mix:
         records["label"] = _told_apart(records)
-    # Corrected is how the objective is meant; only the released variant stands apart.
-    records["variant"] = records["variant"].fillna("").replace("corrected", "")
     records = records.sort_values(POINT, kind="stable")
-    untrained = records.dropna(subset="untrained").drop_duplicates(["column", "seed"])
-    untrained = untrained.assign(value=untrained["untrained"])
-    rows = [Row(UNTRAINED, _cells(untrained), "untrained")] if len(untrained) else []
+    untrained = records.dropna(subset="untrained").drop_duplicates(["column", "seed", "encoder"])
+    rows = [
+        Row(
+            ", ".join(filter(None, [UNTRAINED, encoder])),
+            _cells(of.assign(value=of["untrained"])),
+            "untrained",
+        )
+        for encoder, of in untrained.groupby("encoder")
+    ]
     for (*point, label), of_row in records.groupby(POINT, sort=False):
         rows.append(Row(label, _cells(of_row), "objective", tuple(point)))
     columns = list(dict.fromkeys(records.sort_index()["column"]))
@@ -169,27 +173,28 @@ def _with_differences(rows: list[Row]) -> list[Row]:
 
 
 def baseline_of(row: Row, rows: list[Row]) -> Row | None:
-    """The beta 0 objective of the same variant and tau_plus; for that one, the plain objective."""
-    if row.kind != "objective":
+    """The beta 0 objective of the same family and tau_plus; for that one, the family's plain objective.
+
+    A plain objective is the same whether released or corrected.
+    """
+    if row.kind != "objective" or not any(row.point[1:]):
         return None
-    variant, tau_plus, beta = row.point
-    of_beta_0 = [other for other in rows if other.kind == "objective" and other.point[2] == 0]
-    if beta > 0:
-        same = [other for other in of_beta_0 if other.point[:2] == (variant, tau_plus)]
-        if same:
-            return same[0]
-    plain = [other for other in of_beta_0 if other.point[1] == 0 and other is not row]
-    return plain[0] if plain and (beta > 0 or tau_plus > 0) else None
+    family, tau_plus, beta = row.point
+    plain_family = family.removeprefix("released").removeprefix(", ")
+    wanted = [(family, tau_plus, 0)] if beta > 0 else []
+    by_point = {other.point: other for other in rows if other.kind == "objective"}
+    found = [by_point[point] for point in [*wanted, (plain_family, 0, 0)] if point in by_point]
+    return found[0] if found else None
 
 
 def _oracles(table: ResultTable) -> list[Row]:
-    """For each variant and tau_plus with several betas, the best of them on each dataset."""
+    """For each family and tau_plus with several betas, the best of them on each dataset."""
     groups: dict[tuple, list[Row]] = {}
     for row in table.rows:
         if row.kind == "objective" and row.point[2] > 0:
             groups.setdefault(row.point[:2], []).append(row)
     oracles = []
-    for (variant, tau_plus), rows in groups.items():
+    for (family, tau_plus), rows in groups.items():
         if len(rows) > 1:
             best = {
                 column: max(held, key=lambda cell: cell.mean)
@@ -197,8 +202,8 @@ def _oracles(table: ResultTable) -> list[Row]:
                 if (held := [row.cells[column] for row in rows if column in row.cells])
             }
             cells = {column: Cell(cell.scores, cell.records) for column, cell in best.items()}
-            details = [f"tau_plus {tau_plus:g}"] + ([variant] if variant else [])
-            oracles.append(Row(", ".join([ORACLE, *details]), cells, "oracle"))
+            label = ", ".join(filter(None, [ORACLE, f"tau_plus {tau_plus:g}", family]))
+            oracles.append(Row(label, cells, "oracle"))
     return oracles
 
 

@@ -17,6 +17,7 @@ from shared_eval.tables import (
     to_terminal,
 )
 from tests.shared_eval.conftest import HARD, write_record
+from tests.shared_eval.conftest import PLAIN as PLAIN_GRAPH
 
 
 def table_of(tmp_path, **options):
@@ -122,6 +123,36 @@ def test_differences_to_the_beta_0_objective(tmp_path):
     oracle = next(row for row in table.rows if row.kind == "oracle")
     assert oracle.label == f"{ORACLE}, tau_plus 0.1"
     assert oracle.cells[column].mean == cells["hard, beta 1"].mean
+
+
+def test_every_family_has_its_own_baseline_and_untrained_encoder(tmp_path):
+    """Two encoders, and the released variant, whose plain objective is the corrected one's."""
+    plain = {"name": "quickthought", "beta": 0.0, "tau_plus": 0.0}
+    for encoder, value in ((None, 0.6), ("bow", 0.7)):
+        for objective, gain in ((plain, 0.0), (HARD | {"variant": None}, 0.05)):
+            write_record(
+                tmp_path / f"{encoder}-{gain}",
+                objective=objective | {"encoder": encoder},
+                metrics={"svm_accuracy": value + gain},
+                untrained_metrics={"svm_accuracy": value - 0.1},
+            )
+    table = table_of(tmp_path)
+    column = "MUTAG svm_accuracy"
+    assert table.row(UNTRAINED).cells[column].mean == pytest.approx(0.5)
+    assert table.row(f"{UNTRAINED}, bow").cells[column].mean == pytest.approx(0.6)
+    for details in ("", ", bow"):
+        row = table.row(f"hard, beta 1, tau_plus 0.1{details}")
+        assert baseline_of(row, table.rows).label == f"quickthought{details}"
+        assert row.cells[column].difference.mean == pytest.approx(0.05)
+    released = HARD | {"variant": "released", "tau_plus": 0.5}
+    write_record(tmp_path / "released" / "0", objective=released | {"name": "debiased", "beta": 0.0})
+    write_record(tmp_path / "released" / "1", objective=released)
+    write_record(tmp_path / "released" / "2", objective=PLAIN_GRAPH | {"variant": "released"})
+    rows = table_of(tmp_path / "released").rows
+    by_label = {row.label: row for row in rows}
+    debiased = by_label["debiased, tau_plus 0.5, released"]
+    assert baseline_of(by_label["hard, beta 1, tau_plus 0.5, released"], rows) is debiased
+    assert baseline_of(debiased, rows) is by_label["infograph"]
 
 
 def test_bold_is_what_survives(tmp_path):
