@@ -104,7 +104,8 @@ def embedding_map(samples: Mapping[str, Sample], title: str) -> Figure | None:
         points = PCA(2).fit_transform(sample["representations"].astype(float))
         for i, of_class in enumerate(np.unique(sample["labels"])):
             chosen = points[sample["labels"] == of_class]
-            colour, mark = COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]
+            # After all colours have been used, each comes again with another mark.
+            colour, mark = COLOURS[i % len(COLOURS)], MARKS[(i + i // len(COLOURS)) % len(MARKS)]
             axes.scatter(*chosen.T, s=8, color=colour, marker=mark, linewidths=0, alpha=0.7)
         axes.set_title(label, fontsize=8)
         axes.set_xticks([])

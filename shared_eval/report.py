@@ -24,20 +24,6 @@ from shared_eval.tables import NOTHING, Published, ResultTable, scores, summaris
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A figure, as the page holds it."""
-
-    title: str
-    svg: str  # base64
-
-    @classmethod
-    def of(cls, title: str, figure: Figure) -> "Plot":
-        text = io.BytesIO()
-        figure.savefig(text, format="svg")
-        return cls(title, base64.b64encode(text.getvalue()).decode())
-
-
 def write_report(
     paths: Sequence[Path],
     output: Path,
@@ -62,7 +48,7 @@ def write_report(
     page = environment.from_string(TEMPLATE.read_text()).render(
         title=title,
         tables=[(name, rows_of(table, runs), table.columns) for name, table in tables],
-        plots=[plot for of_dataset in by_dataset for plot in plots_of(of_dataset)],
+        plots=[(title, as_svg(figure)) for of in by_dataset for title, figure in figures_of(of).items()],
         runs=runs.values(),
         count=len(runs),
     )
@@ -111,16 +97,20 @@ def rows_of(table: ResultTable, runs: dict[str, dict]) -> list[dict[str, Any]]:
     return rows
 
 
-def plots_of(records: pd.DataFrame) -> list[Plot]:
-    """The figures of one dataset's records; of runs, those of the first seed."""
+def as_svg(figure: Figure) -> str:
+    """The figure as SVG, in base64."""
+    text = io.BytesIO()
+    figure.savefig(text, format="svg")
+    return base64.b64encode(text.getvalue()).decode()
+
+
+def figures_of(records: pd.DataFrame) -> dict[str, Figure]:
+    """The figures of one dataset's records, by title; of runs, those of the first seed."""
     dataset = records["dataset"].iloc[0]
     first = records[records["seed"] == records["seed"].min()].sort_values(["beta", "tau_plus"], kind="stable")
     folders = {row["label"]: Path(row["path"]).parent for _, row in first.iterrows()}
-    samples = {
-        label: sample
-        for label, folder in folders.items()
-        if (sample := figures.read_sample(folder)) is not None
-    }
+    read = {label: figures.read_sample(folder) for label, folder in folders.items()}
+    samples = {label: sample for label, sample in read.items() if sample is not None}
     good = scores(records)
     made = {
         f"{dataset}: {metric} against beta": figures.accuracy_against_beta(good, f"{dataset} {metric}")
@@ -132,7 +122,7 @@ def plots_of(records: pd.DataFrame) -> list[Plot]:
         f"{dataset}: map of the embedding": figures.embedding_map(samples, dataset),
         f"{dataset}: alignment and uniformity": figures.alignment_against_uniformity(records, dataset),
     }
-    return [Plot.of(title, figure) for title, figure in made.items() if figure is not None]
+    return {title: figure for title, figure in made.items() if figure is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +133,8 @@ class ReportConfig:
     """Folders to look in."""
     output: Path = Path("report.html")
     """The page."""
+    figures: Path | None = None
+    """Write every figure there as well, as PNG and SVG."""
     mix: bool = False
     """Average records of different code or settings, which else get rows of their own."""
 
@@ -154,6 +146,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not paths:
         raise InputError(f"no result.json below {', '.join(map(str, config.roots))}; name a folder of runs")
     print(write_report(paths, config.output, mix=config.mix))
+    if config.figures is None:
+        return
+    config.figures.mkdir(parents=True, exist_ok=True)
+    for _, of_dataset in read_records(paths).groupby(["modality", "dataset"], sort=False):
+        for title, figure in figures_of(of_dataset).items():
+            figures.save(figure, config.figures / re.sub(r"\W+", "-", title))
 
 
 if __name__ == "__main__":

@@ -73,8 +73,13 @@ def test_nothing_is_fetched(page):
 
 def test_as_a_command(runs, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    report_main([str(runs), "--output", "page.html"])
+    report_main([str(runs), "--output", "page.html", "--figures", "drawn"])
     assert capsys.readouterr().out == "page.html\n"
+    drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
+    kinds = ("svm_accuracy-against-beta", "loss", "similarities", "map-of-the-embedding")
+    assert drawn == {
+        f"{name}-{kind}.{e}" for name in ("MUTAG", "DD") for kind in kinds for e in ("png", "svg")
+    }
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit) as exit_:
         report_main(["empty"])
