@@ -1,7 +1,7 @@
 """Sentence training, encoding and evaluation, timed: ``python -m benchmarks.sentence_speed``.
 
-Beside ours: the same GRUs on padded and on bucketed sentences, ``SentenceTransformer.encode`` on the same model, and
-scikit-learn's LogisticRegression for one of the regressions that an evaluation fits by the hundred.
+Beside ours: the same GRUs on padded and on bucketed sentences, ``SentenceTransformer.encode`` on the same
+model, and scikit-learn's LogisticRegression for one of the regressions that evaluation fits by the hundred.
 """
 
 import time
@@ -153,10 +153,14 @@ def page_of(results: dict) -> str:
         "",
         "| training | tokens a second | time beside ours |",
         "| --- | --- | --- |",
-        f"| packed (ours) | {train['packed']['tokens_per_second']} | 1 |",
-        f"| padded to the longest sentence | {train['padded']['tokens_per_second']} | {train['ratio']['padded']} |",
-        f"| padded in {BUCKETS} buckets of like length | {train['bucketed']['tokens_per_second']} "
-        f"| {train['ratio']['bucketed']} |",
+        *(
+            f"| {what} | {train[name]['tokens_per_second']} | {train['ratio'].get(name, 1)} |"
+            for name, what in (
+                ("packed", "packed (ours)"),
+                ("padded", "padded to the longest sentence"),
+                ("bucketed", f"padded in {BUCKETS} buckets of like length"),
+            )
+        ),
         "",
         f"{train['padding']:.0%} of a padded batch is padding.",
         "",
