@@ -13,7 +13,7 @@ from rich.table import Table
 
 from core.config import parse
 from core.errors import InputError, command
-from shared_eval.records import find_records, read_records
+from shared_eval.records import find_records, read_records, settings_of
 from shared_eval.statistics import paired_difference
 
 
@@ -73,13 +73,9 @@ def different_settings(first: Sequence[Path], second: Sequence[Path]) -> dict[st
 
 def _facts(folder: Path) -> dict:
     """A run's settings, and what of its environment bears on figures."""
-    try:
-        settings = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
-        settings = {}
     environment = json.loads((folder / "result.json").read_text())["environment"]
     kept = ("revision", "torch", "device", "device_name")
-    return settings | {name: environment[name] for name in kept if name in environment}
+    return settings_of(folder) | {name: environment[name] for name in kept if name in environment}
 
 
 @command

@@ -78,14 +78,21 @@ def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     ]
 
 
+def settings_of(folder: Path) -> dict[str, Any]:
+    """A run's settings; none where the folder has a record and no settings that can be read beside it."""
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
 def settings_fingerprint(folder: Path) -> str:
     """Eight digits that differ where two runs' settings do, beside dataset, objective and seed.
 
     Empty for a record whose run folder has no settings beside it.
     """
-    try:
-        settings = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
+    settings = settings_of(folder)
+    if not settings:
         return ""
     kept = {name: value for name, value in settings.items() if name not in NOT_COMPARED}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]

@@ -18,28 +18,27 @@ from core.config import parse
 from core.errors import InputError, command
 from core.files import write_atomically
 from shared_eval import figures
-from shared_eval.records import find_records, read_records
+from shared_eval.records import find_records, read_records, settings_of
 from shared_eval.tables import NOTHING, Published, ResultTable, scores, summarise
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 
 
 def write_report(
-    paths: Sequence[Path],
+    records: pd.DataFrame,
     output: Path,
     published: Published = NOTHING,
     mix: bool = False,
     title: str = "hard-negatives",
 ) -> Path:
-    """Write one HTML file about the records at ``paths``, which needs neither server nor network.
+    """Write one HTML file about some records, which needs neither server nor network.
 
     Each number names the records it came from, each record its settings and environment.
     """
-    records = read_records(paths)
     if records.empty:
         raise InputError("there are no whole records to report")
     tables = [("All of them", summarise(scores(records), published, mix))]
-    by_dataset = [of_dataset for _, of_dataset in records.groupby(["modality", "dataset"], sort=False)]
+    by_dataset = each_dataset(records)
     if len(by_dataset) == 1:
         tables = []
     tables += [(of["dataset"].iloc[0], summarise(scores(of), published, mix)) for of in by_dataset]
@@ -57,18 +56,19 @@ def write_report(
     return output
 
 
+def each_dataset(records: pd.DataFrame) -> list[pd.DataFrame]:
+    """The records of one dataset after the other."""
+    return [of_dataset for _, of_dataset in records.groupby(["modality", "dataset"], sort=False)]
+
+
 def describe_run(path: Path) -> dict[str, Any]:
     """A record, and the settings beside it, as the page shows them."""
     record = json.loads(path.read_text())
-    try:
-        settings = json.loads((path.parent / "config.json").read_text())
-    except (OSError, ValueError):
-        settings = {}
     return {
         "id": "run-" + re.sub(r"\W+", "-", str(path.parent)).strip("-"),
         "name": str(path.parent),
         "record": json.dumps(record, indent=2),
-        "settings": json.dumps(settings, indent=2),
+        "settings": json.dumps(settings_of(path.parent), indent=2),
         "seed": record["seed"],
     }
 
@@ -83,10 +83,9 @@ def rows_of(table: ResultTable, runs: dict[str, dict]) -> list[dict[str, Any]]:
             if cell is None:
                 cells.append(None)
                 continue
-            text = cell.text.removesuffix(" (1)") if row.kind == "paper" else cell.text
             cells.append(
                 {
-                    "text": text,
+                    "text": row.text(column),
                     "value": cell.mean,
                     "better": cell.is_better,
                     "difference": cell.difference_text,
@@ -145,11 +144,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = find_records(config.roots)
     if not paths:
         raise InputError(f"no result.json below {', '.join(map(str, config.roots))}; name a folder of runs")
-    print(write_report(paths, config.output, mix=config.mix))
+    records = read_records(paths)
+    print(write_report(records, config.output, mix=config.mix))
     if config.figures is None:
         return
     config.figures.mkdir(parents=True, exist_ok=True)
-    for _, of_dataset in read_records(paths).groupby(["modality", "dataset"], sort=False):
+    for of_dataset in each_dataset(records):
         for title, figure in figures_of(of_dataset).items():
             figures.save(figure, config.figures / re.sub(r"\W+", "-", title))
 

@@ -20,7 +20,7 @@ from shared_eval.cells import Cell, Outcome, run_here, run_on_ray
 from shared_eval.recipes import load_recipes
 from shared_eval.records import find_records, read_records
 from shared_eval.report import write_report
-from shared_eval.tables import ResultTable, scores, summarise, to_csv, to_latex, to_markdown, to_terminal
+from shared_eval.tables import scores, summarise, to_csv, to_latex, to_markdown, to_terminal
 
 TITLE = "accuracy in percent, mean ± standard deviation (seeds)"
 WRITERS = {".md": to_markdown, ".csv": to_csv, ".tex": to_latex}
@@ -114,12 +114,6 @@ def run_cells(cells: Sequence[Cell], config: ReproduceConfig) -> list[Outcome]:
     return failed
 
 
-def table_of(cells: Sequence[Cell], published: dict, mix: bool) -> ResultTable | None:
-    """The table of the cells that are finished; None where none is."""
-    finished = [cell.folder / "result.json" for cell in cells if cell.is_finished()]
-    return summarise(scores(read_records(finished)), published, mix) if finished else None
-
-
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ReproduceConfig, argv, "python -m shared_eval.reproduce").checked()
@@ -140,13 +134,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     failed = run_cells(missing, config) if missing else []
     published = {key: value for recipe in recipes for key, value in recipe.published_figures().items()}
-    table = table_of(cells, published, config.mix)
-    if table:
+    finished = [cell.folder / "result.json" for cell in cells if cell.is_finished()]
+    if finished:
+        records = read_records(finished)
+        table = summarise(scores(records), published, config.mix)
         Console(highlight=False).print(to_terminal(table, TITLE))
         for path in config.output:
             path.write_text(WRITERS[path.suffix](table))
-        finished = [cell.folder / "result.json" for cell in cells if cell.is_finished()]
-        report = write_report(finished, Path(cells[0].root) / "report.html", published, config.mix)
+        report = write_report(records, Path(cells[0].root) / "report.html", published, config.mix)
         print(f"report: {report}")
     if failed:
         raise TrainingError(f"{len(failed)} of {len(cells)} cells failed:\n" + "\n".join(map(str, failed)))

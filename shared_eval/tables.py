@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -15,6 +15,19 @@ UNTRAINED = "untrained encoder"
 # The row of beta 0, tau_plus 0 where modalities, each with a name of its own for it, stand side by side.
 PLAIN = "plain (beta 0, tau_plus 0)"
 ORACLE = "best beta (oracle: chosen on the figures themselves)"
+CSV_COLUMNS = (
+    "objective",
+    "kind",
+    "column",
+    "mean",
+    "deviation",
+    "seeds",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "corrected_p",
+)
 # What identifies an objective beside its name.
 POINT = ["family", "tau_plus", "beta", "label"]
 
@@ -72,6 +85,13 @@ class Row:
     kind: str = "objective"
     point: tuple = ()  # family, tau_plus, beta
 
+    def text(self, column: str, what: str = "text") -> str:
+        """A cell's text, the paper's figures without a number of seeds; empty where there is no cell."""
+        if column not in self.cells:
+            return ""
+        text = getattr(self.cells[column], what)
+        return text.removesuffix(" (1)") if self.kind == "paper" else text
+
 
 @dataclass(frozen=True)
 class ResultTable:
@@ -83,12 +103,17 @@ class ResultTable:
     def row(self, label: str) -> Row:
         return next(row for row in self.rows if row.label == label)
 
-    def texts(self, what: str = "text") -> list[tuple[Row, list[str]]]:
-        """Each row with the text of its cells, empty where there is none; ``what`` is a property of cells."""
-        return [
-            (row, [getattr(row.cells[name], what) if name in row.cells else "" for name in self.columns])
-            for row in self.rows
-        ]
+    def texts(
+        self, what: str = "text", write: Callable[[str, bool], str] = lambda text, is_better: text
+    ) -> Iterator[tuple[Row, list[str]]]:
+        """Each row with the texts of its cells, empty where there is none: (row, texts) pairs.
+
+        ``what`` is a property of cells; ``write`` makes of a text, and of whether it is a gain that survives,
+        what is to be shown.
+        """
+        for row in self.rows:
+            held = [(row.text(column, what), row.cells.get(column)) for column in self.columns]
+            yield row, [write(text, cell.is_better) if text else "" for text, cell in held]
 
 
 def scores(records: pd.DataFrame) -> pd.DataFrame:
@@ -223,35 +248,20 @@ def _published_rows(table: ResultTable, published: Published) -> list[Row]:
     ]
 
 
-def shown(row: Row, cell: str, column: str) -> str:
-    """A cell's text as tables show it: the paper's figures without a number of seeds."""
-    return cell.removesuffix(" (1)") if row.kind == "paper" else cell
-
-
 def to_terminal(table: ResultTable, title: str) -> Table:
     """The table for a terminal; bold is what beats its baseline after correction."""
     heads = [name.removesuffix("_accuracy").replace(" ", "\n", 1) for name in table.columns]
     drawn = Table("objective", *heads, title=title, title_justify="left")
-    for row, texts in table.texts():
-        cells = [
-            f"[bold]{text}[/bold]" if text and row.cells[name].is_better else shown(row, text, name)
-            for name, text in zip(table.columns, texts, strict=True)
-        ]
-        drawn.add_row(row.label, *cells)
+    for row, texts in table.texts(write=lambda text, better: f"[bold]{text}[/bold]" if better else text):
+        drawn.add_row(row.label, *texts)
     return drawn
 
 
 def to_markdown(table: ResultTable, what: str = "text") -> str:
     """The table in Markdown; ``what`` is ``text``, or ``difference_text`` for the differences."""
     lines = [["objective", *table.columns], ["---"] * (1 + len(table.columns))]
-    for row, texts in table.texts(what):
-        if not any(texts):
-            continue
-        cells = [
-            f"**{text}**" if text and row.cells[name].is_better else shown(row, text, name)
-            for name, text in zip(table.columns, texts, strict=True)
-        ]
-        lines.append([row.label, *cells])
+    written = table.texts(what, lambda text, better: f"**{text}**" if better else text)
+    lines += [[row.label, *texts] for row, texts in written if any(texts)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -259,21 +269,7 @@ def to_csv(table: ResultTable) -> str:
     """One line a cell: row, kind, column, mean, deviation, seeds, difference, interval, p, corrected p."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "objective",
-            "kind",
-            "column",
-            "mean",
-            "deviation",
-            "seeds",
-            "difference",
-            "low",
-            "high",
-            "p",
-            "corrected_p",
-        ]
-    )
+    writer.writerow(CSV_COLUMNS)
     for row in table.rows:
         for column in table.columns:
             cell = row.cells.get(column)
@@ -302,16 +298,17 @@ def to_latex(table: ResultTable) -> str:
         r"\midrule",
     ]
     kind = table.rows[0].kind if table.rows else ""
-    for row, texts in table.texts():
+    for row, texts in table.texts(write=_latex_cell):
         if row.kind != kind:
             lines.append(r"\midrule")
             kind = row.kind
-        cells = []
-        for name, text in zip(table.columns, texts, strict=True):
-            written = _latex(shown(row, text, name)).replace("±", r"$\pm$")
-            cells.append(rf"\textbf{{{written}}}" if text and row.cells[name].is_better else written)
-        lines.append(" & ".join([_latex(row.label), *cells]) + r" \\")
+        lines.append(" & ".join([_latex(row.label), *texts]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _latex_cell(text: str, is_better: bool) -> str:
+    written = _latex(text).replace("±", r"$\pm$")
+    return rf"\textbf{{{written}}}" if is_better else written
 
 
 def _latex(text: str) -> str:

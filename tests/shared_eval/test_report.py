@@ -8,7 +8,7 @@ import shutil
 import pytest
 import safetensors.numpy
 
-from shared_eval.records import find_records
+from shared_eval.records import find_records, read_records
 from shared_eval.report import main as report_main
 from shared_eval.report import write_report
 from tests.shared_eval.conftest import HARD, write_record
@@ -40,7 +40,7 @@ def runs(tmp_path):
 @pytest.fixture
 def page(runs, tmp_path):
     published = {("hard, beta 1", "MUTAG svm_accuracy"): 0.874}
-    return write_report(find_records([runs]), tmp_path / "report.html", published)
+    return write_report(read_records(find_records([runs])), tmp_path / "report.html", published)
 
 
 def test_the_page_has_every_number_and_its_records(page, runs):
