@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,24 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], obj
 def user_cache() -> Path:
     """``$XDG_CACHE_HOME/hard-negatives``, by default under ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hard-negatives"
+
+
+def fetch_archive(url: str, target: Path, checksum: str | None = None, inside: str = "") -> None:
+    """Fetch an archive, unpack it beside ``target``, and rename: the folder is whole or not there.
+
+    The folder is the one ``inside`` the archive, by default all of it. Paths that lead out are refused.
+    Raises InputError, naming the address, if any of it fails.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as scratch:
+            archive = download(url, Path(scratch) / url.rsplit("/", 1)[-1], checksum)
+            unpacked = Path(scratch) / "unpacked"
+            options = {} if archive.suffix == ".zip" else {"filter": "data"}  # zip refuses them by itself
+            shutil.unpack_archive(archive, unpacked, **options)
+            (unpacked / inside).rename(target)
+    except (OSError, shutil.ReadError) as error:
+        raise InputError(f"{url} cannot be stored under {target.parent}: {error}") from error
 
 
 def download(url: str, target: Path, checksum: str | None = None) -> Path:

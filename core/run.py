@@ -5,7 +5,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import safetensors.torch
 import torch
 from rich.console import Console
 
-from core.config import TrainConfig, flag
-from core.distributed import is_first, launched_processes, wait_for_all, world_size
-from core.environment import describe_environment, peak_memory_bytes
+from core.config import Config, TrainConfig, flag
+from core.distributed import is_first, launched_processes, process_group, wait_for_all, world_size
+from core.environment import choose_device, choose_precision, describe_environment, peak_memory_bytes
 from core.errors import InputError
 from core.files import write_atomically
 
@@ -205,6 +205,20 @@ class Run:
             before = "" if untrained is None else f" (untrained {untrained:.4f})"
             console.print(f"{name} {value:.4f}{before}")
         console.print(f"run folder: {self.folder}")
+
+
+def settle(config: Config) -> tuple[Config, torch.device]:
+    """The config with its precision resolved for its device, and that device."""
+    device = choose_device(config.device)
+    return replace(config, precision=choose_precision(config.precision, device)), device
+
+
+def launch(train: Callable[[Config], Run], config: Config) -> None:
+    """Train in all the processes that torchrun has started; the first reports."""
+    with process_group(choose_device(config.device)):
+        run = train(config)
+        if is_first():
+            run.report()
 
 
 def default_folder(modality: str, dataset: str, objective_slug: str, seed: int) -> Path:

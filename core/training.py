@@ -1,7 +1,8 @@
 """The one training loop: epochs, metrics, checkpoints, resuming."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -96,7 +97,7 @@ def fit(
                 progress.advance(task)
                 now = time.perf_counter()
                 if now - saved_at > CHECKPOINT_SECONDS and len(losses) < steps:
-                    check_finite(losses, epoch, run)
+                    check_finite(torch.stack(losses), epoch, run)
                     save(epoch, losses, before + now - started, seconds)
                     saved_at = time.perf_counter()
             mean_losses = mean_over_processes(torch.stack(losses))
@@ -131,12 +132,22 @@ def take_step(
     optimizer.step()
 
 
-def check_finite(losses: Sequence[Tensor] | Tensor, epoch: int, run: Run) -> None:
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside: batch norm's statistics do not move; no gradient is kept."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        yield
+    model.train(was_training)
+
+
+def check_finite(losses: Tensor, epoch: int, run: Run) -> None:
     """Raise TrainingError, naming epoch, step and what to try, if a loss of the epoch is not finite.
 
     Reading the losses is a synchronisation with the device: once an epoch and before a checkpoint.
     """
-    finite = torch.stack(list(losses)).isfinite()
+    finite = losses.isfinite()
     if finite.all():
         return
     step = int(finite.int().argmin()) + 1

@@ -15,24 +15,20 @@ from core.config import default_data_root, parse
 from core.environment import choose_device
 from core.errors import command
 from core.run import load_encoder_state, read_settings
+from core.training import eval_mode
 from graph.data import GraphBatch, load_dataset, make_batches
 from graph.encoder import GIN, InfoGraph
-from shared_eval.metrics import split_similarities
+from shared_eval.metrics import SAMPLED, split_similarities
 from shared_eval.probes import svm_accuracy
 
-SAMPLED = 500
 
-
-@torch.no_grad()
 def represent(encoder: GIN, batches: list[GraphBatch]) -> np.ndarray:
     """The representations of all graphs, in the dataset's order: [graphs, L·H].
 
     The encoder is in eval mode meanwhile: its batch-norm statistics do not move.
     """
-    was_training = encoder.training
-    encoder.eval()
-    graphs = torch.cat([encoder(batch)[1] for batch in batches])
-    encoder.train(was_training)
+    with eval_mode(encoder):
+        graphs = torch.cat([encoder(batch)[1] for batch in batches])
     return graphs[torch.cat([batch.positions for batch in batches]).argsort()].cpu().numpy()
 
 
@@ -41,11 +37,10 @@ def evaluate(encoder: GIN, batches: list[GraphBatch], labels: np.ndarray, seed: 
     return {"svm_accuracy": float(svm_accuracy(represent(encoder, batches), labels, seed).mean())}
 
 
-@torch.no_grad()
 def sample(model: InfoGraph, batches: list[GraphBatch], labels: np.ndarray) -> dict[str, Tensor]:
     """Representations of graphs with their labels; cosines of nodes to their own and to other graphs."""
-    model.eval()
-    local, global_, _ = model(batches[0])
+    with eval_mode(model):
+        local, global_, _ = model(batches[0])
     similarity = F.normalize(local.float(), dim=1) @ F.normalize(global_.float(), dim=1).T
     nodes = torch.linspace(0, len(local) - 1, min(SAMPLED, len(local)), device=local.device).round().long()
     is_own = batches[0].graph[nodes, None] == torch.arange(len(global_), device=local.device)

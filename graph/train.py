@@ -9,10 +9,10 @@ import torch
 
 from core import InfoGraphLoss
 from core.config import TrainConfig, hardness_of, parse_config
-from core.environment import choose_device, seed_everything
+from core.environment import seed_everything
 from core.errors import InputError, command
 from core.infograph import Variant
-from core.run import Run
+from core.run import Run, settle
 from core.training import fit
 from graph.data import load_dataset, make_batches
 from graph.encoder import GIN, InfoGraph
@@ -83,10 +83,10 @@ def recipe(objective: str = "hard", variant: str = "corrected") -> GraphConfig:
 
 def train(config: GraphConfig) -> Run:
     """Train, evaluate and record the run that ``config`` describes, or find it done."""
+    config, device = settle(config)
     run = Run.open("graph", config)
     if run.is_finished():
         return run
-    device = choose_device(config.device)
     dataset = load_dataset(config.dataset, config.data_root, config.download)
     batches = make_batches(dataset, config.batch_size, config.seed, device)
 

@@ -4,7 +4,6 @@ Shapes: N images · D representation · P projection.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,27 +17,17 @@ from core.config import default_data_root, parse
 from core.environment import autocast, choose_device, epoch_generator, epoch_order
 from core.errors import InputError, command
 from core.run import load_encoder_state, read_settings
+from core.training import eval_mode
 from image.data import ImageDataset, Images, load_dataset
 from image.encoder import SimCLR, make_encoder
 from image.views import Normalise, Views
-from shared_eval.metrics import embedding_metrics, split_similarities
+from shared_eval.metrics import SAMPLED, embedding_metrics, split_similarities
 from shared_eval.probes import knn_accuracy, linear_probe
 
 CHUNK = 512
 METRIC_SAMPLES = 1024
-SAMPLED = 500
 
 Protocol = Literal["frozen", "paper"]
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside: batch norm's statistics do not move; no gradient is kept."""
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        yield
-    model.train(was_training)
 
 
 def represent(model: nn.Module, images: Tensor, precision: str) -> Tensor:

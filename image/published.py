@@ -3,8 +3,6 @@
 Pickles are opened only by torchvision's classes, after the publisher's checksums held.
 """
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
 from core.errors import InputError
-from core.files import download
+from core.files import fetch_archive
 from image.folders import read_class_folders, tiny_imagenet_files
 
 # Images [N, 3, S, S] uint8 and labels [N] int64, -1 where there is none: of training, of testing; classes.
@@ -51,20 +49,10 @@ def load(name: str, data_root: Path, may_download: bool) -> Parts:
 
 
 def _fetch(name: str, data_root: Path, address: str) -> None:
-    """Fetch the archive, checked, unpack it beside its place, and rename: whole or not there."""
     folder = LOADERS[name][0]
     kind = {"cifar10": CIFAR10, "cifar100": CIFAR100, "stl10": STL10}.get(name)
     checksum = kind.tgz_md5 if kind else TINY_IMAGENET_MD5
-    try:
-        data_root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=data_root, prefix=".download-") as scratch:
-            archive = download(address, Path(scratch) / address.rsplit("/", 1)[-1], f"md5:{checksum}")
-            # The archive is the publisher's to the byte; paths that lead out of it are refused all the same.
-            options = {"filter": "data"} if archive.suffix == ".gz" else {}
-            shutil.unpack_archive(archive, scratch, **options)
-            (Path(scratch) / folder).rename(data_root / folder)
-    except (OSError, shutil.ReadError) as error:
-        raise InputError(f"{address} cannot be stored under {data_root}: {error}") from error
+    fetch_archive(address, data_root / folder, f"md5:{checksum}", inside=folder)
 
 
 def _cifar(kind: type[CIFAR10]) -> Callable[[Path], Parts]:

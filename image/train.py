@@ -10,11 +10,11 @@ from torch import Tensor
 
 from core import HardNegativeLoss
 from core.config import TrainConfig, flag, hardness_of, parse_config
-from core.distributed import is_first, own_part, parallel, process_group, rank, world_size
-from core.environment import choose_device, choose_precision, epoch_generator, epoch_order, seed_everything
+from core.distributed import is_first, own_part, parallel, rank, world_size
+from core.environment import epoch_generator, epoch_order, seed_everything
 from core.errors import InputError, command
 from core.optimizers import lr_factor, make_optimizer
-from core.run import Run
+from core.run import Run, launch, settle
 from core.training import fit
 from image.data import ImageDataset, Images, load_dataset
 from image.encoder import SimCLR, make_encoder
@@ -165,8 +165,7 @@ def annealed(beta: float, how: str, epoch: int, epochs: int) -> float:
 
 def train(config: ImageConfig) -> Run:
     """Train, evaluate and record the run that ``config`` describes, or find it done."""
-    device = choose_device(config.device)
-    config = replace(config, precision=choose_precision(config.precision, device))
+    config, device = settle(config)
     run = Run.open("image", config)
     if run.is_finished():
         return run
@@ -248,11 +247,7 @@ def check_fits(config: ImageConfig, dataset: ImageDataset) -> None:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    config = parse_config(ImageConfig, recipe, argv, "python -m image.train")
-    with process_group(choose_device(config.device)):
-        run = train(config)
-        if is_first():
-            run.report()
+    launch(train, parse_config(ImageConfig, recipe, argv, "python -m image.train"))
 
 
 if __name__ == "__main__":

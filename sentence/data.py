@@ -196,9 +196,8 @@ class Batches:
         for places in self.runs(epoch):
             ids, lengths = self.corpus.take(places[self.part], self.longest)
             book = np.searchsorted(self.corpus.books, places, side="right")
-            moved = (self._move(x) for x in (ids, torch.from_numpy(places), torch.from_numpy(book)))
-            ids, *whole = moved
-            yield SentenceBatch(ids, lengths, *whole)
+            whole = torch.from_numpy(places), torch.from_numpy(book)
+            yield SentenceBatch(self._move(ids), lengths, *map(self._move, whole))
 
     def _move(self, x: Tensor) -> Tensor:
         """``x`` on the device; from pinned memory, so that nothing waits for the copy."""

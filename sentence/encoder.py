@@ -122,12 +122,8 @@ class QuickThought(InputModule):
     ) -> None:
         super().__init__()
         self.tokenizer, self.longest = tokenizer, longest
-        self.kind, self.embedding_dim, self.hidden, self.bidirectional = (
-            kind,
-            embedding_dim,
-            hidden,
-            bidirectional,
-        )
+        self.kind, self.embedding_dim = kind, embedding_dim
+        self.hidden, self.bidirectional = hidden, bidirectional
         vocab_size = tokenizer.get_vocab_size()
         self.f, self.g = (
             make_encoder(kind, vocab_size, embedding_dim, hidden, bidirectional) for _ in range(2)

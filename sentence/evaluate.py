@@ -23,7 +23,7 @@ from core.config import default_data_root, parse
 from core.environment import autocast, choose_device
 from core.errors import InputError, command
 from core.run import read_settings
-from core.training import progress_bar
+from core.training import eval_mode, progress_bar
 from sentence.data import SentenceBatch
 from sentence.encoder import Pair, QuickThought
 from sentence.tasks import (
@@ -39,12 +39,11 @@ from sentence.tasks import (
     load_task,
 )
 from shared_eval.logistic import fit_logistic, predict_logistic
-from shared_eval.metrics import split_similarities
+from shared_eval.metrics import SAMPLED, split_similarities
 from shared_eval.probes import SENTEVAL_SEED, choose_penalties, logistic_accuracies, nested_logistic_accuracy
 
 FOLDS = 10
 TOKENS_AT_ONCE = 16_384
-SAMPLED = 500
 QUICK_THOUGHT_FOLDER = "0_QuickThought"  # that sentence-transformers saves the module in
 
 Protocol = Literal["senteval", "quickthoughts"]
@@ -72,27 +71,23 @@ def encoder_of(model: SentenceTransformer, precision: str = "float32") -> Encode
     return lambda sentences: embed(model[0], sentences, model.device, precision)
 
 
-@torch.inference_mode()
 def embed(module: QuickThought, sentences: Sequence[str], device: torch.device, precision: str) -> Tensor:
     """f and g of every sentence, concatenated: [N, D]. The mode is eval meanwhile; each sentence's is one."""
-    was_training = module.training
-    module.eval()
     features = module.preprocess(sentences)
     lengths = features["lengths"]
     starts = lengths.cumsum(0) - lengths
     order = lengths.argsort(descending=True, stable=True)
     found = torch.empty(len(sentences), module.get_embedding_dimension(), device=device)
     begin = 0
-    while begin < len(order):
-        count = max(1, TOKENS_AT_ONCE // int(lengths[order[begin]]))
-        chosen = order[begin : begin + count]
-        ids = torch.cat([features["ids"][starts[i] : starts[i] + lengths[i]] for i in chosen])
-        with autocast(device, precision):
+    with eval_mode(module), autocast(device, precision):
+        while begin < len(order):
+            count = max(1, TOKENS_AT_ONCE // int(lengths[order[begin]]))
+            chosen = order[begin : begin + count]
+            ids = torch.cat([features["ids"][starts[i] : starts[i] + lengths[i]] for i in chosen])
             pair = module.embed_pair(ids.to(device), lengths[chosen])
-        found[chosen.to(device)] = torch.cat(pair, dim=1)
-        begin += count
-    module.train(was_training)
-    return found.clone()
+            found[chosen.to(device)] = torch.cat(pair, dim=1)
+            begin += count
+    return found
 
 
 def evaluate(
@@ -164,7 +159,6 @@ def _each(encode: Encode, tuples: Sequence[tuple[str, ...]]) -> tuple[Tensor, ..
     return encode([sentence for column in columns for sentence in column]).chunk(len(columns))
 
 
-@torch.no_grad()
 def sample(
     pair: Pair, batch: SentenceBatch, part: slice, window: int, encode: Encode, tasks: dict[str, Task]
 ) -> dict[str, Tensor]:
@@ -172,7 +166,8 @@ def sample(
 
     The task is the first that has sentences of classes; without one there are cosines alone.
     """
-    f, g = (F.normalize(side, dim=1) for side in pair(batch.ids, batch.lengths))
+    with eval_mode(pair):
+        f, g = (F.normalize(side, dim=1) for side in pair(batch.ids, batch.lengths))
     places, book = batch.places[part], batch.book[part]
     distance = (places - places[:, None]).abs()
     is_neighbour = (book == book[:, None]) & (distance > 0) & (distance <= window)

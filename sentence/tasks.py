@@ -1,7 +1,5 @@
 """The tasks that sentence embeddings are scored on: SentEval's, and two for the embedded corpus."""
 
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import InputError
-from core.files import download
+from core.files import fetch_archive
 from sentence.corpora import embedded_topics
 from sentence.text import sentences_of
 
@@ -176,18 +174,8 @@ def check_names(names: Sequence[str]) -> None:
 
 def fetch_senteval(data_root: Path) -> None:
     """Fetch SentEval's data, unless they are there."""
-    target = data_root / SENTEVAL_FOLDER
-    if target.exists():
-        return
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as scratch:
-            archive = download(SENTEVAL_URL, Path(scratch) / "senteval.tar")
-            unpacked = Path(scratch) / "downstream"
-            shutil.unpack_archive(archive, unpacked, "tar", filter="data")
-            unpacked.rename(target)
-    except (OSError, shutil.ReadError) as error:
-        raise InputError(f"{SENTEVAL_URL} cannot be stored under {target}: {error}") from error
+    if not (data_root / SENTEVAL_FOLDER).exists():
+        fetch_archive(SENTEVAL_URL, data_root / SENTEVAL_FOLDER)
 
 
 def read_lines(path: Path, encoding: str) -> list[str]:

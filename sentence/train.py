@@ -14,11 +14,11 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from core.config import TrainConfig, flag, hardness_of, parse_config
-from core.distributed import gather, is_first, own_part, parallel, process_group
-from core.environment import choose_device, choose_precision, seed_everything
+from core.distributed import gather, is_first, own_part, parallel
+from core.environment import seed_everything
 from core.errors import InputError, command
 from core.optimizers import make_optimizer
-from core.run import Run
+from core.run import Run, launch, settle
 from core.training import fit
 from sentence.corpora import find_corpus
 from sentence.data import Batches, EncodedCorpus, SentenceBatch, encode_corpus
@@ -121,7 +121,7 @@ def recipe(dataset: str = "pydoc", objective: str = "hard", encoder: str = "gru"
     beta, tau_plus = hardness_of(objective)
     config = SentenceConfig(dataset=dataset, beta=beta, tau_plus=tau_plus)
     if encoder == "transformer":
-        config = replace(config, batch_size=64, lr=2e-5, normalize=True, precision="auto")
+        config = replace(config, batch_size=64, lr=2e-5, normalize=True)
     if dataset != "pydoc":
         return config
     config = replace(config, tasks=tuple(EMBEDDED))
@@ -206,8 +206,7 @@ def loss_function(config: SentenceConfig, network: nn.Module, first: int):
 
 def train(config: SentenceConfig) -> Run:
     """Train, evaluate and record the run that ``config`` describes, or find it done."""
-    device = choose_device(config.device)
-    config = replace(config, precision=choose_precision(config.precision, device))
+    config, device = settle(config)
     run = Run.open("sentence", config)
     if run.is_finished():
         return run
@@ -255,11 +254,7 @@ def train(config: SentenceConfig) -> Run:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    config = parse_config(SentenceConfig, recipe, argv, "python -m sentence.train")
-    with process_group(choose_device(config.device)):
-        run = train(config)
-        if is_first():
-            run.report()
+    launch(train, parse_config(SentenceConfig, recipe, argv, "python -m sentence.train"))
 
 
 if __name__ == "__main__":

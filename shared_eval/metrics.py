@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+SAMPLED = 500  # representations that a run keeps for figures
 KEPT_PER_ROW = 10  # negatives of a sample, evenly spread from the nearest to the farthest
 
 

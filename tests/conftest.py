@@ -1,6 +1,10 @@
 """Settings of all tests: seeded examples, and what no test may leave behind."""
 
+import functools
+import http.server
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 # Workers share the cores as processes; threads on top of that get in each other's way.
@@ -24,6 +28,23 @@ def no_data_root_of_the_user(monkeypatch, tmp_path_factory):
 def data_root() -> Path:
     """Where the real data sets lie; tests that need one skip where it is absent."""
     return REAL_DATA_ROOT
+
+
+@pytest.fixture
+def served(tmp_path) -> Iterator[tuple[Path, str]]:
+    """A folder, served over http in a publisher's stead, and its address."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
 
 
 REAL_DATA_ROOT = Path(os.environ.get("HCL_DATA") or Path(__file__).parents[1] / "data")

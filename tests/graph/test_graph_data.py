@@ -1,9 +1,6 @@
 """Graph datasets: reading, features, batches, downloads, and what is said of bad ones."""
 
-import functools
-import http.server
 import io
-import threading
 import zipfile
 from pathlib import Path
 
@@ -191,21 +188,11 @@ def test_unknown_and_missing_names(tmp_path):
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A folder, served over http in the publisher's stead."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
-    handler = functools.partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        monkeypatch.setattr(tudataset, "TU_URL", f"http://127.0.0.1:{httpd.server_port}")
-        yield folder
-        httpd.shutdown()
+def server(served, monkeypatch):
+    """The served folder, as the publisher's."""
+    folder, address = served
+    monkeypatch.setattr(tudataset, "TU_URL", address)
+    return folder
 
 
 def zip_of(raw: Path) -> bytes:
@@ -230,15 +217,15 @@ def test_download(server, tiny_root, tmp_path):
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("served", [None, b"<html>not found</html>", "truncated", "damaged"])
-def test_a_download_that_fails_leaves_nothing(server, tiny_root, tmp_path, served):
+@pytest.mark.parametrize("content", [None, b"<html>not found</html>", "truncated", "damaged"])
+def test_a_download_that_fails_leaves_nothing(server, tiny_root, tmp_path, content):
     raw = tiny_root / "TUDataset" / "TINY" / "raw"
-    if served == "damaged":
+    if content == "damaged":
         (raw / "TINY_graph_labels.txt").write_text("1\n")
-    if isinstance(served, str):
-        served = zip_of(raw)[: -100 if served == "truncated" else None]
-    if served is not None:
-        (server / "TINY.zip").write_bytes(served)
+    if isinstance(content, str):
+        content = zip_of(raw)[: -100 if content == "truncated" else None]
+    if content is not None:
+        (server / "TINY.zip").write_bytes(content)
     fresh = tmp_path / "fresh"
     with pytest.raises(InputError, match=r"TINY") as error:
         load_dataset("TINY", fresh, download=True)

@@ -13,6 +13,7 @@ import graph.train
 from graph.evaluate import main as evaluate_main
 from graph.train import GraphConfig, recipe
 from graph.train import main as train_main
+from tests.runs import failure_of
 
 FAST = ["--dataset", "TINY", "--epochs", "4", "--batch-size", "10", "--hidden", "8", "--device", "cpu"]
 
@@ -23,14 +24,9 @@ def train(tiny_root, folder, *flags):
 
 
 def failure(capsys, *flags):
-    """The one line that a command with bad input prints; its exit code must be 2."""
-    with pytest.raises(SystemExit) as exit_:
-        train_main(list(flags))
-    assert exit_.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-    return said
+    """The one line that a command with bad input prints."""
+    [line] = failure_of(train_main, capsys, flags)
+    return line
 
 
 def test_a_run_folder(tiny_root, tmp_path, capsys):

@@ -1,13 +1,10 @@
 """Image datasets: embedded, published layouts, class folders, caches, downloads, and bad ones."""
 
-import functools
 import hashlib
-import http.server
 import io
 import os
 import pickle
 import tarfile
-import threading
 import zipfile
 from pathlib import Path
 
@@ -240,34 +237,17 @@ def test_what_has_room_on_a_device(monkeypatch):
     assert not data.fits(501, torch.device("cuda"))
 
 
-@pytest.fixture
-def server(tmp_path):
-    """A folder, served over http in the publishers' stead, and its address."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
-    handler = functools.partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{httpd.server_port}"
-        httpd.shutdown()
-
-
-def publish(monkeypatch, server, name: str, archive: str) -> Path:
+def publish(monkeypatch, served, name: str, archive: str) -> Path:
     """Make ``name`` come from the served folder; returns where its archive has to be."""
-    folder, address = server
+    folder, address = served
     where, loader, _ = published.LOADERS[name]
     monkeypatch.setitem(published.LOADERS, name, (where, loader, f"{address}/{archive}"))
     return folder / archive
 
 
-def test_downloads_are_checked_and_unpacked(server, tmp_path, monkeypatch):
+def test_downloads_are_checked_and_unpacked(served, tmp_path, monkeypatch):
     images, _ = cifar(monkeypatch, CIFAR10, tmp_path / "made" / CIFAR10.base_folder)
-    archive = publish(monkeypatch, server, "cifar10", "cifar-10-python.tar.gz")
+    archive = publish(monkeypatch, served, "cifar10", "cifar-10-python.tar.gz")
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tmp_path / "made" / CIFAR10.base_folder, CIFAR10.base_folder)
     monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
@@ -279,9 +259,9 @@ def test_downloads_are_checked_and_unpacked(server, tmp_path, monkeypatch):
     load_dataset("cifar10", root, download=True)  # it is there
 
 
-def test_tiny_imagenet_downloads(server, tmp_path, monkeypatch):
+def test_tiny_imagenet_downloads(served, tmp_path, monkeypatch):
     write_tiny_imagenet(tmp_path / "tiny-imagenet-200")
-    archive = publish(monkeypatch, server, "tinyimagenet", "tiny-imagenet-200.zip")
+    archive = publish(monkeypatch, served, "tinyimagenet", "tiny-imagenet-200.zip")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         for path in sorted((tmp_path / "tiny-imagenet-200").rglob("*.*")):
@@ -291,11 +271,11 @@ def test_tiny_imagenet_downloads(server, tmp_path, monkeypatch):
     assert len(load_dataset("tinyimagenet", tmp_path / "data", download=True).train) == 6
 
 
-@pytest.mark.parametrize("served", [None, b"<html>not found</html>"])
-def test_a_download_that_fails_leaves_nothing(server, tmp_path, monkeypatch, served):
-    archive = publish(monkeypatch, server, "cifar10", "cifar-10-python.tar.gz")
-    if served:
-        archive.write_bytes(served)
+@pytest.mark.parametrize("content", [None, b"<html>not found</html>"])
+def test_a_download_that_fails_leaves_nothing(served, tmp_path, monkeypatch, content):
+    archive = publish(monkeypatch, served, "cifar10", "cifar-10-python.tar.gz")
+    if content:
+        archive.write_bytes(content)
     with pytest.raises(InputError, match=r"could not download http://127.0.0.1.*cifar-10-python.tar.gz"):
         load_dataset("cifar10", tmp_path / "data", download=True)
     assert not list((tmp_path / "data").iterdir())

@@ -16,6 +16,7 @@ from image.evaluate import main as evaluate_main
 from image.train import Batches, ImageConfig, annealed, recipe
 from image.train import main as train_main
 from image.views import Views
+from tests.runs import failure_of, metrics_of
 
 FAST = ["--epochs", "3", "--batch-size", "16", "--arch", "resnet10", "--width", "4", "--view-size", "16"]
 FAST += ["--image-size", "16", "--device", "cpu", "--precision", "float32"]
@@ -27,18 +28,9 @@ def train(tiny_folder, folder, *flags):
 
 
 def failure(capsys, *flags):
-    """The one line that a command with bad input prints; its exit code must be 2."""
-    with pytest.raises(SystemExit) as exit_:
-        train_main(list(flags))
-    assert exit_.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-    return said
-
-
-def metrics_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """The one line that a command with bad input prints."""
+    [line] = failure_of(train_main, capsys, flags)
+    return line
 
 
 def test_a_run_folder(tiny_folder, tmp_path, capsys):

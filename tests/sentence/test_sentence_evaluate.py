@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
+from core import files
 from core.errors import InputError
 from sentence import tasks as tasks_module
 from sentence.corpora import embedded_topics
@@ -197,7 +198,7 @@ def test_senteval_is_downloaded(tmp_path, monkeypatch):
         target.write_bytes(buffer.getvalue())
         return target
 
-    monkeypatch.setattr(tasks_module, "download", download)
+    monkeypatch.setattr(files, "download", download)
     tasks, missing = load_tasks(tuple(SENTEVAL), tmp_path / "data", download=True)
     assert (len(tasks), missing) == (8, [])
     assert {path.name for path in (tmp_path / "data" / "SentEval").iterdir()} == {"downstream"}

@@ -18,6 +18,7 @@ from sentence.evaluate import main as evaluate_main
 from sentence.train import SentenceConfig, recipe
 from sentence.train import main as train_main
 from tests.core.test_distributed import in_processes
+from tests.runs import failure_of, metrics_of
 from tests.sentence.conftest import VERBS, WORDS, write_senteval
 
 FAST = ["--epochs", "3", "--batch-size", "20", "--embedding-dim", "8", "--hidden", "6", "--device", "cpu"]
@@ -41,17 +42,8 @@ def trained(books, data_root, folder, *flags):
 
 
 def failure(capsys, *flags):
-    """The last line that a command with bad input prints; its exit code must be 2."""
-    with pytest.raises(SystemExit) as exit_:
-        train_main(list(flags))
-    assert exit_.value.code == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("error: ")
-    return said
-
-
-def metrics_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    """The last line that a command with bad input prints, after what it says of the corpus."""
+    return failure_of(train_main, capsys, flags)[-1]
 
 
 def weights_of(folder):
