@@ -22,6 +22,8 @@ from core.objectives import check_hardness
 # objective of its modality (SimCLR, InfoGraph, quick-thoughts), which has neither.
 HARDNESS = {"debiased": (0.0, 0.1), "hard": (1.0, 0.1)}
 
+LARGEST_SEED = 2**32 - 1  # that NumPy takes
+
 
 def hardness_of(objective: str) -> tuple[float, float]:
     """The default (beta, tau_plus) of an objective's name."""
@@ -48,7 +50,7 @@ class TrainConfig:
     plain_objective: ClassVar[str]
     # Settings that say where and how to run, not what is run: two runs that differ in these alone are one.
     not_identity: ClassVar[frozenset[str]] = frozenset(
-        {"data_root", "download", "output_dir", "device", "resume"}
+        {"data_root", "download", "output_dir", "device", "resume", "checkpoint_seconds", "deterministic"}
     )
 
     dataset: str
@@ -81,6 +83,10 @@ class TrainConfig:
     """What matrix products are computed in; auto is bfloat16 where the device has it."""
     resume: bool = False
     """Go on from the folder's checkpoint; starts anew where there is none."""
+    checkpoint_seconds: float = 30.0
+    """Seconds of training between checkpoints; 0 saves one after every step."""
+    deterministic: bool = False
+    """Use no algorithm whose result may differ from one time to the next; some are slower, on GPUs alone."""
 
     def checked(self) -> "TrainConfig":
         """Return the config with the objective named by its numbers; raise InputError if one is off."""
@@ -91,9 +97,11 @@ class TrainConfig:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{flag(name)} is {getattr(self, name)}; it must be at least 1")
+        if not self.checkpoint_seconds >= 0:
+            raise InputError(f"--checkpoint-seconds is {self.checkpoint_seconds}; it must be at least 0")
         if not self.lr > 0:
             raise InputError(f"--lr is {self.lr}; it must be above 0")
-        if not 0 <= self.seed < 2**32:
+        if not 0 <= self.seed <= LARGEST_SEED:
             raise InputError(f"--seed is {self.seed}; it must be at least 0 and below 2^32")
         if self.objective == self.plain_objective and (self.beta, self.tau_plus) != (0, 0):
             raise InputError(
@@ -122,6 +130,14 @@ class TrainConfig:
         """Every setting, as JSON holds it."""
         return json.loads(json.dumps(dataclasses.asdict(self), default=str))
 
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The settings that have one value by default whatever the dataset, as JSON holds them."""
+        found = {
+            of.name: of.default for of in dataclasses.fields(cls) if of.default is not dataclasses.MISSING
+        }
+        return json.loads(json.dumps(found, default=str))
+
     def identity(self) -> dict[str, Any]:
         """The settings that say what is run."""
         return {name: value for name, value in self.as_dict().items() if name not in self.not_identity}
@@ -148,6 +164,7 @@ def parse_config(
 
 
 Parsed = TypeVar("Parsed")
+Value = TypeVar("Value")
 
 
 def parse(kind: type[Parsed], argv: Sequence[str] | None, prog: str, default: Parsed | None = None) -> Parsed:
@@ -167,6 +184,19 @@ def parse(kind: type[Parsed], argv: Sequence[str] | None, prog: str, default: Pa
         if not exit_.code:
             raise
         raise InputError(f"{_first_part_of_box(message.getvalue())}; see {prog} --help") from None
+
+
+def setting(settings: dict[str, Any], name: str, kind: type[Value], most: int = 1 << 20) -> Value:
+    """One of the settings that a run's folder holds; it may be anybody's.
+
+    Raises InputError where it is missing, of another kind than ``kind``, or a whole number below 0 or above
+    ``most``.
+    """
+    value = settings.get(name)
+    if type(value) is not kind or (kind is int and not 0 <= value <= most):
+        expected = f"a whole number from 0 to {most}" if kind is int else f"a {kind.__name__}"
+        raise InputError(f"config.json has {name} {json.dumps(value)[:100]}; {expected} is needed")
+    return value
 
 
 def flag(name: str) -> str:

@@ -38,13 +38,13 @@ def launched_processes() -> int:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Inside, the processes that torchrun has started know each other: NCCL on GPUs, else gloo."""
+    """Inside, the processes that torchrun has started know each other: by gloo, and on GPUs by NCCL too."""
     if launched_processes() == 1 or dist.is_initialized():
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield
     finally:
@@ -101,6 +101,15 @@ def mean_over_processes(x: Tensor) -> Tensor:
     return _sum_of_all(x.detach()) / world_size() if world_size() > 1 else x.detach()
 
 
+def largest_of_processes(number: int) -> int:
+    """The largest of every process's number; exchanged by the hosts, so that no device is waited for."""
+    if world_size() == 1:
+        return number
+    largest = torch.tensor(number)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest)
+
+
 def own_part(batch_size: int) -> slice:
     """Where this process's samples stand in the whole batch; raises InputError if it does not divide."""
     share, rest = divmod(batch_size, world_size())
@@ -112,11 +121,12 @@ def own_part(batch_size: int) -> slice:
     return slice(rank() * share, (rank() + 1) * share)
 
 
-def parallel(model: nn.Module, device: torch.device) -> nn.Module:
+def parallel(model: nn.Module, device: torch.device, has_unused: bool = False) -> nn.Module:
     """``model`` with gradients averaged and batch norm synchronised over the processes.
 
-    In a single process it is ``model`` itself. Otherwise the batch norms inside ``model`` are replaced, under
-    the same names: make the optimizer afterwards.
+    ``has_unused``: some of its parameters have no part in what it returns. In a single process it is
+    ``model`` itself. Otherwise the batch norms inside ``model`` are replaced, under the same names: make the
+    optimizer afterwards.
     """
     if world_size() == 1:
         return model
@@ -124,8 +134,8 @@ def parallel(model: nn.Module, device: torch.device) -> nn.Module:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     else:
         _synchronise_batch_norms(model)
-    devices = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices)
+    # No device_ids: they would move inputs to the GPU that are meant to stay on the host.
+    return DistributedDataParallel(model, find_unused_parameters=has_unused)
 
 
 def _synchronise_batch_norms(module: nn.Module) -> None:

@@ -62,6 +62,17 @@ def choose_precision(name: str, device: torch.device) -> str:
     return "bfloat16" if has_bfloat16 else "float32"
 
 
+def be_deterministic(wanted: bool) -> None:
+    """Have torch use deterministic algorithms alone, and raise where it has none; before a GPU is used.
+
+    On a CPU results depend on the number of threads, not on the time: there nothing changes.
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
+    torch.backends.cudnn.benchmark = False
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """Matrix products in ``precision`` (``float32`` or ``bfloat16``) on ``device``."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
@@ -107,14 +118,21 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Random states from ``seed`` inside; those from before are back afterwards."""
+def random_states_kept() -> Iterator[None]:
+    """Random states from before are back afterwards."""
     before = random_states()
-    seed_everything(seed)
     try:
         yield
     finally:
         set_random_states(before)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random states from ``seed`` inside; those from before are back afterwards."""
+    with random_states_kept():
+        seed_everything(seed)
+        yield
 
 
 def peak_memory_bytes(device: torch.device) -> int:
@@ -135,6 +153,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "device_name": torch.cuda.get_device_name(device) if is_cuda else _processor_name(),
         "threads": torch.get_num_threads(),
         "processes": world_size(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "revision": _revision(),
         "packages": {name: version for name in RECORDED_PACKAGES if (version := _version(name))},
     }

@@ -1,17 +1,14 @@
-"""Files that are whole or not there: atomic writes and downloads."""
+"""Files that are whole or not there, and readers that no file can hold up."""
 
 import contextlib
+import errno
+import json
 import os
-import shutil
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
-
-import pooch
-import requests
-
-from core.errors import InputError
+from typing import Any, BinaryIO
 
 
 def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
@@ -41,38 +38,16 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hard-negatives"
 
 
-def fetch_archive(url: str, target: Path, checksum: str | None = None, inside: str = "") -> None:
-    """Fetch an archive, unpack it beside ``target``, and rename: the folder is whole or not there.
+def check_regular(path: Path) -> None:
+    """Raise OSError unless ``path`` is a regular file: reading a pipe or a device could wait for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
 
-    The folder is the one ``inside`` the archive, by default all of it. Paths that lead out are refused.
-    Raises InputError, naming the address, if any of it fails.
-    """
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; raises OSError or ValueError where there is none."""
+    check_regular(path)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as scratch:
-            archive = download(url, Path(scratch) / url.rsplit("/", 1)[-1], checksum)
-            unpacked = Path(scratch) / "unpacked"
-            options = {} if archive.suffix == ".zip" else {"filter": "data"}  # zip refuses them by itself
-            shutil.unpack_archive(archive, unpacked, **options)
-            (unpacked / inside).rename(target)
-    except (OSError, shutil.ReadError) as error:
-        raise InputError(f"{url} cannot be stored under {target.parent}: {error}") from error
-
-
-def download(url: str, target: Path, checksum: str | None = None) -> Path:
-    """Fetch ``url`` to ``target``, which exists only once it is whole and its checksum, if known, holds.
-
-    ``checksum`` is ``sha256:...`` or ``md5:...``. Raises InputError that names the address if that fails.
-    """
-    try:
-        pooch.retrieve(
-            url,
-            known_hash=checksum,
-            fname=target.name,
-            path=target.parent,
-            downloader=pooch.HTTPDownloader(timeout=30),
-        )
-    except (requests.RequestException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"could not download {url}: {reason}") from error
-    return target
+        return json.loads(path.read_text("utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None

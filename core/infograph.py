@@ -1,14 +1,17 @@
 """InfoGraph's Jensen-Shannon objective between nodes and graphs, with hard negatives.
 
-Shapes: V nodes of the batch · G graphs of the batch · D dim.
+Shapes: V nodes of the batch · U different ones among them · G graphs of the batch · D dim.
+Any dimensions in front of these are runs that are trained together, each with its own loss.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from core.objectives import check_hardness, full_precision
 
@@ -33,8 +36,8 @@ class InfoGraphLoss(nn.Module):
     At ``beta=0, tau_plus=0`` both variants are InfoGraph's own objective.
 
     Args:
-        beta: Hardness, at least 0.
-        tau_plus: Prior probability, in [0, 1), that another graph has the node's class.
+        beta: Hardness, at least 0; or one for each of several runs.
+        tau_plus: Prior probability, in [0, 1), that another graph has the node's class; or one for each run.
         variant: ``"corrected"`` or ``"released"``.
         stop_gradient: Treat the weights w as constants.
 
@@ -44,13 +47,14 @@ class InfoGraphLoss(nn.Module):
 
     def __init__(
         self,
-        beta: float = 1.0,
-        tau_plus: float = 0.1,
+        beta: float | Sequence[float] = 1.0,
+        tau_plus: float | Sequence[float] = 0.1,
         variant: Variant = "corrected",
         stop_gradient: bool = False,
     ) -> None:
         super().__init__()
-        check_hardness(beta, tau_plus)
+        for numbers in zip(*torch.broadcast_tensors(_row(beta), _row(tau_plus)), strict=True):
+            check_hardness(*(number.item() for number in numbers))
         if variant not in get_args(Variant):
             raise ValueError(f"variant is {variant!r}; it must be one of {', '.join(get_args(Variant))}")
         self.beta = beta
@@ -58,49 +62,121 @@ class InfoGraphLoss(nn.Module):
         self.variant = variant
         self.stop_gradient = stop_gradient
 
-    def forward(self, local: Tensor, global_: Tensor, batch: Tensor) -> Tensor:
-        """Return the mean loss over nodes: [V, D], [G, D], [V] int (each node's graph) -> scalar."""
-        check_local_global(local, global_, batch)
-        with torch.autocast(local.device.type, enabled=False):
-            scores = full_precision(local) @ full_precision(global_).T  # (V, G)
-            own = batch.unsqueeze(1)  # (V, 1)
-            positive = scores.gather(1, own).squeeze(1)  # (V,)
-            objective = self._corrected if self.variant == "corrected" else self._released
-            return objective(positive, scores, own).mean()
+    def forward(
+        self,
+        local: Tensor,
+        global_: Tensor,
+        batch: Tensor,
+        node: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
+        """Return the mean loss over nodes: [V, D], [G, D], [V] int (each node's graph) -> scalar.
 
-    def _corrected(self, positive: Tensor, scores: Tensor, own: Tensor) -> Tensor:
-        negatives = scores.scatter(1, own, -torch.inf)  # weight and softplus of the own graph become 0
-        if self.beta == 0:
-            negative = softplus(negatives).sum(dim=1) / (scores.shape[1] - 1)
-        else:
-            least, most = scores.detach().scatter(1, own, 0.0).aminmax()
-            largest = torch.maximum(-least, most).clamp(min=1e-30)  # all scores 0: any m gives equal weights
-            hardness = negatives.detach() if self.stop_gradient else negatives
-            weights = torch.softmax(hardness * (2 * self.beta / largest), dim=1)  # w / (G - 1)
-            negative = (weights * softplus(scores)).sum(dim=1)
-        debiased = (negative - self.tau_plus * softplus(positive)) / (1 - self.tau_plus)
+        Nodes with equal projections need to be given but once: then ``local`` is [U, D], ``node`` [V] says
+        which of its rows each entry of ``batch`` is, and ``weight`` [V] counts for how much of the mean (by
+        default equally much). With runs in front, [S, V, D], [S, G, D], [S, V] -> [S].
+        """
+        check_local_global(local, global_, batch, node)
+        with torch.autocast(local.device.type, enabled=False):
+            scores = full_precision(local) @ full_precision(global_).mT  # (U, G)
+            if node is None:
+                node = torch.arange(local.shape[-2], device=local.device).expand(batch.shape)
+            # Rows of all runs one below the other: what follows is a matter of rows.
+            runs, rows = batch.shape[:-1], scores.flatten(0, -2)
+            places = (node + _offsets(runs, local.shape[-2], node.device)).flatten()  # (S V,)
+            objective = self._corrected if self.variant == "corrected" else self._released
+            loss = objective(scores, rows, places, batch).view(batch.shape)
+            return loss.mean(dim=-1) if weight is None else (loss * weight).sum(dim=-1)
+
+    def _corrected(self, scores: Tensor, rows: Tensor, places: Tensor, batch: Tensor) -> Tensor:
+        own = batch.reshape(-1, 1)
+        positive = rows[places, own.squeeze(1)]
+        beta = _as(self.beta, scores).expand(batch.shape[:-1])
+        negative = _HardSoftplus.apply(scores, beta, places, own, self.stop_gradient)
+        tau_plus = _as(self.tau_plus, scores).unsqueeze(-1).expand(batch.shape).flatten()
+        debiased = (negative - tau_plus * softplus(positive)) / (1 - tau_plus)
         return softplus(-positive) + debiased.clamp(min=0) - 2 * math.log(2)
 
-    def _released(self, positive: Tensor, scores: Tensor, own: Tensor) -> Tensor:
-        graphs = scores.shape[1]
-        log2 = math.log(2)
-        scale = 1 / (1 - self.tau_plus)
+    def _released(self, scores: Tensor, rows: Tensor, places: Tensor, batch: Tensor) -> Tensor:
+        own = batch.reshape(-1, 1)
+        positive = rows[places, own.squeeze(1)]
+        graphs, log2 = scores.shape[-1], math.log(2)
+        beta, tau_plus = (_as(value, scores) for value in (self.beta, self.tau_plus))
+        beta, tau_plus = (
+            value.unsqueeze(-1).expand(batch.shape).reshape(-1, 1) for value in (beta, tau_plus)
+        )
+        scale = 1 / (1 - tau_plus)
         # The own graph stays, at score 0, in the sum and in the weights' mean: G columns, divided by G - 1.
-        scores = scores.scatter(1, own, 0.0)
-        largest = torch.maximum(scores.amax(), scores.amin().abs()).clamp(min=torch.finfo(scores.dtype).tiny)
-        hardness = -2 * scores / largest
-        weights = torch.softmax(self.beta * (hardness.detach() if self.stop_gradient else hardness), dim=1)
+        negatives = rows.index_select(0, places).scatter(1, own, 0.0)
+        of_run = negatives.view(*batch.shape, graphs)
+        largest = torch.maximum(of_run.amax((-2, -1)), of_run.amin((-2, -1)).abs())
+        largest = largest.clamp(min=torch.finfo(scores.dtype).tiny)[..., None].expand(batch.shape)
+        hardness = -2 * negatives / largest.reshape(-1, 1)
+        weights = torch.softmax(beta * (hardness.detach() if self.stop_gradient else hardness), dim=1)
         # As released, softplus(q) is torch's softplus(-q) + q, and so linear from 20 on.
-        negative = scale * graphs * (weights * (F.softplus(-scores) + scores)).sum(dim=1)
+        terms = weights * (F.softplus(-negatives) + negatives)
+        negative = scale * graphs * terms.sum(dim=1, keepdim=True)
         # log 2 leaves each of the G columns before the division at beta 0, after it otherwise.
-        negative = (negative - (scale if self.beta == 0 else 1) * graphs * log2) / (graphs - 1)
+        negative = (negative - torch.where(beta == 0, scale, 1.0) * graphs * log2) / (graphs - 1)
         # Every column but the own counts as a positive of score 0 in the class-prior term.
         prior = F.softplus(-positive) + positive + (graphs - 1) * log2
-        return negative + F.softplus(-positive) - log2 + self.tau_plus * scale * prior
+        return negative.squeeze(1) + F.softplus(-positive) - log2 + (tau_plus * scale).squeeze(1) * prior
 
     def extra_repr(self) -> str:
         names = ("beta", "tau_plus", "variant", "stop_gradient")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
+
+class _HardSoftplus(torch.autograd.Function):
+    """mean_j w_j softplus(q_j) over each node's negatives: [.., U, G], one beta a run -> [.. V].
+
+    A test holds it to five lines of autograd. Here the largest matrices, with a row for each of the V nodes,
+    are made twice and never differentiated: with s = 2 beta / m, D = sigmoid(q) + s softplus(q) and E the
+    mean, the gradient of row u is D_u sum_i g_i w_i - s sum_i g_i E_i w_i, over the nodes i that are row u.
+    """
+
+    @staticmethod
+    def forward(ctx, scores, beta, places, own, stop_gradient):
+        rows = scores.flatten(0, -2)
+        weights = rows.index_select(0, places).scatter_(1, own, 0.0)
+        of_run = weights.view(*beta.shape, -1)
+        largest = torch.maximum(of_run.amax(dim=-1), -of_run.amin(dim=-1))
+        sharpness = 2 * beta / largest.clamp(min=1e-30)  # all scores 0: any m gives equal weights
+        of_run.mul_(sharpness.unsqueeze(-1))
+        weights = torch.softmax(weights.scatter_(1, own, -torch.inf), dim=1)  # w / (G - 1)
+        mean = softplus(rows).index_select(0, places).mul_(weights).sum(dim=1)
+        ctx.save_for_backward(scores, sharpness, places, weights, mean)
+        ctx.stop_gradient = stop_gradient
+        return mean
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        scores, sharpness, places, weights, mean = ctx.saved_tensors
+        weighted = weights * grad_output.unsqueeze(1)
+        grad = torch.zeros_like(scores)
+        grad.flatten(0, -2).index_add_(0, places, weighted)
+        if ctx.stop_gradient:
+            return grad.mul_(torch.sigmoid(scores)), None, None, None, None
+        sharpness = sharpness[..., None, None]
+        grad *= torch.sigmoid(scores) + sharpness * softplus(scores)
+        drawn = torch.zeros_like(scores)
+        drawn.flatten(0, -2).index_add_(0, places, weighted.mul_(mean.unsqueeze(1)))
+        return grad.sub_(sharpness * drawn), None, None, None, None
+
+
+def _row(value: float | Sequence[float]) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float64).reshape(-1)
+
+
+def _as(value: float | Sequence[float], scores: Tensor) -> Tensor:
+    """A setting, one for all or one a run, as a tensor like ``scores``."""
+    return torch.as_tensor(value, dtype=scores.dtype, device=scores.device)
+
+
+def _offsets(runs: torch.Size, rows: int, device: torch.device) -> Tensor:
+    """Where each run's rows begin when they stand one below the other: [.., 1]."""
+    return rows * torch.arange(runs.numel(), device=device).view(*runs, 1)
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -108,18 +184,19 @@ def softplus(x: Tensor) -> Tensor:
     return F.softplus(x, threshold=50)
 
 
-def check_local_global(local: Tensor, global_: Tensor, batch: Tensor) -> None:
+def check_local_global(local: Tensor, global_: Tensor, batch: Tensor, node: Tensor | None = None) -> None:
     """Raise ValueError unless the shapes are [nodes, dim], [graphs, dim], [nodes], of two graphs or more."""
-    if local.ndim != 2 or global_.ndim != 2 or local.shape[1] != global_.shape[1]:
+    if local.ndim < 2 or global_.ndim != local.ndim or local.shape[-1] != global_.shape[-1]:
         raise ValueError(
             f"local is {list(local.shape)} and global_ {list(global_.shape)}; "
             "they must be [nodes, dim] and [graphs, dim] of one dim"
         )
-    if batch.shape != local.shape[:1] or batch.dtype != torch.int64:
+    entries = local.shape[:-1] if node is None else node.shape
+    if batch.shape != entries or batch.dtype != torch.int64:
         raise ValueError(
-            f"batch is {list(batch.shape)} of {batch.dtype}; it must be [{len(local)}] of torch.int64"
+            f"batch is {list(batch.shape)} of {batch.dtype}; it must be {list(entries)} of torch.int64"
         )
-    if len(local) == 0:
+    if local.shape[-2] == 0:
         raise ValueError("local has 0 nodes; at least 1 is needed")
-    if len(global_) < 2:
-        raise ValueError(f"the batch has {len(global_)} graph; at least 2 are needed to have negatives")
+    if global_.shape[-2] < 2:
+        raise ValueError(f"the batch has {global_.shape[-2]} graph; at least 2 are needed to have negatives")

@@ -5,12 +5,14 @@ Shapes: B batch · b this process's part of it · D dim
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.distributed import gather, rank
+from core.distributed import gather, rank, world_size
+from core.exchange import Exchange, choose_exchange
 from core.tiles import log_negative_mean_of_views
 
 
@@ -36,9 +38,13 @@ class HardNegativeLoss(nn.Module):
         stop_gradient: Treat the weights w as constants. The authors' code does not.
         gather_distributed: Take negatives from every process of the default process group. The loss is the
             mean over this process's anchors; the mean of the processes' gradients is the whole batch's.
+            With tiles no process holds more than its own rows, a tile at a time.
+        exchange: How embeddings travel then, with tiles: ``"gather"`` brings everybody's at once, ``"ring"``
+            one process's at a time; ``"auto"`` gathers where a quarter of every free memory is enough.
 
     Raises:
-        ValueError: A setting is outside its range, or the views do not fit each other.
+        ValueError: A setting is outside its range, the views do not fit each other, or processes do not have
+            equally many.
 
     Example:
         >>> views = torch.nn.functional.normalize(torch.randn(2, 8, 16), dim=-1)
@@ -53,6 +59,7 @@ class HardNegativeLoss(nn.Module):
         tile_size: int | None = None,
         stop_gradient: bool = False,
         gather_distributed: bool = False,
+        exchange: Literal["auto", "gather", "ring"] = "auto",
     ) -> None:
         super().__init__()
         check_hardness(beta, tau_plus)
@@ -66,6 +73,8 @@ class HardNegativeLoss(nn.Module):
         self.tile_size = tile_size
         self.stop_gradient = stop_gradient
         self.gather_distributed = gather_distributed
+        self.exchange = exchange
+        self._chosen: dict[tuple, Exchange] = {}
 
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:
         """Return the mean loss of both views' anchors: [B, D] and [B, D], unit norm -> scalar.
@@ -77,35 +86,39 @@ class HardNegativeLoss(nn.Module):
         with torch.autocast(view1.device.type, enabled=False):
             view1, view2 = full_precision(view1), full_precision(view2)
             positive = ((view1 * view2).sum(dim=1) / self.temperature).repeat(2)  # (2b,)
-            anchors = candidates = torch.cat([view1, view2])  # (2b, D)
-            first = 0
-            if self.gather_distributed:
-                candidates = torch.cat([gather(view1), gather(view2)])  # (2B, D)
-                first = rank() * len(view1)
-            if len(candidates) < 4:
-                raise ValueError(
-                    f"the batch has {len(view1)} samples; at least 2 are needed to have negatives"
-                )
+            anchors = torch.cat([view1, view2])  # (2b, D)
+            exchange = self._exchange_of(anchors)
+            batch = len(view1) * (1 if exchange == "alone" else world_size())
+            if batch < 2:
+                raise ValueError(f"the batch has {batch} samples; at least 2 are needed to have negatives")
             if self.tile_size is None:
+                candidates, first = anchors, 0
+                if exchange != "alone":
+                    candidates = torch.cat([gather(view1), gather(view2)])  # (2B, D)
+                    first = rank() * len(view1)
                 negatives = anchors @ candidates.T / self.temperature  # (2b, 2B)
                 mask = samples_of_views(anchors, first)[:, None] != samples_of_views(candidates)
                 log_mean = log_negative_mean(negatives, mask, self.beta, self.stop_gradient)
             else:
                 log_mean = log_negative_mean_of_views(
-                    anchors,
-                    candidates,
-                    first,
-                    self.temperature,
-                    self.beta,
-                    self.stop_gradient,
-                    self.tile_size,
+                    anchors, self.temperature, self.beta, self.stop_gradient, self.tile_size, exchange
                 )
             return loss_from_log_mean(
-                positive, log_mean, len(candidates) - 2, self.tau_plus, floor=-1 / self.temperature
+                positive, log_mean, 2 * batch - 2, self.tau_plus, floor=-1 / self.temperature
             ).mean()
 
+    def _exchange_of(self, embeddings: Tensor) -> Exchange:
+        """How embeddings of this shape travel; asking is a synchronisation, on a GPU done once a shape."""
+        if not self.gather_distributed:
+            return "alone"
+        shape = embeddings.shape, embeddings.dtype
+        if shape not in self._chosen or not embeddings.is_cuda:
+            self._chosen[shape] = choose_exchange(embeddings)
+        return self._chosen[shape] if self.exchange == "auto" or world_size() == 1 else self.exchange
+
     def extra_repr(self) -> str:
-        names = ("beta", "tau_plus", "temperature", "tile_size", "stop_gradient", "gather_distributed")
+        names = ("beta", "tau_plus", "temperature", "tile_size", "stop_gradient")
+        names += ("gather_distributed", "exchange")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
 
@@ -191,12 +204,17 @@ def log_negative_mean(negatives: Tensor, mask: Tensor, beta: float, stop_gradien
     That is A = LSE((1 + beta) s) - LSE(beta s); no exponential is taken outside a log-sum-exp.
     A row without negatives gives -inf, with gradient 0.
     """
-    empty = ~mask.any(dim=1, keepdim=True)
-    excluded = ~(mask | empty)  # a row without negatives is computed on anything finite, then replaced
-    scaled = beta * (negatives.detach() if stop_gradient else negatives)
-    log_sum = torch.logsumexp((negatives + scaled).masked_fill(excluded, -torch.inf), dim=1)
-    log_normaliser = torch.logsumexp(scaled.masked_fill(excluded, -torch.inf), dim=1)
-    return (log_sum - log_normaliser).masked_fill(empty.squeeze(1), -torch.inf)
+    counts = mask.sum(dim=1)
+    empty = counts == 0
+    excluded = ~(mask | empty.unsqueeze(1))  # a row without negatives is computed on anything finite
+    if beta == 0:  # the second sum is of as many ones as there are negatives
+        log_sum = torch.logsumexp(negatives.masked_fill(excluded, -torch.inf), dim=1)
+        log_normaliser = counts.clamp(min=1).to(negatives.dtype).log()
+    else:
+        scaled = beta * (negatives.detach() if stop_gradient else negatives)
+        log_sum = torch.logsumexp((negatives + scaled).masked_fill(excluded, -torch.inf), dim=1)
+        log_normaliser = torch.logsumexp(scaled.masked_fill(excluded, -torch.inf), dim=1)
+    return (log_sum - log_normaliser).masked_fill(empty, -torch.inf)
 
 
 def loss_from_log_mean(

@@ -1,34 +1,64 @@
-"""A run's folder: settings, metrics, checkpoint, encoder, result; each file whole or not there."""
+"""A run's folder: settings, metrics, checkpoint, encoder, result; each file whole or not there.
 
+What may be there at any instant, a kill included:
+
+- ``.lock``, held by the process that trains as long as it lives; then ``config.json``; then ``checkpoint/``.
+- ``checkpoint/`` has none, one or two states that are whole. The newest is the truth: it carries the lines of
+  ``metrics.jsonl``, which is written anew from them when a run goes on, whatever it held.
+- The encoder and ``sample.safetensors``, whole, once training has ended.
+- ``result.json`` last: where it is, the run is whole. ``failure.json`` in its stead where a run cannot go on.
+- Temporary files under names of their own, which the next process to open the folder removes.
+"""
+
+import errno
+import fcntl
 import json
+import os
 import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import safetensors
 import safetensors.torch
 import torch
 from rich.console import Console
 
+from core import interruption
+from core.checkpoints import Checkpoints
 from core.config import Config, TrainConfig, flag
 from core.distributed import is_first, launched_processes, process_group, wait_for_all, world_size
-from core.environment import choose_device, choose_precision, describe_environment, peak_memory_bytes
-from core.errors import InputError
-from core.files import write_atomically
+from core.environment import (
+    be_deterministic,
+    choose_device,
+    choose_precision,
+    describe_environment,
+    peak_memory_bytes,
+)
+from core.errors import DamagedFileError, DivergedError, InputError, TrainingError
+from core.files import read_json, write_atomically
+from core.records import SCHEMA, NewerSchemaError, check_files, file_checksum, read_record, record_text
 
-SCHEMA = 1
+LOCK = ".lock"
+# Names that ``write_atomically`` and ``save_encoder_folder`` leave if they are killed.
+TEMPORARY = re.compile(
+    r"\.(config\.json|metrics\.jsonl|encoder\.safetensors|sample\.safetensors|result\.json|failure\.json"
+    r"|state-[ab]\.pt)\..+|\.encoder-.+"
+)
 
 
 @dataclass(frozen=True)
 class Trained:
     """What training leaves behind beside the weights."""
 
-    untrained_metrics: dict[str, float]
-    seconds: float
+    untrained_metrics: dict[str, Any]  # of runs that were trained together, lists with one for each
+    seconds: float  # one run's share
     samples_per_second: float
 
 
@@ -36,19 +66,21 @@ class Trained:
 class Run:
     """The folder of one training run: what it holds is this class's alone to write.
 
-    ``config.json`` is written first and ``result.json`` last, so its presence means the run is whole. Where
-    several processes train as one, the first alone writes.
+    Where several processes train as one, the first alone writes. What cannot be written is a TrainingError.
     """
 
     folder: Path
     modality: str
     config: TrainConfig
+    _lock: list[IO] = field(default_factory=list)
 
     @classmethod
-    def open(cls, modality: str, config: TrainConfig) -> "Run":
-        """Open the folder that ``config`` names, new or holding this very run.
+    @contextmanager
+    def open(cls, modality: str, config: TrainConfig) -> Iterator["Run"]:
+        """Open the folder that ``config`` names, new or holding this very run, for this process alone.
 
-        Raises InputError where it holds something else, or an unfinished run without ``--resume``.
+        Raises InputError where it holds something else, an unfinished run without ``--resume``, or a run that
+        another process is at.
         """
         folder = config.output_dir or default_folder(
             modality, config.dataset, config.objective_slug(), config.seed
@@ -56,35 +88,52 @@ class Run:
         run = cls(folder, modality, config)
         if launched_processes() != world_size():
             raise InputError(f"{modality} training runs in one process; start it without torchrun")
-        if is_first():
-            run._claim()
-        wait_for_all()
-        return run
+        try:
+            if is_first():
+                run._claim()
+            wait_for_all()
+            yield run
+        finally:
+            for lock in run._lock:
+                lock.close()
 
     def _claim(self) -> None:
         """Make the folder this run's, or raise InputError."""
         folder, config = self.folder, self.config
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if (folder / "config.json").exists():
-                self._check_same_settings()
-            elif any(folder.iterdir()):
-                raise InputError(f"{folder} holds files that are no run's; choose another --output-dir")
-            if self.checkpoint_path.exists() and not config.resume and not self.is_finished():
+            self._check_is_ours()
+            if self.is_finished():
+                return
+            self._take_lock()
+            self._check_is_ours()
+            if self.is_finished():  # by a process that has ended since
+                return
+            if self.checkpoints.exist() and not config.resume:
                 raise InputError(
-                    f"{folder} holds this run unfinished, {len(self.read_metrics()) - 1} of {config.epochs} "
+                    f"{folder} holds this run unfinished, {self._epochs_done()} of {config.epochs} "
                     "epochs done; add --resume to go on, or choose another --output-dir"
                 )
+            remove_temporaries(folder)
             settings = {"modality": self.modality} | config.as_dict()
-            if not self.is_finished():
-                write_atomically(folder / "config.json", json.dumps(settings, indent=2) + "\n")
-                self.checkpoint_path.parent.mkdir(exist_ok=True)
+            write_atomically(folder / "config.json", json.dumps(settings, indent=2) + "\n")
+            self.checkpoints.folder.mkdir(exist_ok=True)
+            (folder / "failure.json").unlink(missing_ok=True)
+            if (folder / "result.json").exists():
+                print(f"warning: {folder / 'result.json'} is damaged and made anew", file=sys.stderr)
         except OSError as error:
             raise InputError(f"--output-dir {folder} cannot be written: {error.strerror}") from error
 
-    def _check_same_settings(self) -> None:
+    def _check_is_ours(self) -> None:
+        """Raise InputError if the folder holds another run, or something that is no run."""
+        if not (self.folder / "config.json").exists():
+            names = {path.name for path in self.folder.iterdir()} - {LOCK}
+            if not all(map(TEMPORARY.fullmatch, names)):
+                raise InputError(f"{self.folder} holds files that are no run's; choose another --output-dir")
+            return
         given = {"modality": self.modality} | self.config.identity()
-        held = read_settings(self.folder)
+        # What an older run does not name was then as it is by default now.
+        held = self.config.defaults() | read_settings(self.folder)
         changed = [
             f"{flag(name)} {json.dumps(held.get(name))} there, {json.dumps(value)} now"
             for name, value in given.items()
@@ -96,55 +145,68 @@ class Run:
                 "choose another --output-dir"
             )
 
+    def _take_lock(self) -> None:
+        """Lock the folder for as long as this process lives, or raise InputError if another has it."""
+        lock = open(self.folder / LOCK, "a")  # noqa: SIM115
+        self._lock.append(lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{self.folder} is in use: another process trains this run; wait for it to end, or choose "
+                "another --output-dir"
+            ) from None
+
     @property
-    def checkpoint_path(self) -> Path:
-        return self.folder / "checkpoint" / "state.pt"
+    def runs(self) -> list["Run"]:
+        """This run alone, where a group has several."""
+        return [self]
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.folder / "checkpoint")
 
     def is_finished(self) -> bool:
-        return (self.folder / "result.json").exists()
-
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """The whole lines of ``metrics.jsonl``; a last line cut short is left out."""
+        """Whether there is a record that is whole; raises InputError for one of a newer schema."""
+        path = self.folder / "result.json"
         try:
-            lines = (self.folder / "metrics.jsonl").read_text().split("\n")[:-1]
-        except FileNotFoundError:
-            return []
-        return [json.loads(line) for line in lines]
+            read_record(path)
+        except NewerSchemaError as error:
+            raise InputError(f"{path} cannot be read: {error}; choose another --output-dir") from error
+        except (FileNotFoundError, DamagedFileError):
+            return False
+        return True
 
-    def keep_metrics(self, epochs: int) -> None:
-        """Drop the lines of epochs after ``epochs``: training is about to make them again."""
-        if not is_first():
-            return
-        kept = [line for line in self.read_metrics() if line["epoch"] <= epochs]
-        write_atomically(self.folder / "metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in kept))
+    def _epochs_done(self) -> int:
+        try:
+            lines = (self.folder / "metrics.jsonl").read_bytes().count(b"\n")
+        except OSError:
+            lines = 0
+        return max(lines - 1, 0)
 
-    def log_metrics(self, epoch: int, **metrics: float) -> None:
+    def rewrite_metrics(self, lines: list[dict[str, Any]]) -> None:
+        """Make ``metrics.jsonl`` hold these lines and no others."""
+        if is_first():
+            self._write("metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
         """Append an epoch's line to ``metrics.jsonl``; epoch 0 is the encoder before its first step."""
-        if not is_first():
-            return
-        with open(self.folder / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({"epoch": epoch} | metrics) + "\n")
+        if is_first():
+            with self._writing("metrics.jsonl"), open(self.folder / "metrics.jsonl", "a") as file:
+                file.write(json.dumps(line) + "\n")
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         if is_first():
-            write_atomically(self.checkpoint_path, lambda file: torch.save(state, file))
+            with self._writing("checkpoint"):
+                self.checkpoints.save(state)
 
-    def load_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
-        """What ``save_checkpoint`` was last given, its tensors on ``device``; None where there is none."""
-        if not self.checkpoint_path.exists():
-            return None
-        try:
-            return torch.load(self.checkpoint_path, map_location=device, weights_only=True)
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"{self.checkpoint_path} cannot be read ({reason}); delete it to start the run anew"
-            ) from error
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """What ``save_checkpoint`` was last given, its tensors on the CPU; None where there is none."""
+        return self.checkpoints.load()
 
-    def save_encoder(self, encoder: torch.nn.Module) -> None:
+    def save_encoder(self, state: Mapping[str, torch.Tensor]) -> None:
         """Write ``encoder.safetensors``: the encoder's state, for others to load."""
-        state = {name: value.detach().cpu().contiguous() for name, value in encoder.state_dict().items()}
-        write_atomically(self.folder / "encoder.safetensors", safetensors.torch.save(state))
+        self._save_tensors("encoder.safetensors", state)
 
     def save_sample(self, sample: dict[str, torch.Tensor]) -> None:
         """Write ``sample.safetensors``, what figures of the embedding are drawn from.
@@ -152,19 +214,25 @@ class Run:
         ``representations`` [N, D] and ``labels`` [N] of test samples; cosines of ``positives`` and
         ``negatives`` [M], as the objective sees them.
         """
-        kept = {name: value.detach().cpu().contiguous() for name, value in sample.items()}
-        write_atomically(self.folder / "sample.safetensors", safetensors.torch.save(kept))
+        self._save_tensors("sample.safetensors", sample)
+
+    def _save_tensors(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        kept = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+        self._write(name, safetensors.torch.save(kept))
 
     def save_encoder_folder(self, write: Callable[[Path], object]) -> None:
         """Make the folder ``encoder/``, whole or not at all, of what ``write`` puts in the one it gets."""
-        scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix=".encoder-"))
-        try:
-            write(scratch)
-            shutil.rmtree(self.folder / "encoder", ignore_errors=True)
-            scratch.chmod(0o755)
-            scratch.rename(self.folder / "encoder")
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        target = self.folder / "encoder"
+        with self._writing("encoder"):
+            scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix=".encoder-"))
+            try:
+                write(scratch)
+                scratch.chmod(0o755)
+                if target.exists():  # moved away whole: a folder half deleted must not pass for an encoder
+                    target.rename(tempfile.mkdtemp(dir=self.folder, prefix=".encoder-"))
+                scratch.rename(target)
+            finally:
+                remove_temporaries(self.folder)
 
     def finish(
         self,
@@ -177,11 +245,7 @@ class Run:
     ) -> None:
         """Write ``result.json``, the last of the run's files; ``facts`` are a modality's own."""
         result = {
-            "schema": SCHEMA,
-            "modality": self.modality,
-            "dataset": self.config.dataset,
-            "objective": self.config.objective_record(),
-            "seed": self.config.seed,
+            **self._header(),
             "epochs": self.config.epochs,
             "metrics": metrics,
             "untrained_metrics": trained.untrained_metrics,
@@ -190,11 +254,64 @@ class Run:
             "samples_per_second": round(trained.samples_per_second, 1),
             "peak_memory_bytes": peak_memory_bytes(device),
             "environment": describe_environment(device),
-        } | facts
-        write_atomically(self.folder / "result.json", json.dumps(result, indent=2) + "\n")
+            **facts,
+        }
+        with self._writing("result.json"):
+            result["files"] = {
+                str(path.relative_to(self.folder)): file_checksum(path)
+                for path in sorted(self.folder.rglob("*.safetensors"))
+            }
+        self._write("result.json", record_text(result))
+
+    def fail(self, error: DivergedError) -> None:
+        """Write ``failure.json``: why the run cannot go on, and where that was found."""
+        if is_first():
+            failure = self._header() | {"reason": error.reason, "epoch": error.epoch, "step": error.step}
+            self._write("failure.json", record_text(failure | {"message": str(error)}))
+
+    def has_failed(self) -> bool:
+        """Whether the run has diverged since it was opened."""
+        return (self.folder / "failure.json").exists()
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "modality": self.modality,
+            "dataset": self.config.dataset,
+            "objective": self.config.objective_record(),
+            "seed": self.config.seed,
+        }
+
+    def _write(self, name: str, content: str | bytes) -> None:
+        with self._writing(name):
+            write_atomically(self.folder / name, content)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        """What the disk refuses inside is a TrainingError that names the file."""
+        try:
+            if not self._is_still_there():
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            yield
+        except (OSError, safetensors.SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            if not self._is_still_there():
+                reason = "the run's folder was removed or replaced while it ran"
+            raise TrainingError(
+                f"{self.folder / name} cannot be written: {reason}; what is there is whole: "
+                "once that is mended, go on with the same command and --resume"
+            ) from error
+
+    def _is_still_there(self) -> bool:
+        """Whether the folder is the one that this process has locked."""
+        path = self.folder / LOCK
+        try:
+            return all(os.path.samestat(os.fstat(lock.fileno()), path.stat()) for lock in self._lock)
+        except OSError:
+            return False
 
     def read_result(self) -> dict[str, Any]:
-        return json.loads((self.folder / "result.json").read_text())
+        return read_record(self.folder / "result.json")
 
     def report(self) -> None:
         """Print a finished run's scores, trained and untrained, and its folder."""
@@ -207,18 +324,38 @@ class Run:
         console.print(f"run folder: {self.folder}")
 
 
-def settle(config: Config) -> tuple[Config, torch.device]:
-    """The config with its precision resolved for its device, and that device."""
-    device = choose_device(config.device)
-    return replace(config, precision=choose_precision(config.precision, device)), device
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed writes have left in a run's folder."""
+    for path in [*folder.glob(".*"), *folder.glob("checkpoint/.*")]:
+        if TEMPORARY.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def launch(train: Callable[[Config], Run], config: Config) -> None:
-    """Train in all the processes that torchrun has started; the first reports."""
-    with process_group(choose_device(config.device)):
-        run = train(config)
+def launch(modality: str, train: Callable[[Run, Config, torch.device], None], config: Config) -> None:
+    """Carry out and report the run that ``config`` describes, in all the processes that torchrun has started.
+
+    SIGTERM and Ctrl-C end it with what was trained kept.
+    """
+    with interruption.handled(), process_group(choose_device(config.device)):
+        run = carry_out(modality, train, config)
         if is_first():
             run.report()
+
+
+def carry_out(modality: str, train: Callable[[Run, Config, torch.device], None], config: Config) -> Run:
+    """Have ``train`` train, evaluate and record the run that ``config`` describes, or find it done."""
+    config, device = settle(config)
+    with Run.open(modality, config) as run:
+        if not run.is_finished():
+            train(run, config, device)
+    return run
+
+
+def settle(config: Config) -> tuple[Config, torch.device]:
+    """The config with its precision resolved for its device, and that device, ready as the config asks."""
+    be_deterministic(config.deterministic)
+    device = choose_device(config.device)
+    return replace(config, precision=choose_precision(config.precision, device)), device
 
 
 def default_folder(modality: str, dataset: str, objective_slug: str, seed: int) -> Path:
@@ -231,7 +368,7 @@ def read_settings(folder: Path, modality: str | None = None) -> dict[str, Any]:
     """A run folder's ``config.json``, of ``modality`` if given; raises InputError where there is none."""
     path = folder / "config.json"
     try:
-        settings = json.loads(path.read_text())
+        settings = read_json(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} is no run folder: {path} cannot be read ({error})") from error
     if not isinstance(settings, dict) or "modality" not in settings:
@@ -243,11 +380,20 @@ def read_settings(folder: Path, modality: str | None = None) -> dict[str, Any]:
     return settings
 
 
-def load_encoder_state(encoder: torch.nn.Module, folder: Path) -> None:
-    """Fill ``encoder`` from a run's ``encoder.safetensors``; raises InputError if that cannot be done."""
+def load_encoder_state(
+    encoder: torch.nn.Module,
+    folder: Path,
+    adapt: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] = lambda state: state,
+) -> None:
+    """Give ``encoder``, which may be on the meta device, the tensors of a run's ``encoder.safetensors``.
+
+    ``adapt`` takes the state as it is kept to the one that ``encoder`` has. Raises InputError if that cannot
+    be done.
+    """
     path = folder / "encoder.safetensors"
+    check_files(folder)
     try:
-        encoder.load_state_dict(safetensors.torch.load_file(path))
+        encoder.load_state_dict(adapt(safetensors.torch.load_file(path)), assign=True)
     except FileNotFoundError:
         raise InputError(f"{path} is missing: the run is not finished; go on with --resume") from None
     except (safetensors.SafetensorError, RuntimeError) as error:

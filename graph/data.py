@@ -1,18 +1,13 @@
-"""Graphs by name: the embedded motifs, or a TUDataset found locally or downloaded.
-
-Shapes: V nodes of a batch · G graphs of a batch · F node features.
-"""
+"""Graphs by name: the embedded motifs, or a TUDataset found locally or downloaded."""
 
 import difflib
 import re
-import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Data
 from torch_geometric.utils import degree, one_hot
 
 from core.errors import InputError
@@ -46,22 +41,6 @@ class GraphDataset:
         return self.graphs[0].num_features
 
 
-@dataclass(frozen=True)
-class GraphBatch:
-    """Some graphs as one: block-diagonal, on a device."""
-
-    features: Tensor  # (V, F)
-    adjacency: Tensor  # (V, V) sparse CSR, symmetric
-    graph: Tensor  # (V,) int, ascending: each node's graph
-    positions: Tensor  # (G,) int, where each graph stands in the dataset
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def to(self, device: torch.device) -> "GraphBatch":
-        return GraphBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
-
-
 def load_dataset(name: str, data_root: Path, download: bool = False) -> GraphDataset:
     """Load ``motifs`` or a TUDataset, with node features as InfoGraph has them.
 
@@ -93,31 +72,6 @@ def add_degree_features(graphs: list[Data]) -> None:
         features = [((value.float() - mean) / deviation).unsqueeze(1) for value in degrees]
     for graph, x in zip(graphs, features, strict=True):
         graph.x = x
-
-
-def make_batches(dataset: GraphDataset, batch_size: int, seed: int, device: torch.device) -> list[GraphBatch]:
-    """Shuffle once by ``seed``, collate, and move to ``device``: the batches of every epoch.
-
-    A single graph left over joins the batch before it: alone it would have no negatives.
-    """
-    order = torch.randperm(len(dataset.graphs), generator=torch.Generator().manual_seed(seed))
-    chunks = list(order.split(batch_size))
-    if len(chunks) > 1 and len(chunks[-1]) == 1:
-        chunks[-2:] = [torch.cat(chunks[-2:])]
-    return [collate(dataset, positions).to(device) for positions in chunks]
-
-
-def collate(dataset: GraphDataset, positions: Tensor) -> GraphBatch:
-    """The graphs at ``positions`` of the dataset, as one batch."""
-    joined = Batch.from_data_list([dataset.graphs[i] for i in positions.tolist()])
-    nodes = joined.num_nodes
-    edges = torch.sparse_coo_tensor(
-        joined.edge_index, torch.ones(joined.num_edges), (nodes, nodes), check_invariants=False
-    )
-    with warnings.catch_warnings():  # torch announces that sparse CSR is in beta, once a process
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        adjacency = edges.coalesce().to_sparse_csr()
-    return GraphBatch(joined.x, adjacency, joined.batch, positions)
 
 
 def _download_or_explain(name: str, folder: Path, download: bool) -> None:

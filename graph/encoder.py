@@ -1,13 +1,60 @@
-"""GIN with sum readout of every layer, and InfoGraph's local and global heads.
+"""GIN with sum readout of every layer, and InfoGraph's local and global heads, for S runs at a time.
 
-Shapes: V nodes of a batch · G graphs · F node features · H hidden · L layers.
+Every module holds the weights of S runs, which see each other's numbers nowhere.
+
+Shapes: S runs · U different nodes of a batch · G graphs · F node features · H hidden · L layers.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graph.data import GraphBatch
+from core.environment import seed_everything
+from graph.batch import GraphBatch
+
+
+class Linear(nn.Module):
+    """A linear layer for each run; Xavier-uniform weights and zero biases, as InfoGraph starts them."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(outputs, inputs)).unsqueeze(0))
+        self.bias = nn.Parameter(torch.zeros(1, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[S, n, inputs] -> [S, n, outputs]."""
+        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.mT)
+
+
+class BatchNorm(nn.Module):
+    """Batch norm for each run, over rows of which each stands for a share of the run's nodes."""
+
+    def __init__(self, dim: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(1, dim))
+        self.bias = nn.Parameter(torch.zeros(1, dim))
+        self.register_buffer("running_mean", torch.zeros(1, dim))
+        self.register_buffer("running_var", torch.ones(1, dim))
+
+    def forward(self, x: Tensor, share: Tensor, count: Tensor) -> Tensor:
+        """Rows [S, U, H] with their share [S, 1, U] of ``count`` [S, 1, 1] nodes -> [S, U, H]."""
+        if not self.training:
+            scale = self.weight * (self.running_var + self.eps).rsqrt()
+            return (x - self.running_mean.unsqueeze(1)) * scale.unsqueeze(1) + self.bias.unsqueeze(1)
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(share.dtype)
+            mean = share @ x  # (S, 1, H)
+            centred = x - mean
+            variance = share @ centred.square()
+            with torch.no_grad():
+                self.running_mean.lerp_(mean.squeeze(1), self.momentum)
+                unbiased = variance * (count / (count - 1))
+                self.running_var.lerp_(unbiased.squeeze(1), self.momentum)
+            scale = self.weight.unsqueeze(1) * (variance + self.eps).rsqrt()
+            return torch.addcmul(self.bias.unsqueeze(1), centred, scale)
 
 
 class GIN(nn.Module):
@@ -25,21 +72,20 @@ class GIN(nn.Module):
         super().__init__()
         sizes = [num_features] + [hidden] * (layers - 1)
         self.mlps = nn.ModuleList(
-            nn.Sequential(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, hidden)) for size in sizes
+            nn.Sequential(Linear(size, hidden), nn.ReLU(), Linear(hidden, hidden)) for size in sizes
         )
-        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden) for _ in sizes)
+        self.norms = nn.ModuleList(BatchNorm(hidden) for _ in sizes)
         self.dim = hidden * layers
-        self.apply(xavier)
 
     def forward(self, batch: GraphBatch) -> tuple[Tensor, Tensor]:
-        """Return the nodes' and the graphs' representations: [V, L·H], [G, L·H]."""
+        """Return the nodes' and the graphs' representations: [S, U, L·H], [S, G, L·H]."""
         x = batch.features
         outputs = []
         for mlp, norm in zip(self.mlps, self.norms, strict=True):
-            x = norm(F.relu(mlp(x + neighbour_sum(x, batch.adjacency))))
+            x = norm(F.relu(mlp(x + batch.neighbours(x))), batch.share, batch.count)
             outputs.append(x)
-        nodes = torch.cat(outputs, dim=1)
-        return nodes, readout(nodes, batch)
+        nodes = torch.cat(outputs, dim=2)
+        return nodes, batch.members(nodes)
 
 
 class InfoGraph(nn.Module):
@@ -53,7 +99,7 @@ class InfoGraph(nn.Module):
         self.prior = PriorDiscriminator(encoder.dim)
 
     def forward(self, batch: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return local [V, L·H] and global [G, L·H] projections, and the graphs' representations."""
+        """Return local [S, U, L·H] and global [S, G, L·H] projections, and the graphs' representations."""
         nodes, graphs = self.encoder(batch)
         return self.local_head(nodes), self.global_head(graphs), graphs
 
@@ -63,9 +109,8 @@ class Head(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.block = nn.Sequential(*[layer for _ in range(3) for layer in (nn.Linear(dim, dim), nn.ReLU())])
-        self.shortcut = nn.Linear(dim, dim)
-        self.apply(xavier)
+        self.block = nn.Sequential(*[layer for _ in range(3) for layer in (Linear(dim, dim), nn.ReLU())])
+        self.shortcut = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x) + self.shortcut(x)
@@ -79,47 +124,28 @@ class PriorDiscriminator(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.logit = nn.Sequential(
-            nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 1)
-        )
-        self.apply(xavier)
+        self.logit = nn.Sequential(Linear(dim, dim), nn.ReLU(), Linear(dim, dim), nn.ReLU(), Linear(dim, 1))
 
-    def forward(self, graphs: Tensor) -> Tensor:
-        """-mean log D(u) - mean log(1 - D(graphs)), u uniform in [0, 1]: [G, dim] -> scalar."""
-        uniform = self.logit(torch.rand_like(graphs))
-        return -F.logsigmoid(uniform).mean() - F.logsigmoid(-self.logit(graphs)).mean()
+    def forward(self, graphs: Tensor, uniform: Tensor) -> Tensor:
+        """-mean log D(u) - mean log(1 - D(graphs)), u uniform in [0, 1]: [S, G, dim] twice -> [S]."""
+        terms = F.logsigmoid(self.logit(uniform)) + F.logsigmoid(-self.logit(graphs))
+        return -terms.mean(dim=(1, 2))
 
 
-class _NeighbourSum(torch.autograd.Function):
-    """A x for a symmetric sparse A, whose transpose in the backward pass is A itself."""
+def make_models(num_features: int, hidden: int, layers: int, seeds: Sequence[int]) -> InfoGraph:
+    """A model that holds the weights of a run for each seed, drawn from it alone."""
 
-    @staticmethod
-    def forward(ctx, x: Tensor, adjacency: Tensor) -> Tensor:
-        ctx.adjacency = adjacency
-        return adjacency @ x
+    def drawn(seed: int) -> dict[str, Tensor]:
+        seed_everything(seed)
+        return InfoGraph(GIN(num_features, hidden, layers)).state_dict()
 
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.adjacency @ grad, None
-
-
-def neighbour_sum(x: Tensor, adjacency: Tensor) -> Tensor:
-    """Sum of each node's neighbours: [V, F], symmetric sparse [V, V] -> [V, F].
-
-    Several times faster than gathering and scattering along edges, the more the larger the graphs.
-    """
-    with torch.autocast(x.device.type, enabled=False):  # sums of many nodes are no work for half precision
-        return _NeighbourSum.apply(x.to(adjacency.dtype), adjacency)
+    states = [drawn(seed) for seed in seeds]
+    models = InfoGraph(GIN(num_features, hidden, layers))
+    for name, value in (*models.named_parameters(), *models.named_buffers()):
+        value.data = torch.cat([state[name] for state in states])
+    return models
 
 
-def readout(nodes: Tensor, batch: GraphBatch) -> Tensor:
-    """Sum of each graph's nodes: [V, D] -> [G, D]."""
-    nodes = nodes.to(batch.adjacency.dtype)
-    return nodes.new_zeros(len(batch), nodes.shape[1]).index_add(0, batch.graph, nodes)
-
-
-def xavier(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases, as InfoGraph starts its linear layers."""
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
+def state_of_run(module: nn.Module, run: int) -> dict[str, Tensor]:
+    """The state of one run alone, as a module for one run has it but for the dimension of runs."""
+    return {name: value[run] for name, value in module.state_dict().items()}

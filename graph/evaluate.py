@@ -1,4 +1,7 @@
-"""Score an encoder's graph representations: ``python -m graph.evaluate RUN``."""
+"""Score an encoder's graph representations: ``python -m graph.evaluate RUN``.
+
+Shapes: S runs · U different nodes of a batch · G graphs · L·H representation.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,44 +14,69 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
-from core.config import default_data_root, parse
+from core.config import LARGEST_SEED, default_data_root, parse, setting
 from core.environment import choose_device
 from core.errors import command
 from core.run import load_encoder_state, read_settings
 from core.training import eval_mode
-from graph.data import GraphBatch, load_dataset, make_batches
+from graph.batch import GraphBatch, make_batches
+from graph.data import load_dataset
 from graph.encoder import GIN, InfoGraph
 from shared_eval.metrics import SAMPLED, split_similarities
 from shared_eval.probes import svm_accuracy
 
 
 def represent(encoder: GIN, batches: list[GraphBatch]) -> np.ndarray:
-    """The representations of all graphs, in the dataset's order: [graphs, L·H].
+    """The representations of all graphs, in the dataset's order, of each run: [S, graphs, L·H].
 
     The encoder is in eval mode meanwhile: its batch-norm statistics do not move.
     """
     with eval_mode(encoder):
-        graphs = torch.cat([encoder(batch)[1] for batch in batches])
-    return graphs[torch.cat([batch.positions for batch in batches]).argsort()].cpu().numpy()
+        graphs = torch.cat([encoder(batch)[1] for batch in batches], dim=1)
+    order = torch.cat([batch.positions for batch in batches], dim=1).argsort(dim=1)
+    return graphs.take_along_dim(order.unsqueeze(2), dim=1).cpu().numpy()
 
 
-def evaluate(encoder: GIN, batches: list[GraphBatch], labels: np.ndarray, seed: int) -> dict[str, float]:
-    """Mean test accuracy of the 10-fold cross-validated SVM on all graphs' representations."""
-    return {"svm_accuracy": float(svm_accuracy(represent(encoder, batches), labels, seed).mean())}
+def evaluate(
+    encoder: GIN, batches: list[GraphBatch], labels: np.ndarray, seeds: Sequence[int]
+) -> dict[str, list[float]]:
+    """Mean test accuracy of the 10-fold cross-validated SVM on all graphs' representations, of each run.
+
+    Runs of one seed are alike before training: what is equal is scored once.
+    """
+    known: dict[tuple[int, bytes], float] = {}
+    accuracies = []
+    for representation, seed in zip(represent(encoder, batches), seeds, strict=True):
+        key = seed, representation.tobytes()
+        if key not in known:
+            known[key] = float(svm_accuracy(representation, labels, seed).mean())
+        accuracies.append(known[key])
+    return {"svm_accuracy": accuracies}
 
 
-def sample(model: InfoGraph, batches: list[GraphBatch], labels: np.ndarray) -> dict[str, Tensor]:
-    """Representations of graphs with their labels; cosines of nodes to their own and to other graphs."""
+def samples(model: InfoGraph, batches: list[GraphBatch], labels: np.ndarray) -> list[dict[str, Tensor]]:
+    """Of each run, representations of graphs with their labels, and cosines of nodes to graphs.
+
+    A positive is the cosine of a node to its own graph, a negative that to another.
+    """
+    batch = batches[0]
     with eval_mode(model):
-        local, global_, _ = model(batches[0])
-    similarity = F.normalize(local.float(), dim=1) @ F.normalize(global_.float(), dim=1).T
-    nodes = torch.linspace(0, len(local) - 1, min(SAMPLED, len(local)), device=local.device).round().long()
-    is_own = batches[0].graph[nodes, None] == torch.arange(len(global_), device=local.device)
-    return {
-        "representations": torch.from_numpy(represent(model.encoder, batches)[:SAMPLED]),
-        "labels": torch.from_numpy(labels[:SAMPLED]),
-        **split_similarities(similarity[nodes], is_own),
-    }
+        local, global_, _ = model(batch)
+    similarities = F.normalize(local.float(), dim=2) @ F.normalize(global_.float(), dim=2).mT  # (S, U, G)
+    found = []
+    for run, representation in enumerate(represent(model.encoder, batches)):
+        pairs = int(batch.weight[run].count_nonzero())
+        chosen = torch.linspace(0, pairs - 1, min(SAMPLED, pairs), device=local.device).round().long()
+        node, graph = batch.node[run, chosen], batch.graph[run, chosen]
+        is_own = graph.unsqueeze(1) == torch.arange(global_.shape[1], device=local.device)
+        found.append(
+            {
+                "representations": torch.from_numpy(representation[:SAMPLED]),
+                "labels": torch.from_numpy(labels[:SAMPLED]),
+                **split_similarities(similarities[run, node], is_own),
+            }
+        )
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +94,17 @@ class EvaluateConfig:
 def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     """The metrics of the encoder in a run's folder, as ``result.json`` has them."""
     settings = read_settings(config.run, modality="graph")
+    hidden, layers = setting(settings, "hidden", int), setting(settings, "layers", int, most=1000)
+    batch_size = max(1, setting(settings, "batch_size", int))
+    seeds = [setting(settings, "seed", int, LARGEST_SEED)]
     device = choose_device(config.device)
-    dataset = load_dataset(settings["dataset"], config.data_root)
-    encoder = GIN(dataset.num_features, settings["hidden"], settings["layers"])
-    load_encoder_state(encoder, config.run)
-    batches = make_batches(dataset, settings["batch_size"], settings["seed"], device)
-    return evaluate(encoder.to(device), batches, dataset.labels, settings["seed"])
+    dataset = load_dataset(setting(settings, "dataset", str), config.data_root)
+    with torch.device("meta"):  # the settings may ask for more memory than the weights have
+        encoder = GIN(dataset.num_features, hidden, layers)
+    load_encoder_state(encoder, config.run, lambda state: {name: x[None] for name, x in state.items()})
+    batches = make_batches(dataset, batch_size, seeds, device, layers)
+    found = evaluate(encoder.to(device), batches, dataset.labels, seeds)
+    return {name: value for name, [value] in found.items()}
 
 
 @command

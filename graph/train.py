@@ -1,22 +1,27 @@
 """Train InfoGraph on a graph dataset: ``python -m graph.train --dataset MUTAG --objective hard --beta 1``."""
 
+import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from core import InfoGraphLoss
 from core.config import TrainConfig, hardness_of, parse_config
-from core.environment import seed_everything
+from core.environment import epoch_generator
 from core.errors import InputError, command
+from core.group import RunGroup, launch_together, of_run
 from core.infograph import Variant
-from core.run import Run, settle
 from core.training import fit
-from graph.data import load_dataset, make_batches
-from graph.encoder import GIN, InfoGraph
-from graph.evaluate import evaluate, sample
+from graph.batch import GraphBatch, make_batches
+from graph.data import load_dataset
+from graph.encoder import make_models, state_of_run
+from graph.evaluate import evaluate, samples
+
+MOST_NUMBERS = 1000  # of --seeds, and of --betas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,10 @@ class GraphConfig(TrainConfig):
     """GIN layers."""
     prior_weight: float = 0.0
     """Weight of the prior term that InfoGraph's code offers."""
+    seeds: str | None = None
+    """Several seeds, as 0-9 or 0,3,5: their runs are trained together, each with a folder of its own."""
+    betas: str | None = None
+    """Several hardnesses, as 0,1,2,10, trained together at each seed; 0 is the debiased objective."""
 
     def checked(self) -> "GraphConfig":
         if self.temperature is not None:
@@ -81,33 +90,83 @@ def recipe(objective: str = "hard", variant: str = "corrected") -> GraphConfig:
     return GraphConfig(beta=beta, tau_plus=tau_plus)
 
 
-def train(config: GraphConfig) -> Run:
-    """Train, evaluate and record the run that ``config`` describes, or find it done."""
-    config, device = settle(config)
-    run = Run.open("graph", config)
-    if run.is_finished():
-        return run
+def expand(config: GraphConfig) -> list[GraphConfig]:
+    """A config for each of ``seeds`` and ``betas``; the one itself where neither is given."""
+    if config.seeds is None and config.betas is None:
+        return [config]
+    if config.seeds is not None and config.seed != GraphConfig.seed:
+        raise InputError(f"--seed is {config.seed} and --seeds {config.seeds}; leave one of them out")
+    if config.betas is not None and config.objective != "hard":
+        raise InputError(f"--betas is {config.betas}, but --objective {config.objective} has beta 0")
+    seeds = [config.seed] if config.seeds is None else numbers(config.seeds, "seeds", int)
+    betas = [config.beta] if config.betas is None else numbers(config.betas, "betas", float)
+    one = replace(config, seeds=None, betas=None)
+    runs = [replace(one, beta=beta, seed=seed).checked() for beta in betas for seed in seeds]
+    if config.output_dir is None:
+        return runs
+    return [
+        replace(run, output_dir=config.output_dir / run.objective_slug() / f"seed-{run.seed}") for run in runs
+    ]
+
+
+def numbers(text: str, name: str, kind: type[int] | type[float]) -> list[int] | list[float]:
+    """The numbers of a list as ``0,1,2`` or, of integers, ``0-9``; raises InputError if it is none."""
+    found = []
+    try:
+        for part in text.split(","):
+            ends = re.fullmatch(r"(\d{1,10})-(\d{1,10})", part) if kind is int else None
+            found += range(int(ends[1]), int(ends[2]) + 1)[: MOST_NUMBERS + 1] if ends else [kind(part)]
+    except ValueError:
+        found = []
+    if not 0 < len(found) <= MOST_NUMBERS or len(set(found)) < len(found):
+        example = "0-9 or 0,3,5" if kind is int else "0,1,2,10"
+        raise InputError(
+            f"--{name} is {text}; it must be different numbers, as {example}, and {MOST_NUMBERS} at most"
+        )
+    return found
+
+
+def train(group: RunGroup, device: torch.device) -> None:
+    """Train the runs of a group as one model, then evaluate and record each."""
+    config, configs = group.config, [run.config for run in group.runs]
     dataset = load_dataset(config.dataset, config.data_root, config.download)
-    batches = make_batches(dataset, config.batch_size, config.seed, device)
-
-    seed_everything(config.seed)
-    model = InfoGraph(GIN(dataset.num_features, config.hidden, config.layers)).to(device)
+    seeds = [config.seed for config in configs]
+    batches = make_batches(dataset, config.batch_size, seeds, device, config.layers)
+    model = make_models(dataset.num_features, config.hidden, config.layers, seeds).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
-    objective = InfoGraphLoss(config.beta, config.tau_plus, config.variant, config.stop_gradient)
+    objective = InfoGraphLoss(
+        [config.beta for config in configs],
+        [config.tau_plus for config in configs],
+        config.variant,
+        config.stop_gradient,
+    )
 
-    def loss_of(batch):
+    def batches_of(epoch: int) -> Iterator[tuple[GraphBatch, Tensor | None]]:
+        """Each batch, with the prior's draws from uniform noise where they are needed."""
+        if not config.prior_weight:
+            yield from ((batch, None) for batch in batches)
+            return
+        generators = [epoch_generator(seed, epoch, device) for seed in seeds]
+        for batch in batches:
+            shape = batch.positions.shape[1], model.encoder.dim
+            yield batch, torch.stack([torch.rand(shape, generator=one, device=device) for one in generators])
+
+    def loss_of(pair: tuple[GraphBatch, Tensor | None]) -> tuple[Tensor, Tensor]:
+        batch, uniform = pair
         local, global_, graphs = model(batch)
-        loss = objective(local, global_, batch.graph)
-        return loss + config.prior_weight * model.prior(graphs) if config.prior_weight else loss
+        loss = objective(local, global_, batch.graph, batch.node, batch.weight)
+        if uniform is not None:
+            loss = loss + config.prior_weight * model.prior(graphs, uniform)
+        return loss, global_
 
-    def score():
-        return evaluate(model.encoder, batches, dataset.labels, config.seed)
+    def score() -> dict[str, list[float]]:
+        return evaluate(model.encoder, batches, dataset.labels, seeds)
 
     trained = fit(
-        run,
+        group,
         model,
         optimizer,
-        lambda epoch: batches,
+        batches_of,
         loss_of,
         lambda epoch: {} if epoch else score(),
         steps=len(batches),
@@ -115,16 +174,23 @@ def train(config: GraphConfig) -> Run:
         samples_per_epoch=len(dataset.graphs),
     )
     started = time.perf_counter()
-    metrics = score()
-    run.save_encoder(model.encoder)
-    run.save_sample(sample(model, batches, dataset.labels))
-    run.finish(metrics, trained, eval_seconds=time.perf_counter() - started, device=device)
-    return run
+    scores, sampled = score(), samples(model, batches, dataset.labels)
+    eval_seconds = (time.perf_counter() - started) / len(seeds)
+    for i, run in enumerate(group.runs):
+        run.save_encoder(state_of_run(model.encoder, i))
+        run.save_sample(sampled[i])
+        run.finish(
+            of_run(scores, i),
+            replace(trained, untrained_metrics=of_run(trained.untrained_metrics, i)),
+            eval_seconds=eval_seconds,
+            device=device,
+            trained_together=len(seeds),
+        )
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    train(parse_config(GraphConfig, recipe, argv, "python -m graph.train")).report()
+    launch_together("graph", train, expand(parse_config(GraphConfig, recipe, argv, "python -m graph.train")))
 
 
 if __name__ == "__main__":

@@ -1,127 +1,65 @@
-"""TUDatasets: found, downloaded, checked line by line, and read through PyG's own class."""
+"""TUDatasets: found, downloaded, and read from their text files, each checked against the others."""
 
-import contextlib
-import hashlib
-import io
-import shutil
-import tempfile
-import zipfile
+import csv
+import functools
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch.nn.functional as F
+import torch
 from torch_geometric.data import Data
-from torch_geometric.datasets import TUDataset
+from torch_geometric.utils import one_hot
 
+from core.downloads import fetch_archive
 from core.errors import InputError
-from core.files import download, user_cache
+from core.files import check_regular
 
 TU_URL = "https://www.chrsmrrs.com/graphkerneldatasets"
+MOST_LABEL_COLUMNS = 100
+LONGEST_LINE = 1 << 16  # bytes
+# Numbers of all nodes' one-hot labels, 1 GiB; a label that is far from the others would make them many more.
+LARGEST_FEATURES = 1 << 28
 
 
 def download_tu_dataset(name: str, folder: Path) -> None:
     """Fetch ``NAME.zip`` and lay it out as ``folder/raw/NAME_*.txt``, whole or not at all."""
-    url = f"{TU_URL}/{name}.zip"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
-            archive_path = download(url, Path(scratch) / f"{name}.zip")
-            raw = Path(scratch) / "raw"
-            raw.mkdir()
-            with zipfile.ZipFile(archive_path) as archive:
-                for member in archive.namelist():
-                    # Only the data set's own text files, by their last name: no path of the archive is used.
-                    file_name = member.rsplit("/", 1)[-1]
-                    if file_name.startswith(f"{name}_") and file_name.endswith(".txt"):
-                        with archive.open(member) as source, open(raw / file_name, "wb") as target:
-                            shutil.copyfileobj(source, target)
-            check_raw_files(name, raw)
-            raw.rename(folder / "raw")
-    except zipfile.BadZipFile as error:
-        raise InputError(f"what {url} sent is no zip archive ({error})") from error
-    except OSError as error:
-        raise InputError(f"{url} cannot be stored under {folder}: {error.strerror}") from error
+    check = functools.partial(check_raw_files, name)
+    fetch_archive(f"{TU_URL}/{name}.zip", folder / "raw", inside=name, check=check)
 
 
 def load_tu_dataset(name: str, folder: Path) -> list[Data]:
     """The graphs of ``folder/raw/NAME_*.txt``; node labels are their features, classes their ``y``.
 
-    PyG's processed file is kept beside ``raw``, or in the user's cache where that cannot be written,
-    under a name that changes with the raw files.
+    Those that PyG's ``TUDataset`` gives, without edge labels and node attributes, which InfoGraph does not
+    use. Nothing is cached: PyG's own cache is a pickle. Raises InputError as ``check_raw_files`` does.
     """
-    raw = folder / "raw"
-    fingerprint = raw_fingerprint(name, raw)
-    for parent in (folder, user_cache() / "TUDataset" / name):
-        processed = parent / f"processed-{fingerprint}"
-        if not processed.exists():
-            check_raw_files(name, raw)
-            try:
-                _process(name, raw, processed)
-            except OSError:
-                continue
-        return _graphs(_LocalTUDataset(name, raw, processed))
-    raise InputError(
-        f"neither {folder} nor {user_cache()} can be written; $XDG_CACHE_HOME names another cache"
-    )
-
-
-def raw_fingerprint(name: str, raw: Path) -> str:
-    """Short hash of the raw files' names, sizes and times: another copy is processed anew."""
-    stats = [
-        (path.name, path.stat().st_size, path.stat().st_mtime_ns)
-        for path in sorted(raw.glob(f"{name}_*.txt"))
+    graph_of_node, labels, edges = check_raw_files(name, folder / "raw")
+    features = _node_labels(folder / "raw" / f"{name}_node_labels.txt", len(graph_of_node))
+    _, classes = np.unique(labels, return_inverse=True)
+    sizes = np.bincount(graph_of_node)
+    first_node = np.cumsum(sizes) - sizes
+    edges = edges[:, edges[0] != edges[1]]
+    graph_of_edge = graph_of_node[edges[0]]
+    ends = np.searchsorted(graph_of_edge, np.arange(len(labels)), side="right")
+    edges = torch.from_numpy(edges - first_node[graph_of_edge])
+    return [
+        Data(
+            x=None if features is None else features[first : first + size],
+            edge_index=edges_of_graph,
+            y=torch.tensor([label]),
+            num_nodes=int(size),
+        )
+        for first, size, label, edges_of_graph in zip(
+            first_node, sizes, classes, edges.tensor_split(torch.from_numpy(ends[:-1]), dim=1), strict=True
+        )
     ]
-    return hashlib.sha256(repr(stats).encode()).hexdigest()[:12]
 
 
-class _LocalTUDataset(TUDataset):
-    """PyG's TUDataset with its two folders where we say."""
+def check_raw_files(name: str, raw: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each node's graph, each graph's label, and the edges [2, E], sorted and each once; nodes from 0.
 
-    def __init__(self, name: str, raw: Path, processed: Path) -> None:
-        self._folders = str(raw.absolute()), str(processed.absolute())
-        with contextlib.redirect_stderr(io.StringIO()):  # it announces "Processing..."
-            super().__init__(root=str(processed.parent), name=name)
-        # PyG's slices end with the last graph that has an edge; later graphs have none.
-        for key in self.slices.keys() & {"edge_index", "edge_attr"}:
-            ends = self.slices[key]
-            self.slices[key] = F.pad(ends, (0, len(self.slices["y"]) - len(ends)), value=int(ends[-1]))
-
-    @property
-    def raw_dir(self) -> str:
-        return self._folders[0]
-
-    @property
-    def processed_dir(self) -> str:
-        return self._folders[1]
-
-    def download(self) -> None:
-        raise InputError(f"{self.raw_dir} lost its files while they were read")
-
-
-def _process(name: str, raw: Path, processed: Path) -> None:
-    """Make PyG's processed folder beside its final place and rename it: several runs may do so at once."""
-    processed.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=processed.parent, prefix=".processing-") as scratch:
-        made = Path(scratch) / "processed"
-        _LocalTUDataset(name, raw, made)
-        with contextlib.suppress(OSError):  # another run was first: its folder holds the same
-            made.rename(processed)
-    if not processed.exists():
-        raise OSError(f"{processed} could not be made")
-
-
-def _graphs(dataset: TUDataset) -> list[Data]:
-    graphs = list(dataset)
-    for graph in graphs:
-        graph.edge_attr = None  # InfoGraph's GIN has no use for edges' labels
-    return graphs
-
-
-def check_raw_files(name: str, raw: Path) -> None:
-    """Raise InputError, naming file and line, unless the text files are whole and agree with each other.
-
-    The format: github.com/chrsmrrs/tudataset, "File Format".
+    Raises InputError, naming file and line, unless the text files are whole and agree with each other. The
+    format: github.com/chrsmrrs/tudataset, "File Format".
     """
     indicator_path = raw / f"{name}_graph_indicator.txt"
     edges_path = raw / f"{name}_A.txt"
@@ -154,36 +92,78 @@ def check_raw_files(name: str, raw: Path) -> None:
     crossing = graph_of_node[edges[:, 0] - 1] != graph_of_node[edges[:, 1] - 1]
     if crossing.any():
         raise InputError(f"{edges_path}, line {int(crossing.argmax()) + 1}: the edge joins two graphs")
-    forward = np.unique(edges[:, 0] * (nodes + 1) + edges[:, 1])
-    backward = np.unique(edges[:, 1] * (nodes + 1) + edges[:, 0])
-    one_way = np.setdiff1d(forward, backward)
-    if len(one_way):
-        source, target = divmod(int(one_way[0]), nodes + 1)
-        raise InputError(
-            f"{edges_path} has edge {source}, {target} but not {target}, {source} ({len(one_way)} such); "
-            "TUDatasets are undirected and list both: is it cut short?"
-        )
     for kind, count in (("node_labels", nodes), ("node_attributes", nodes), ("edge_labels", len(edges))):
         path = raw / f"{name}_{kind}.txt"
         if path.exists() and (lines := _count_lines(path)) != count:
             raise InputError(f"{path} has {lines} lines; {count} are needed: is it cut short?")
+    edges = edges - 1
+    forward, backward = (_sorted_once(edges[:, a] * nodes + edges[:, b]) for a, b in ((0, 1), (1, 0)))
+    if not np.array_equal(forward, backward):
+        one_way = np.setdiff1d(forward, backward, assume_unique=True)
+        source, target = np.array(divmod(int(one_way[0]), nodes)) + 1
+        raise InputError(
+            f"{edges_path} has edge {source}, {target} but not {target}, {source} ({len(one_way)} such); "
+            "TUDatasets are undirected and list both: is it cut short?"
+        )
+    return graph_of_node - 1, labels, np.stack(np.divmod(forward, nodes))
 
 
-def _read_integers(path: Path, columns: int) -> np.ndarray:
+def _sorted_once(numbers: np.ndarray) -> np.ndarray:
+    """The different numbers, from 0 up; ten times as fast as NumPy's ``unique``, which goes by hashes."""
+    numbers = np.sort(numbers)
+    return numbers[np.diff(numbers, prepend=-1) != 0]
+
+
+def _node_labels(path: Path, nodes: int) -> torch.Tensor | None:
+    """The labels of nodes one-hot, their columns side by side: [nodes, F]; None where there is no file."""
+    if not path.exists():
+        return None
+    table = _read_integers(path, columns=None)
+    lowest, highest = table.min(axis=0), table.max(axis=0)
+    widths = [top - low + 1 for low, top in zip(lowest.tolist(), highest.tolist(), strict=True)]
+    if nodes * sum(widths) > LARGEST_FEATURES:
+        raise InputError(
+            f"{path} has labels from {min(lowest)} to {max(highest)}; coded one-hot they take too much memory"
+        )
+    codes = torch.from_numpy(table - lowest)
+    coded = [one_hot(column, width) for column, width in zip(codes.T, widths, strict=True)]
+    return coded[0] if len(coded) == 1 else torch.cat(coded, dim=1)
+
+
+def _read_integers(path: Path, columns: int | None) -> np.ndarray:
     """[lines, columns] int64 of a comma-separated file; InputError names what is wrong with it."""
+    expected = f"each line must hold {'some' if columns is None else columns} integers"
     try:
-        table = pd.read_csv(path, header=None, skipinitialspace=True, dtype=np.int64, skip_blank_lines=False)
+        check_regular(path)
+        with open(path, "rb") as file:
+            first = file.readline(LONGEST_LINE)
+        found = first.count(b",") + 1
+        if first and (found > MOST_LABEL_COLUMNS if columns is None else found != columns):
+            raise InputError(f"{path} has {found} columns; {expected}")
+        with np.errstate(invalid="ignore"):  # a number too large to be an integer is an error anyway
+            table = pd.read_csv(
+                path,
+                header=None,
+                skipinitialspace=True,
+                dtype=np.int64,
+                skip_blank_lines=False,
+                quoting=csv.QUOTE_NONE,
+                na_filter=False,
+            )
     except FileNotFoundError:
         raise InputError(
             f"{path} is missing; a TUDataset has _A, _graph_indicator and _graph_labels"
         ) from None
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is damaged: {reason}; each line must hold {columns} integers") from error
-    if table.shape[1] != columns:
-        raise InputError(f"{path} has {table.shape[1]} columns; each line must hold {columns} integers")
+    except (ValueError, OverflowError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is damaged: {reason}; {expected}") from error
     return table.to_numpy()
 
 
 def _count_lines(path: Path) -> int:
-    return sum(1 for line in path.read_bytes().splitlines() if line.strip())
+    try:
+        check_regular(path)
+        with open(path, "rb") as file:
+            return sum(1 for line in file if line.strip())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error

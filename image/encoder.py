@@ -3,6 +3,9 @@
 Shapes: B batch · H, W height and width · D representation · P projection.
 """
 
+import math
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,19 +17,28 @@ ARCHITECTURES = {
     "resnet34": (BasicBlock, [3, 4, 6, 3]),
     "resnet50": (Bottleneck, [3, 4, 6, 3]),
 }
+GROUP = 16  # channels normalised together (Wu and He, ECCV 2018, table 3)
+
+Norm = Literal["batch", "group"]
 
 
-def make_encoder(arch: str, width: int = 64) -> ResNet:
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm with 16 channels a group; more where that does not divide them, all where they are fewer."""
+    return nn.GroupNorm(math.gcd(channels, max(1, channels // GROUP)), channels)
+
+
+def make_encoder(arch: str, width: int = 64, norm: Norm = "batch") -> ResNet:
     """torchvision's ResNet with a 3x3 first convolution and no max-pool (Chen et al., ICML 2020, B.9).
 
     ``width`` is that of the first stage; 64 is the architecture's own. The encoder maps [B, 3, H, W] to
     [B, D]; ``encoder.dim`` is D.
     """
     block, layers = ARCHITECTURES[arch]
-    encoder = ResNet(block, layers)
+    norm_layer = nn.BatchNorm2d if norm == "batch" else group_norm
+    encoder = ResNet(block, layers, norm_layer=norm_layer)
     encoder.dim = 8 * width * block.expansion
     encoder.conv1 = nn.Conv2d(3, width, kernel_size=3, padding=1, bias=False)
-    encoder.bn1 = nn.BatchNorm2d(width)
+    encoder.bn1 = norm_layer(width)
     encoder.maxpool = nn.Identity()
     encoder.fc = nn.Identity()
     if width != 64:
@@ -41,14 +53,16 @@ def make_encoder(arch: str, width: int = 64) -> ResNet:
 
 
 class SimCLR(nn.Module):
-    """An encoder and its projection head: Linear, BN, ReLU, Linear, to 128 numbers of unit norm."""
+    """An encoder and its projection head: Linear, norm, ReLU, Linear, to 128 numbers of unit norm."""
 
-    def __init__(self, encoder: ResNet, hidden: int = 512, projection: int = 128) -> None:
+    def __init__(
+        self, encoder: ResNet, hidden: int = 512, projection: int = 128, norm: Norm = "batch"
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = nn.Sequential(
             nn.Linear(encoder.dim, hidden, bias=False),
-            nn.BatchNorm1d(hidden),
+            nn.BatchNorm1d(hidden) if norm == "batch" else group_norm(hidden),
             nn.ReLU(),
             nn.Linear(hidden, projection),
         )
@@ -57,3 +71,24 @@ class SimCLR(nn.Module):
         """Return representations and unit-norm float32 projections: [B, 3, H, W] -> [B, D], [B, P]."""
         representation = self.encoder(images.contiguous(memory_format=torch.channels_last))
         return representation, F.normalize(self.head(representation).float(), dim=1)
+
+
+def make_model(arch: str, width: int = 64, norm: Norm = "batch") -> SimCLR:
+    """The SimCLR of an architecture, encoder and head with the same kind of norm."""
+    return SimCLR(make_encoder(arch, width, norm), norm=norm)
+
+
+class Pair(nn.Module):
+    """The projections of two views as the result of one call, which is what can be made parallel.
+
+    Batch norm sees both views together.
+    """
+
+    def __init__(self, model: SimCLR) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, 3, H, W] twice -> [B, P] twice."""
+        _, projections = self.model(torch.cat([view1, view2]))
+        return projections.chunk(2)

@@ -6,26 +6,27 @@ Shapes: N images · D representation · P projection.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from core.config import default_data_root, parse
+from core.config import LARGEST_SEED, default_data_root, parse, setting
 from core.environment import autocast, choose_device, epoch_generator, epoch_order
 from core.errors import InputError, command
 from core.run import load_encoder_state, read_settings
 from core.training import eval_mode
 from image.data import ImageDataset, Images, load_dataset
-from image.encoder import SimCLR, make_encoder
+from image.encoder import ARCHITECTURES, Norm, SimCLR, make_model
 from image.views import Normalise, Views
 from shared_eval.metrics import SAMPLED, embedding_metrics, split_similarities
 from shared_eval.probes import knn_accuracy, linear_probe
 
 CHUNK = 512
 METRIC_SAMPLES = 1024
+LARGEST_SIZE = 1024  # of images and views that a run's settings may ask for
 
 Protocol = Literal["frozen", "paper"]
 
@@ -137,16 +138,32 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     if config.epochs < 1:
         raise InputError(f"--epochs is {config.epochs}; it must be at least 1")
     settings = read_settings(config.run, modality="image")
-    device = choose_device(config.device)
-    name = config.dataset or settings["dataset"]
-    size = settings["image_size"] if config.dataset is None else settings["view_size"]
-    dataset = load_dataset(name, config.data_root, config.download, size).to(device)
-    model = SimCLR(make_encoder(settings["arch"], settings["width"])).to(device)
-    load_encoder_state(model, config.run)
-    views = Views(settings["view_size"], scale=(settings["crop_scale"], 1.0)).to(device)
-    return evaluate(
-        model, dataset, views, settings["seed"], settings["precision"], config.protocol, config.epochs
+    arch, width = setting(settings, "arch", str), setting(settings, "width", int)
+    view_size, crop_scale = (
+        setting(settings, "view_size", int, LARGEST_SIZE),
+        setting(settings, "crop_scale", float),
     )
+    seed, precision = setting(settings, "seed", int, LARGEST_SEED), setting(settings, "precision", str)
+    norm = setting({"norm": "batch"} | settings, "norm", str)  # older runs had no other
+    known = arch in ARCHITECTURES and norm in get_args(Norm) and precision in ("float32", "bfloat16")
+    if not (known and 0 < crop_scale <= 1):
+        raise InputError(
+            f"config.json has arch {arch}, norm {norm}, crop_scale {crop_scale}, precision {precision}: "
+            "not all are known"
+        )
+    image_size = settings.get("image_size")
+    if image_size is not None:
+        image_size = setting(settings, "image_size", int, LARGEST_SIZE)
+    device = choose_device(config.device)
+    name = config.dataset or setting(settings, "dataset", str)
+    size = image_size if config.dataset is None else view_size
+    dataset = load_dataset(name, config.data_root, config.download, size).to(device)
+    with torch.device("meta"):  # the settings may ask for more memory than the weights have
+        model = make_model(arch, width, norm)
+    load_encoder_state(model, config.run)
+    model.encoder.to(memory_format=torch.channels_last)
+    views = Views(view_size, scale=(crop_scale, 1.0)).to(device)
+    return evaluate(model.to(device), dataset, views, seed, precision, config.protocol, config.epochs)
 
 
 @command

@@ -3,22 +3,28 @@
 Shapes: N images · S size.
 """
 
+import contextlib
 import hashlib
 import os
+import stat
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import safetensors.torch
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from core.errors import InputError
-from core.files import user_cache, write_atomically
+from core.files import check_regular, user_cache, write_atomically
 
 # A file and its class's number.
 LabelledFile = tuple[Path, int]
+# What is opened: among Pillow's other formats is PostScript, which it hands to another program.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+LARGEST_IMAGE = 1 << 26  # pixels: 200 MB once decoded; a damaged or forged header easily says more
 
 
 def split_folders(path: Path) -> tuple[list[LabelledFile], list[LabelledFile], list[str]]:
@@ -54,15 +60,20 @@ def tiny_imagenet_files(path: Path) -> tuple[list[LabelledFile], list[LabelledFi
     train = [(file, label) for file, label in train if file.suffix == ".JPEG"]
     annotations = path / "val" / "val_annotations.txt"
     try:
-        lines = [line.split("\t")[:2] for line in annotations.read_text().splitlines()]
-        test = [(path / "val" / "images" / file, classes.index(wnid)) for file, wnid in lines]
+        check_regular(annotations)
+        lines = [line.split("\t")[:2] for line in annotations.read_text("utf-8").splitlines()]
+        images = path / "val" / "images"
+        test = [(images / Path(file).name, classes.index(wnid)) for file, wnid in lines]
         return train, test, classes
     except (OSError, ValueError) as error:
         raise InputError(f"{annotations} is damaged or names a class that train has not ({error})") from error
 
 
 def _files_of(folder: Path) -> tuple[list[LabelledFile], list[str]]:
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    try:
+        classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error}") from error
     if not classes:
         raise InputError(f"{folder} holds no class folders")
     files = []
@@ -84,14 +95,16 @@ def read_class_folders(files: list[LabelledFile], size: int) -> tuple[Tensor, Te
 
     The decoded images are kept in the user's cache, under a name that changes with the files.
     """
-    stats = [(str(path.absolute()), label, path.stat()) for path, label in files]
-    facts = [(name, label, stat.st_size, stat.st_mtime_ns) for name, label, stat in stats]
+    if not files:
+        raise InputError("there are no images where the layout has them")
+    facts = [(str(path.absolute()), label, *_size_and_time(path)) for path, label in files]
     fingerprint = hashlib.sha256(repr((size, facts)).encode()).hexdigest()[:16]
     cached = user_cache() / "images" / f"{fingerprint}.safetensors"
-    if cached.exists():
+    with contextlib.suppress(FileNotFoundError, safetensors.SafetensorError):
         held = safetensors.torch.load_file(cached)
         return held["images"], held["labels"]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _decode refuses such images
         images = np.stack(list(pool.map(lambda file: _decode(file[0], size), files)))
     held = {
         "images": torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
@@ -105,16 +118,27 @@ def read_class_folders(files: list[LabelledFile], size: int) -> tuple[Tensor, Te
     return held["images"], held["labels"]
 
 
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"{path} is no regular file; class folders hold images")
+    return found.st_size, found.st_mtime_ns
+
+
 def _decode(path: Path, size: int) -> np.ndarray:
     try:
-        with Image.open(path) as image:
-            image = image.convert("RGB")
-            if image.size != (size, size):
-                scale = size / min(image.size)
-                width, height = (max(size, round(side * scale)) for side in image.size)
-                left, top = (width - size) // 2, (height - size) // 2
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-                image = image.crop((left, top, left + size, top + size))
-            return np.asarray(image)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{path} is no image that can be read ({error})") from error
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > LARGEST_IMAGE:
+                raise ValueError(f"it has {width} x {height} pixels; {LARGEST_IMAGE:,} are allowed")
+            side = min(width, height)
+            left, top = (width - side) / 2, (height - side) / 2
+            box = (left, top, left + side, top + side)
+            # With a box, what is cut off is never resized: a strip of one pixel's width stays small.
+            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box))
+    except Exception as error:  # Pillow's many decoders raise errors of many kinds for damaged files
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is no image that can be read ({reason})") from error

@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
+from core.downloads import fetch_archive
 from core.errors import InputError
-from core.files import fetch_archive
 from image.folders import read_class_folders, tiny_imagenet_files
 
 # Images [N, 3, S, S] uint8 and labels [N] int64, -1 where there is none: of training, of testing; classes.
 Parts = tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], list[str]]
 
 SIZES = {"cifar10": 32, "cifar100": 32, "stl10": 96, "tinyimagenet": 64}
-TINY_IMAGENET_URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+# The publishers of STL-10 and of Tiny ImageNet give http addresses; their hosts answer https too.
+STL10_URL = STL10.url.replace("http://", "https://")
+TINY_IMAGENET_URL = "https://cs231n.stanford.edu/tiny-imagenet-200.zip"
 TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
 
@@ -46,6 +48,8 @@ def load(name: str, data_root: Path, may_download: bool) -> Parts:
         raise InputError(
             f"{where} is damaged: the publisher's checksums do not hold; delete it and add --download"
         ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where} cannot be read: {error}; delete it and add --download") from error
 
 
 def _fetch(name: str, data_root: Path, address: str) -> None:
@@ -68,7 +72,10 @@ def _cifar(kind: type[CIFAR10]) -> Callable[[Path], Parts]:
 def _stl10(data_root: Path) -> Parts:
     train, test = (STL10(str(data_root), split=part) for part in ("train+unlabeled", "test"))
     train_part, test_part = ((part.data, part.labels.astype(np.int64)) for part in (train, test))
-    return train_part, test_part, train.classes
+    classes = getattr(train, "classes", [])  # their names are the one file that has no checksum
+    if len(classes) <= train.labels.max():
+        raise ValueError(f"{STL10.class_names_file} names {len(classes)} classes")
+    return train_part, test_part, classes
 
 
 def _tiny_imagenet(data_root: Path) -> Parts:
@@ -82,6 +89,6 @@ def _tiny_imagenet(data_root: Path) -> Parts:
 LOADERS: dict[str, tuple[str, Callable[[Path], Parts], str]] = {
     "cifar10": (CIFAR10.base_folder, _cifar(CIFAR10), CIFAR10.url),
     "cifar100": (CIFAR100.base_folder, _cifar(CIFAR100), CIFAR100.url),
-    "stl10": (STL10.base_folder, _stl10, STL10.url),
+    "stl10": (STL10.base_folder, _stl10, STL10_URL),
     "tinyimagenet": ("tiny-imagenet-200", _tiny_imagenet, TINY_IMAGENET_URL),
 }

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from core import HardNegativeLoss
+from core.caching import cached
 from core.config import TrainConfig, flag, hardness_of, parse_config
 from core.distributed import is_first, own_part, parallel, rank, world_size
 from core.environment import epoch_generator, epoch_order, seed_everything
 from core.errors import InputError, command
 from core.optimizers import lr_factor, make_optimizer
-from core.run import Run, launch, settle
+from core.run import Run, launch
 from core.training import fit
 from image.data import ImageDataset, Images, load_dataset
-from image.encoder import SimCLR, make_encoder
+from image.encoder import Norm, Pair, make_model
 from image.evaluate import evaluate, sample, score_neighbours
 from image.views import Views
 
@@ -53,10 +54,14 @@ class ImageConfig(TrainConfig):
     """Treat the negatives' weights as constants."""
     tile_size: int | None = None
     """Tiles of the similarity matrix held at a time, for large batches; by default it is held whole."""
+    cache_chunk: int | None = None
+    """Most images that a process encodes at a time (gradient caching); batch norm then sees a chunk."""
     arch: Literal["resnet10", "resnet18", "resnet34", "resnet50"] = "resnet50"
     """Encoder, with a 3x3 first convolution and no max-pool."""
     width: int = 64
     """Channels of the encoder's first stage; 64 is the architecture's own."""
+    norm: Norm = "batch"
+    """Normalisation of encoder and head; group treats images one by one."""
     image_size: int | None = None
     """Size of the images, resized once; by default the dataset's own."""
     view_size: int = 32
@@ -75,10 +80,12 @@ class ImageConfig(TrainConfig):
             raise InputError(f"--temperature is {self.temperature}; it must be above 0")
         if self.batch_size < 2:
             raise InputError(f"--batch-size is {self.batch_size}; at least 2 images are needed for negatives")
-        leasts = {"width": 1, "view_size": 8, "warmup": 0, "knn_every": 0, "tile_size": 1}
+        leasts = {"width": 1, "view_size": 8, "warmup": 0, "knn_every": 0, "tile_size": 1, "cache_chunk": 1}
         for name, least in leasts.items():
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise InputError(f"--{flag(name)} is {getattr(self, name)}; it must be at least {least}")
+        if self.cache_chunk == 1 and self.norm == "batch":
+            raise InputError("--cache-chunk is 1; batch norm needs at least 2 images, or use --norm group")
         if not 0 < self.crop_scale <= 1:
             raise InputError(f"--crop-scale is {self.crop_scale}; it must be above 0 and at most 1")
         if not self.weight_decay >= 0:
@@ -163,12 +170,8 @@ def annealed(beta: float, how: str, epoch: int, epochs: int) -> float:
     return beta * (1 - step / (ANNEAL_STEPS - 1))
 
 
-def train(config: ImageConfig) -> Run:
-    """Train, evaluate and record the run that ``config`` describes, or find it done."""
-    config, device = settle(config)
-    run = Run.open("image", config)
-    if run.is_finished():
-        return run
+def train(run: Run, config: ImageConfig, device: torch.device) -> None:
+    """Train, evaluate and record: everything that ``run``'s folder is to hold."""
     dataset = load_dataset(config.dataset, config.data_root, config.download, config.image_size)
     check_fits(config, dataset)
     dataset = dataset.to(device)
@@ -179,10 +182,11 @@ def train(config: ImageConfig) -> Run:
         print(f"{world_size()} processes: batches of {config.batch_size} images, {share} a process")
 
     seed_everything(config.seed)
-    model = SimCLR(make_encoder(config.arch, config.width)).to(device)
-    network = parallel(model, device)
+    model = make_model(config.arch, config.width, config.norm).to(device)
+    pair = Pair(model)
+    network = parallel(cached(pair, config.cache_chunk), device)
     if config.compile:
-        network.compile()
+        (pair if config.cache_chunk else network).compile()
     optimizer = make_optimizer(config.optimizer, model.parameters(), config.lr, config.weight_decay)
     objective = HardNegativeLoss(
         config.beta,
@@ -197,9 +201,9 @@ def train(config: ImageConfig) -> Run:
         objective.beta = annealed(config.beta, config.anneal_beta, epoch, config.epochs)
         return batches.of_epoch(epoch)
 
-    def loss_of(pair: tuple[Tensor, Tensor]) -> Tensor:
-        _, projection = network(torch.cat(pair))
-        return objective(*projection.chunk(2))
+    def loss_of(views: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        projections = network(*views)
+        return objective(*projections), projections[0]
 
     def score(epoch: int) -> dict[str, float]:
         if epoch == 0:
@@ -222,10 +226,9 @@ def train(config: ImageConfig) -> Run:
     if is_first():
         started = time.perf_counter()
         metrics = evaluate(model, dataset, views, config.seed, config.precision)
-        run.save_encoder(model)
+        run.save_encoder(model.state_dict())
         run.save_sample(sample(model, dataset, views, config.seed, config.precision))
         run.finish(metrics, trained, eval_seconds=time.perf_counter() - started, device=device)
-    return run
 
 
 def check_fits(config: ImageConfig, dataset: ImageDataset) -> None:
@@ -247,7 +250,7 @@ def check_fits(config: ImageConfig, dataset: ImageDataset) -> None:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    launch(train, parse_config(ImageConfig, recipe, argv, "python -m image.train"))
+    launch("image", train, parse_config(ImageConfig, recipe, argv, "python -m image.train"))
 
 
 if __name__ == "__main__":

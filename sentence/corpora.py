@@ -5,12 +5,13 @@ import gzip
 import pydoc_data.topics
 import re
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.errors import InputError
-from core.files import user_cache
+from core.files import check_regular, user_cache, write_atomically
 
 KNOWN = ("pydoc", "books", "bookcorpus", "wikitext-103", "folder:PATH")
 # Name and configuration of the public corpora at the Hugging Face hub. BookCorpus has no official place any
@@ -20,6 +21,10 @@ HUB = {
     "wikitext-103": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
 }
 LONGEST_READ = 1 << 20  # bytes taken as one line at most, so that a file without line ends passes too
+# A gzipped book may unpack to so much, or to so many times its size: prose is packed to a third, and only
+# what is made to fill disks to a thousandth.
+HONEST_SIZE = 1 << 24
+HONEST_RATIO = 100
 REPORTED_FAULTS = 3
 LEAST_PARAGRAPHS = 4  # of an embedded topic
 
@@ -35,7 +40,11 @@ class Corpus:
         """What changes when the text does."""
         if not self.files:
             return [(title, len(text), 0) for title, text in embedded_topics().items()]
-        return [(str(path.absolute()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.files]
+        try:
+            stats = [(path, path.stat()) for path in self.files]
+        except OSError as error:
+            raise InputError(f"the text cannot be read: {error}") from error
+        return [(str(path.absolute()), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
 
     def books(self, faults: "Faults") -> Iterator[tuple[str, Iterator[str]]]:
         """Titles, and the lines of each book. Undecodable bytes are counted in ``faults`` and replaced."""
@@ -111,15 +120,19 @@ def read_lines(path: Path, faults: Faults) -> Iterator[str]:
     """The lines of a text file, plain or gzipped; raises InputError if it is binary or unreadable."""
     position = 0
     try:
+        check_regular(path)
+        largest = max(HONEST_SIZE, HONEST_RATIO * path.stat().st_size)
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             for raw in iter(lambda: file.readline(LONGEST_READ), b""):
+                if position > largest:
+                    raise InputError(f"{path} unpacks to more than {largest:,} bytes, which no book does")
                 if b"\0" in raw:
                     raise InputError(
                         f"{path} is binary: byte {position + raw.index(0)} is 0; it takes plain text"
                     )
                 yield decode(raw, path, position, faults)
                 position += len(raw)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
@@ -165,16 +178,12 @@ def fetch_from_hub(name: str) -> Path:
     target = user_cache() / "corpora" / f"{name}.txt"
     if target.exists():
         return target
-    partial = target.with_suffix(".partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         rows = datasets.load_dataset(path, configuration, split="train", streaming=True)
-        with open(partial, "w") as file:
-            for row in rows:
-                file.write(row["text"].rstrip("\n") + "\n")
-        partial.rename(target)
+        lines = (row["text"].rstrip("\n") + "\n" for row in rows)
+        write_atomically(target, lambda file: file.writelines(line.encode() for line in lines))
     except Exception as error:  # the library raises errors of many kinds for a network that is not there
-        partial.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"could not download https://huggingface.co/datasets/{path}: {reason}") from error
     return target

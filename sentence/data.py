@@ -66,14 +66,19 @@ def encode_corpus(
     facts = json.dumps([FORMAT, corpus.fingerprint(), learnt, strict])
     folder = user_cache() / "sentences" / hashlib.sha256(facts.encode()).hexdigest()[:16]
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
         try:
-            _encode_into(scratch, corpus, vocab_size, strict, tokenizer)
-            if not folder.exists():  # another process may have been faster
-                scratch.rename(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
+            try:
+                _encode_into(scratch, corpus, vocab_size, strict, tokenizer)
+                if not folder.exists():  # another process may have been faster
+                    scratch.rename(folder)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        except OSError as error:
+            raise InputError(
+                f"{folder.parent} cannot be written: {error.strerror}; $XDG_CACHE_HOME names another cache"
+            ) from error
     facts = json.loads((folder / "facts.json").read_text())
     return EncodedCorpus(
         tokenizer=Tokenizer.from_file(str(folder / "tokenizer.json")),

@@ -16,6 +16,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_sequence
 
+from core.caching import parts_of
+
 INITIAL_RANGE = 0.1  # weights begin uniform in +- this (lajanugen/S2V)
 
 
@@ -92,6 +94,13 @@ class Pair(nn.Module):
         return self.encoder.embed_pair(ids, lengths)
 
 
+def split_sentences(chunk: int, ids: Tensor, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The chunks of sentences one after the other: [T] and [B] (on the host), and so is each chunk."""
+    parts = parts_of(lengths, chunk)
+    tokens = [int(part.sum()) for part in parts]
+    return list(zip(ids.split(tokens), parts, strict=True))
+
+
 def make_encoder(
     kind: str, vocab_size: int, embedding_dim: int, hidden: int, bidirectional: bool
 ) -> nn.Module:
@@ -157,6 +166,8 @@ class QuickThought(InputModule):
     def load(cls, model_name_or_path: str, subfolder: str = "", **_: Any) -> "QuickThought":
         folder = Path(model_name_or_path) / subfolder
         settings = json.loads((folder / cls.config_file_name).read_text())
-        module = cls(Tokenizer.from_file(str(folder / "tokenizer.json")), **settings)
-        module.load_state_dict(load_file(folder / "model.safetensors"))
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        with torch.device("meta"):  # the settings may ask for more memory than the weights have
+            module = cls(tokenizer, **settings)
+        module.load_state_dict(load_file(folder / "model.safetensors"), assign=True)
         return module

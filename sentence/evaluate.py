@@ -3,7 +3,6 @@
 Shapes: N sentences or pairs · D embedding.
 """
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +18,11 @@ from sentence_transformers import SentenceTransformer
 from sklearn.metrics import f1_score
 from torch import Tensor
 
-from core.config import default_data_root, parse
+from core.config import default_data_root, parse, setting
 from core.environment import autocast, choose_device
 from core.errors import InputError, command
+from core.files import read_json
+from core.records import check_files
 from core.run import read_settings
 from core.training import eval_mode, progress_bar
 from sentence.data import SentenceBatch
@@ -222,7 +223,7 @@ class EvaluateConfig:
 def is_run(folder: Path) -> bool:
     """Whether a folder is that of a training run, of any modality."""
     try:
-        return "modality" in json.loads((folder / "config.json").read_text())
+        return "modality" in read_json(folder / "config.json")
     except (OSError, ValueError, TypeError):
         return False
 
@@ -230,7 +231,7 @@ def is_run(folder: Path) -> bool:
 def is_quick_thought(folder: Path) -> bool:
     """Whether a SentenceTransformer's folder holds one module, ours: then none of its own code is needed."""
     try:
-        modules = json.loads((folder / "modules.json").read_text())
+        modules = read_json(folder / "modules.json")
         return [(module["type"], module["path"]) for module in modules] == [
             (f"{QuickThought.__module__}.{QuickThought.__qualname__}", QUICK_THOUGHT_FOLDER)
         ]
@@ -239,13 +240,17 @@ def is_quick_thought(folder: Path) -> bool:
 
 
 def load_model(name: str, download: bool, device: torch.device) -> SentenceTransformer:
-    """The model of a run's folder, of a SentenceTransformer's, or of that name; raises InputError."""
+    """The model of a run's folder, of a SentenceTransformer's, or of that name; raises InputError.
+
+    No code of the folder's is run and nothing in it unpickled, whoever made it.
+    """
     folder = Path(name)
     if is_run(folder):
         read_settings(folder, modality="sentence")
         folder = folder / "encoder"
         if not folder.exists():
             raise InputError(f"{folder} is missing: the run is not finished; go on with --resume")
+        check_files(folder.parent)
     elif not folder.exists() and not download:
         raise InputError(f"{name} is no folder; add --download to look for it at the Hugging Face hub")
     try:
@@ -253,7 +258,14 @@ def load_model(name: str, download: bool, device: torch.device) -> SentenceTrans
             module = QuickThought.load(str(folder), QUICK_THOUGHT_FOLDER)
             return SentenceTransformer(modules=[module], device=str(device))
         source = str(folder) if folder.exists() else name
-        return SentenceTransformer(source, device=str(device), local_files_only=not download)
+        return SentenceTransformer(
+            source,
+            device=str(device),
+            local_files_only=not download,
+            trust_remote_code=False,
+            # Said here, or the folder's own settings may say otherwise: no weights are unpickled.
+            model_kwargs={"use_safetensors": True, "weights_only": True},
+        )
     except Exception as error:  # the library raises errors of many kinds for a folder of another kind
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{name} cannot be loaded as a SentenceTransformer: {reason}") from error
@@ -266,7 +278,9 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
     names, precision = config.tasks, "float32"
     if is_run(Path(config.model)):
         settings = read_settings(Path(config.model))
-        names, precision = names or settings["tasks"], settings["precision"]
+        names, precision = names or setting(settings, "tasks", list), setting(settings, "precision", str)
+        if precision not in ("float32", "bfloat16"):
+            raise InputError(f"config.json has precision {precision}; float32 or bfloat16 is needed")
     tasks, _ = load_tasks(names or tuple(SENTEVAL), config.data_root, config.download)
     parts = QuickThought.parts if isinstance(model[0], QuickThought) else 1
     return evaluate(encoder_of(model, precision), tasks, config.protocol, parts)

@@ -1,20 +1,23 @@
 """The tasks that sentence embeddings are scored on: SentEval's, and two for the embedded corpus."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
 
+from core.downloads import fetch_archive
 from core.errors import InputError
-from core.files import fetch_archive
+from core.files import check_regular
 from sentence.corpora import embedded_topics
 from sentence.text import sentences_of
 
 SENTEVAL_FOLDER = Path("SentEval") / "downstream"
 # All of SentEval's sentence tasks in its own layout, as the SimCSE authors publish them.
 SENTEVAL_URL = "https://huggingface.co/datasets/princeton-nlp/datasets-for-simcse/resolve/main/senteval.tar"
+LEAST_OF_CLASS = 10  # training samples: penalties are chosen on as many folds
 LEAST_TOPIC_SENTENCES = 30  # of a class of the embedded topic task
 
 
@@ -61,7 +64,7 @@ def read_polarity(negative: str, positive: str) -> Callable[[Path], Classificati
     """A task of two files, one a class, a sentence a line."""
 
     def read(folder: Path) -> Classification:
-        parts = [read_lines(folder / name, "latin-1") for name in (negative, positive)]
+        parts = [[line for _, line in read_lines(folder / name, "latin-1")] for name in (negative, positive)]
         labels = np.repeat([0, 1], [len(part) for part in parts])
         return Classification(parts[0] + parts[1], labels)
 
@@ -72,7 +75,7 @@ def read_trec(folder: Path) -> Classification:
     """Questions of six kinds, before the colon of their label."""
     sentences, kinds, parts = [], [], []
     for name, part in (("train_5500.label", "train"), ("TREC_10.label", "test")):
-        for number, line in enumerate(read_lines(folder / name, "latin-1"), start=1):
+        for number, line in read_lines(folder / name, "latin-1"):
             kind, separator, rest = line.partition(":")
             sentence = rest.partition(" ")[2]
             if not separator or not sentence:
@@ -86,29 +89,36 @@ def read_trec(folder: Path) -> Classification:
 
 def read_sst2(folder: Path) -> Classification:
     """Movie reviews with their own training, development and test parts."""
-    rows, parts = [], []
+    sentences, labels, parts = [], [], []
     for part in ("train", "dev", "test"):
-        of_part = read_columns(folder / f"sentiment-{part}", 2, "utf-8")
-        rows += of_part
-        parts += [part] * len(of_part)
-    return Classification([row[0] for row in rows], np.array([int(row[1]) for row in rows]), np.array(parts))
+        path = folder / f"sentiment-{part}"
+        for number, row in read_columns(path, 2, "utf-8"):
+            sentences.append(row[0])
+            labels.append(int(read_number(row[1], (0, 1), path, number)))
+            parts.append(part)
+    return Classification(sentences, np.array(labels), np.array(parts))
 
 
 def read_msrp(folder: Path) -> PairClassification:
     """Pairs of sentences from the news, paraphrases or not."""
     pairs, labels, parts = [], [], []
     for part in ("train", "test"):
-        for row in read_columns(folder / f"msr_paraphrase_{part}.txt", 5, "utf-8-sig")[1:]:
+        path = folder / f"msr_paraphrase_{part}.txt"
+        for number, row in islice(read_columns(path, 5, "utf-8-sig"), 1, None):
             pairs.append((row[3], row[4]))
-            labels.append(int(row[0]))
+            labels.append(int(read_number(row[0], (0, 1), path, number)))
             parts.append(part)
     return PairClassification(pairs, np.array(labels), np.array(parts))
 
 
 def read_stsb(folder: Path) -> Similarity:
     """The test part of the STS benchmark."""
-    rows = read_columns(folder / "sts-test.csv", 7, "utf-8")
-    return Similarity([(row[5], row[6]) for row in rows], np.array([float(row[4]) for row in rows]))
+    path = folder / "sts-test.csv"
+    pairs, scores = [], []
+    for number, row in read_columns(path, 7, "utf-8"):
+        pairs.append((row[5], row[6]))
+        scores.append(read_number(row[4], None, path, number))
+    return Similarity(pairs, np.array(scores))
 
 
 # Folder below SentEval's, and reader.
@@ -159,10 +169,26 @@ def load_task(name: str, data_root: Path) -> Task | None:
     folder = data_root / SENTEVAL_FOLDER / where
     if not folder.is_dir():
         return None
-    try:
-        return read(folder)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} cannot be read: {error}") from error
+    task = read(folder)
+    check_parts(task, folder)
+    return task
+
+
+def check_parts(task: Task, folder: Path) -> None:
+    """Raise InputError where a task has too little to learn from, to choose on, or to be scored on."""
+    if isinstance(task, Similarity):
+        if len(set(task.scores)) < 2:
+            raise InputError(f"{folder} has no two different scores: is a file of it cut short?")
+        return
+    parts = np.full(len(task.labels), "train") if task.parts is None else task.parts
+    classes, counts = np.unique(task.labels[parts == "train"], return_counts=True)
+    if len(classes) < 2 or counts.min() < LEAST_OF_CLASS:
+        raise InputError(
+            f"{folder} has {len(classes)} classes to learn, of {min(counts, default=0)} samples or more; "
+            f"2 of {LEAST_OF_CLASS} are needed: is a file of it cut short?"
+        )
+    if task.parts is not None and "test" not in parts:
+        raise InputError(f"{folder} has no samples to test on: is a file of it cut short?")
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -178,15 +204,34 @@ def fetch_senteval(data_root: Path) -> None:
         fetch_archive(SENTEVAL_URL, data_root / SENTEVAL_FOLDER)
 
 
-def read_lines(path: Path, encoding: str) -> list[str]:
-    """The lines of a file that hold anything."""
-    return [line for line in path.read_text(encoding).split("\n") if line.strip()]
+def read_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
+    """The lines of a file that hold anything, with their numbers; raises InputError if it cannot be read."""
+    try:
+        check_regular(path)
+        with open(path, encoding=encoding, newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line.rstrip("\n")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def read_columns(path: Path, count: int, encoding: str) -> list[list[str]]:
-    """A file's tab-separated lines; raises InputError where one has fewer than ``count`` columns."""
-    rows = [line.rstrip("\r").split("\t") for line in read_lines(path, encoding)]
-    for number, row in enumerate(rows, start=1):
+def read_columns(path: Path, count: int, encoding: str) -> Iterator[tuple[int, list[str]]]:
+    """A file's tab-separated lines, numbered; raises InputError where one has less than ``count`` columns."""
+    for number, line in read_lines(path, encoding):
+        row = line.rstrip("\r").split("\t")
         if len(row) < count:
             raise InputError(f"{path}: line {number} has {len(row)} columns; {count} are needed")
-    return rows
+        yield number, row
+
+
+def read_number(text: str, allowed: tuple[int, ...] | None, path: Path, line: int) -> float:
+    """A label among those ``allowed``, or any finite number; raises InputError, naming file and line."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or (allowed and number not in allowed):
+        expected = " or ".join(map(str, allowed)) if allowed else "a number"
+        raise InputError(f"{path}: line {line} has {text[:40]!r} where {expected} must stand")
+    return number

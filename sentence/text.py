@@ -6,7 +6,8 @@ from itertools import chain, islice
 
 import sentencex
 
-SAMPLED_LINES = 2000  # read ahead to see whether a book's lines are wrapped
+SAMPLED_LINES = 2000  # read ahead to see whether a book's lines are wrapped, with
+SAMPLED_CHARACTERS = 1_000_000  # at most
 LONGEST_WRAPPED_LINE = 100  # characters; wrapped books keep nearly all lines below
 SENTENCE_ENDS = tuple(".!?:;\"'\u201d\u2019")
 PARAGRAPH_CHARACTERS = 50_000  # a paragraph longer than this is split in pieces
@@ -32,7 +33,12 @@ def paragraphs_of(lines: Iterable[str]) -> Iterator[str]:
     with a sentence.
     """
     lines = iter(lines)
-    sample = list(islice(lines, SAMPLED_LINES))
+    sample, size = [], 0
+    for line in islice(lines, SAMPLED_LINES):
+        sample.append(line)
+        size += len(line)
+        if size > SAMPLED_CHARACTERS:
+            break
     lines = chain(sample, lines)
     if not is_wrapped(sample):
         for line in lines:
@@ -51,9 +57,11 @@ def paragraphs_of(lines: Iterable[str]) -> Iterator[str]:
             size += len(text)
         if size > PARAGRAPH_CHARACTERS:
             *whole, rest = sentencex.segment("en", " ".join(held))
+            if len(rest) > PARAGRAPH_CHARACTERS // 2:  # no prose: it would be looked through again and again
+                whole, rest = [*whole, rest], ""
             if whole:
                 yield "".join(whole)
-                held, size = [rest], len(rest)
+                held, size = [rest] if rest else [], len(rest)
     if held:
         yield " ".join(held)
 

@@ -13,16 +13,17 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from core.caching import cached
 from core.config import TrainConfig, flag, hardness_of, parse_config
 from core.distributed import gather, is_first, own_part, parallel
 from core.environment import seed_everything
 from core.errors import InputError, command
 from core.optimizers import make_optimizer
-from core.run import Run, launch, settle
+from core.run import Run, launch
 from core.training import fit
 from sentence.corpora import find_corpus
 from sentence.data import Batches, EncodedCorpus, SentenceBatch, encode_corpus
-from sentence.encoder import PaddedTransformer, Pair, QuickThought
+from sentence.encoder import PaddedTransformer, Pair, QuickThought, split_sentences
 from sentence.evaluate import encoder_of, evaluate, load_model, load_tasks, sample
 from sentence.objective import Denominator, quick_thought_loss
 from sentence.tasks import EMBEDDED, SENTEVAL
@@ -53,6 +54,8 @@ class SentenceConfig(TrainConfig):
     """How many sentences to each side are positives."""
     epochs: int = 1
     batch_size: int = 400
+    cache_chunk: int | None = None
+    """Most sentences that a process encodes at a time (gradient caching)."""
     lr: float = 5e-4
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     encoder: Literal["gru", "bow", "transformer"] = "gru"
@@ -81,8 +84,8 @@ class SentenceConfig(TrainConfig):
             raise InputError(
                 f"--batch-size is {self.batch_size}; at least 3 sentences are needed for negatives"
             )
-        for name in ("window", "embedding_dim", "hidden", "vocab_size", "longest"):
-            if getattr(self, name) < 1:
+        for name in ("window", "embedding_dim", "hidden", "vocab_size", "longest", "cache_chunk"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"--{flag(name)} is {getattr(self, name)}; it must be at least 1")
         if not self.clip_norm > 0:
             raise InputError(f"--clip-norm is {self.clip_norm}; it must be above 0")
@@ -181,14 +184,14 @@ def describe(config: SentenceConfig, corpus: EncodedCorpus) -> None:
 
 
 def loss_function(config: SentenceConfig, network: nn.Module, first: int):
-    """What takes a batch to its loss: scores of this process's sentences against everybody's."""
+    """What takes a batch to its loss, scores of this process's sentences against everybody's, and to f."""
 
-    def loss_of(batch: SentenceBatch) -> Tensor:
+    def loss_of(batch: SentenceBatch) -> tuple[Tensor, Tensor]:
         f, g = network(batch.ids, batch.lengths)
         with torch.autocast(f.device.type, enabled=False):
             if config.normalize:
                 f, g = F.normalize(f, dim=1) / config.temperature, F.normalize(g, dim=1)
-            return quick_thought_loss(
+            loss = quick_thought_loss(
                 f @ gather(g).T,
                 batch.places,
                 batch.book,
@@ -200,16 +203,13 @@ def loss_function(config: SentenceConfig, network: nn.Module, first: int):
                 floor=-1 / config.temperature if config.normalize else None,
                 stop_gradient=config.stop_gradient,
             )
+        return loss, f
 
     return loss_of
 
 
-def train(config: SentenceConfig) -> Run:
-    """Train, evaluate and record the run that ``config`` describes, or find it done."""
-    config, device = settle(config)
-    run = Run.open("sentence", config)
-    if run.is_finished():
-        return run
+def train(run: Run, config: SentenceConfig, device: torch.device) -> None:
+    """Train, evaluate and record: everything that ``run``'s folder is to hold."""
     found = find_corpus(config.dataset, config.data_root, config.download)
     tasks, missing = load_tasks(config.tasks, config.data_root, config.download)
     tokenizer = tokenizer_of(config)
@@ -223,7 +223,8 @@ def train(config: SentenceConfig) -> Run:
     model = make_model(config, corpus.tokenizer, device)
     is_transformer = config.encoder == "transformer"
     pair = Pair(PaddedTransformer(model) if is_transformer else model[0])
-    network = parallel(pair, device)
+    network = cached(pair, config.cache_chunk, split_sentences)
+    network = parallel(network, device, has_unused=is_transformer)  # such as the pooler of many a checkpoint
     encode = encoder_of(model, config.precision)
     optimizer = make_optimizer("adam", model.parameters(), config.lr, weight_decay=0.0)
 
@@ -249,12 +250,11 @@ def train(config: SentenceConfig) -> Run:
         run.save_encoder_folder(lambda folder: model.save(str(folder), create_model_card=False))
         eval_seconds = time.perf_counter() - started
         run.finish(metrics, trained, eval_seconds=eval_seconds, device=device, missing_tasks=missing)
-    return run
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    launch(train, parse_config(SentenceConfig, recipe, argv, "python -m sentence.train"))
+    launch("sentence", train, parse_config(SentenceConfig, recipe, argv, "python -m sentence.train"))
 
 
 if __name__ == "__main__":

@@ -1,22 +1,25 @@
-"""Cells: single runs of a modality's own command, each in a process of its own."""
+"""Cells: single runs of a modality's own command, each a process, or several seeds of a graph run in one."""
 
-import json
 import os
 import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from core.config import flag, objective_slug
 from core.errors import InputError
+from core.files import read_json
+from core.records import read_record
 from core.run import default_folder
 
 LAST_LINES = 5
+# Modalities whose command trains several seeds at once.
+SEVERAL_SEEDS = {"graph"}
 
 
 @dataclass(frozen=True)
@@ -42,81 +45,137 @@ class Cell:
         default = default_folder(self.modality, self.dataset, "-".join([slug, *variant]), self.seed)
         return Path(self.root) / default.relative_to("runs")
 
-    @property
-    def log(self) -> Path:
-        """What the run has said."""
-        return Path(self.root) / "logs" / f"{'-'.join(self.folder.relative_to(self.root).parts)}.log"
-
     def settings(self) -> dict[str, object]:
         names = ("dataset", "objective", "beta", "tau_plus", "variant", "seed", "epochs")
         own = {name: value for name in names if (value := getattr(self, name)) is not None}
         return own | dict(self.extra)
 
-    def command(self) -> list[str]:
-        flags = [word for name, value in self.settings().items() for word in (f"--{flag(name)}", f"{value}")]
-        where = [] if self.root == "runs" else ["--output-dir", str(self.folder)]
-        return [sys.executable, "-m", f"{self.modality}.train", *flags, *where, "--resume"]
-
     def is_finished(self) -> bool:
         """Whether its folder holds a whole run of the same settings."""
         try:
-            json.loads((self.folder / "result.json").read_text())
-            held = json.loads((self.folder / "config.json").read_text())
+            read_record(self.folder / "result.json")
+            held = read_json(self.folder / "config.json")
         except (OSError, ValueError):
             return False
-        return all(held.get(name) == value for name, value in self.settings().items())
+        return isinstance(held, dict) and all(
+            held.get(name) == value for name, value in self.settings().items()
+        )
+
+    def __str__(self) -> str:
+        return str(Launch((self,)))
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What one process runs: a cell, or several that differ in their seed alone."""
+
+    cells: tuple[Cell, ...]
+
+    def command(self) -> list[str]:
+        first = self.cells[0]
+        settings, folder = first.settings(), first.folder
+        if len(self.cells) > 1:
+            settings.pop("seed")
+            settings["seeds"] = ",".join(str(cell.seed) for cell in self.cells)
+            folder = folder.parent.parent  # the command adds objective and seed
+        flags = [word for name, value in settings.items() for word in (f"--{flag(name)}", f"{value}")]
+        where = [] if first.root == "runs" else ["--output-dir", str(folder)]
+        return [sys.executable, "-m", f"{first.modality}.train", *flags, *where, "--resume"]
+
+    @property
+    def log(self) -> Path:
+        """What the process has said."""
+        first = self.cells[0]
+        return Path(first.root) / "logs" / f"{'-'.join(first.folder.relative_to(first.root).parts)}.log"
 
     def __str__(self) -> str:
         return shlex.join(self.command()[2:])
 
 
+def launches(cells: Sequence[Cell], together: int) -> list[Launch]:
+    """Cells by the processes that run them: up to ``together`` seeds in one where the modality can."""
+    alike: dict[Cell, list[Cell]] = {}
+    for cell in cells:
+        key = replace(cell, seed=0) if cell.modality in SEVERAL_SEEDS else cell
+        alike.setdefault(key, []).append(cell)
+    return [
+        Launch(tuple(of_one[start : start + together]))
+        for of_one in alike.values()
+        for start in range(0, len(of_one), together)
+    ]
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended: the last lines of what it said where it failed."""
+    """How a process ended: the last lines of what it said where it failed."""
 
-    cell: Cell
+    launch: Launch
     exit_code: int
     last_lines: str
 
     def __str__(self) -> str:
-        return f"{self.cell} ended with exit code {self.exit_code} ({self.cell.log}):\n    {self.last_lines}"
+        return (
+            f"{self.launch} ended with exit code {self.exit_code} ({self.launch.log}):\n    {self.last_lines}"
+        )
 
 
-def run_cell(cell: Cell, threads: int) -> Outcome:
-    """Run a cell to its end, what it says in its log."""
-    cell.log.parent.mkdir(parents=True, exist_ok=True)
+def run_launch(launch: Launch, threads: int, running: set[subprocess.Popen] | None = None) -> Outcome:
+    """Run a process to its end, what it says behind what its log holds; in ``running`` meanwhile."""
+    launch.log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    with open(cell.log, "w") as log:
-        answer = subprocess.run(cell.command(), stdout=log, stderr=subprocess.STDOUT, env=environment)
-    last = cell.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
-    return Outcome(cell, answer.returncode, "\n    ".join(last))
+    running = set() if running is None else running
+    with open(launch.log, "ab") as log:
+        before = log.tell()
+        process = subprocess.Popen(launch.command(), stdout=log, stderr=subprocess.STDOUT, env=environment)
+        running.add(process)
+        process.wait()
+        running.remove(process)
+    last = launch.log.read_bytes()[before:].decode(errors="replace").splitlines()[-LAST_LINES:]
+    return Outcome(launch, process.returncode, "\n    ".join(last))
+
+
+def threads_of_a_process(jobs: int) -> int:
+    """``$OMP_NUM_THREADS`` where it is set, else a process's share of the cores.
+
+    Sums are split among threads: at one number of them weights are the same whatever ``jobs`` is, else not.
+    """
+    return int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // jobs))
 
 
 def run_here(
-    cells: Iterable[Cell], jobs: int, started: Callable[[Cell], None] = lambda cell: None
+    launches: Iterable[Launch], jobs: int, started: Callable[[Launch], None] = lambda launch: None
 ) -> Iterator[Outcome]:
-    """Run cells on this machine, ``jobs`` at a time, each with its share of the cores; as they end."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    lock = threading.Lock()
+    """Run processes on this machine, ``jobs`` at a time, each with its share of the cores; as they end.
 
-    def run(cell: Cell) -> Outcome:
+    Where whoever takes the outcomes is interrupted, those under way are told to save and leave.
+    """
+    threads = threads_of_a_process(jobs)
+    lock = threading.Lock()
+    running: set[subprocess.Popen] = set()
+
+    def run(launch: Launch) -> Outcome:
         with lock:
-            started(cell)
-        return run_cell(cell, threads)
+            started(launch)
+        return run_launch(launch, threads, running)
 
     with ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(run, cell) for cell in cells]
+        futures = [pool.submit(run, launch) for launch in launches]
         try:
             for future in as_completed(futures):
                 yield future.result()
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in tuple(running):
+                process.terminate()
 
 
 def run_on_ray(
-    cells: Iterable[Cell], cpus: float, gpus: float, started: Callable[[Cell], None] = lambda cell: None
+    launches: Iterable[Launch],
+    cpus: float,
+    gpus: float,
+    started: Callable[[Launch], None] = lambda launch: None,
 ) -> Iterator[Outcome]:
-    """Hand cells to a Ray cluster, each with the CPUs and GPUs it declares; as they end.
+    """Hand processes to a Ray cluster, each with the CPUs and GPUs it declares; as they end.
 
     The cluster is that of ``RAY_ADDRESS``, else one on this machine; its machines share this folder.
     """
@@ -128,14 +187,14 @@ def run_on_ray(
     here = os.getcwd()
 
     @ray.remote(num_cpus=cpus, num_gpus=gpus)
-    def run(cell: Cell) -> Outcome:
+    def run(launch: Launch) -> Outcome:
         os.chdir(here)
-        return run_cell(cell, max(1, int(cpus)))
+        return run_launch(launch, max(1, int(cpus)))
 
     waiting = {}
-    for cell in cells:
-        started(cell)
-        waiting[run.remote(cell)] = cell
+    for launch in launches:
+        started(launch)
+        waiting[run.remote(launch)] = launch
     while waiting:
         (done, *_), _ = ray.wait(list(waiting))
         waiting.pop(done)

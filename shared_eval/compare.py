@@ -13,6 +13,7 @@ from rich.table import Table
 
 from core.config import parse
 from core.errors import InputError, command
+from core.files import read_json
 from shared_eval.records import find_records, read_records, settings_of
 from shared_eval.statistics import paired_difference
 
@@ -73,7 +74,7 @@ def different_settings(first: Sequence[Path], second: Sequence[Path]) -> dict[st
 
 def _facts(folder: Path) -> dict:
     """A run's settings, and what of its environment bears on figures."""
-    environment = json.loads((folder / "result.json").read_text())["environment"]
+    environment = read_json(folder / "result.json")["environment"]
     kept = ("revision", "torch", "device", "device_name")
     return settings_of(folder) | {name: environment[name] for name in kept if name in environment}
 
@@ -88,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise InputError(f"no result.json at or below {folder}; name a finished run, or a folder of runs")
         paths.append(found)
     records = [read_records(of_folder) for of_folder in paths]
+    paths = [[Path(path) for path in of_folder["path"].unique()] for of_folder in records]
     scores = compare_scores(*records)
     if scores.empty:
         raise InputError(f"{config.first} and {config.second} share no dataset and metric")

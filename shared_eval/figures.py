@@ -21,11 +21,23 @@ Sample = Mapping[str, np.ndarray]
 
 
 def read_sample(folder: Path) -> Sample | None:
-    """What a run has kept of its embedding; None where it has kept nothing that can be read."""
+    """What a run has kept of its embedding; None where it has kept nothing that can be drawn."""
     try:
-        return safetensors.numpy.load_file(folder / "sample.safetensors")
-    except (OSError, safetensors.SafetensorError):
+        sample = safetensors.numpy.load_file(folder / "sample.safetensors")
+    except (OSError, safetensors.SafetensorError, TypeError, LookupError):  # a kind of number NumPy has not
         return None
+    return sample if _can_be_drawn(sample) else None
+
+
+def _can_be_drawn(sample: Sample) -> bool:
+    """Whether arrays have the shapes that ``Run.save_sample`` documents, and numbers in them."""
+    points = sample.get("representations")
+    if points is not None and (points.ndim != 2 or min(points.shape) < 2):
+        return False
+    if points is not None and ("labels" not in sample or sample["labels"].shape != points.shape[:1]):
+        return False
+    cosines = [sample[name].ndim for name in ("positives", "negatives") if name in sample]
+    return cosines in ([], [1, 1]) and all(np.isfinite(value).all() for value in sample.values())
 
 
 def accuracy_against_beta(records: pd.DataFrame, column: str) -> Figure | None:
@@ -59,9 +71,9 @@ def training_curves(folders: Mapping[str, Path], title: str) -> Figure | None:
     for i, (label, folder) in enumerate(folders.items()):
         try:
             lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        except (OSError, ValueError):
+            points = [(float(line["epoch"]), float(line["loss"])) for line in lines if "loss" in line]
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             continue
-        points = [(line["epoch"], line["loss"]) for line in lines if "loss" in line]
         if points:
             every = max(1, len(points) // 10)
             style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)], "markevery": every}

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InputError
+from core.files import check_regular
+from core.objectives import check_hardness
 from shared_eval.cells import Cell
 from shared_eval.tables import Published
 
@@ -15,6 +17,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+MODALITIES = ("image", "graph", "sentence")
+MOST_RUNS = 100_000
 FOLDER = Path(__file__).parent / "recipes"
 # The tables that reproduce knows by name.
 TABLES = {
@@ -109,15 +113,53 @@ def load_recipes(table: str) -> list[Recipe]:
 def read_recipe(path: Path) -> Recipe:
     """A recipe's file; raises InputError, naming it, where anything is missing, unknown or mistyped."""
     try:
-        content = tomllib.loads(path.read_text())
+        check_regular(path)
+        content = tomllib.loads(path.read_text("utf-8"))
         objectives = tuple(
             Objectives(**{**entry, "betas": tuple(map(float, entry.get("betas", (0.0,))))})
             for entry in content.pop("objectives")
         )
         content["datasets"], content["published"] = tuple(content["datasets"]), tuple(content["published"])
         recipe = Recipe(objectives=objectives, **content)
-        recipe.published_figures()
-        recipe.cells()
+        check_recipe(recipe)
         return recipe
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise InputError(f"{path} is no recipe: {error}") from error
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} is no recipe: {reason}") from error
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise ValueError where something in it is of another kind, or no run can come of it."""
+    for name in ("title", "modality", "source", "cost", "folder"):
+        _expect(name, getattr(recipe, name), str)
+    if recipe.modality not in MODALITIES:
+        raise ValueError(f"modality is {recipe.modality!r}; it must be one of {', '.join(MODALITIES)}")
+    for name in ("epochs", "seeds"):
+        _expect(name, getattr(recipe, name), int)
+    for objective in recipe.objectives:
+        _expect("objective", objective.objective, str)
+        _expect("tau_plus", objective.tau_plus, int, float)
+        _expect("variant", objective.variant, str, type(None))
+        for beta in objective.betas:
+            check_hardness(beta, objective.tau_plus)
+    for dataset in recipe.datasets:
+        _expect("datasets", dataset, str)
+    for entry in recipe.published:
+        for name in ("dataset", "metric", "label"):
+            _expect(f"published {name}", entry[name], str)
+        _expect("published value", entry["value"], int, float)
+    for name, value in recipe.settings.items():
+        _expect(f"settings {name}", value, str, int, float, bool)
+    runs = len(recipe.datasets) * recipe.seeds * sum(len(of.betas) for of in recipe.objectives)
+    if not 1 <= runs <= MOST_RUNS or recipe.epochs < 1:
+        raise ValueError(
+            f"it has {recipe.epochs} epochs and {runs} runs; 1 to {MOST_RUNS:,} runs make a table"
+        )
+
+
+def _expect(name: str, value: Any, *kinds: type) -> None:
+    if type(value) not in kinds:
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"{name} is {str(value)[:100]!r}; {expected} is needed")
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError(f"{name} is {value[:100]!r}; no command can be given a zero byte")

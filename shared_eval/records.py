@@ -15,8 +15,10 @@ from rich.table import Table
 
 from core.config import TrainConfig, parse
 from core.errors import InputError, command
-from core.run import SCHEMA
+from core.files import read_json
+from core.records import read_record
 
+NUMBER = int | float
 COLUMNS = (
     "modality",
     "dataset",
@@ -56,16 +58,32 @@ def read_records(paths: Iterable[Path]) -> pd.DataFrame:
     rows = []
     for path in paths:
         try:
-            rows.extend(_rows(json.loads(path.read_text()), path))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            rows.extend(_rows(read_record(path), path))
+        except (OSError, ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
             print(f"warning: {path} is no whole record ({error!r}) and is left out", file=sys.stderr)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def name_failures(roots: Iterable[Path]) -> None:
+    """Say on stderr which runs at or below ``roots`` could not go on, and why."""
+    for path in sorted({path for root in roots for path in Path(root).rglob("failure.json")}):
+        try:
+            why = read_record(path)["message"]
+        except (OSError, ValueError, LookupError) as error:
+            why = f"{path.name} cannot be read ({error})"
+        print(f"warning: {path.parent} has no record: {why}", file=sys.stderr)
+
+
 def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    if record["schema"] != SCHEMA:
-        raise ValueError(f"its schema is {record['schema']}, this code reads {SCHEMA}")
     objective = record["objective"]
+    _check_kinds(record, modality=str, dataset=str, seed=int, epochs=int)
+    _check_kinds(record, train_seconds=NUMBER, eval_seconds=NUMBER, metrics=dict, untrained_metrics=dict)
+    _check_kinds(objective, name=str)
+    _check_kinds({"beta": None, "tau_plus": None} | objective, beta=NUMBER | None, tau_plus=NUMBER | None)
+    _check_kinds({"encoder": None} | objective, encoder=str | None)
+    _check_kinds(record["environment"], revision=str | None)
+    for metrics in (record["metrics"], record["untrained_metrics"]):
+        _check_kinds(metrics, **dict.fromkeys(metrics, NUMBER))
     common = {name: record[name] for name in ("modality", "dataset", "seed", "epochs")}
     common |= {name: record[name] for name in ("train_seconds", "eval_seconds")}
     common |= {name: objective.get(name) for name in ("beta", "tau_plus")}
@@ -78,12 +96,23 @@ def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     ]
 
 
+def _check_kinds(holder: dict[str, Any], **kinds: Any) -> None:
+    """Raise TypeError where a value is of another kind, or a number that no float holds."""
+    for name, kind in kinds.items():
+        value = holder[name]
+        if not isinstance(value, kind):
+            raise TypeError(f"its {name} is {value!r}")
+        if isinstance(value, int):
+            float(value)
+
+
 def settings_of(folder: Path) -> dict[str, Any]:
     """A run's settings; none where the folder has a record and no settings that can be read beside it."""
     try:
-        return json.loads((folder / "config.json").read_text())
+        settings = read_json(folder / "config.json")
     except (OSError, ValueError):
         return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def settings_fingerprint(folder: Path) -> str:
@@ -163,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not root.exists():
             raise InputError(f"{root} is no folder; name one that holds runs")
     records = select(read_records(find_records(config.roots)), config)
+    name_failures(config.roots)
     for path, write in ((config.csv, records.to_csv), (config.parquet, records.to_parquet)):
         if path is not None:
             write(path, index=False)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from core.config import parse
 from core.errors import InputError, command
-from core.files import write_atomically
+from core.files import read_json, write_atomically
 from shared_eval import figures
 from shared_eval.records import find_records, read_records, settings_of
 from shared_eval.tables import NOTHING, Published, ResultTable, scores, summarise
@@ -63,7 +63,7 @@ def each_dataset(records: pd.DataFrame) -> list[pd.DataFrame]:
 
 def describe_run(path: Path) -> dict[str, Any]:
     """A record, and the settings beside it, as the page shows them."""
-    record = json.loads(path.read_text())
+    record = read_json(path)
     return {
         "id": "run-" + re.sub(r"\W+", "-", str(path.parent)).strip("-"),
         "name": str(path.parent),

@@ -13,12 +13,13 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from core import interruption
 from core.config import parse
 from core.errors import InputError, TrainingError, command
 from core.training import progress_bar
-from shared_eval.cells import Cell, Outcome, run_here, run_on_ray
+from shared_eval.cells import Cell, Launch, Outcome, launches, run_here, run_on_ray
 from shared_eval.recipes import load_recipes
-from shared_eval.records import find_records, read_records
+from shared_eval.records import find_records, name_failures, read_records
 from shared_eval.report import write_report
 from shared_eval.tables import scores, summarise, to_csv, to_latex, to_markdown, to_terminal
 
@@ -41,13 +42,15 @@ class ReproduceConfig:
     seeds: int | None = None
     """How many seeds, from 0, instead of the recipe's."""
     jobs: int = 1
-    """Cells run at a time on this machine; each gets its share of the cores."""
+    """Processes at a time on this machine; each gets its share of the cores."""
+    together: int = 5
+    """Seeds of a graph run that one process trains at once."""
     launcher: Literal["here", "ray"] = "here"
     """ray: hand the cells to a Ray cluster, that of RAY_ADDRESS or one on this machine."""
     cpus: float = 1.0
-    """CPUs that a cell declares to Ray."""
+    """CPUs that a process declares to Ray."""
     gpus: float = 0.0
-    """GPUs that a cell declares to Ray."""
+    """GPUs that a process declares to Ray."""
     dry_run: bool = False
     """Print the cells, whether they are done, and how long the rest may take; run nothing."""
     mix: bool = False
@@ -57,8 +60,9 @@ class ReproduceConfig:
 
     def checked(self) -> "ReproduceConfig":
         """Return the config; raise InputError if a setting is off."""
-        if self.jobs < 1 or (self.seeds is not None and self.seeds < 1):
-            raise InputError(f"--jobs is {self.jobs} and --seeds {self.seeds}; both must be at least 1")
+        for name in ("jobs", "seeds", "together"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"--{name} is {getattr(self, name)}; it must be at least 1")
         if self.cpus <= 0 or self.gpus < 0:
             raise InputError(f"--cpus is {self.cpus} and --gpus {self.gpus}; some CPU is needed")
         for path in self.output:
@@ -85,32 +89,34 @@ def estimated_seconds(cells: Sequence[Cell]) -> tuple[float, int]:
 
 def run_cells(cells: Sequence[Cell], config: ReproduceConfig) -> list[Outcome]:
     """Run the cells under one live view; return those that failed."""
+    planned = launches(cells, config.together)
     failed: list[Outcome] = []
-    running: list[Cell] = []
+    running: list[Launch] = []
 
     def view() -> str:
-        what = f", on {running[-1].modality}/{running[-1].dataset}" if running else ""
+        last = running[-1].cells[0] if running else None
+        what = f", on {last.modality}/{last.dataset}" if last else ""
         return f"{len(running)} running, {len(failed)} failed{what}"
 
     with progress_bar() as progress:
         task = progress.add_task("cells", total=len(cells))
 
-        def started(cell: Cell) -> None:
-            running.append(cell)
+        def started(launch: Launch) -> None:
+            running.append(launch)
             progress.update(task, description=view())
 
         if config.launcher == "ray":
-            outcomes = run_on_ray(cells, config.cpus, config.gpus, started)
+            outcomes = run_on_ray(planned, config.cpus, config.gpus, started)
         else:
-            outcomes = run_here(cells, config.jobs, started)
+            outcomes = run_here(planned, config.jobs, started)
         for outcome in outcomes:
-            running.remove(outcome.cell)
+            running.remove(outcome.launch)
             if outcome.exit_code:
                 failed.append(outcome)
-            progress.update(task, advance=1, description=view())
+            progress.update(task, advance=len(outcome.launch.cells), description=view())
             if progress.disable:
                 how = "failed" if outcome.exit_code else "done"
-                print(f"{how}: {outcome.cell}", file=sys.stderr, flush=True)
+                print(f"{how}: {outcome.launch}", file=sys.stderr, flush=True)
     return failed
 
 
@@ -132,7 +138,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         of_unknown = f"; {unknown} have no earlier record to go by" if unknown else ""
         print(f"{len(missing)} of {len(cells)} to run: about {seconds / 60:.0f} min{of_unknown}")
         return
-    failed = run_cells(missing, config) if missing else []
+    with interruption.handled(go_on="the same command"):
+        failed = run_cells(missing, config) if missing else []
+    name_failures(cell.folder for cell in cells)
     published = {key: value for recipe in recipes for key, value in recipe.published_figures().items()}
     finished = [cell.folder / "result.json" for cell in cells if cell.is_finished()]
     if finished:
@@ -144,7 +152,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = write_report(records, Path(cells[0].root) / "report.html", published, config.mix)
         print(f"report: {report}")
     if failed:
-        raise TrainingError(f"{len(failed)} of {len(cells)} cells failed:\n" + "\n".join(map(str, failed)))
+        count = sum(len(outcome.launch.cells) for outcome in failed)
+        raise TrainingError(f"{count} of {len(cells)} cells failed:\n" + "\n".join(map(str, failed)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
 
-from core import DebiasedLoss, HardNegativeLoss, NTXentLoss
+from core import DebiasedLoss, HardNegativeLoss, NTXentLoss, exchange
 from core.distributed import gather, mean_over_processes, own_part, parallel, process_group, rank, world_size
 from core.errors import InputError
 from image.encoder import SimCLR, make_encoder
@@ -22,22 +22,28 @@ OBJECTIVES = {
     "debiased": DebiasedLoss(0.1, 0.5),
     "hard": HardNegativeLoss(2.0, 0.1, 0.5),
     "hard, weights constant": HardNegativeLoss(2.0, 0.1, 0.5, stop_gradient=True),
-    "hard, in tiles": HardNegativeLoss(2.0, 0.1, 0.5, tile_size=3),
+    "hard, in tiles": HardNegativeLoss(2.0, 0.1, 0.5, tile_size=3, exchange="gather"),
+    "hard, in a ring": HardNegativeLoss(2.0, 0.1, 0.5, tile_size=3, exchange="ring"),
+    "weights constant, in a ring": HardNegativeLoss(2.0, 0.1, 0.5, 3, True, exchange="ring"),
+    "simclr, in a ring": HardNegativeLoss(0.0, 0.0, 0.5, tile_size=3, exchange="ring"),
 }
 
 
 def in_processes(count, body, *arguments):
     """What ``body`` returns in each of ``count`` processes that know each other by gloo."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     answers = mp.get_context("spawn").SimpleQueue()
-    context = mp.spawn(_process, (count, port, answers, body, arguments), nprocs=count, join=False)
+    context = mp.spawn(_process, (count, free_port(), answers, body, arguments), nprocs=count, join=False)
     found = dict(answers.get() for _ in range(count))
     context.join()
     failures = [answer for answer in found.values() if isinstance(answer, str)]
     assert not failures, failures[0]
     return [found[number] for number in range(count)]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _process(number, count, port, answers, body, arguments):
@@ -121,7 +127,8 @@ def test_objectives_differ_where_they_should():
     assert len({round(loss, 6) for loss in losses}) == 3
     grads = [state["simclr.head.3.weight"] for _, state in steps().values()]
     assert abs(grads[2] - grads[3]).max() > 1e-6
-    assert abs(grads[2] - grads[4]).max() < 1e-12
+    for tiled, dense in ((4, 2), (5, 2), (6, 3), (7, 0)):
+        assert abs(grads[tiled] - grads[dense]).max() < 1e-12
 
 
 def uneven():
@@ -132,6 +139,31 @@ def uneven():
 
 def test_a_batch_is_divided_evenly_or_refused():
     assert in_processes(2, uneven) == [(0, 3), (3, 6)]
+
+
+def uneven_views():
+    """A last batch that does not divide: refused by every process, in tiles and without."""
+    views = torch.eye(4)[: 2 + rank()]
+    for tile_size in (None, 2):
+        with pytest.raises(ValueError, match="the processes have 2, 3 samples; all must have equally many"):
+            HardNegativeLoss(tile_size=tile_size, gather_distributed=True)(views, views)
+
+
+def test_uneven_views_are_refused():
+    in_processes(2, uneven_views)
+
+
+def exchanges(free):
+    """What is chosen for 4 embeddings of 2 numbers where so many bytes are free, one for each process."""
+    exchange.free_memory = lambda device: free[rank()]
+    return [exchange.choose_exchange(torch.zeros(4, 2))]
+
+
+def test_everything_at_once_only_where_it_fits_everywhere():
+    """Two processes' 64 bytes come and are held: 128, a quarter of 512."""
+    assert in_processes(2, exchanges, (513, 513)) == [["gather"]] * 2
+    assert in_processes(2, exchanges, (513, 511)) == [["ring"]] * 2
+    assert 2**20 < exchange.free_memory(torch.device("cpu")) < 2**50
 
 
 def test_one_process_alone():

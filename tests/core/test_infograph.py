@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from core import InfoGraphLoss
@@ -46,6 +46,7 @@ def corrected_loop(local, global_, batch, beta, tau_plus) -> float:
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 12), st.integers(2, 6), st.floats(0, 12), st.floats(0, 0.9), st.integers(0, 2**31))
+@example(nodes=3, graphs=3, beta=5e-324, tau_plus=0.0, seed=1)  # times a score, or divided by one: nothing
 def test_corrected_is_the_equation(nodes, graphs, beta, tau_plus, seed):
     local, global_, batch = embeddings(nodes, graphs, 4, seed)
     loss = InfoGraphLoss(beta, tau_plus)(local, global_, batch)
@@ -167,6 +168,29 @@ def score_gradient_of(stop_gradient: bool) -> torch.Tensor:
         scores, torch.eye(3, dtype=torch.float64), torch.zeros(1, dtype=torch.long)
     )
     return torch.autograd.grad(loss, scores)[0][0]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 6), st.integers(2, 5), st.floats(0, 10), st.floats(0, 0.9), st.integers(0, 2**31))
+def test_equal_nodes_need_to_stand_but_once(nodes, graphs, beta, tau_plus, seed):
+    """Rows that several nodes share, and several runs at a time: value and gradient of each run alone."""
+    generator = torch.Generator().manual_seed(seed)
+    local, global_, _ = embeddings(2 * nodes, 2 * graphs, 4, seed)
+    local, global_ = (part.detach().reshape(2, -1, 4).requires_grad_() for part in (local, global_))
+    node = torch.randint(0, nodes, (2, 3 * nodes), generator=generator)
+    batch = torch.randint(0, graphs, (2, 3 * nodes), generator=generator)
+    weight = torch.rand(2, 3 * nodes, dtype=torch.float64, generator=generator)
+    for variant in ("corrected", "released"):
+        together = InfoGraphLoss([beta, 1.0], [tau_plus, 0.0], variant)
+        losses = together(local, global_, batch, node, weight / weight.sum(1, keepdim=True))
+        gradients = torch.autograd.grad(losses.sum(), (local, global_))
+        for run, numbers in enumerate(((beta, tau_plus), (1.0, 0.0))):
+            one = InfoGraphLoss(*numbers, variant)
+            share = weight[run] / weight[run].sum()
+            loss = one(local[run][node[run]], global_[run], batch[run], weight=share)
+            torch.testing.assert_close(losses[run], loss, rtol=1e-9, atol=1e-12)
+            for part, wanted in zip(gradients, torch.autograd.grad(loss, (local, global_)), strict=True):
+                torch.testing.assert_close(part[run], wanted[run], rtol=1e-7, atol=1e-10)
 
 
 @pytest.mark.parametrize("variant", ["corrected", "released"])

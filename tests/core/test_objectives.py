@@ -10,6 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from core import DebiasedLoss, HardNegativeLoss, NTXentLoss, hard_negative_loss
 
@@ -292,6 +294,32 @@ def test_views_that_do_not_fit(view1, view2, said):
 def test_logits_that_do_not_fit(positive, mask, said):
     with pytest.raises(ValueError, match=said):
         hard_negative_loss(positive, torch.ones(2, 4), mask, beta=0.0, tau_plus=0.0, floor=0.0)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers how many numbers the largest tensor held that any operation has made."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        made = function(*arguments, **(options or {}))
+        self.numbers = max(self.numbers, *(x.numel() for x in tree_leaves(made) if torch.is_tensor(x)), 0)
+        return made
+
+
+@pytest.mark.parametrize("batch", [32, 128])
+def test_no_tensor_of_the_tiled_path_is_larger_than_embeddings_and_tiles(batch):
+    """Forward and backward; the dense path makes one of [2 batch, 2 batch]."""
+    view1, view2 = views(batch, 8)
+    largest = {}
+    for tile_size in (16, None):
+        with LargestTensor() as found:
+            HardNegativeLoss(2.0, 0.1, 0.5, tile_size)(view1, view2).backward()
+        largest[tile_size] = found.numbers
+    assert largest[16] == 2 * batch * 8
+    assert largest[None] == (2 * batch) ** 2
 
 
 @pytest.mark.parametrize("tile_size", TILES)

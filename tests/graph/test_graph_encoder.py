@@ -1,61 +1,49 @@
-"""The encoder against PyG's own layers."""
+"""How the encoder and its heads start, and the prior."""
 
 import pytest
 import torch
-from torch_geometric.nn import GINConv, global_add_pool
 
-from graph.data import load_dataset, make_batches
-from graph.encoder import GIN, InfoGraph, neighbour_sum
+from graph.batch import make_batches
+from graph.data import load_dataset
+from graph.encoder import GIN, InfoGraph, Linear, PriorDiscriminator, make_models
 
 
 @pytest.fixture
 def batch(tiny_root):
-    return make_batches(load_dataset("TINY", tiny_root), 24, 0, torch.device("cpu"))[0]
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_equals_pyg(batch, training):
-    """GINConv along edges, ReLU, batch norm, sum pooling of every layer: value and gradient."""
-    torch.manual_seed(0)
-    encoder = GIN(3, hidden=8, layers=3).double().train(training)
-    edges = batch.adjacency.to_dense().nonzero().T
-    features = batch.features.double()
-    double = type(batch)(features, batch.adjacency.double(), batch.graph, batch.positions)
-    nodes, graphs = encoder(double)
-
-    x, pooled = features, []
-    for mlp, norm in zip(encoder.mlps, encoder.norms, strict=True):
-        x = norm(torch.relu(mlp(GINConv(torch.nn.Identity())(x, edges))))
-        pooled.append(global_add_pool(x, batch.graph))
-    torch.testing.assert_close(nodes[:, -8:], x)
-    torch.testing.assert_close(graphs, torch.cat(pooled, dim=1))
-    weights = torch.randn_like(graphs)
-    parameters = list(encoder.parameters())
-    ours = torch.autograd.grad((graphs * weights).sum(), parameters)
-    theirs = torch.autograd.grad((torch.cat(pooled, dim=1) * weights).sum(), parameters)
-    for actual, wanted in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(actual, wanted)
-
-
-def test_gradient_of_neighbour_sum(batch):
-    x = torch.randn(batch.features.shape[0], 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: neighbour_sum(x, batch.adjacency.double()), (x,))
+    return make_batches(load_dataset("TINY", tiny_root), 24, [0, 1], torch.device("cpu"))[0]
 
 
 def test_shapes_and_start(batch):
-    torch.manual_seed(0)
-    model = InfoGraph(GIN(3, hidden=8, layers=2))
+    model = make_models(3, 8, 2, seeds=[0, 1])
     local, global_, graphs = model(batch)
-    assert local.shape == (120, 16)
-    assert global_.shape == graphs.shape == (24, 16)
+    assert local.shape == (2, batch.features.shape[1], 16)
+    assert global_.shape == graphs.shape == (2, 24, 16)
     for module in model.modules():
-        if isinstance(module, torch.nn.Linear):
-            bound = (6 / (module.in_features + module.out_features)) ** 0.5
-            assert 0.5 * bound < module.weight.abs().max() <= bound
+        if isinstance(module, Linear):
+            _, outputs, inputs = module.weight.shape
+            bound = (6 / (inputs + outputs)) ** 0.5
+            assert (module.weight.abs().amax((1, 2)) <= bound).all()
+            assert (module.weight.abs().amax((1, 2)) > 0.5 * bound).all()
             assert (module.bias == 0).all()
 
 
-def test_prior_is_log_two_each_for_an_indifferent_discriminator(batch):
+def test_each_run_starts_from_its_own_seed_alone():
+    together, alone = make_models(3, 8, 2, [4, 7]).state_dict(), make_models(3, 8, 2, [7]).state_dict()
+    for name, value in alone.items():
+        assert torch.equal(together[name][1:], value)
+    assert not torch.equal(*together["encoder.mlps.0.0.weight"])
+
+
+def test_prior_is_log_two_each_for_an_indifferent_discriminator():
     prior = InfoGraph(GIN(3, hidden=8, layers=2)).prior
     torch.nn.init.zeros_(prior.logit[-1].weight)
-    assert prior(torch.randn(5, 16)).item() == pytest.approx(2 * torch.tensor(2.0).log().item())
+    loss = prior(torch.randn(1, 5, 16), torch.rand(1, 5, 16))
+    assert loss.item() == pytest.approx(2 * torch.tensor(2.0).log().item())
+
+
+def test_prior_of_each_run_is_that_of_its_own_graphs():
+    prior = PriorDiscriminator(4)
+    graphs, uniform = torch.randn(1, 5, 4), torch.rand(1, 5, 4)
+    by_hand = -torch.sigmoid(prior.logit(uniform)).log().mean()
+    by_hand -= (1 - torch.sigmoid(prior.logit(graphs))).log().mean()
+    torch.testing.assert_close(prior(graphs, uniform), by_hand.reshape(1))

@@ -8,12 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import core.run
 import core.training
+import graph.encoder
 import graph.train
+from core import InfoGraphLoss
 from graph.evaluate import main as evaluate_main
 from graph.train import GraphConfig, recipe
 from graph.train import main as train_main
-from tests.runs import failure_of
+from tests.runs import failure_of, metrics_of
 
 FAST = ["--dataset", "TINY", "--epochs", "4", "--batch-size", "10", "--hidden", "8", "--device", "cpu"]
 
@@ -33,6 +36,7 @@ def test_a_run_folder(tiny_root, tmp_path, capsys):
     folder = tmp_path / "run"
     result = train(tiny_root, folder, "--objective", "hard", "--beta", "2", "--seed", "3")
     assert {path.name for path in folder.iterdir()} == {
+        ".lock",
         "checkpoint",
         "config.json",
         "encoder.safetensors",
@@ -81,13 +85,13 @@ def test_evaluate_repeats_the_number(tiny_root, tmp_path, capsys):
 def test_evaluation_leaves_the_encoder_as_it_is(tiny_root):
     """Batch norm's statistics, the mode and the random states do not move."""
     dataset = graph.train.load_dataset("TINY", tiny_root)
-    batches = graph.train.make_batches(dataset, 10, 0, torch.device("cpu"))
-    encoder = graph.train.GIN(dataset.num_features)
+    batches = graph.train.make_batches(dataset, 10, [0], torch.device("cpu"))
+    encoder = graph.encoder.GIN(dataset.num_features)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    graph.train.evaluate(encoder, batches, dataset.labels, 0)
+    graph.train.evaluate(encoder, batches, dataset.labels, [0])
     assert torch.rand(1) == expected
     assert encoder.training
     for name, value in encoder.state_dict().items():
@@ -98,18 +102,17 @@ def test_evaluation_leaves_the_encoder_as_it_is(tiny_root):
 def test_a_resumed_run_ends_in_the_same_weights(tiny_root, tmp_path, monkeypatch, flags):
     """Stopped in its third epoch, with a checkpoint after each: bit-identical to the end."""
     train(tiny_root, tmp_path / "whole", *flags)
-    monkeypatch.setattr(core.training, "CHECKPOINT_SECONDS", 0)
     take_step, taken = core.training.take_step, []
 
     def stop_in_the_third(*arguments):
         taken.append(1)
         if len(taken) == 8:  # an epoch has three steps
             raise KeyboardInterrupt
-        take_step(*arguments)
+        return take_step(*arguments)
 
     monkeypatch.setattr(core.training, "take_step", stop_in_the_third)
     with pytest.raises(SystemExit):
-        train(tiny_root, tmp_path / "stopped", *flags)
+        train(tiny_root, tmp_path / "stopped", "--checkpoint-seconds", "0", *flags)
     assert not (tmp_path / "stopped" / "result.json").exists()
     with open(tmp_path / "stopped" / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 3, "lo')  # as a kill in the middle of a write would leave it
@@ -125,6 +128,84 @@ def test_a_resumed_run_ends_in_the_same_weights(tiny_root, tmp_path, monkeypatch
         for name in ("whole", "stopped")
     ]
     assert metrics[0] == metrics[1]
+
+
+TOGETHER = ["--seeds", "0-1", "--betas", "0,2"]
+
+
+def losses_of(folder):
+    return [line["loss"] for line in metrics_of(folder)[1:]]
+
+
+def test_runs_together_are_the_runs_one_by_one(tiny_root, tmp_path):
+    """The same folders, and the same numbers but for rounding."""
+    train_main([*FAST, "--data-root", str(tiny_root), "--output-dir", str(tmp_path / "together"), *TOGETHER])
+    folders = sorted(path.parent for path in (tmp_path / "together").rglob("result.json"))
+    assert [str(folder.relative_to(tmp_path / "together")) for folder in folders] == [
+        f"{objective}/seed-{seed}"
+        for objective in ("debiased-tau0.1", "hard-beta2-tau0.1")
+        for seed in (0, 1)
+    ]
+    for folder in folders:
+        settings = json.loads((folder / "config.json").read_text())
+        flags = [f"--{name}={settings[name]}" for name in ("objective", "beta", "seed")]
+        alone = tmp_path / "alone" / folder.relative_to(tmp_path / "together")
+        result = train(tiny_root, alone, *flags)
+        together = json.loads((folder / "result.json").read_text())
+        assert together["trained_together"] == 4
+        assert together["objective"] == result["objective"]
+        assert together["untrained_metrics"] == result["untrained_metrics"]
+        assert losses_of(folder) == pytest.approx(losses_of(alone), rel=1e-3)
+        states = [load_file(of / "encoder.safetensors") for of in (folder, alone)]
+        for name, value in states[0].items():
+            torch.testing.assert_close(value, states[1][name], rtol=0.02, atol=0.02)
+        config = json.loads((alone / "config.json").read_text())
+        assert settings | {"output_dir": ""} == config | {"output_dir": ""}
+
+
+def test_runs_stopped_between_their_checkpoints_go_on(tiny_root, tmp_path, monkeypatch):
+    """Killed while the checkpoints of a group were written: some runs stand an epoch before the others."""
+    where = ["--data-root", str(tiny_root), "--output-dir"]
+    train_main([*FAST, *where, str(tmp_path / "whole"), *TOGETHER])
+    save_checkpoint, saved = core.run.Run.save_checkpoint, []
+
+    def stop_after_ten(run, state):
+        saved.append(1)
+        if len(saved) == 11:
+            raise KeyboardInterrupt
+        save_checkpoint(run, state)
+
+    monkeypatch.setattr(core.run.Run, "save_checkpoint", stop_after_ten)
+    often = ["--checkpoint-seconds", "0"]
+    with pytest.raises(SystemExit):
+        train_main([*FAST, *where, str(tmp_path / "stopped"), *TOGETHER, *often])
+    train_main([*FAST, *where, str(tmp_path / "stopped"), *TOGETHER, "--resume"])
+    for whole in (tmp_path / "whole").rglob("metrics.jsonl"):
+        stopped = tmp_path / "stopped" / whole.relative_to(tmp_path / "whole")
+        assert losses_of(stopped.parent) == pytest.approx(losses_of(whole.parent), rel=1e-3)
+        assert (stopped.parent / "result.json").exists()
+
+
+def test_one_that_diverges_does_not_stop_the_others(tiny_root, tmp_path, monkeypatch, capsys):
+    """Its folder says why, the others are finished, and the exit code tells of it."""
+    forward = InfoGraphLoss.forward
+
+    def not_a_number_at_beta_2(loss, *arguments):
+        astray = torch.tensor([float("nan") if beta == 2 else 0.0 for beta in loss.beta])
+        return forward(loss, *arguments) + astray
+
+    monkeypatch.setattr(InfoGraphLoss, "forward", not_a_number_at_beta_2)
+    with pytest.raises(SystemExit) as exit_:
+        train_main([*FAST, "--data-root", str(tiny_root), "--output-dir", str(tmp_path / "runs"), *TOGETHER])
+    assert exit_.value.code == 1
+    assert "the loss became nan in epoch 1, step 1" in capsys.readouterr().err
+    for seed in (0, 1):
+        debiased, hard = (
+            tmp_path / "runs" / of / f"seed-{seed}" for of in ("debiased-tau0.1", "hard-beta2-tau0.1")
+        )
+        assert json.loads((debiased / "result.json").read_text())["metrics"]
+        assert json.loads((hard / "failure.json").read_text())["reason"] == "non-finite loss"
+        assert not (hard / "result.json").exists()
 
 
 def test_half_precision_trains(tiny_root, tmp_path):
@@ -146,6 +227,19 @@ def test_a_finished_run_is_not_run_again(tiny_root, tmp_path):
     before = (tmp_path / "run" / "result.json").read_bytes()
     train(tiny_root, tmp_path / "run")
     assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
+def test_a_setting_that_came_later_was_at_its_default_before(tiny_root, tmp_path, capsys):
+    folder = tmp_path / "run"
+    train(tiny_root, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    del settings["variant"], settings["betas"]
+    (folder / "config.json").write_text(json.dumps(settings))
+    train(tiny_root, folder)
+    where = ["--data-root", str(tiny_root), "--output-dir", str(folder)]
+    assert 'variant "corrected" there, "released" now' in failure(
+        capsys, *FAST, *where, "--variant", "released"
+    )
 
 
 def test_a_folder_with_another_run_is_left_alone(tiny_root, tmp_path, capsys):
@@ -208,6 +302,14 @@ def test_a_loss_that_is_no_number(tiny_root, tmp_path, capsys):
         (["--seed", "-1"], "--seed is -1"),
         (["--dataset"], "Missing value"),
         (["--betta", "1"], "Unrecognized options: --betta"),
+        (["--seeds", "9-0"], "--seeds is 9-0; it must be different numbers, as 0-9 or 0,3,5"),
+        (["--seeds", "0-1000"], "and 1000 at most"),
+        (["--seeds", "0-99999999999999999999"], "must be different numbers"),
+        (["--seeds", "1,1"], "--seeds is 1,1; it must be different numbers"),
+        (["--seeds", "1.5"], "--seeds is 1.5"),
+        (["--betas", "0,x"], "--betas is 0,x; it must be different numbers, as 0,1,2,10"),
+        (["--betas", "0,-1"], "--beta is -1.0"),
+        (["--seed", "1", "--seeds", "0-3"], "--seed is 1 and --seeds 0-3; leave one"),
     ],
 )
 def test_bad_input_is_one_clear_line(tmp_path, capsys, monkeypatch, flags, said):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision
 
-from image.encoder import ARCHITECTURES, SimCLR, make_encoder
+from image.encoder import ARCHITECTURES, SimCLR, group_norm, make_encoder, make_model
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,22 @@ def test_the_head_is_the_paper_s():
     assert head[0].bias is None
     assert head[3].bias is not None
     assert set(ARCHITECTURES) >= {"resnet18", "resnet34", "resnet50"}
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(512, 32), (64, 4), (16, 1), (4, 1), (24, 1), (50, 1), (100, 2)]
+)
+def test_groups_have_sixteen_channels_or_more(channels, groups):
+    assert group_norm(channels).num_groups == groups
+
+
+@pytest.mark.parametrize("arch", ["resnet10", "resnet50"])
+def test_group_norm_treats_images_one_by_one(arch):
+    model = make_model(arch, 8, "group")
+    assert not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    images = torch.randn(4, 3, 16, 16)
+    whole, alone = model(images)[1], torch.cat([model(image[None])[1] for image in images])
+    torch.testing.assert_close(whole, alone, rtol=1e-4, atol=1e-5)
+    assert (whole[0] - whole[1]).abs().max() > 1e-3
+    batch = make_model(arch, 8)
+    assert (batch(images)[1] - batch(images[:2].repeat(2, 1, 1, 1))[1])[0].abs().max() > 1e-3

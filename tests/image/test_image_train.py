@@ -9,13 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import core.training
+from core.checkpoints import Checkpoints
 from core.config import parse_config
 from image.data import load_dataset
+from image.encoder import make_model
 from image.evaluate import main as evaluate_main
 from image.train import Batches, ImageConfig, annealed, recipe
 from image.train import main as train_main
 from image.views import Views
+from tests.core.test_distributed import free_port
 from tests.runs import failure_of, metrics_of
 
 FAST = ["--epochs", "3", "--batch-size", "16", "--arch", "resnet10", "--width", "4", "--view-size", "16"]
@@ -37,6 +39,7 @@ def test_a_run_folder(tiny_folder, tmp_path, capsys):
     folder = tmp_path / "run"
     result = train(tiny_folder, folder, "--objective", "hard", "--beta", "2", "--knn-every", "2")
     assert {path.name for path in folder.iterdir()} == {
+        ".lock",
         "checkpoint",
         "config.json",
         "encoder.safetensors",
@@ -97,11 +100,10 @@ def test_transfer_and_the_paper_s_protocol(tiny_folder, tmp_path, capsys):
 def test_evaluation_leaves_the_encoder_as_it_is(tiny_folder, tmp_path, protocol):
     """Batch norm's statistics, the mode, the gradients and the random states do not move."""
     from image.evaluate import evaluate
-    from image.train import SimCLR, make_encoder
 
     dataset = load_dataset(f"folder:{tiny_folder}", tmp_path, image_size=16)
     torch.manual_seed(0)
-    model = SimCLR(make_encoder("resnet10", 4))
+    model = make_model("resnet10", 4)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     expected = torch.get_rng_state()
     evaluate(model, dataset, Views(16), 0, "float32", protocol, epochs=2)
@@ -114,6 +116,7 @@ def test_evaluation_leaves_the_encoder_as_it_is(tiny_folder, tmp_path, protocol)
 
 EVALUATED = 2  # views made before the first step, to score the untrained encoder
 RESUMED = [(), ("--optimizer", "lars", "--schedule", "cosine", "--warmup", "1"), ("--positives", "label")]
+RESUMED += [("--cache-chunk", "5")]
 
 
 @pytest.mark.parametrize("flags", RESUMED)
@@ -121,7 +124,6 @@ RESUMED = [(), ("--optimizer", "lars", "--schedule", "cosine", "--warmup", "1"),
 def test_a_resumed_run_ends_in_the_same_weights(tiny_folder, tmp_path, monkeypatch, flags, stopped_at):
     """Stopped at a step, of the first, second and third epoch: bit-identical to the end."""
     train(tiny_folder, tmp_path / "whole", *flags)
-    monkeypatch.setattr(core.training, "CHECKPOINT_SECONDS", 0)
     taken = []
     views = Views.forward
 
@@ -133,7 +135,7 @@ def test_a_resumed_run_ends_in_the_same_weights(tiny_folder, tmp_path, monkeypat
 
     monkeypatch.setattr(Views, "forward", stop)
     with pytest.raises(SystemExit):
-        train(tiny_folder, tmp_path / "stopped", *flags)
+        train(tiny_folder, tmp_path / "stopped", "--checkpoint-seconds", "0", *flags)
     monkeypatch.setattr(Views, "forward", views)
     assert not (tmp_path / "stopped" / "result.json").exists()
     torch.rand(7)  # another process would have other random states
@@ -228,6 +230,37 @@ def test_half_precision_keeps_the_loss(tiny_folder, tmp_path):
     assert losses[1] == pytest.approx(losses[0], abs=0.05)
 
 
+def test_chunks_of_a_batch_train_as_the_whole(tiny_folder, tmp_path, capsys):
+    """Group norm treats images one by one; batch norm does not."""
+    losses = {}
+    for norm in ("group", "batch"):
+        for name, flags in (("whole", ()), ("chunks", ("--cache-chunk", "5"))):
+            folder = tmp_path / norm / name
+            result = train(tiny_folder, folder, "--norm", norm, "--optimizer", "sgd", *flags)
+            losses[norm, name] = [line["loss"] for line in metrics_of(folder)[1:]]
+            capsys.readouterr()
+            evaluate_main([str(folder), "--device", "cpu"])
+            assert f"linear_accuracy {result['metrics']['linear_accuracy']:.4f}" in capsys.readouterr().out
+    assert losses["group", "chunks"] == pytest.approx(losses["group", "whole"], rel=1e-5)
+    assert abs(losses["batch", "chunks"][0] - losses["batch", "whole"][0]) > 1e-3
+    whole, chunks = (
+        load_file(tmp_path / "group" / name / "encoder.safetensors") for name in ("whole", "chunks")
+    )
+    assert not any("running" in name for name in whole)
+    for name, weights in whole.items():
+        torch.testing.assert_close(chunks[name], weights, rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_from_before_there_was_a_choice_of_norm(tiny_folder, tmp_path, capsys):
+    result = train(tiny_folder, folder := tmp_path / "run")
+    settings = json.loads((folder / "config.json").read_text())
+    del settings["norm"], settings["cache_chunk"]
+    (folder / "config.json").write_text(json.dumps(settings))
+    capsys.readouterr()
+    evaluate_main([str(folder), "--device", "cpu"])
+    assert f"knn_accuracy {result['metrics']['knn_accuracy']:.4f}" in capsys.readouterr().out
+
+
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compilation_keeps_the_loss(tiny_folder, tmp_path):
     result = {}
@@ -256,6 +289,9 @@ def test_compilation_keeps_the_loss(tiny_folder, tmp_path):
         (["--weight-decay", "-1"], "--weight-decay is -1.0"),
         (["--warmup", "-1"], "--warmup is -1"),
         (["--tile-size", "0"], "--tile-size is 0"),
+        (["--cache-chunk", "0", "--norm", "group"], "--cache-chunk is 0; it must be at least 1"),
+        (["--cache-chunk", "1"], "--cache-chunk is 1; batch norm needs at least 2 images"),
+        (["--norm", "layer"], "invalid choice 'layer'"),
         (["--objective", "simclr", "--beta", "1"], "--objective simclr has beta 0"),
         (["--objective", "infograph"], "invalid choice 'infograph'"),
     ],
@@ -283,8 +319,8 @@ def test_an_encoder_of_another_architecture(tiny_folder, tmp_path, capsys):
     folder = tmp_path / "run"
     train(tiny_folder, folder)
     where = ["--dataset", f"folder:{tiny_folder}", "--output-dir", str(folder)]
-    said = failure(capsys, *FAST, *where, "--width", "8")
-    assert "holds a run of other settings (width 4 there, 8 now)" in said
+    said = failure(capsys, *FAST, *where, "--width", "8", "--norm", "group")
+    assert 'holds a run of other settings (width 4 there, 8 now; norm "batch" there, "group" now)' in said
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | {"arch": "resnet18"}))
     with pytest.raises(SystemExit) as exit_:
@@ -295,7 +331,6 @@ def test_an_encoder_of_another_architecture(tiny_folder, tmp_path, capsys):
 
 def test_a_loss_that_is_no_number(tiny_folder, tmp_path, capsys, monkeypatch):
     """The last good checkpoint is kept."""
-    monkeypatch.setattr(core.training, "CHECKPOINT_SECONDS", 0)
     views = Views.forward
     taken = []
 
@@ -305,13 +340,13 @@ def test_a_loss_that_is_no_number(tiny_folder, tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(Views, "forward", broken_later)
     with pytest.raises(SystemExit) as exit_:
-        train(tiny_folder, tmp_path / "run")
+        train(tiny_folder, tmp_path / "run", "--checkpoint-seconds", "0")
     assert exit_.value.code == 1
     said = capsys.readouterr().err
     assert "the loss became nan in epoch 2, step 2" in said
     assert "try a smaller --lr than 0.001" in said
-    state = torch.load(tmp_path / "run" / "checkpoint" / "state.pt", weights_only=True)
-    assert (state["epoch"], len(state["losses"])) == (2, 1)
+    state = Checkpoints(tmp_path / "run" / "checkpoint").load()
+    assert (state["place"]["epoch"], len(state["place"]["measures"])) == (2, 1)
     assert all(value.isfinite().all() for value in state["model"].values())
 
 
@@ -322,6 +357,26 @@ def test_as_a_command_without_a_traceback(tmp_path):
     assert answer.returncode == 2
     assert answer.stderr.startswith("error: --dataset cifar11 is unknown")
     assert answer.stderr.count("\n") == 1
+
+
+def test_two_machines_train_as_one(tiny_folder, tmp_path):
+    """Two agents of torchrun that meet at an address, as on two machines, with one process each."""
+    where = ["--dataset", f"folder:{tiny_folder}", "--output-dir", str(tmp_path / "two")]
+    flags = [*FAST, "--epochs", "1", "--norm", "group", "--cache-chunk", "3"]
+    agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    agent += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}"]
+    command = [*agent, "-m", "image.train", *flags, *where]
+    agents = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        for process in agents:
+            _, said = process.communicate(timeout=240)
+            assert process.returncode == 0, said
+    finally:
+        for process in agents:
+            process.kill()
+    result = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert result["environment"]["processes"] == 2
+    assert [line["epoch"] for line in metrics_of(tmp_path / "two")] == [0, 1]
 
 
 def test_a_dataset_s_name_brings_the_paper_s_settings():

@@ -94,6 +94,13 @@ def test_a_cut_short_encoding_leaves_nothing(books, monkeypatch):
     assert not list((corpora.user_cache() / "sentences").glob(".making-*"))
 
 
+def test_a_cache_that_cannot_be_written(books, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"sentences cannot be written: .*; \$XDG_CACHE_HOME names another"):
+        encoded(books)
+
+
 def test_memory_does_not_grow_with_the_text(tmp_path, monkeypatch):
     monkeypatch.setattr(sentence.data, "ENCODED_AT_ONCE", 50)
     monkeypatch.setattr("sentence.text.SAMPLED_LINES", 20)

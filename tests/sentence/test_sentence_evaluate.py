@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from core import files
+from core import downloads
 from core.errors import InputError
 from sentence import tasks as tasks_module
 from sentence.corpora import embedded_topics
@@ -171,8 +171,21 @@ def test_no_task_at_all(tmp_path, names, message):
             "only a sentence\n",
             "sentiment-dev: line 1 has 1 columns; 2 are needed",
         ),
-        ("STS/STSBenchmark/sts-test.csv", "a\tb\tc\td\tfive\tx\ty\n", "STSBenchmark cannot be read"),
-        ("MR/rt-polarity.pos", None, "MR cannot be read"),
+        (
+            "STS/STSBenchmark/sts-test.csv",
+            "a\tb\tc\td\tfive\tx\ty\n",
+            "sts-test.csv: line 1 has 'five' where a number must stand",
+        ),
+        ("STS/STSBenchmark/sts-test.csv", "a\tb\tc\td\tnan\tx\ty\n", "line 1 has 'nan' where a number"),
+        ("STS/STSBenchmark/sts-test.csv", "", "has no two different scores: is a file of it cut short"),
+        (
+            "SST/binary/sentiment-train",
+            "good\t2\n",
+            "sentiment-train: line 1 has '2' where 0 or 1 must stand",
+        ),
+        ("SST/binary/sentiment-test", "", "binary has no samples to test on"),
+        ("MR/rt-polarity.pos", None, "rt-polarity.pos cannot be read"),
+        ("MR/rt-polarity.neg", "", "MR has 1 classes to learn, of 20 samples or more; 2 of 10 are needed"),
     ],
 )
 def test_damaged_tasks(data_folder, path, text, message):
@@ -198,7 +211,7 @@ def test_senteval_is_downloaded(tmp_path, monkeypatch):
         target.write_bytes(buffer.getvalue())
         return target
 
-    monkeypatch.setattr(files, "download", download)
+    monkeypatch.setattr(downloads, "download", download)
     tasks, missing = load_tasks(tuple(SENTEVAL), tmp_path / "data", download=True)
     assert (len(tasks), missing) == (8, [])
     assert {path.name for path in (tmp_path / "data" / "SentEval").iterdir()} == {"downstream"}

@@ -13,7 +13,10 @@ from sentence_transformers import SentenceTransformer
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 import core.training
+from core.caching import cached
 from core.config import parse_config
+from sentence.encoder import PaddedTransformer, Pair, split_sentences
+from sentence.evaluate import load_model
 from sentence.evaluate import main as evaluate_main
 from sentence.train import SentenceConfig, recipe
 from sentence.train import main as train_main
@@ -54,6 +57,7 @@ def test_a_run_folder(books, data_root, tmp_path, capsys):
     folder = tmp_path / "run"
     result = trained(books, data_root, folder, "--objective", "hard", "--beta", "2", "--seed", "3")
     assert {path.name for path in folder.iterdir()} == {
+        ".lock",
         "checkpoint",
         "config.json",
         "encoder",
@@ -116,18 +120,17 @@ def test_a_missing_task_is_in_the_record(books, data_root, tmp_path):
 def test_a_resumed_run_ends_in_the_same_weights(books, data_root, tmp_path, monkeypatch, flags, stopped_at):
     """Stopped inside an epoch, with a checkpoint after each step: bit-identical to the end."""
     train(books, data_root, tmp_path / "whole", *flags)
-    monkeypatch.setattr(core.training, "CHECKPOINT_SECONDS", 0)
     take_step, taken = core.training.take_step, []
 
     def stop(*arguments):
         taken.append(1)
         if len(taken) == stopped_at:
             raise KeyboardInterrupt
-        take_step(*arguments)
+        return take_step(*arguments)
 
     monkeypatch.setattr(core.training, "take_step", stop)
     with pytest.raises(SystemExit):
-        train(books, data_root, tmp_path / "stopped", *flags)
+        train(books, data_root, tmp_path / "stopped", "--checkpoint-seconds", "0", *flags)
     monkeypatch.setattr(
         core.training, "take_step", lambda *arguments: taken.append(1) or take_step(*arguments)
     )
@@ -141,22 +144,31 @@ def test_a_resumed_run_ends_in_the_same_weights(books, data_root, tmp_path, monk
     ]
 
 
-@pytest.mark.parametrize("objective", ["quickthought", "hard"])
-def test_two_processes_train_as_one(books, data_root, tmp_path, objective):
+@pytest.mark.parametrize("encoder", ["gru", "bow"])
+def test_chunks_of_a_batch_train_as_the_whole(books, data_root, tmp_path, encoder):
     """The batches are the same, so the weights are, up to rounding."""
-    flags = ("--objective", objective)
-    train(books, data_root, tmp_path / "one", *flags)
-    in_processes(2, train, books, data_root, tmp_path / "two", *flags)
-    one, two = (
-        load_file(tmp_path / name / "encoder" / "0_QuickThought" / "model.safetensors")
-        for name in ("one", "two")
-    )
-    for name, weights in one.items():
-        torch.testing.assert_close(two[name], weights, rtol=1e-3, atol=2e-5)
-    losses = [[line.get("loss", 0) for line in metrics_of(tmp_path / name)] for name in ("one", "two")]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    train(books, data_root, tmp_path / "whole", "--encoder", encoder)
+    train(books, data_root, tmp_path / "chunks", "--encoder", encoder, "--cache-chunk", "7")
+    assert_trained_alike(tmp_path / "chunks", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("objective", "chunk"), [("quickthought", ()), ("hard", ("--cache-chunk", "4"))])
+def test_two_processes_train_as_one(books, data_root, tmp_path, objective, chunk):
+    train(books, data_root, tmp_path / "one", "--objective", objective)
+    in_processes(2, train, books, data_root, tmp_path / "two", "--objective", objective, *chunk)
+    assert_trained_alike(tmp_path / "two", tmp_path / "one")
     result = json.loads((tmp_path / "two" / "result.json").read_text())
     assert result["environment"]["processes"] == 2
+
+
+def assert_trained_alike(folder, other):
+    weights, expected = (
+        load_file(run / "encoder" / "0_QuickThought" / "model.safetensors") for run in (folder, other)
+    )
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=2e-5)
+    losses, expected = ([line.get("loss", 0) for line in metrics_of(run)] for run in (folder, other))
+    assert losses == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.fixture
@@ -196,6 +208,26 @@ def test_a_transformer_is_fine_tuned(books, data_root, tmp_path, checkpoint, cap
     assert said == {name: f"{value:.4f}" for name, value in result["metrics"].items()}
 
 
+def test_a_transformer_s_dropout_is_the_same_in_both_passes(checkpoint):
+    """A chunk at a time with all graphs held, and with none: the same gradient in train mode."""
+    grads = []
+    for is_cached in (False, True):
+        pair = Pair(PaddedTransformer(load_model(str(checkpoint), False, torch.device("cpu")))).train()
+        batch = torch.arange(5, 21), torch.tensor([3, 5, 1, 4, 3])
+        torch.manual_seed(0)
+        if is_cached:
+            f, g = cached(pair, 2, split_sentences)(*batch)
+        else:
+            outputs = [pair(*chunk) for chunk in split_sentences(2, *batch)]
+            f, g = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+        (f @ g.T).logsumexp(1).sum().backward()
+        grads.append({name: parameter.grad for name, parameter in pair.named_parameters()})
+    plain, ours = grads
+    assert any(grad is None for grad in plain.values())  # its pooler is not used
+    for name, grad in plain.items():
+        torch.testing.assert_close(ours[name], grad, rtol=1e-4, atol=1e-6)
+
+
 def test_the_embedded_corpus_teaches_something(tmp_path, capsys):
     """Untrained, then trained, then a model that has read far more: in that order."""
     train_main(["--output-dir", str(tmp_path), "--device", "cpu", "--epochs", "20"])
@@ -220,6 +252,7 @@ def test_the_embedded_corpus_teaches_something(tmp_path, capsys):
         (["--batch-size", "2"], "--batch-size is 2; at least 3 sentences"),
         (["--batch-size", "100000"], "--batch-size is 100000; the corpus has"),
         (["--window", "0"], "--window is 0"),
+        (["--cache-chunk", "0"], "--cache-chunk is 0"),
         (["--longest", "0"], "--longest is 0"),
         (["--clip-norm", "0"], "--clip-norm is 0"),
         (["--temperature", "0.5"], "scores are inner products, which have none"),

@@ -91,6 +91,16 @@ def test_samples_that_cannot_be_read(tmp_path):
     assert figures.read_sample(tmp_path) is None
     safetensors.numpy.save_file(a_sample(), tmp_path / "sample.safetensors")
     assert figures.read_sample(tmp_path).keys() == a_sample().keys()
+    whole = a_sample()
+    for change in (
+        {"representations": whole["representations"][0]},
+        {"representations": whole["representations"][:, :1]},
+        {"labels": whole["labels"][1:]},
+        {"positives": whole["positives"].reshape(-1, 1)},
+        {"negatives": np.full_like(whole["negatives"], np.nan)},
+    ):
+        safetensors.numpy.save_file(whole | change, tmp_path / "sample.safetensors")
+        assert figures.read_sample(tmp_path) is None
 
 
 def test_every_series_has_its_own_colour_and_mark():

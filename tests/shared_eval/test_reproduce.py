@@ -12,7 +12,7 @@ import pytest
 from core.config import parse_config
 from core.errors import InputError
 from core.run import default_folder
-from graph.train import GraphConfig
+from graph.train import GraphConfig, expand
 from graph.train import recipe as graph_recipe
 from image.train import ImageConfig
 from image.train import recipe as image_recipe
@@ -20,7 +20,7 @@ from sentence.train import SentenceConfig
 from sentence.train import recipe as sentence_recipe
 from shared_eval import cells as cells_module
 from shared_eval import reproduce
-from shared_eval.cells import Cell
+from shared_eval.cells import Cell, Launch, launches
 from shared_eval.recipes import FOLDER, TABLES, load_recipes, read_recipe
 from shared_eval.reproduce import estimated_seconds
 from tests.shared_eval.conftest import HARD, write_record
@@ -82,7 +82,7 @@ def test_every_recipe_is_one_that_the_commands_take(path):
     assert recipe.source
     labels = set()
     for cell_ in recipe.cells():
-        config = parse_config(*CONFIGS[cell_.modality], cell_.command()[3:], "test")
+        config = parse_config(*CONFIGS[cell_.modality], Launch((cell_,)).command()[3:], "test")
         assert config.resume
         settings = config.as_dict()
         assert {name: settings[name] for name in cell_.settings()} == cell_.settings()
@@ -143,9 +143,31 @@ def test_a_table_from_nothing_and_again(recipe, monkeypatch, capsys):
     config = json.loads(Path("runs/graph/motifs/hard-beta1-tau0.1/seed-0/config.json").read_text())
     assert config["hidden"] == 8
 
-    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: pytest.fail("ran again"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **options: pytest.fail("ran again"))
     reproduce.main([str(recipe)])
     assert "98.7" in capsys.readouterr().out
+
+
+def test_seeds_of_a_graph_run_share_a_process():
+    graphs = [cell(beta=beta, seed=seed) for beta in (1.0, 2.0) for seed in range(3)]
+    images = [cell(modality="image", dataset="shapes", seed=seed) for seed in range(2)]
+    planned = [[(c.beta, c.seed) for c in launch.cells] for launch in launches([*graphs, *images], 2)]
+    assert planned == [
+        *([(beta, 0), (beta, 1)] if first else [(beta, 2)] for beta in (1.0, 2.0) for first in (True, False)),
+        [(1.0, 0)],
+        [(1.0, 1)],
+    ]
+
+
+@pytest.mark.parametrize("root", ["runs", "elsewhere"])
+def test_a_shared_process_fills_the_folders_of_its_cells(root):
+    cells = tuple(cell(seed=seed, root=root) for seed in (0, 4))
+    config = parse_config(*CONFIGS["graph"], Launch(cells).command()[3:], "test")
+    folders = [
+        run.output_dir or default_folder("graph", run.dataset, run.objective_slug(), run.seed)
+        for run in expand(config)
+    ]
+    assert folders == [cell_.folder for cell_ in cells]
 
 
 def test_failures_do_not_stop_the_others(recipe, capsys):
@@ -165,18 +187,19 @@ def test_a_cell_cut_short_is_resumed(recipe):
     [*_, hard] = read_recipe(recipe).cells()
     code = (
         "import core.training, os, sys\n"
-        "core.training.CHECKPOINT_SECONDS, take = 0, core.training.take_step\n"
+        "take = core.training.take_step\n"
         "taken = []\n"
         "def step(*a):\n"
         "    taken.append(1)\n"
-        "    os._exit(9) if len(taken) == 4 else take(*a)\n"
+        "    return os._exit(9) if len(taken) == 4 else take(*a)\n"
         "core.training.take_step = step\n"
         "import graph.train; graph.train.main(sys.argv[1:])\n"
     )
-    killed = subprocess.run([sys.executable, "-c", code, *hard.command()[3:]])
+    flags = [*Launch((hard,)).command()[3:], "--checkpoint-seconds", "0"]
+    killed = subprocess.run([sys.executable, "-c", code, *flags])
     assert killed.returncode == 9
     assert not hard.is_finished()
-    assert (hard.folder / "checkpoint" / "state.pt").exists()
+    assert (hard.folder / "checkpoint" / "state-a.pt").exists()
     reproduce.main([str(recipe), "--objectives", "hard"])
     assert hard.is_finished()
     lines = [json.loads(line) for line in (hard.folder / "metrics.jsonl").read_text().splitlines()]
@@ -212,18 +235,28 @@ def test_a_finished_cell_has_a_whole_record_of_the_same_settings(tmp_path, monke
     assert not done.is_finished()
 
 
-def test_each_job_gets_its_share_of_the_cores(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("given", "threads"), [(None, "2"), ("3", "3")])
+def test_each_job_gets_its_share_of_the_cores(monkeypatch, tmp_path, given, threads):
+    """Or as many threads as whoever starts them says."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
     seen = []
 
-    def run(command, env, **options):
-        seen.append(env["OMP_NUM_THREADS"])
-        return subprocess.CompletedProcess(command, 0)
+    class Process:
+        returncode = 0
 
-    monkeypatch.setattr(subprocess, "run", run)
-    assert len(list(cells_module.run_here([cell(), cell(seed=1)], jobs=4))) == 2
-    assert seen == ["2", "2"]
+        def __init__(self, command, env, **options):
+            seen.append(env["OMP_NUM_THREADS"])
+
+        def wait(self):
+            pass
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    assert len(list(cells_module.run_here([Launch((cell(),)), Launch((cell(seed=1),))], jobs=4))) == 2
+    assert seen == [threads, threads]
 
 
 def test_a_small_plan_on_ray(recipe, capsys):
@@ -237,6 +270,7 @@ def test_a_small_plan_on_ray(recipe, capsys):
     [
         (["nothing"], "nothing is no table (demo, images, graphs, sentences, all), recipe ("),
         (["demo", "--jobs", "0"], "--jobs is 0"),
+        (["demo", "--together", "0"], "--together is 0; it must be at least 1"),
         (["demo", "--cpus", "0"], "--cpus is 0"),
         (["demo", "--output", "table.doc"], "its ending must be one of .md, .csv, .tex"),
         (["graphs", "--objectives", "simclr"], "leaves nothing of graphs to run"),

@@ -1,0 +1,96 @@
+"""Archives, unpacked only where nothing in them leads out and all of it fits."""
+
+import bz2
+import gzip
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from core.errors import InputError
+
+LARGEST_UNPACKED = 16 << 30  # bytes; STL-10, the largest of ours, unpacks to 3 GB
+MOST_MEMBERS = 500_000  # Tiny ImageNet has 120,000
+LARGEST_READ = 1 << 20  # bytes a tar's reader may be asked for at once
+
+DECOMPRESSORS: dict[str, Callable[..., BinaryIO]] = {
+    ".gz": gzip.open,
+    ".tgz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack a zip or tar file into the new folder ``target``; which of them it is, its name says.
+
+    Nothing is written before every member has been looked at. Raises InputError where one has an absolute
+    name or one with ``..``, is neither file nor folder (links among them: no data set needs any), where they
+    are too many or too large for the disk, or where the archive is damaged.
+    """
+    room = min(LARGEST_UNPACKED, shutil.disk_usage(archive.parent).free)
+    try:
+        (_unpack_zip if archive.suffix == ".zip" else _unpack_tar)(archive, target, room)
+    except (InputError, OSError) as error:
+        if isinstance(error, (gzip.BadGzipFile, InputError)):
+            raise InputError(f"{archive.name} is not unpacked: {error}") from error
+        raise
+    except Exception as error:  # the libraries raise errors of many kinds for bytes that are no archive
+        raise InputError(f"{archive.name} is damaged: {_reason(error)}") from error
+
+
+def _unpack_zip(archive: Path, target: Path, room: int) -> None:
+    with zipfile.ZipFile(archive) as file:
+        limits = _Limits(room)
+        for member in file.infolist():
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            limits.admit(member.filename, member.file_size, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+        file.extractall(target)
+
+
+def _unpack_tar(archive: Path, target: Path, room: int) -> None:
+    decompress = DECOMPRESSORS.get(archive.suffix, open)
+    with decompress(archive, "rb") as raw, tarfile.open(fileobj=_Reader(raw), mode="r:") as file:
+        limits = _Limits(room)
+        for member in file:
+            limits.admit(member.name, member.size, member.isreg() or member.isdir())
+        file.extractall(target, filter="data")
+
+
+class _Limits:
+    """What members there have been, and whether one more is let in."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.members, self.size = room, 0, 0
+
+    def admit(self, name: str, size: int, is_plain: bool) -> None:
+        path = PurePosixPath(name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts:
+            raise InputError(f"its member {name!r} leads out of the folder it is unpacked to")
+        if not is_plain:
+            raise InputError(f"its member {name!r} is neither a file nor a folder")
+        self.members, self.size = self.members + 1, self.size + size
+        if self.members > MOST_MEMBERS:
+            raise InputError(f"it has more than {MOST_MEMBERS:,} members")
+        if self.size > self.room:
+            raise InputError(f"it unpacks to more than {self.room:,} bytes, which is what there is room for")
+
+
+class _Reader:
+    """A tar file that is read in small pieces: only a forged header asks for a large one."""
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= LARGEST_READ:
+            raise InputError(f"a header of {size:,} bytes is not of an honest archive")
+        return self.file.read(size)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,162 @@
+"""Archives: what is unpacked, and what is refused before anything is written."""
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core import archives
+from core.archives import unpack
+from core.errors import InputError
+
+COMPRESSORS = {"tar": bytes, "tar.gz": gzip.compress, "tar.bz2": bz2.compress, "tar.xz": lzma.compress}
+
+
+def tar_of(members: dict[str, bytes | tarfile.TarInfo]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in members.items():
+            if isinstance(content, tarfile.TarInfo):
+                content.name = name
+                tar.addfile(content)
+            else:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def zip_of(members: dict[str, bytes], kinds: int = 0) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = kinds << 16
+            info.compress_type = zipfile.ZIP_DEFLATED
+            file.writestr(info, content)
+    return buffer.getvalue()
+
+
+def special(kind: bytes, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo()
+    info.type, info.linkname = kind, link
+    return info
+
+
+MEMBERS = {"a/one.txt": b"1", "a/b/two.txt": b"22", "three.txt": b""}
+
+
+@pytest.mark.parametrize("kind", ["zip", *COMPRESSORS])
+def test_files_are_unpacked(tmp_path, kind):
+    archive = tmp_path / f"set.{kind}"
+    archive.write_bytes(zip_of(MEMBERS) if kind == "zip" else COMPRESSORS[kind](tar_of(MEMBERS)))
+    unpack(archive, tmp_path / "out")
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {str(path.relative_to(tmp_path / "out")): path.read_bytes() for path in files} == MEMBERS
+
+
+def refusal(tmp_path, name: str, content: bytes) -> str:
+    """What is said of the archive; nothing may have been written."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError) as error:
+        unpack(folder / name, folder / "out")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [folder / name]
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt", "..\\out.txt", "a/.."])
+def test_names_that_lead_out(tmp_path, kind, name):
+    members = {"good.txt": b"good", name: b"bad"}
+    content = zip_of(members) if kind == "zip" else tar_of(members)
+    assert f"its member {name!r} leads out" in refusal(tmp_path, f"set.{kind}", content)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        special(tarfile.SYMTYPE, "/etc/passwd"),
+        special(tarfile.SYMTYPE, "good.txt"),
+        special(tarfile.LNKTYPE, "/etc/passwd"),
+        special(tarfile.CHRTYPE),
+        special(tarfile.BLKTYPE),
+        special(tarfile.FIFOTYPE),
+    ],
+)
+def test_links_and_devices(tmp_path, member):
+    content = tar_of({"good.txt": b"good", "odd": member, "odd/passwd": b"bad"})
+    assert "its member 'odd' is neither a file nor a folder" in refusal(tmp_path, "set.tar", content)
+
+
+def test_a_link_in_a_zip(tmp_path):
+    content = zip_of({"odd": b"/etc/passwd"}, kinds=0o120777)
+    assert "its member 'odd' is neither" in refusal(tmp_path, "set.zip", content)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_a_bomb(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(archives, "LARGEST_UNPACKED", 1 << 20)
+    members = {f"{i}.bin": bytes(1 << 18) for i in range(5)}
+    content = zip_of(members) if kind == "zip" else gzip.compress(tar_of(members))
+    assert len(content) < 1 << 14
+    assert "unpacks to more than 1,048,576 bytes" in refusal(tmp_path, f"set.{kind}", content)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_too_many_members_and_no_room(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(archives, "MOST_MEMBERS", 3)
+    members = {str(i): b"" for i in range(4)}
+    content = zip_of(members) if kind == "zip" else tar_of(members)
+    assert "has more than 3 members" in refusal(tmp_path, f"set.{kind}", content)
+    monkeypatch.setattr(
+        archives.shutil, "disk_usage", lambda path: archives.shutil._ntuple_diskusage(9, 8, 1)
+    )
+    content = zip_of(MEMBERS) if kind == "zip" else tar_of(MEMBERS)
+    (tmp_path / f"set.{kind}").write_bytes(content)
+    with pytest.raises(InputError, match="which is what there is room for"):
+        unpack(tmp_path / f"set.{kind}", tmp_path / "out")
+
+
+def test_a_header_that_asks_for_all_the_memory(tmp_path):
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = tarfile.XHDTYPE, 1 << 32
+    content = gzip.compress(header.tobuf() + bytes(1 << 20))
+    assert "is not of an honest archive" in refusal(tmp_path, "set.tar.gz", content)
+
+
+@pytest.mark.parametrize("kind", ["zip", *COMPRESSORS])
+@pytest.mark.parametrize("damage", ["cut", "empty", "other"])
+def test_damaged(tmp_path, kind, damage):
+    draw = bytes(range(256)) * 40
+    whole = zip_of({"a": draw}) if kind == "zip" else COMPRESSORS[kind](tar_of({"a": draw}))
+    content = {"cut": whole[: len(whole) // 2], "empty": b"", "other": b"<html>no</html>" * 100}[damage]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / f"set.{kind}").write_bytes(content)
+    with pytest.raises((InputError, OSError)) as error:
+        unpack(folder / f"set.{kind}", folder / "out")
+    assert "\n" not in str(error.value)
+
+
+@given(
+    position=st.integers(0, 5000), value=st.integers(0, 255), kind=st.sampled_from(["zip", "tar.gz", "tar"])
+)
+def test_any_byte_may_be_wrong(tmp_path_factory, position, value, kind):
+    content = bytearray(zip_of(MEMBERS) if kind == "zip" else COMPRESSORS[kind](tar_of(MEMBERS)))
+    content[position % len(content)] = value
+    folder = tmp_path_factory.mktemp("bytes")
+    (folder / f"set.{kind}").write_bytes(content)
+    try:
+        unpack(folder / f"set.{kind}", folder / "out")
+    except (InputError, OSError):
+        return
+    assert all(folder in path.parents for path in folder.rglob("*"))

@@ -1,0 +1,254 @@
+"""A batch encoded in chunks equals the whole: value, gradients, statistics, masks, and in less memory."""
+
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from core import HardNegativeLoss
+from core.caching import GradientCached, cached
+from core.distributed import mean_over_processes, own_part, parallel, world_size
+from image.encoder import SimCLR, make_encoder
+from tests.core.test_distributed import in_processes
+
+BATCH = 8
+
+
+class Pair(nn.Module):
+    """SimCLR's projections of two views in float64, to tell equal from nearly so."""
+
+    def __init__(self, norm="group", dropout=0.0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.simclr = SimCLR(make_encoder("resnet10", 4, norm), hidden=16, projection=8, norm=norm).double()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, view1, view2):
+        representations = self.dropout(self.simclr.encoder(torch.cat([view1, view2])))
+        return F.normalize(self.simclr.head(representations).double(), dim=1).chunk(2)
+
+
+def views():
+    return torch.randn(2, BATCH, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+
+
+def by_chunks(encoder, chunks):
+    """The plain twin: every chunk's graph is held until the loss is known."""
+    return [torch.cat(parts) for parts in zip(*(encoder(*chunk) for chunk in chunks), strict=True)]
+
+
+def step(encoder, encode, **objective):
+    """Loss, gradients and buffers after a step of ``encoder``, whose outputs ``encode()`` gives."""
+    loss = HardNegativeLoss(2.0, 0.1, 0.5, **objective)(*encode())
+    loss.backward()
+    found = {name: parameter.grad for name, parameter in encoder.named_parameters()}
+    return {"loss": loss.detach()} | found | dict(encoder.named_buffers())
+
+
+def assert_same(found, expected, **tolerance):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, **tolerance, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+EXACTLY = {"rtol": 1e-12, "atol": 1e-12}
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5, 8, 100])
+def test_the_whole_batch_s_value_and_gradient(chunk):
+    whole, chunked = Pair(), Pair()
+    expected = step(whole, lambda: whole(*views()))
+    assert_same(step(chunked, lambda: GradientCached(chunked, chunk)(*views())), expected, **EXACTLY)
+    assert all(value.abs().max() > 1e-6 for value in expected.values())
+
+
+@pytest.mark.parametrize("chunk", [2, 3])
+def test_batch_norm_sees_a_chunk_and_counts_it_once(chunk):
+    """As if its encoder were called chunk by chunk, running statistics included; not the whole's value."""
+    plain, chunked, whole = Pair("batch"), Pair("batch"), Pair("batch")
+    chunks = GradientCached(plain, chunk).split(chunk, *views())
+    expected = step(plain, lambda: by_chunks(plain, chunks))
+    assert_same(step(chunked, lambda: GradientCached(chunked, chunk)(*views())), expected, **EXACTLY)
+    assert chunked.simclr.encoder.bn1.num_batches_tracked == len(chunks)
+    assert (step(whole, lambda: whole(*views()))["loss"] - expected["loss"]).abs() > 1e-4
+
+
+def test_dropout_draws_the_same_masks_twice():
+    plain, chunked = Pair(dropout=0.5), Pair(dropout=0.5)
+    torch.manual_seed(1)
+    chunks = GradientCached(plain, 3).split(3, *views())
+    expected = step(plain, lambda: by_chunks(plain, chunks))
+    torch.manual_seed(1)
+    outputs = GradientCached(chunked, 3)(*views())
+    torch.rand(7)  # a loss that draws
+    after = torch.get_rng_state()
+    assert_same(step(chunked, lambda: outputs), expected, **EXACTLY)
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+@pytest.mark.parametrize("backward_inside", [True, False])
+def test_under_autocast(backward_inside):
+    """Both passes in bfloat16, wherever the gradient is asked for."""
+
+    def one_step(encoder, encode):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs = encode()
+            if backward_inside:
+                return step(encoder, lambda: outputs)
+        return step(encoder, lambda: outputs)
+
+    plain, chunked = Pair().float(), Pair().float()
+    images = views().float()
+    chunks = GradientCached(plain, 3).split(3, *images)
+    expected = one_step(plain, lambda: by_chunks(plain, chunks))
+    found = one_step(chunked, lambda: GradientCached(chunked, 3)(*images))
+    full = Pair()
+    exact = step(full, lambda: full(*views()))
+    assert found["loss"] == expected["loss"] != exact["loss"].float()
+    # The plain twin adds up a weight's gradient over the chunks in bfloat16, we in float32.
+    assert_same(found, expected, rtol=0.1, atol=0.05)
+    for name, value in found.items():
+        ours, theirs = (
+            (grad.double() - exact[name]).norm() / exact[name].norm() for grad in (value, expected[name])
+        )
+        assert ours <= 1.5 * theirs + 1e-3, name
+
+
+def test_a_clipped_step_of_a_fused_optimizer():
+    def trained(chunk):
+        encoder = Pair()
+        network = cached(encoder, chunk)
+        optimizer = torch.optim.Adam(encoder.parameters(), lr=0.1, fused=True)
+        for _ in range(2):
+            optimizer.zero_grad(set_to_none=True)
+            HardNegativeLoss(2.0, 0.1, 0.5)(*network(*views())).backward()
+            norm = nn.utils.clip_grad_norm_(encoder.parameters(), 0.5)
+            optimizer.step()
+        return encoder.state_dict() | {"norm": norm}
+
+    assert cached(module := nn.Identity(), None) is module
+    assert_same(trained(3), trained(None), rtol=1e-8, atol=1e-8)
+
+
+def test_parameters_that_share_a_gradient_or_have_none():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.unused, self.frozen = (
+                nn.Parameter(torch.ones(2)) for _ in range(4)
+            )
+            self.frozen.requires_grad_(False)
+
+        def forward(self, x):
+            outputs = x + (self.first + self.second) + self.frozen
+            return outputs, outputs
+
+    x = torch.arange(10.0).view(5, 2)
+    encoder = Sum()
+    first, second = GradientCached(encoder, 2)(x)
+    assert torch.equal(first, x + 3)
+    (first.square().sum() + second.sum()).backward()
+    expected = 2 * (x + 3).sum(0) + 5
+    torch.testing.assert_close(encoder.first.grad, expected)
+    torch.testing.assert_close(encoder.second.grad, expected)
+    assert encoder.unused.grad is encoder.frozen.grad is None
+
+
+def test_parameters_changed_before_the_gradient_is_taken():
+    encoder = Pair()
+    outputs = GradientCached(encoder, 3)(*views())
+    with torch.no_grad():
+        encoder.simclr.head[0].weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        outputs[0].sum().backward()
+
+
+def test_without_a_gradient_there_is_no_graph():
+    encoder = Pair()
+    with torch.no_grad():
+        outputs = GradientCached(encoder, 3)(*views())
+    assert not outputs[0].requires_grad
+    torch.testing.assert_close(outputs, encoder(*views()), **EXACTLY)
+
+
+def test_a_compiled_encoder():
+    plain, chunked = Pair(), Pair()
+    chunked.compile(backend="aot_eager")
+    expected = step(plain, lambda: plain(*views()))
+    assert_same(step(chunked, lambda: GradientCached(chunked, 4)(*views())), expected, **EXACTLY)
+
+
+def most_saved(run):
+    """The most bytes that autograd holds for backward passes at any time of ``run()``."""
+    held = most = 0
+
+    class Held:
+        def __init__(self, x):
+            self.x = x
+
+    def drop(size):
+        nonlocal held
+        held -= size
+
+    def pack(x):
+        nonlocal held, most
+        if x.is_leaf and x.requires_grad:  # parameters are held anyway
+            return x
+        size = x.numel() * x.element_size()
+        held += size
+        most = max(most, held)
+        kept = Held(x)
+        weakref.finalize(kept, drop, size)
+        return kept
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: getattr(kept, "x", kept)):
+        run()
+    return most
+
+
+def test_memory_is_a_chunk_s():
+    def bytes_of(chunk):
+        encoder = Pair()
+        return most_saved(lambda: step(encoder, lambda: cached(encoder, chunk)(*views())))
+
+    whole = bytes_of(None)
+    assert bytes_of(4) < 0.52 * whole
+    assert bytes_of(1) < 0.15 * whole
+
+
+def steps_of_chunks():
+    """Steps on this process's part of the batch: group norm in both precisions, batch norm."""
+    return [
+        own_step("group", torch.float64, 3),
+        own_step("group", torch.float32, 2),
+        own_step("batch", torch.float64, 2),
+    ]
+
+
+def own_step(norm, dtype, chunk):
+    encoder = Pair(norm).to(dtype)
+    network = parallel(cached(encoder, chunk), torch.device("cpu"))
+    part = views()[:, own_part(BATCH)].to(dtype)
+    found = step(encoder, lambda: network(*part), gather_distributed=world_size() > 1)
+    found["loss"] = mean_over_processes(found["loss"])
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def test_two_processes_with_chunks_equal_one():
+    """With the whole batch; where there is batch norm, with chunks that hold one of each process's."""
+    whole, single, plain = Pair(), Pair().float(), Pair("batch")
+    chunks = [tuple(views()[:, [i, i + 1, i + 4, i + 5]]) for i in (0, 2)]
+    places = torch.tensor([0, 1, 4, 5, 2, 3, 6, 7]).argsort()
+    expected = [
+        step(whole, lambda: whole(*views())),
+        step(single, lambda: single(*views().float())),
+        step(plain, lambda: [outputs[places] for outputs in by_chunks(plain, chunks)]),
+    ]
+    for steps in in_processes(2, steps_of_chunks):
+        for found, same, tolerance in zip(steps, expected, (1e-12, 1e-6, 1e-9), strict=True):
+            found = {name: torch.from_numpy(value) for name, value in found.items()}
+            assert_same(found, same, rtol=tolerance, atol=tolerance)

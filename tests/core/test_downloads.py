@@ -1,0 +1,157 @@
+"""Downloads: what is fetched, what is refused, and connections that are cut."""
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from core import downloads
+from core.downloads import download, fetch_archive, require_https
+from core.errors import InputError
+from tests.core.test_archives import zip_of
+
+CONTENT = bytes(range(256)) * 1000
+MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
+
+
+class Cutting(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT, cutting the connection after ``cut_after`` bytes as many times as ``cuts`` says."""
+
+    cuts, cut_after, ranges, etag = 0, 100_000, True, '"1"'
+    asked: list[str | None]
+
+    def do_GET(self):
+        kind, wanted = type(self), self.headers.get("Range")
+        kind.asked.append(wanted)
+        if self.path == "/elsewhere":
+            self.send_response(302)
+            self.send_header("Location", "http://example.org/set.zip")
+            return self.end_headers()
+        current = self.headers.get("If-Range") == kind.etag
+        start = int(wanted[6:-1]) if wanted and kind.ranges and current else 0
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        if kind.etag:
+            self.send_header("ETag", kind.etag)
+        self.end_headers()
+        end = len(CONTENT)
+        if kind.cuts:
+            kind.cuts -= 1
+            end = start + kind.cut_after
+        self.wfile.write(CONTENT[start:end])
+        return None
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[type[Cutting], str]]:
+    handler = type("Handler", (Cutting,), {"asked": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield handler, f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+
+
+@pytest.mark.parametrize(("ranges", "etag"), [(True, '"1"'), (False, '"1"'), (True, None)])
+def test_a_cut_download_goes_on(server, tmp_path, ranges, etag):
+    """From where it was cut, or from the start where the server gives no parts of the same file."""
+    handler, address = server
+    handler.cuts, handler.ranges, handler.etag = 2, ranges, etag
+    path = download(f"{address}/set.bin", tmp_path / "set.bin", MD5)
+    assert path.read_bytes() == CONTENT
+    assert len(handler.asked) == 3
+    assert handler.asked[0] is None
+    starts = [int(wanted[6:-1]) if wanted else 0 for wanted in handler.asked]
+    assert (starts[2] > starts[1] > 0) == (ranges and etag is not None)
+    assert (starts[1] > 0) == (etag is not None)
+
+
+def test_a_download_that_is_always_cut_leaves_nothing_and_a_second_call_completes(server, tmp_path):
+    handler, address = server
+    handler.cuts, handler.cut_after, handler.ranges = 10**6, 1000, False
+    with pytest.raises(InputError, match=rf"could not download {address}/set.bin") as error:
+        download(f"{address}/set.bin", tmp_path / "set.bin")
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+    handler.cuts = 0
+    assert download(f"{address}/set.bin", tmp_path / "set.bin").read_bytes() == CONTENT
+
+
+def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
+    _, address = server
+    with pytest.raises(InputError, match="could not download"):
+        download(f"{address}/set.bin", tmp_path / "set.bin", "md5:" + "0" * 32)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_size_beyond_all_data_sets(server, tmp_path, monkeypatch):
+    _, address = server
+    monkeypatch.setattr(downloads, "LARGEST_DOWNLOAD", 1000)
+    with pytest.raises(InputError, match="is larger than 1,000 bytes"):
+        download(f"{address}/set.bin", tmp_path / "set.bin")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.org/set.zip",
+        "ftp://example.org/set.zip",
+        "file:///etc/passwd",
+        "http://127.0.0.1.example.org/set.zip",
+        "http://127.0.0.1:80@example.org/set.zip",
+        "set.zip",
+    ],
+)
+def test_only_https(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(requests.Session, "send", lambda *arguments, **options: pytest.fail("sent"))
+    with pytest.raises(InputError, match="only https"):
+        download(url, tmp_path / "set.zip")
+
+
+def test_no_redirect_to_http(server, tmp_path):
+    handler, address = server
+    with pytest.raises(InputError, match=r"http://example.org/set.zip is not fetched: only https"):
+        download(f"{address}/elsewhere", tmp_path / "set.zip")
+    assert len(handler.asked) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_publishers_addresses():
+    from graph.tudataset import TU_URL
+    from image.published import LOADERS
+    from sentence.tasks import SENTEVAL_URL
+
+    for url in (TU_URL, SENTEVAL_URL, *(address for _, _, address in LOADERS.values())):
+        assert url.startswith("https://")
+        require_https(url)
+
+
+def test_an_archive_that_another_run_fetched_meanwhile(served, tmp_path):
+    folder, address = served
+    (folder / "set.zip").write_bytes(zip_of({"set/a.txt": b"a"}))
+    target = tmp_path / "set"
+
+    def meanwhile(unpacked):
+        target.mkdir()
+        (target / "a.txt").write_bytes(b"theirs")
+
+    fetch_archive(f"{address}/set.zip", target, inside="set", check=meanwhile)
+    assert (target / "a.txt").read_bytes() == b"theirs"
+    assert list(tmp_path.glob(".download-*")) == []
+
+
+@pytest.mark.parametrize("members", [{"../out": b""}, {"other/a.txt": b""}])
+def test_an_archive_of_another_kind(served, tmp_path, members):
+    folder, address = served
+    (folder / "set.zip").write_bytes(zip_of(members))
+    with pytest.raises(InputError) as error:
+        fetch_archive(f"{address}/set.zip", tmp_path / "data" / "set", inside="set")
+    assert "set.zip" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not list((tmp_path / "data").iterdir())
