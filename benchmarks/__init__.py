@@ -1,1 +1,1 @@
-"""Speed and memory studies; their results lie in ``benchmarks/results``."""
+"""Speed and memory, measured: ``python -m benchmarks``; results lie in ``benchmarks/results``."""

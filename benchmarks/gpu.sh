@@ -38,10 +38,16 @@ step() {
 # Tests that need a GPU skip elsewhere.
 step tests "$python" -m pytest -q tests/core tests/image/test_image_views.py -k "gpu or cuda or views"
 
-# The public record's settings (SimCLR, ResNet-18, batch 512), beside PIL and a DataLoader, then compiled.
-throughput=("$python" -m benchmarks.image_throughput --arch resnet18 --width 64 --batch-size 512 --device cuda --workers 16 --steps 7)
-step throughput "${throughput[@]}" --output "$results/image_throughput.json"
-step throughput-compiled "${throughput[@]}" --compile --output "$results/image_throughput_compiled.json"
+# The suite, a part a step; its page is made anew after each. Images with the public record's settings (SimCLR,
+# ResNet-18, batch 512), plain and compiled; the objective in tiles up to 262,144.
+suite=("$python" -m benchmarks --device cuda --output "$results" --only)
+step suite-objective "${suite[@]}" objective --objective.tile-size 8192 \
+    --objective.batches 256 512 1024 2048 4096 8192 16384 --objective.large-batches 65536 262144
+step suite-images "${suite[@]}" images --images.arch resnet18 --images.width 64 --images.batch-size 512 \
+    --images.workers 16 --images.steps 7 --images.compile
+step suite-graphs "${suite[@]}" graphs
+step suite-sentences "${suite[@]}" sentences
+step suite-evaluation "${suite[@]}" evaluation
 
 # 90 % kNN on CIFAR-10 within 15 minutes: at 2.5 s an epoch, 300 epochs are 12.5 minutes.
 train=("$python" -m image.train --dataset cifar10 --arch resnet18 --batch-size 512 --epochs 300 --optimizer sgd

@@ -1,0 +1,189 @@
+"""Graph training, beside a slow twin that works as the released code does, and many seeds in one process."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+from torch_geometric.loader import DataLoader
+
+from benchmarks.measure import Findings, Stopwatch, Timer, operator_seconds, untimed
+from benchmarks.released_graphs import ReleasedInfoGraph, released_objective
+from core import InfoGraphLoss
+from core.config import default_data_root
+from core.errors import InputError, TrainingError
+from graph.batch import GraphBatch, make_batches
+from graph.data import GraphDataset, load_dataset
+from graph.encoder import make_models
+
+TITLE = "Graph training"
+ABOUT = (
+    "InfoGraph with its hard objective, one seed. The slow twin works as the released code does: every node "
+    "computed, messages along edges, masks filled node by node in Python, batches collated anew in every "
+    "epoch; its objective is InfoGraph's own, which is less work. A step and the objective are those of the "
+    "first batch. Commands are timed as a user starts them, imports and evaluation included."
+)
+TWIN = "slow twin"
+
+Batches = GraphBatch | Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphSettings:
+    """Graph training beside its slow twin, and whole commands."""
+
+    datasets: tuple[str, ...] = ("motifs", "MUTAG", "PROTEINS", "DD")
+    """An epoch, a step and the objective alone are timed on each."""
+    batch_size: int = 128
+    rounds: int = 5
+    command_dataset: str = "MUTAG"
+    """What whole commands train on."""
+    seeds: str = "0-9"
+    """Seeds that one command trains together."""
+    betas: str = "0,1,2,10"
+    """Hardnesses that one command trains together with the seeds."""
+    command_rounds: int = 2
+    """0 leaves whole commands out."""
+
+
+QUICK = GraphSettings(datasets=("motifs",), rounds=3, command_rounds=0)
+
+
+class Steps:
+    """Training steps on some batches, the last loss read; their parts timed on demand."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        project: Callable[[Batches], tuple[Tensor, ...]],
+        objective: Callable[..., Tensor],
+        batches: Iterable[Batches],
+    ) -> None:
+        self.project, self.objective, self.batches = project, objective, batches
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+
+    def __call__(self, timer: Timer = untimed) -> None:
+        for batch in self.batches:
+            with timer("encoder and heads, forward"):
+                projected = self.project(batch)
+            with timer("objective"):
+                loss = self.objective(*projected).sum()
+            with timer("backward"):
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+            with timer("optimizer"):
+                self.optimizer.step()
+        loss.item()
+
+
+def subjects_of(
+    dataset: GraphDataset, batches: list[GraphBatch], batch_size: int, device: torch.device
+) -> dict[str, dict[str, Callable[[], object]]]:
+    """What is timed: ours and its slow twin, for an epoch, a step and the objective alone."""
+    loader = DataLoader([graph.to(device) for graph in dataset.graphs], batch_size=batch_size)
+    positions = batches[0].positions[0].tolist()
+    first = Batch.from_data_list([dataset.graphs[i] for i in positions]).to(device)
+    objective = InfoGraphLoss([1.0], [0.1])  # as the trainer has it, for one run
+    model = make_models(dataset.num_features, 32, 3, seeds=[0]).to(device)
+    twin = ReleasedInfoGraph(dataset.num_features).to(device)
+
+    def ours(batch: GraphBatch) -> tuple[Tensor, ...]:
+        local, global_, _ = model(batch)
+        return local, global_, batch.graph, batch.node, batch.weight
+
+    def released(batch: Batch) -> tuple[Tensor, ...]:
+        return *twin(batch), batch.batch
+
+    def alone(of: Callable[..., Tensor], projected: tuple[Tensor, ...]) -> Callable[[], object]:
+        local, global_ = pair = [part.detach().requires_grad_() for part in projected[:2]]
+        return lambda: torch.autograd.grad(of(local, global_, *projected[2:]).sum(), pair)
+
+    return {
+        "epoch": {
+            "ours": Steps(model, ours, objective, batches),
+            TWIN: Steps(twin, released, released_objective, loader),
+        },
+        "step": {
+            "ours": Steps(model, ours, objective, batches[:1]),
+            TWIN: Steps(twin, released, released_objective, [first]),
+        },
+        "objective": {
+            "ours": alone(objective, ours(batches[0])),
+            TWIN: alone(released_objective, released(first)),
+        },
+    }
+
+
+def measure(settings: GraphSettings, device: torch.device, findings: Findings) -> None:
+    """Epoch, step and objective on every dataset there is; then whole commands."""
+    for name in settings.datasets:
+        try:
+            dataset = load_dataset(name, default_data_root())
+        except InputError as error:
+            findings.notes.append(f"Left out: {error}.")
+            continue
+        batches = make_batches(dataset, settings.batch_size, [0], device)
+        subjects = subjects_of(dataset, batches, settings.batch_size, device)
+        first = batches[0]
+        findings.notes.append(
+            f"The first batch of {name} has {int(first.count):,} nodes, of which {first.features.shape[1]:,} "
+            "are different."
+        )
+        for what, of_what in subjects.items():
+            graphs = len(dataset.graphs) if what == "epoch" else first.positions.shape[1]
+            findings.compare(f"{name}, {what}", of_what, settings.rounds, "graphs", graphs)
+        stopwatch = Stopwatch(device)
+        for _ in range(settings.rounds):
+            subjects["step"]["ours"](stopwatch)
+        findings.share(f"our step on {name}, by part", stopwatch.seconds)
+        operators = operator_seconds(subjects["step"]["ours"], device)
+        findings.share(f"our step on {name}, by operator", operators)
+    if settings.command_rounds:
+        measure_commands(settings, device, findings)
+
+
+def measure_commands(settings: GraphSettings, device: torch.device, findings: Findings) -> None:
+    """Whole commands: one seed, many seeds together, and these at many hardnesses: a row of a table."""
+    if "--seeds" not in train("--help"):
+        findings.notes.append("Many seeds in one command: not measured, graph.train knows no --seeds.")
+        return
+    common = ["--dataset", settings.command_dataset, "--device", str(device)]
+    together = [*common, "--seeds", settings.seeds]
+    subjects = {
+        "--seed 0": [*common, "--seed", "0"],
+        f"--seeds {settings.seeds}": together,
+        f"--seeds {settings.seeds} --betas {settings.betas}": [*together, "--betas", settings.betas],
+    }
+
+    def run(flags: list[str]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            train(*flags, "--output-dir", f"{folder}/runs")
+
+    try:
+        comparison = findings.compare(
+            f"{settings.command_dataset}, graph.train",
+            {name: lambda flags=flags: run(flags) for name, flags in subjects.items()},
+            settings.command_rounds,
+        )
+    except TrainingError as error:
+        findings.notes.append(f"Many seeds in one command: not measured, {error}.")
+        return
+    _, many, row = comparison["subjects"]
+    if (settings.command_dataset, settings.seeds, settings.betas) == ("MUTAG", "0-9", "0,1,2,10"):
+        findings.goal("ten seeds of MUTAG, beside one", comparison["ratios"][many], 3.0)
+        findings.goal("40 runs of MUTAG, evaluated", comparison["subjects"][row]["median_seconds"], 60.0, "s")
+
+
+def train(*flags: str) -> str:
+    """What ``python -m graph.train`` prints; raises TrainingError with its last line if it fails."""
+    command = [sys.executable, "-m", "graph.train", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no word of why"])[-1]
+        raise TrainingError(f"graph.train {' '.join(flags)} ended with {done.returncode}: {last}")
+    return done.stdout

@@ -1,0 +1,194 @@
+"""How the suite measures: warm-up, interleaved rounds, medians, ratios, and where the time goes."""
+
+import math
+import os
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+LEAST_SECONDS = 0.05  # of a round: what is shorter is called several times in it
+WARM_SECONDS = 1.0  # a first call that takes longer is all the warm-up there is
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own log is no result
+
+# PyTorch's operators by what they do; the first pattern that an operator's name begins with counts.
+OPERATORS = {
+    "optimizer": r"fused_|foreach_",
+    "convolutions": r"\w*conv",
+    "recurrent layers": r"gru|lstm|thnn|mkldnn_rnn|cudnn_rnn",
+    "normalisation": r"\w*(batch|layer)_norm",
+    "matrix products": r"(add|b|badd|s)?mm|linear|matmul|sparse|cholesky|linalg",
+    "log-sum-exp and softmax": r"logsumexp|log_?softmax|softmax|logaddexp|softplus|log_sigmoid|exp_?$",
+    "masks": r"masked_|where|(eq|ne|lt|le|gt|ge)_?$|bitwise_|logical_",
+    "random numbers": r"rand|uniform|normal|bernoulli",
+    "resampling": r"grid_sampl|affine_grid|upsample",
+    "moving and indexing": r"copy|to|cat|index|gather|scatter|embedding|clone|select|slice"
+    r"|sort|nonzero|fill|zero",
+    "reductions": r"sum|mean|amax|amin|(max|min|any|all)$|norm|argm|cumsum",
+}
+
+
+@dataclass
+class Findings:
+    """What a part has measured; all of it is JSON."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What was settled while measuring, beside the part's own settings."""
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
+    goals: list[dict[str, Any]] = field(default_factory=list)
+    shares: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def compare(
+        self,
+        case: str,
+        subjects: dict[str, Callable[[], object]],
+        rounds: int,
+        unit: str | None = None,
+        count: int = 1,
+    ) -> dict[str, Any]:
+        """Time ``subjects``, each of which handles ``count`` of ``unit``; ratios are to the first."""
+        found = {name: summary(seconds) for name, seconds in interleaved(subjects, rounds).items()}
+        return self.add_comparison(case, found, unit, count)
+
+    def add_comparison(
+        self, case: str, subjects: dict[str, dict[str, Any]], unit: str | None = None, count: int = 1
+    ) -> dict[str, Any]:
+        """Record summaries that have been taken, with rates and with ratios to the first of them."""
+        for found in subjects.values():
+            if unit is not None and "median_seconds" in found:
+                found["per_second"] = round(count / found["median_seconds"], 1)
+        comparison = {
+            "case": case,
+            "unit": unit,
+            "subjects": subjects,
+            "ratios": ratios(subjects, "median_seconds"),
+            "memory_ratios": ratios(subjects, "peak_bytes"),
+        }
+        self.comparisons.append(comparison)
+        medians = (f"{name} {found.get('median_seconds', 'not run')}" for name, found in subjects.items())
+        print(f"{case}: {', '.join(medians)}", flush=True)
+        return comparison
+
+    def goal(self, what: str, measured: float, at_most: float, unit: str = "times") -> None:
+        """Record what was aimed for beside what was measured."""
+        self.goals.append({"goal": what, "measured": round(measured, 3), "at_most": at_most, "unit": unit})
+
+    def share(self, what: str, seconds: dict[str, float]) -> None:
+        """Record how the time of ``what`` is made up, the largest part first."""
+        total = sum(seconds.values())
+        ordered = sorted(seconds.items(), key=lambda item: -item[1])
+        self.shares.append({"what": what, "parts": {name: round(part / total, 4) for name, part in ordered}})
+
+
+def ratios(subjects: dict[str, dict[str, Any]], key: str) -> dict[str, float]:
+    """How many times the first subject's value each other has; without those that have none."""
+    base, *others = subjects
+    return {
+        name: float(f"{subjects[name][key] / subjects[base][key]:.3g}")
+        for name in others
+        if key in subjects[name] and key in subjects[base]
+    }
+
+
+def interleaved(subjects: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds a call in every round of each subject, after one or two calls to warm up.
+
+    Subjects take turns, so that whatever else the machine does falls on all of them alike.
+    """
+    calls = {}
+    for name, subject in subjects.items():
+        first = seconds_of(subject)
+        warm = first if first > WARM_SECONDS else seconds_of(subject)
+        calls[name] = max(1, math.ceil(LEAST_SECONDS / warm))
+    seconds: dict[str, list[float]] = {name: [] for name in subjects}
+    for _ in range(rounds):
+        for name, subject in subjects.items():
+            seconds[name].append(seconds_of(subject, calls[name]))
+    return seconds
+
+
+def seconds_of(function: Callable[[], object], calls: int = 1) -> float:
+    """Seconds a call, the GPU's work included."""
+    synchronise()
+    started = time.perf_counter()
+    for _ in range(calls):
+        function()
+    synchronise()
+    return (time.perf_counter() - started) / calls
+
+
+def synchronise(device: torch.device | None = None) -> None:
+    """Wait for what a GPU still has to do."""
+    if torch.cuda.is_available() and (device is None or device.type == "cuda"):
+        torch.cuda.synchronize(device)
+
+
+def summary(seconds: list[float]) -> dict[str, Any]:
+    """Median and range of some rounds, in seconds."""
+    return {
+        "median_seconds": round(statistics.median(seconds), 6),
+        "fastest_seconds": round(min(seconds), 6),
+        "slowest_seconds": round(max(seconds), 6),
+        "rounds": len(seconds),
+    }
+
+
+class Stopwatch:
+    """Adds up the seconds of a step's parts, waiting for the device after each."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        synchronise(self.device)
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - started
+
+
+Timer = Callable[[str], AbstractContextManager]
+
+
+def untimed(part: str) -> AbstractContextManager:
+    """A stopwatch's stand-in that takes no time."""
+    return nullcontext()
+
+
+def operator_seconds(step: Callable[[], object], device: torch.device, steps: int = 3) -> dict[str, float]:
+    """Seconds of ``steps`` calls, warmed up before, by kind of operator, as torch.profiler sees them.
+
+    What is left of the whole time is Python's and the dispatcher's; on a GPU, where operators count by the
+    time of their kernels, it is kernels that no operator has launched, and waiting for the host.
+    """
+    is_cuda = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_cuda else [])]
+    with profile(activities=activities, acc_events=True) as profiler:
+        whole = seconds_of(step, steps) * steps
+    seconds: dict[str, float] = {}
+    for event in profiler.key_averages():
+        spent = (event.self_device_time_total if is_cuda else event.self_cpu_time_total) / 1e6
+        kind = kind_of_operator(event.key)
+        if spent > 0 and kind is not None:
+            seconds[kind] = seconds.get(kind, 0.0) + spent
+    rest = whole - sum(seconds.values())
+    if rest > 0:
+        seconds["other kernels and waiting" if is_cuda else "Python and dispatch"] = rest
+    return seconds
+
+
+def kind_of_operator(name: str) -> str | None:
+    """What one of PyTorch's operators does; None for what is none, such as autograd's own frames."""
+    library, _, operator = name.rpartition("::")
+    if library != "aten":
+        return None
+    operator = operator.lstrip("_")
+    return next((kind for kind, pattern in OPERATORS.items() if re.match(pattern, operator)), "elementwise")

@@ -1,0 +1,103 @@
+"""Peak memory of single calls, each in a process of its own: ``python -m benchmarks.memory FUNCTION``.
+
+FUNCTION (``module:name``) takes a call's arguments and prepares it: it returns what is to be measured, after
+running it small, so that what is loaded once is not counted. The server has imported all that and computed
+nothing; it forks for every call, so none finds memory that another has left.
+"""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+from core.errors import TrainingError
+
+ROOT = Path(__file__).parents[1]
+SHARE_OF_MEMORY = 0.25  # of what the machine has available; a call that asks for more fails
+
+
+@contextmanager
+def fresh_processes(function: str) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
+    """Inside, a function that makes one call of ``function`` in a fresh process.
+
+    It gives ``{"seconds", "peak_bytes"}``, the peak of what the call took above what there was before it, or
+    ``{"failed": why}``. Raises TrainingError if there are no such processes to be had.
+    """
+    command = [sys.executable, "-m", "benchmarks.memory", function]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as server:
+
+        def call(arguments: dict[str, Any]) -> dict[str, Any]:
+            print(json.dumps(arguments), file=server.stdin, flush=True)
+            answer = server.stdout.readline()
+            if not answer:
+                raise TrainingError(f"{' '.join(command)} has ended; what it said stands above")
+            return json.loads(answer)
+
+        try:
+            yield call
+        finally:
+            server.stdin.close()
+
+
+def serve(function: str) -> None:
+    """Answer each line of stdin, a call's arguments, with a line of stdout."""
+    prepare = resolve_name(function)
+    for line in sys.stdin:
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(read_end)
+            os.dup2(2, 1)  # whatever a library prints is no answer
+            answer = measured(prepare, json.loads(line))
+            os.write(write_end, json.dumps(answer).encode())
+            os._exit(0)
+        os.close(write_end)
+        with os.fdopen(read_end) as pipe:
+            answer = pipe.read()
+        _, status = os.waitpid(child, 0)
+        if not answer:
+            ended = signal.Signals(status).name if os.WIFSIGNALED(status) else "an error"
+            answer = json.dumps({"failed": f"ended by {ended}"})
+        print(answer, flush=True)
+
+
+def measured(prepare: Callable[..., Callable[[], object]], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of the prepared call, and the most memory it held above what was there before."""
+    limit = memory_of("/proc/meminfo", "MemAvailable") * SHARE_OF_MEMORY
+    address_space = int(memory_of("/proc/self/status", "VmSize") + limit)
+    resource.setrlimit(resource.RLIMIT_AS, (address_space, resource.RLIM_INFINITY))
+    try:
+        call = prepare(**arguments)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before = memory_of("/proc/self/status", "VmRSS")
+        started = time.perf_counter()
+        call()
+        seconds = time.perf_counter() - started
+        peak = memory_of("/proc/self/status", "VmHWM") - before
+        return {"seconds": round(seconds, 6), "peak_bytes": peak}
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            return {"failed": f"needs more than {limit / 2**30:.1f} GiB"}
+        return {"failed": str(error).splitlines()[0]}
+
+
+def memory_of(path: str, name: str) -> int:
+    """A line of one of Linux's tables, in bytes."""
+    for line in Path(path).read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"{path} has no line {name}")
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

@@ -1,0 +1,145 @@
+"""Sentence training beside padded batches, and encoding beside sentence-transformers' own loop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from benchmarks.measure import Findings, Stopwatch, Timer, operator_seconds, untimed
+from core.config import default_data_root
+from core.environment import autocast, choose_precision, seed_everything
+from core.errors import InputError
+from core.optimizers import make_optimizer
+from sentence.corpora import find_corpus
+from sentence.data import Batches, EncodedCorpus, SentenceBatch, encode_corpus
+from sentence.encoder import GRUEncoder, QuickThought
+from sentence.evaluate import embed
+from sentence.objective import quick_thought_loss
+from sentence.tasks import load_task
+
+TITLE = "Sentence training and encoding"
+ABOUT = (
+    "Quick-thoughts with two bidirectional GRUs. Ours packs sentences; beside it the same GRUs on sentences "
+    "padded to the batch's longest, and to the longest of four buckets of like length. Encoding, in "
+    "float32, is that of evaluation, on sentences of the embedded topic task."
+)
+BUCKETS = 4
+EMBEDDED = "pydoc"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceSettings:
+    """Quick-thoughts' step, and encoding."""
+
+    dataset: str = "books"
+    """The corpus; where it is missing, the embedded one."""
+    embedding_dim: int = 620
+    hidden: int = 600
+    batch_size: int = 400
+    rounds: int = 3
+    sentences: int = 1000
+    """Sentences encoded a round."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+QUICK = SentenceSettings(dataset=EMBEDDED, embedding_dim=128, hidden=128, batch_size=100, sentences=200)
+
+
+def run_padded(encoder: GRUEncoder, ids: Tensor, lengths: Tensor, buckets: int = 1) -> Tensor:
+    """The work of an encoder that pads sentences to the longest of their bucket: [T], [B] -> [B, D].
+
+    A bucket holds sentences of like length. The work alone: a backward direction that reads padding first
+    is not what ours computes.
+    """
+    order = lengths.argsort()
+    sentences, states = ids.split(lengths.tolist()), []
+    for chosen in order.chunk(buckets):
+        padded = pad_sequence([sentences[i] for i in chosen.tolist()])
+        states.append(encoder.gru(encoder.embedding(padded))[1])
+    return torch.cat(states, dim=1).transpose(0, 1).flatten(1)[order.argsort().to(ids.device)]
+
+
+def loss_of(pair: tuple[Tensor, Tensor], batch: SentenceBatch) -> Tensor:
+    f, g = (part.float() for part in pair)
+    return quick_thought_loss(f @ g.T, batch.places, batch.book, beta=1.0, tau_plus=0.1)
+
+
+class Trainer:
+    """Quick-thoughts' training step on one batch, its parts timed on demand."""
+
+    def __init__(
+        self, module: QuickThought, batch: SentenceBatch, device: torch.device, precision: str
+    ) -> None:
+        self.module, self.batch, self.device, self.precision = module, batch, device, precision
+        self.optimizer = make_optimizer("adam", module.parameters(), 5e-4, 0.0)
+
+    def packed(self) -> tuple[Tensor, Tensor]:
+        return self.module.embed_pair(self.batch.ids, self.batch.lengths)
+
+    def padded(self, buckets: int) -> tuple[Tensor, Tensor]:
+        encoders = (self.module.f, self.module.g)
+        return tuple(run_padded(one, self.batch.ids, self.batch.lengths, buckets) for one in encoders)
+
+    def step(self, embed_pair: Callable[[], tuple[Tensor, Tensor]], timer: Timer = untimed) -> None:
+        with timer("encoders, forward"), autocast(self.device, self.precision):
+            pair = embed_pair()
+        with timer("objective"):
+            leaves = [part.detach().requires_grad_() for part in pair]
+            loss_of(tuple(leaves), self.batch).backward()
+        with timer("encoders, backward"):
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(pair, [leaf.grad for leaf in leaves])
+        with timer("clipping and optimizer"):
+            torch.nn.utils.clip_grad_norm_(self.module.parameters(), 5.0)
+            self.optimizer.step()
+
+
+def corpus_of(settings: SentenceSettings, findings: Findings) -> EncodedCorpus:
+    """The corpus asked for, or the embedded one where that is missing, which the page is told."""
+    try:
+        found = find_corpus(settings.dataset, default_data_root())
+    except InputError as error:
+        findings.notes.append(f"Measured on {EMBEDDED} instead: {error}.")
+        found = find_corpus(EMBEDDED, default_data_root())
+    return encode_corpus(found, 50_000)
+
+
+def measure(settings: SentenceSettings, device: torch.device, findings: Findings) -> None:
+    """Training steps on the first batch, then encoding of some of the corpus's sentences."""
+    precision = choose_precision(settings.precision, device)
+    corpus = corpus_of(settings, findings)
+    findings.settings |= {"precision": precision, "vocabulary": corpus.tokenizer.get_vocab_size()}
+    seed_everything(0)
+    module = QuickThought(
+        corpus.tokenizer, "gru", settings.embedding_dim, settings.hidden, bidirectional=True, longest=30
+    ).to(device)
+    batch = next(Batches(corpus, settings.batch_size, 30, 0, slice(None), device).of_epoch(1))
+    trainer = Trainer(module, batch, device, precision)
+    subjects = {
+        "ours, packed": lambda: trainer.step(trainer.packed),
+        "padded": lambda: trainer.step(lambda: trainer.padded(1)),
+        f"padded in {BUCKETS} buckets": lambda: trainer.step(lambda: trainer.padded(BUCKETS)),
+    }
+    tokens = int(batch.lengths.sum())
+    findings.compare("training", subjects, settings.rounds, "tokens", tokens)
+    padding = 1 - tokens / (len(batch.lengths) * int(batch.lengths.max()))
+    findings.notes.append(f"{padding:.0%} of a padded batch is padding.")
+    stopwatch = Stopwatch(device)
+    for _ in range(settings.rounds):
+        trainer.step(trainer.packed, stopwatch)
+    findings.share("our step, by part", stopwatch.seconds)
+    findings.share("our step, by operator", operator_seconds(subjects["ours, packed"], device, steps=1))
+
+    sentences = load_task("topic", default_data_root()).sentences[: settings.sentences]
+    model = SentenceTransformer(modules=[module], device=str(device))
+    encoding = {
+        "ours": lambda: embed(module, sentences, device, "float32"),
+        "SentenceTransformer.encode": lambda: model.encode(
+            sentences, convert_to_tensor=True, show_progress_bar=False
+        ),
+    }
+    findings.compare("encoding", encoding, settings.rounds, "sentences", len(sentences))

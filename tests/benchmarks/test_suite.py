@@ -1,0 +1,216 @@
+"""The suite's command: every part measures, writes its record, and the page holds all that there are."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import alternatives, evaluation, graphs, objective
+from benchmarks.__main__ import PARTS, main, parse_suite
+from benchmarks.measure import Findings
+from benchmarks.page import duration, memory
+from core.errors import TrainingError
+from tests.runs import failure_of
+
+TINY = {
+    "objective": "--objective.batches 16 --objective.large-batches 32 --objective.tile-size 8",
+    "images": "--images.batch-size 8 --images.width 4",
+    "graphs": "--graphs.batch-size 20",
+    "sentences": "--sentences.embedding-dim 8 --sentences.hidden 6 --sentences.batch-size 20 "
+    "--sentences.sentences 20",
+    "evaluation": "--evaluation.task-dim 8 --evaluation.train 300 "
+    "--evaluation.test 60 --evaluation.dim 8 --evaluation.epochs 1",
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_alone(part, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "FOLDS", 3)
+    flags = [*TINY[part].split(), f"--{part}.rounds", "1"]
+    main(["--quick", "--only", part, "--device", "cpu", "--output", str(tmp_path), *flags])
+    record = json.loads((tmp_path / f"{part}.json").read_text())
+    assert (record["schema"], record["part"], record["quick"]) == (1, part, True)
+    assert record["environment"]["device"] == "cpu"
+    assert record["settings"]["rounds"] == 1
+    assert record["comparisons"]
+    for comparison in record["comparisons"]:
+        for subject in comparison["subjects"].values():
+            assert subject["fastest_seconds"] <= subject["median_seconds"] <= subject["slowest_seconds"]
+            assert subject["fastest_seconds"] > 0
+        assert set(comparison["ratios"]) == set(list(comparison["subjects"])[1:])
+    for share in record["shares"]:
+        assert sum(share["parts"].values()) == pytest.approx(1, abs=0.01)
+    page = (tmp_path / "README.md").read_text()
+    for comparison in record["comparisons"]:
+        for name, ratio in comparison["ratios"].items():
+            assert f"| {comparison['case']} | {name} |" in page
+            assert f"| {ratio:g} |" in page
+    figures = {path.name for path in tmp_path.iterdir()} - {f"{part}.json", "README.md"}
+    assert figures == ({"objective.png", "objective.svg"} if part == "objective" else set())
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Records of two parts, as the suite writes them."""
+    for part in ("objective", "graphs"):
+        subjects = {
+            "ours": {"median_seconds": 0.5, "fastest_seconds": 0.4, "slowest_seconds": 0.6, "rounds": 3},
+            "theirs": {"failed": "needs more than 5.0 GiB"},
+        }
+        findings = Findings(notes=["lightly: not installed."] if part == "objective" else [])
+        comparison = findings.add_comparison(f"a case of {part}", subjects)
+        if part == "objective":
+            comparison["batch"] = 64
+        findings.goal("little memory", 0.1, 0.125)
+        findings.goal("little time", 2.0, 1.3)
+        environment = {"device_name": "a processor", "device": "cpu", "threads": 2, "python": "3.11"}
+        environment |= {"torch": "2.14", "revision": f"of-{part}", "packages": {"numpy": "2.4"}}
+        environment |= {"cores": 4, "memory_bytes": 2**34}
+        record = {"schema": 1, "part": part, "title": part.title(), "about": f"About {part}.", "seconds": 90}
+        record |= vars(findings) | {"quick": False, "environment": environment}
+        (tmp_path / f"{part}.json").write_text(json.dumps(record))
+    return tmp_path
+
+
+def test_the_page_alone(results, monkeypatch):
+    monkeypatch.setattr(graphs, "measure", pytest.fail)
+    main(["--page", "--output", str(results)])
+    page = (results / "README.md").read_text()
+    assert page.index("## Objective") < page.index("## Graphs")
+    for part in ("objective", "graphs"):
+        assert f"of-{part}" in page
+    assert "| a case of graphs | theirs | needs more than 5.0 GiB |" in page
+    assert "| a processor (cpu), 2 of 4 cores, 16.0 GiB |" in page
+    assert "lightly: not installed." in page
+    assert "| little memory | 0.1 times | 0.125 times | yes |" in page
+    assert "| little time | 2 times | 1.3 times | no |" in page
+    assert "![Objective](objective.png)" in page
+    assert (results / "objective.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (results / "objective.svg").read_text()
+
+
+def test_a_part_measured_again_leaves_the_others(results, monkeypatch):
+    def measure(settings, device, findings):
+        findings.notes.append("Measured anew.")
+
+    monkeypatch.setattr(graphs, "measure", measure)
+    before = (results / "objective.json").read_bytes()
+    main(["--only", "graphs", "--device", "cpu", "--output", str(results)])
+    assert (results / "objective.json").read_bytes() == before
+    page = (results / "README.md").read_text()
+    assert "a case of objective" in page
+    assert "Measured anew." in page
+    assert "a case of graphs" not in page
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "cannot be read"),
+        ('{"schema": 2}', "is not of schema 1"),
+        ('{"schema": 1}', "has no 'environment'"),
+        (None, "holds no results"),
+    ],
+)
+def test_results_that_cannot_be_shown(content, said, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / "graphs.json").write_text(content)
+    lines = failure_of(main, capsys, ["--page", "--output", str(tmp_path)])
+    assert said in lines[-1]
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_quick_changes_defaults_alone():
+    config = parse_suite(["--quick", "--graphs.rounds", "7"])
+    assert config.graphs.datasets == ("motifs",)
+    assert config.graphs.rounds == 7
+    assert str(config.folder()) == "runs/speed"
+    assert parse_suite(["--only", "graphs"]).graphs.datasets[-1] == "DD"
+
+
+def test_the_gpu_script_names_flags_that_there_are():
+    script = Path(graphs.__file__).with_name("gpu.sh").read_text().replace("\\\n", " ")
+    steps = re.findall(r'^step suite-\w+ "\$\{suite\[@\]\}" (.*)$', script, flags=re.MULTILINE)
+    configs = [parse_suite(["--only", *shlex.split(flags)]) for flags in steps]
+    assert [config.only for config in configs] == [(part,) for part in PARTS]
+    assert configs[0].objective.large_batches[-1] == 262_144
+
+
+@pytest.mark.parametrize(("dense_rounds", "said"), [(5, 2), (1, 1)])
+def test_goals_of_tiles(dense_rounds, said):
+    """Peak memory always; time where both were timed in the same way."""
+    findings = Findings()
+    tiled = {"peak_bytes": 2**20, "median_seconds": 2.2, "rounds": 5}
+    dense = {"peak_bytes": 2**24, "median_seconds": 2.0, "rounds": dense_rounds}
+    subjects = {objective.HARD_DENSE: dense, objective.HARD_TILED: tiled}
+    findings.add_comparison("batch 4,096", subjects)["batch"] = 4096
+    large = {objective.HARD_TILED: {"peak_bytes": 3 * 2**30, "median_seconds": 9.0, "rounds": 1}}
+    findings.add_comparison("batch 65,536", large)["batch"] = 65_536
+    objective.state_goals(findings, torch.device("cpu"))
+    *tiles, gib = [goal["measured"] for goal in findings.goals]
+    assert tiles == [0.062, 1.1][:said]
+    assert (gib, findings.goals[-1]["unit"]) == (3.0, "GiB")
+
+
+class TestCommands:
+    """Whole commands of graph.train, with and without many seeds in one."""
+
+    def measured(self, monkeypatch, train):
+        monkeypatch.setattr(graphs, "train", train)
+        findings = Findings()
+        settings = graphs.GraphSettings(command_rounds=1)
+        graphs.measure_commands(settings, "cpu", findings)
+        return findings
+
+    def test_seeds_unknown(self, monkeypatch):
+        findings = self.measured(monkeypatch, lambda *flags: "--seed INT")
+        assert findings.notes == ["Many seeds in one command: not measured, graph.train knows no --seeds."]
+        assert not findings.comparisons
+
+    def test_seeds_known(self, monkeypatch):
+        lines = []
+
+        def train(*flags):
+            lines.append(" ".join(flags[:-1]))
+            return "--seeds"
+
+        findings = self.measured(monkeypatch, train)
+        common = "--dataset MUTAG --device cpu"
+        assert set(lines[1:]) == {
+            f"{common} --seed 0 --output-dir",
+            f"{common} --seeds 0-9 --output-dir",
+            f"{common} --seeds 0-9 --betas 0,1,2,10 --output-dir",
+        }
+        assert [goal["at_most"] for goal in findings.goals] == [3.0, 60.0]
+
+    def test_a_command_fails(self, monkeypatch):
+        def train(*flags):
+            if "--help" in flags:
+                return "--seeds"
+            raise TrainingError("graph.train ended with 2: no such thing")
+
+        findings = self.measured(monkeypatch, train)
+        assert findings.notes[-1].endswith("not measured, graph.train ended with 2: no such thing.")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (duration(0.0123456), "12.3 ms"),
+        (duration(1.5), "1.50 s"),
+        (duration(90), "1.50 min"),
+        (duration(3e-7), "0.30 µs"),
+        (memory(3 * 2**30), "3.00 GiB"),
+        (memory(160 * 2**20), "160 MiB"),
+        (memory(0), "0.00 B"),
+    ],
+)
+def test_quantities(written, expected):
+    assert written == expected
+
+
+def test_versions_name_each_library():
+    assert set(alternatives.versions()) == {"pytorch-metric-learning", "lightly"}

@@ -1,0 +1,453 @@
+"""What reads strangers' files and command lines, and inputs for it: nearly right, damaged, or anything.
+
+``python -m benchmarks.fuzz`` tries many of these inputs, the tests some.
+"""
+
+import functools
+import gzip
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import hypothesis
+import numpy as np
+import safetensors.torch
+from hypothesis import HealthCheck
+from hypothesis import strategies as st
+from PIL import Image
+
+import graph.data
+import graph.evaluate
+import graph.train
+import image.evaluate
+import image.train
+import sentence.evaluate
+import sentence.train
+from core.archives import unpack
+from core.config import default_data_root, flag, parse, parse_config
+from core.errors import InputError
+from core.run import read_settings
+from graph.encoder import GIN
+from graph.tudataset import load_tu_dataset
+from image.folders import read_class_folders, split_folders
+from sentence.corpora import Faults, find_corpus
+from sentence.tasks import SENTEVAL, load_task
+from sentence.text import sentences_of
+from shared_eval import compare, records, report, reproduce
+from shared_eval.cells import Launch
+from shared_eval.recipes import FOLDER, read_recipe
+from shared_eval.tables import scores, summarise, to_markdown
+from tests.core.test_archives import MEMBERS, tar_of, zip_of
+from tests.graph.conftest import write_tu_dataset
+from tests.sentence.conftest import write_senteval
+from tests.shared_eval.conftest import write_record
+
+# Pieces that break parsers: signs, numbers at and beyond their limits, other encodings, other line ends.
+PIECES = (
+    *(b"", b"\n", b"\r\n", b"\r", b"\0", b"\t", b",", b", ", b" ", b'"', b"'", b":", b"#", b"=", b"[", b"{"),
+    *(
+        b"0",
+        b"-1",
+        b"1",
+        b"2.5",
+        b"1e400",
+        b"nan",
+        b"inf",
+        b"true",
+        b"null",
+        b"9" * 30,
+        b"18446744073709551616",
+    ),
+    *(b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\xc3", b"\x1a", "\u0661\u2028\u0085".encode(), b"A. b! C? "),
+    *(b"[" * 3000, b"x" * 70_000, b"1," * 5000, b"7\n" * 500),
+)
+
+
+def edited(whole: bytes) -> st.SearchStrategy[bytes]:
+    """A file with up to four of its stretches replaced, or cut, or any bytes at all."""
+    place = st.integers(0, len(whole))
+    edit = st.tuples(
+        place, st.sampled_from((0, 0, 1, 3, 100)), st.sampled_from(PIECES) | st.binary(max_size=8)
+    )
+
+    def apply(edits: list[tuple[int, int, bytes]]) -> bytes:
+        content = whole
+        for start, length, piece in edits:
+            content = content[:start] + piece + content[start + length :]
+        return content
+
+    some = st.lists(edit, min_size=1, max_size=4).map(apply)
+    return st.one_of(some, some, place.map(lambda end: whole[:end]), st.binary(max_size=200))
+
+
+def with_one_edited(files: dict[str, bytes]) -> st.SearchStrategy[dict[str, bytes | None]]:
+    """Files of which one is edited or, where None stands, missing."""
+
+    def change(name: str) -> st.SearchStrategy[dict[str, bytes | None]]:
+        content = st.one_of(*[edited(files[name])] * 9, st.none())
+        return content.map(lambda content: files | {name: content})
+
+    return st.sampled_from(sorted(files)).flatmap(change)
+
+
+def write_files(folder: Path, files: dict[str, bytes | None]) -> None:
+    for name, content in files.items():
+        if content is not None:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
+def files_below(write: Callable[[Path], object]) -> dict[str, bytes]:
+    """The files that ``write`` makes, by their paths in the folder it is given."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder))
+        paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@dataclass(frozen=True)
+class Parser:
+    """Something that makes a value of what it is given, in a fresh folder, or raises InputError."""
+
+    name: str
+    inputs: st.SearchStrategy
+    parse: Callable[[Any, Path], object]
+
+
+def read_graphs(files: dict[str, bytes | None], folder: Path) -> None:
+    write_files(folder, files)
+    load_tu_dataset("TINY", folder / "TUDataset" / "TINY")
+
+
+def read_tasks(files: dict[str, bytes | None], folder: Path) -> None:
+    write_files(folder, files)
+    for name in SENTEVAL:
+        load_task(name, folder)
+
+
+PROSE = "\n".join(["The river held. It was cold!", "", "“Where?” she said; nobody knew…", "  A new one."] * 8)
+
+
+def compressed(content: bytes) -> st.SearchStrategy[bytes]:
+    return st.sampled_from((b"", content, content * 3)).map(gzip.compress).flatmap(edited)
+
+
+def read_books(given: tuple[dict[str, bytes], bool], folder: Path) -> None:
+    files, strict = given
+    write_files(folder, files)
+    faults = Faults(strict)
+    corpus = find_corpus(f"folder:{folder}", folder)
+    corpus.fingerprint()
+    for _, lines in corpus.books(faults):
+        for sentence_ in sentences_of(lines):
+            assert "\n" not in sentence_
+    faults.report()
+
+
+BOOKS = st.tuples(
+    st.fixed_dictionaries(
+        {"plain.txt": edited(PROSE.encode())},
+        optional={
+            "utf16.txt": edited(PROSE.encode("utf-16")),
+            "latin.txt": edited("Déjà vu, said he. Là-bas!\n".encode("latin-1") * 9),
+            "packed.txt.gz": compressed(PROSE.encode()),
+        },
+    ),
+    st.booleans(),
+)
+
+
+def read_a_recipe(content: bytes, folder: Path) -> None:
+    (folder / "recipe.toml").write_bytes(content)
+    recipe = read_recipe(folder / "recipe.toml")
+    recipe.published_figures()
+    assert all(Launch((cell,)).command() and cell.folder for cell in recipe.cells())
+
+
+TOML_VALUES = (
+    "1",
+    "-1",
+    "0",
+    "1e999",
+    "nan",
+    '"x"',
+    '""',
+    '"\\u0000"',
+    "[]",
+    "{}",
+    "true",
+    "[[1]]",
+    "10" * 12,
+)
+
+
+def recipes() -> st.SearchStrategy[bytes]:
+    """A recipe of ours with a key's value of another kind, a key that is not known, or damaged."""
+    whole = (FOLDER / "cifar.toml").read_text()
+    keys = [line.split(" = ")[0] for line in whole.splitlines() if " = " in line and line[0].isalpha()]
+
+    def retyped(key: str, value: str) -> bytes:
+        lines = [f"{key} = {value}" if line.startswith(f"{key} = ") else line for line in whole.splitlines()]
+        return "\n".join(lines).encode()
+
+    values = st.sampled_from(TOML_VALUES)
+    retyping = st.builds(retyped, st.sampled_from([*keys, "folder"]), values)
+    added = st.builds(
+        lambda key, value: f"{key} = {value}\n{whole}".encode(), st.sampled_from(("x", "folder")), values
+    )
+    return st.one_of(retyping, added, edited(whole.encode()))
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from((10**400, "a\nb", "\0")),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def changed_json(whole: dict[str, Any]) -> st.SearchStrategy[bytes]:
+    """An object with some of its values, at either of two depths, replaced by anything; or damaged text."""
+    paths = [(key,) for key in whole]
+    paths += [(key, inner) for key, value in whole.items() if isinstance(value, dict) for inner in value]
+
+    def change(path: tuple[str, ...], value: Any) -> bytes:
+        content = json.loads(json.dumps(whole))
+        holder = content if len(path) == 1 else content[path[0]]
+        holder[path[-1]] = value
+        return json.dumps(content).encode()
+
+    changed = st.builds(change, st.sampled_from(paths), JSON)
+    unchanged = st.just(json.dumps(whole).encode())
+    return st.one_of(
+        changed, changed, unchanged, JSON.map(json.dumps).map(str.encode), edited(json.dumps(whole).encode())
+    )
+
+
+def read_the_records(given: tuple[bytes, bytes], folder: Path) -> None:
+    """The damaged record is left out, its fellow stays; whatever is read can be made a table."""
+    record, settings = given
+    good = write_record(folder / "good")
+    write_files(folder / "odd", {"result.json": record, "config.json": settings})
+    table = records.read_records([good, folder / "odd" / "result.json"])
+    assert str(good) in set(table["path"])
+    to_markdown(summarise(scores(table)))
+    if table["path"].nunique() < 2:
+        raise InputError("one record was left out")
+
+
+def read_a_folder(content: bytes, folder: Path) -> None:
+    (folder / "config.json").write_bytes(content)
+    (folder / "modules.json").write_bytes(content)
+    sentence.evaluate.is_run(folder)
+    sentence.evaluate.is_quick_thought(folder)
+    settings = records.settings_of(folder)
+    read_settings(folder, modality="graph")
+    assert isinstance(settings, dict)
+    write_files(folder, {"encoder.safetensors": small_encoder()})
+    with (
+        mock.patch.object(graph.evaluate, "load_dataset", load_graphs),
+        mock.patch.object(graph.evaluate, "evaluate", return_value={}),  # it takes seconds
+    ):
+        graph.evaluate.evaluate_run(graph.evaluate.EvaluateConfig(run=folder, device="cpu"))
+
+
+load_graphs = functools.cache(graph.data.load_dataset)
+
+
+@functools.cache
+def small_encoder() -> bytes:
+    encoder = GIN(load_graphs("motifs", default_data_root()).num_features, SMALL["hidden"], SMALL["layers"])
+    return safetensors.torch.save({name: x[0].contiguous() for name, x in encoder.state_dict().items()})
+
+
+SMALL = {"modality": "graph", "dataset": "motifs", "hidden": 8, "layers": 2, "batch_size": 64, "seed": 0}
+RECORD = json.loads(files_below(lambda folder: write_record(folder / "a"))["a/result.json"])
+
+TRAINERS = {
+    "graph": (graph.train.GraphConfig, graph.train.recipe),
+    "image": (image.train.ImageConfig, image.train.recipe),
+    "sentence": (sentence.train.SentenceConfig, sentence.train.recipe),
+}
+COMMANDS = (
+    graph.evaluate.EvaluateConfig,
+    image.evaluate.EvaluateConfig,
+    sentence.evaluate.EvaluateConfig,
+    records.RecordsConfig,
+    compare.CompareConfig,
+    report.ReportConfig,
+    reproduce.ReproduceConfig,
+)
+WORDS = st.sampled_from(
+    [
+        *("0", "1", "-1", "0.5", "nan", "inf", "-inf", "1e999", "10" * 40, "", " ", "-", "--", "=", "@x"),
+        *("hard", "debiased", "simclr", "gru", "MUTAG", "folder:x", "auto", "--help", "None", "True"),
+        *("a\nb", "\udcff", "x" * 3000),
+    ]
+)
+
+
+def command_lines() -> st.SearchStrategy[tuple[str | type, list[str]]]:
+    def of(kind: str | type) -> st.SearchStrategy:
+        settings = fields(TRAINERS[kind][0] if isinstance(kind, str) else kind)
+        flags = st.sampled_from([f"--{flag(field.name)}" for field in settings])
+        parts = st.one_of(
+            st.tuples(flags, WORDS),
+            st.tuples(flags),
+            st.tuples(WORDS),
+            st.builds(lambda name, word: (f"{name}={word}",), flags, WORDS),
+            st.tuples(st.text(max_size=8).filter(lambda word: "\0" not in word)),
+        )
+        return st.lists(parts, max_size=4).map(
+            lambda parts: (kind, [word for part in parts for word in part])
+        )
+
+    return st.sampled_from([*TRAINERS, *COMMANDS]).flatmap(of)
+
+
+def read_command_line(given: tuple[str | type, Sequence[str]], folder: Path) -> None:
+    kind, argv = given
+    try:
+        if isinstance(kind, str):
+            parse_config(*TRAINERS[kind], argv, f"python -m {kind}.train").as_dict()
+        else:
+            config = parse(kind, argv, "python -m command")
+            getattr(config, "checked", lambda: None)()
+    except SystemExit as exit_:
+        if exit_.code:  # it is 0 after --help
+            raise
+
+
+def image_of(kind: str) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def read_images(given: tuple[str, bytes], folder: Path) -> None:
+    name, content = given
+    write_files(folder, {name: content, "b/0.png": image_of("PNG")})
+    files = [(path, 0) for path in folder.rglob("*") if path.is_file()]
+    images, _ = read_class_folders(files, 8)
+    assert images.shape == (2, 3, 8, 8)
+
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "ICO", "PCX")
+
+
+def read_image_folders(given: list[tuple[str, str, str]], folder: Path) -> None:
+    """Folders that hold folders, links, pipes and nothing, under names that may end in .png."""
+    (folder / "root").mkdir()
+    for parent, name, kind in given:
+        path = folder / "root" / parent / name
+        if os.path.lexists(path):  # to write to a pipe would wait for a reader
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if kind == "folder":
+                path.mkdir()
+            elif kind == "pipe":
+                os.mkfifo(path)
+            elif kind == "image":
+                path.write_bytes(image_of("PNG"))
+            else:
+                path.symlink_to({"loop": path, "up": folder / "root", "nowhere": "nowhere"}[kind])
+        except OSError:  # a folder's name that there is already, as something else
+            continue
+    train, test, _ = split_folders(folder / "root")
+    for files in (train, test):
+        read_class_folders(files, 8)
+
+
+WHOLE = [(parent, "good.png", "image") for parent in ("train/a", "train/b", "test/a", "test/b")]
+TREES = st.lists(
+    st.tuples(
+        st.sampled_from(("train/a", "train/b", "test/a", "test/b", "a", "b", ".", "train", "val/a")),
+        st.sampled_from(("0.png", "1.png", "x.png", ".hidden", "a", "\udcff", "new\nline")),
+        st.sampled_from(("folder", "pipe", "image", "image", "image", "loop", "up", "nowhere")),
+    ),
+    max_size=6,
+).flatmap(lambda tree: st.sampled_from((tree, WHOLE + tree, WHOLE[:3] + tree)))
+
+
+def unpack_archive(given: tuple[str, bytes], folder: Path) -> None:
+    name, content = given
+    (folder / name).write_bytes(content)
+    try:
+        unpack(folder / name, folder / "out")
+    except OSError as error:  # what fetch_archive takes for a disk that does not take them
+        raise InputError(str(error)) from error
+
+
+ARCHIVES = st.one_of(
+    edited(zip_of(MEMBERS)).map(lambda content: ("a.zip", content)),
+    edited(tar_of(MEMBERS)).map(lambda content: ("a.tar", content)),
+    edited(gzip.compress(tar_of(MEMBERS))).map(lambda content: ("a.tar.gz", content)),
+)
+
+PARSERS = (
+    Parser("TU text files", with_one_edited(files_below(write_tu_dataset)), read_graphs),
+    Parser("SentEval files", with_one_edited(files_below(write_senteval)), read_tasks),
+    Parser("book folders", BOOKS, read_books),
+    Parser(
+        "images",
+        st.sampled_from(FORMATS).flatmap(
+            lambda kind: edited(image_of(kind)).map(lambda content: ("a/0", content))
+        ),
+        read_images,
+    ),
+    Parser("image folders", TREES, read_image_folders),
+    Parser("archives", ARCHIVES, unpack_archive),
+    Parser("recipes", recipes(), read_a_recipe),
+    Parser("records", st.tuples(changed_json(RECORD), changed_json(SMALL)), read_the_records),
+    Parser("settings", changed_json(SMALL), read_a_folder),
+    Parser("command lines", command_lines(), read_command_line),
+)
+
+
+def outcome(parser: Parser, given: Any) -> str:
+    """``values`` or ``errors``, of one line; what else is raised passes through."""
+    with (
+        tempfile.TemporaryDirectory(prefix="fuzz-") as folder,
+        mock.patch.dict(os.environ, XDG_CACHE_HOME=f"{folder}-cache"),
+    ):
+        try:
+            parser.parse(given, Path(folder))
+        except InputError as error:
+            message = str(error)
+        else:
+            return "values"
+    assert len(message.splitlines()) == 1
+    return "errors"
+
+
+def try_inputs(parser: Parser, examples: int, seed: int | None = None) -> dict[str, int]:
+    """How many inputs the parser was given, and how it took them; without a seed the same each time."""
+    counts = {"inputs": 0, "values": 0, "errors": 0}
+
+    @hypothesis.settings(
+        max_examples=examples,
+        derandomize=seed is None,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @hypothesis.given(parser.inputs)
+    def attempt(given: Any) -> None:
+        counts[outcome(parser, given)] += 1
+        counts["inputs"] += 1
+
+    (attempt if seed is None else hypothesis.seed(seed)(attempt))()
+    return counts

@@ -1,0 +1,283 @@
+"""Code that a stranger hides in files, everywhere that files are read: none of it may run."""
+
+import gzip
+import hashlib
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torchvision.datasets import CIFAR10, CIFAR100
+
+import graph.evaluate
+import graph.train
+import image.evaluate
+import sentence.evaluate
+import sentence.train
+import shared_eval.records
+import shared_eval.report
+from core.errors import InputError
+from graph.data import load_dataset
+from image.data import load_dataset as load_images
+from sentence.encoder import QuickThought
+from sentence.evaluate import load_model
+from tests.fuzz.parsers import SMALL
+from tests.graph.conftest import write_tu_dataset
+from tests.runs import failure_of
+from tests.sentence.test_sentence_evaluate import real_model
+from tests.shared_eval.conftest import write_record
+
+CPU = torch.device("cpu")
+
+
+class Bomb:
+    """A pickle that leaves a mark when it is opened."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def mark(tmp_path):
+    """A path that must not come to be; the bomb is shown to work first."""
+    path = tmp_path / "mark"
+    pickle.loads(pickle.dumps(Bomb(path)))
+    assert path.exists()
+    path.unlink()
+    yield path
+    assert not path.exists()
+
+
+def plant_weights(path: Path, mark: Path) -> None:
+    """PyTorch's format, with the bomb among the weights."""
+    torch.save({"weight": torch.zeros(2), "bomb": Bomb(mark)}, path)
+
+
+def test_a_processed_tu_dataset(tmp_path, mark):
+    """PyG would open the pickles of a ``processed`` folder; whatever it is called, it is not looked at."""
+    raw = write_tu_dataset(tmp_path)
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(raw.iterdir())]
+    earlier = hashlib.sha256(repr(stats).encode()).hexdigest()[:12]
+    for name in ("processed", f"processed-{earlier}"):
+        processed = raw.parent / name
+        processed.mkdir()
+        for file in ("data.pt", "pre_transform.pt", "pre_filter.pt"):
+            plant_weights(processed / file, mark)
+    assert len(load_dataset("TINY", tmp_path).graphs) == 24
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cifar10", CIFAR10), ("cifar100", CIFAR100)])
+def test_cifar(tmp_path, mark, name, kind):
+    """Every file is checked before the first is opened, the names of the classes before they are."""
+    folder = tmp_path / kind.base_folder
+    folder.mkdir()
+    for file, _ in (*kind.train_list, *kind.test_list, (kind.meta["filename"], "")):
+        (folder / file).write_bytes(pickle.dumps(Bomb(mark)))
+    with pytest.raises(InputError, match="the publisher's checksums do not hold"):
+        load_images(name, tmp_path)
+
+
+def test_cifar_s_class_names_alone(tmp_path, mark, monkeypatch):
+    folder = tmp_path / CIFAR10.base_folder
+    folder.mkdir()
+    content = pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [0]})
+    checksum = hashlib.md5(content).hexdigest()
+    for attribute in ("train_list", "test_list"):
+        names = [name for name, _ in getattr(CIFAR10, attribute)]
+        monkeypatch.setattr(CIFAR10, attribute, [[name, checksum] for name in names])
+        for name in names:
+            (folder / name).write_bytes(content)
+    (folder / CIFAR10.meta["filename"]).write_bytes(pickle.dumps(Bomb(mark)))
+    with pytest.raises(InputError, match="the publisher's checksums do not hold"):
+        load_images("cifar10", tmp_path)
+
+
+def graph_run(folder: Path, **changes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(SMALL | changes))
+    return folder
+
+
+def test_an_encoder(tmp_path, mark, capsys):
+    run = graph_run(tmp_path / "run")
+    plant_weights(run / "encoder.safetensors", mark)
+    [said] = failure_of(graph.evaluate.main, capsys, [str(run), "--device", "cpu"])
+    assert "encoder.safetensors does not hold this encoder" in said
+
+
+def test_a_checkpoint(tmp_path, mark, capsys):
+    flags = ["--epochs", "1", "--hidden", "8", "--device", "cpu", "--output-dir", str(tmp_path / "run")]
+    graph.train.main([*flags])
+    (tmp_path / "run" / "result.json").unlink()
+    capsys.readouterr()
+    for path in (tmp_path / "run" / "checkpoint").iterdir():
+        plant_weights(path, mark)
+    with pytest.raises(SystemExit) as exit_:
+        graph.train.main([*flags, "--resume"])
+    assert exit_.value.code in (1, 2)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_sample_and_records(tmp_path, mark, capsys):
+    path = write_record(tmp_path / "runs" / "a")
+    plant_weights(path.parent / "sample.safetensors", mark)
+    shared_eval.report.main([str(tmp_path / "runs"), "--output", str(tmp_path / "report.html")])
+    shared_eval.records.main([str(tmp_path / "runs")])
+    path.write_bytes(pickle.dumps(Bomb(mark)))
+    shared_eval.records.main([str(tmp_path / "runs")])
+    assert "is no whole record" in capsys.readouterr().err
+
+
+@pytest.fixture
+def transformer(tmp_path) -> Path:
+    """A small pretrained SentenceTransformer, to be tampered with."""
+    return Path(shutil.copytree(real_model(), tmp_path / "model"))
+
+
+def change_json(path: Path, **changes) -> None:
+    content = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(content | changes))
+
+
+def test_a_transformer_with_pickled_weights(transformer, mark):
+    """Its own settings may not have them unpickled either."""
+    weights = next(transformer.rglob("model.safetensors"))
+    weights.unlink()
+    plant_weights(weights.with_name("pytorch_model.bin"), mark)
+    unsafe = {"use_safetensors": False, "weights_only": False, "trust_remote_code": True}
+    for settings in ({}, {"model_args": unsafe}, {"model_kwargs": unsafe}):
+        change_json(weights.with_name("sentence_bert_config.json"), **settings)
+        with pytest.raises(InputError, match="cannot be loaded as a SentenceTransformer"):
+            load_model(str(transformer), False, CPU)
+
+
+def test_a_dense_module_with_pickled_weights(transformer, mark):
+    modules = json.loads((transformer / "modules.json").read_text())
+    kind = "sentence_transformers.models.Dense"
+    modules.append({"idx": 9, "name": "9", "path": "9_Dense", "type": kind})
+    (transformer / "modules.json").write_text(json.dumps(modules))
+    (transformer / "9_Dense").mkdir()
+    activation = "torch.nn.modules.linear.Identity"
+    change_json(
+        transformer / "9_Dense" / "config.json",
+        in_features=384,
+        out_features=2,
+        bias=False,
+        activation_function=activation,
+    )
+    plant_weights(transformer / "9_Dense" / "pytorch_model.bin", mark)
+    with pytest.raises(InputError, match="cannot be loaded as a SentenceTransformer"):
+        load_model(str(transformer), False, CPU)
+
+
+CODE = """
+from pathlib import Path
+Path({mark!r}).touch()
+class Stranger: pass
+"""
+
+
+def test_code_in_a_model_s_folder(transformer, mark, monkeypatch):
+    """Modules of its own, by modules.json and by the transformer's settings, are not imported."""
+    (transformer / "stranger_module.py").write_text(CODE.format(mark=str(mark)))
+    monkeypatch.syspath_prepend(transformer)  # even where Python would find it
+    modules = (transformer / "modules.json").read_text()
+    change = json.loads(modules)
+    change[0]["type"] = "stranger_module.Stranger"
+    (transformer / "modules.json").write_text(json.dumps(change))
+    with pytest.raises(InputError, match="cannot be loaded as a SentenceTransformer"):
+        load_model(str(transformer), False, CPU)
+    (transformer / "modules.json").write_text(modules)
+    config = next(path for path in transformer.rglob("config.json") if "model_type" in path.read_text())
+    (config.parent / "stranger_module.py").write_text(CODE.format(mark=str(mark)))
+    names = ("AutoConfig", "AutoModel", "AutoTokenizer")
+    change_json(
+        config,
+        model_type="stranger",
+        auto_map=dict.fromkeys(names, "stranger_module.Stranger"),
+    )
+    with pytest.raises(InputError, match="cannot be loaded as a SentenceTransformer"):
+        load_model(str(transformer), False, CPU)
+
+
+def quick_thought(folder: Path) -> Path:
+    module = QuickThought(Tokenizer(WordLevel({"[UNK]": 0, "a": 1}, "[UNK]")), "bow", 4, 4, False, 10)
+    folder.mkdir()
+    (folder / sentence.evaluate.QUICK_THOUGHT_FOLDER).mkdir()
+    module.save(str(folder / sentence.evaluate.QUICK_THOUGHT_FOLDER))
+    kind = f"{QuickThought.__module__}.{QuickThought.__qualname__}"
+    modules = [{"idx": 0, "name": "0", "path": sentence.evaluate.QUICK_THOUGHT_FOLDER, "type": kind}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    return folder
+
+
+def test_a_quick_thought_folder(tmp_path, mark):
+    """Weights that are a pickle, and settings that ask for memory that the weights do not have."""
+    folder = quick_thought(tmp_path / "encoder")
+    inner = folder / sentence.evaluate.QUICK_THOUGHT_FOLDER
+    assert load_model(str(folder), False, CPU).encode(["a b"]).shape == (1, 8)
+    weights = (inner / "model.safetensors").read_bytes()
+    plant_weights(inner / "model.safetensors", mark)
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_model(str(folder), False, CPU)
+    (inner / "model.safetensors").write_bytes(weights)
+    change_json(inner / "config.json", embedding_dim=10**15)
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_model(str(folder), False, CPU)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hidden": 10**6}, "does not hold this encoder"),
+        ({"hidden": 10**12}, "config.json has hidden 1000000000000; a whole number from 0 to 1048576"),
+        ({"layers": "two"}, 'config.json has layers "two"; a whole number from 0 to 1000 is needed'),
+        ({"dataset": ["motifs"]}, 'config.json has dataset ["motifs"]; a str is needed'),
+        ({"dataset": None}, "config.json has dataset null"),
+        ({"modality": "image"}, "holds a run of modality image"),
+    ],
+)
+def test_settings_of_a_run(tmp_path, capsys, change, said):
+    run = graph_run(tmp_path / "run", **change)
+    save_file({"weight": torch.zeros(1)}, run / "encoder.safetensors")
+    assert said in failure_of(graph.evaluate.main, capsys, [str(run), "--device", "cpu"])[-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "does not hold this encoder"),
+        ({"width": 10**5}, "does not hold this encoder"),
+        ({"arch": "resnet99"}, "config.json has arch resnet99"),
+        ({"crop_scale": 7.0}, "crop_scale 7.0"),
+        ({"view_size": 10**5}, "config.json has view_size 100000; a whole number from 0 to 1024"),
+    ],
+)
+def test_settings_of_an_image_run(tmp_path, capsys, change, said):
+    settings = {"modality": "image", "dataset": "digits", "arch": "resnet10", "width": 8, "view_size": 16}
+    settings |= {"crop_scale": 0.5, "seed": 0, "precision": "float32", "image_size": None}
+    (tmp_path / "config.json").write_text(json.dumps(settings | change))
+    save_file({"weight": torch.zeros(1)}, tmp_path / "encoder.safetensors")
+    assert said in failure_of(image.evaluate.main, capsys, [str(tmp_path), "--device", "cpu"])[-1]
+
+
+def test_settings_nested_too_deeply(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    assert "is no run folder" in failure_of(graph.evaluate.main, capsys, [str(tmp_path)])[-1]
+    assert "cannot be loaded" in failure_of(sentence.evaluate.main, capsys, [str(tmp_path)])[-1]
+
+
+def test_a_gzipped_book_that_unpacks_to_a_disk_s_size(tmp_path, capsys):
+    (tmp_path / "book.txt.gz").write_bytes(gzip.compress(b"Some words of a book. " * (1 << 20)))
+    flags = ["--dataset", f"folder:{tmp_path}", "--tasks", "topic", "--output-dir", str(tmp_path / "run")]
+    said = failure_of(sentence.train.main, capsys, flags)[-1]
+    assert "unpacks to more than 16,777,216 bytes, which no book does" in said
