@@ -89,10 +89,9 @@ class InfoGraphLoss(nn.Module):
             return loss.mean(dim=-1) if weight is None else (loss * weight).sum(dim=-1)
 
     def _corrected(self, scores: Tensor, rows: Tensor, places: Tensor, batch: Tensor) -> Tensor:
-        own = batch.reshape(-1, 1)
-        positive = rows[places, own.squeeze(1)]
+        own = batch.flatten()
         beta = _as(self.beta, scores).expand(batch.shape[:-1])
-        negative = _HardSoftplus.apply(scores, beta, places, own, self.stop_gradient)
+        positive, negative = _HardSoftplus.apply(scores, beta, places, own, self.stop_gradient)
         tau_plus = _as(self.tau_plus, scores).unsqueeze(-1).expand(batch.shape).flatten()
         debiased = (negative - tau_plus * softplus(positive)) / (1 - tau_plus)
         return softplus(-positive) + debiased.clamp(min=0) - 2 * math.log(2)
@@ -128,41 +127,71 @@ class InfoGraphLoss(nn.Module):
 
 
 class _HardSoftplus(torch.autograd.Function):
-    """mean_j w_j softplus(q_j) over each node's negatives: [.., U, G], one beta a run -> [.. V].
+    """p and mean_j w_j softplus(q_j) of every node: [.., U, G], one beta a run -> [.. V], [.. V].
 
-    A test holds it to five lines of autograd. Here the largest matrices, with a row for each of the V nodes,
-    are made twice and never differentiated: with s = 2 beta / m, D = sigmoid(q) + s softplus(q) and E the
-    mean, the gradient of row u is D_u sum_i g_i w_i - s sum_i g_i E_i w_i, over the nodes i that are row u.
+    A test holds it to five lines of autograd. Here no matrix has a row for each of the V nodes: nodes that
+    share a row of scores differ in the column alone that they leave out, their own graph's. What e^{s q},
+    s = 2 beta / m, sums to is kept for each row without the highest of its own graphs. For a node of that
+    graph this is its sum; for another node that column comes in and a lower one goes out, so the sum does
+    not shrink and no digit is lost. With D = sigmoid(q) + s softplus(q) and E_i the mean of node i, the
+    gradient that E_i sends to its column j is w_ij (D_j - s E_i).
     """
 
     @staticmethod
     def forward(ctx, scores, beta, places, own, stop_gradient):
         rows = scores.flatten(0, -2)
-        weights = rows.index_select(0, places).scatter_(1, own, 0.0)
-        of_run = weights.view(*beta.shape, -1)
-        largest = torch.maximum(of_run.amax(dim=-1), -of_run.amin(dim=-1))
-        sharpness = 2 * beta / largest.clamp(min=1e-30)  # all scores 0: any m gives equal weights
-        of_run.mul_(sharpness.unsqueeze(-1))
-        weights = torch.softmax(weights.scatter_(1, own, -torch.inf), dim=1)  # w / (G - 1)
-        mean = softplus(rows).index_select(0, places).mul_(weights).sum(dim=1)
-        ctx.save_for_backward(scores, sharpness, places, weights, mean)
-        ctx.stop_gradient = stop_gradient
-        return mean
+        first = places * rows.shape[1]  # where a node's row begins
+        positive = rows.view(-1)[first + own]
+        highest = rows.new_full((len(rows),), -torch.inf).scatter_reduce_(0, places, positive, "amax")
+        # Of equals the last is left out, in order that a GPU chooses no other each time.
+        candidates = torch.where(positive == highest[places], own, 0)
+        left_out = places.new_zeros(len(rows)).scatter_reduce_(0, places, candidates, "amax")
+        coming, column = highest[places], left_out[places]
+        stays = own != column  # a node's own graph in its row's sum
+
+        # In place of what is left out, its neighbour: neither the lowest nor the largest changes.
+        left_out = left_out.unsqueeze(1)
+        others = rows.scatter(1, left_out, rows.gather(1, (left_out + 1) % rows.shape[1]))
+        lowest, largest = others.amin(dim=1), others.amax(dim=1)
+        m = torch.maximum(largest, -lowest)[places].maximum(coming.abs().where(stays, 0.0))
+        m = m.view(*beta.shape, -1).amax(dim=-1).clamp(min=1e-30)  # all scores 0: any m will do
+        sharpness = (2 * beta / m).unsqueeze(-1).expand(scores.shape[:-1]).reshape(-1, 1)
+
+        weights = torch.softmax(others.mul_(sharpness).scatter_(1, left_out, -torch.inf), dim=1)
+        terms = softplus(rows)
+        mean = (weights * terms).sum(dim=1)[places]
+        log_sum = sharpness.squeeze(1) * largest - weights.amax(dim=1).log()
+        log_coming = (sharpness.squeeze(1) * highest - log_sum)[places]
+        scale = torch.exp(-log_coming.clamp(min=0)).where(stays, 1.0)
+        factor = torch.exp(log_coming.clamp(max=0)).where(stays, 0.0)
+        going = weights.view(-1)[first + own]
+        total = (1 - going) * scale + factor
+        mean = (mean - going * softplus(positive)) * scale + factor * softplus(coming)
+        mean, scale, factor = mean / total, scale / total, factor / total
+        going = -going * scale
+        if stop_gradient:
+            sharpness = torch.zeros_like(sharpness)
+        ctx.save_for_backward(
+            scores, sharpness, places, own, column, weights, terms, mean, scale, going, factor
+        )
+        return positive, mean
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_output):
-        scores, sharpness, places, weights, mean = ctx.saved_tensors
-        weighted = weights * grad_output.unsqueeze(1)
-        grad = torch.zeros_like(scores)
-        grad.flatten(0, -2).index_add_(0, places, weighted)
-        if ctx.stop_gradient:
-            return grad.mul_(torch.sigmoid(scores)), None, None, None, None
-        sharpness = sharpness[..., None, None]
-        grad *= torch.sigmoid(scores) + sharpness * softplus(scores)
-        drawn = torch.zeros_like(scores)
-        drawn.flatten(0, -2).index_add_(0, places, weighted.mul_(mean.unsqueeze(1)))
-        return grad.sub_(sharpness * drawn), None, None, None, None
+    def backward(ctx, grad_positive, grad_mean):
+        scores, sharpness, places, own, column, weights, terms, mean, scale, going, factor = ctx.saved_tensors
+        rows, s = scores.flatten(0, -2), sharpness.squeeze(1)[places]
+        of_row = torch.stack([grad_mean * scale, grad_mean * scale * s * mean], dim=1)
+        of_row = rows.new_zeros(len(rows), 2).index_add_(0, places, of_row)
+        grad = torch.sigmoid(rows).addcmul_(terms, sharpness).mul_(of_row[:, :1]).sub_(of_row[:, 1:])
+        grad.mul_(weights)
+        at = places * rows.shape[1] + torch.stack([own, column])
+        ends = rows.view(-1)[at]
+        slopes = torch.sigmoid(ends) + s * (softplus(ends) - mean)
+        sent = grad_mean * torch.stack([going, factor]) * slopes
+        sent[0] += grad_positive
+        grad.view(-1).scatter_add_(0, at.flatten(), sent.flatten())
+        return grad.view(scores.shape), None, None, None, None
 
 
 def _row(value: float | Sequence[float]) -> Tensor:

@@ -23,7 +23,7 @@ from graph.batch import GraphBatch, make_batches
 from graph.data import load_dataset
 from graph.encoder import GIN, InfoGraph
 from shared_eval.metrics import SAMPLED, split_similarities
-from shared_eval.probes import svm_accuracy
+from shared_eval.probes import svm_accuracies
 
 
 def represent(encoder: GIN, batches: list[GraphBatch]) -> np.ndarray:
@@ -44,14 +44,12 @@ def evaluate(
 
     Runs of one seed are alike before training: what is equal is scored once.
     """
-    known: dict[tuple[int, bytes], float] = {}
-    accuracies = []
-    for representation, seed in zip(represent(encoder, batches), seeds, strict=True):
-        key = seed, representation.tobytes()
-        if key not in known:
-            known[key] = float(svm_accuracy(representation, labels, seed).mean())
-        accuracies.append(known[key])
-    return {"svm_accuracy": accuracies}
+    representations = represent(encoder, batches)
+    keys = [(seed, of.tobytes()) for of, seed in zip(representations, seeds, strict=True)]
+    different = dict(zip(keys, representations, strict=True))
+    accuracies = svm_accuracies(list(different.values()), labels, [seed for seed, _ in different])
+    mean = {key: float(of_folds.mean()) for key, of_folds in zip(different, accuracies, strict=True)}
+    return {"svm_accuracy": [mean[key] for key in keys]}
 
 
 def samples(model: InfoGraph, batches: list[GraphBatch], labels: np.ndarray) -> list[dict[str, Tensor]]:

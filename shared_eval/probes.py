@@ -3,23 +3,20 @@
 Shapes: N samples · D dim.
 """
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 
 import joblib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import euclidean_distances
 from sklearn.model_selection import StratifiedKFold
-from sklearn.svm import SVC
 from torch import Tensor, nn
 
 from core.environment import seeded
 from core.errors import InputError
 from shared_eval.logistic import fit_logistic, predict_logistic
+from shared_eval.svm import CrossValidation, fold_accuracies
 
-SVM_PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 SENTEVAL_SEED = 1111  # of all its folds (facebookresearch/SentEval)
 
 
@@ -41,37 +38,45 @@ def svm_accuracy(
     """Test accuracy of each of ``folds`` stratified folds of an RBF SVM: [N, D], [N] -> [folds].
 
     The penalty C is chosen inside each training fold by 5-fold search over {0.001 ... 1000}; features are
-    not scaled (InfoGraph's and HCL's protocol). Folds depend on labels and seed alone. Distances are computed
-    once for all of the 360 SVMs; a test holds the figures to scikit-learn's own GridSearchCV.
+    not scaled (InfoGraph's and HCL's protocol). Folds depend on labels and seed alone.
 
     Raises:
         InputError: A class has fewer samples than there are folds, or the features are not finite.
     """
+    _check_classifiable(features, labels, folds)
+    validation = CrossValidation(features, labels, seed, folds)
+    # libsvm works outside Python's global lock: threads use the cores, and cost no start.
+    parallel = joblib.Parallel(jobs or torch.get_num_threads(), prefer="threads")
+    return np.array(parallel(joblib.delayed(validation.accuracy)(*fold) for fold in validation.folds()))
+
+
+def svm_accuracies(
+    features: Sequence[np.ndarray],
+    labels: np.ndarray,
+    seeds: Sequence[int],
+    folds: int = 10,
+    jobs: int | None = None,
+) -> list[np.ndarray]:
+    """``svm_accuracy`` of several representations of the same samples, each with a seed for its folds.
+
+    Around small SVMs scikit-learn's Python takes most of the time, and holds the global lock: so every
+    representation is a process's, where there are several.
+    """
+    processes = min(jobs or torch.get_num_threads(), len(features))
+    if processes < 2:
+        return [svm_accuracy(of, labels, seed, folds, jobs) for of, seed in zip(features, seeds, strict=True)]
+    for of in features:
+        _check_classifiable(of, labels, folds)
+    return joblib.Parallel(processes)(
+        joblib.delayed(fold_accuracies)(of, labels, seed, folds)
+        for of, seed in zip(features, seeds, strict=True)
+    )
+
+
+def _check_classifiable(features: np.ndarray, labels: np.ndarray, folds: int) -> None:
     check_counts(labels, folds, f"{folds}-fold cross-validation")
     if not np.isfinite(features).all():
         raise InputError("the features to classify are not all finite")
-    features = features.astype(np.float64)
-    distances = euclidean_distances(features, squared=True)
-    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-
-    def accuracies(train: np.ndarray, test: np.ndarray, penalties: Sequence[float]) -> list[float]:
-        """Of an SVM for each penalty; gamma is scikit-learn's own, of the training part."""
-        variance = features[train].var()
-        gamma = 1 / (features.shape[1] * variance) if variance > 0 else 1.0
-        kernel = np.exp(-gamma * distances[:, train])
-        svms = [
-            SVC(C=penalty, kernel="precomputed").fit(kernel[train], labels[train]) for penalty in penalties
-        ]
-        return [float((svm.predict(kernel[test]) == labels[test]).mean()) for svm in svms]
-
-    def score(train: np.ndarray, test: np.ndarray) -> float:
-        inner = StratifiedKFold(5).split(train, labels[train])
-        means = np.mean([accuracies(train[a], train[b], SVM_PENALTIES) for a, b in inner], axis=0)
-        return accuracies(train, test, [SVM_PENALTIES[means.argmax()]])[0]
-
-    # libsvm works outside Python's global lock: threads use the cores, and cost no start.
-    parallel = joblib.Parallel(n_jobs=jobs or os.cpu_count(), prefer="threads")
-    return np.array(parallel(joblib.delayed(score)(*fold) for fold in splitter.split(features, labels)))
 
 
 def choose_penalties(

@@ -11,7 +11,8 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import SVC
 
 from core.errors import InputError
-from shared_eval.probes import SVM_PENALTIES, knn_accuracy, linear_probe, svm_accuracy
+from shared_eval.probes import knn_accuracy, linear_probe, svm_accuracies, svm_accuracy
+from shared_eval.svm import SVM_PENALTIES
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,16 @@ def test_equals_scikit_learn_fold_by_fold(samples):
     for jobs in (1, 2):
         np.testing.assert_array_equal(svm_accuracy(features, labels, seed=7, jobs=jobs), expected)
     assert SVM_PENALTIES == (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_several_representations_have_the_figures_of_each(samples, jobs):
+    """In this process, and each in one of a pool."""
+    features, labels = samples
+    several, seeds = [features, features[:, :3], features**2], [0, 0, 5]
+    found = svm_accuracies(several, labels, seeds, folds=5, jobs=jobs)
+    for of, seed, accuracies in zip(several, seeds, found, strict=True):
+        np.testing.assert_array_equal(accuracies, svm_accuracy(of, labels, seed, folds=5, jobs=1))
 
 
 def test_folds_depend_on_the_seed_alone(samples, monkeypatch):
@@ -71,6 +82,8 @@ def test_labels_of_the_test_fold_are_never_seen(samples):
 def test_what_cannot_be_scored(features, labels, said):
     with pytest.raises(InputError, match=said):
         svm_accuracy(features, labels, seed=0)
+    with pytest.raises(InputError, match=said):
+        svm_accuracies([features, features], labels, seeds=[0, 1])
 
 
 def naive_knn(train, train_labels, test, test_labels, neighbours, temperature):
