@@ -88,13 +88,12 @@ class Findings:
 
 
 def ratios(subjects: dict[str, dict[str, Any]], key: str) -> dict[str, float]:
-    """How many times the first subject's value each other has; without those that have none."""
-    base, *others = subjects
-    return {
-        name: float(f"{subjects[name][key] / subjects[base][key]:.3g}")
-        for name in others
-        if key in subjects[name] and key in subjects[base]
-    }
+    """How many times the first subject's value each other has; none where either has none.
+
+    A call so small that it found room in what the process already held has a peak of 0 bytes.
+    """
+    (_, first), *others = ((name, subject.get(key)) for name, subject in subjects.items())
+    return {name: float(f"{value / first:.3g}") for name, value in others if first and value is not None}
 
 
 def interleaved(subjects: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -33,6 +33,11 @@ def test_no_ratio_to_what_was_not_run():
     assert Findings().add_comparison("case", subjects)["ratios"] == {}
 
 
+def test_no_ratio_to_a_peak_of_nothing():
+    subjects = {"ours": {"peak_bytes": 0}, "theirs": {"peak_bytes": 4096}}
+    assert Findings().add_comparison("case", subjects)["memory_ratios"] == {}
+
+
 def test_subjects_take_turns_after_a_warm_up(monkeypatch):
     monkeypatch.setattr(measure, "LEAST_SECONDS", 0.0)
     order = []
