@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from core.environment import random_states, random_states_kept, set_random_states
+from core.gradients import first_derivative
 
 Split = Callable[..., Sequence[tuple[Tensor, ...]]]
 
@@ -83,7 +83,7 @@ class _InChunks(torch.autograd.Function):
         return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
     @staticmethod
-    @once_differentiable
+    @first_derivative(of="a cached encoder")
     def backward(ctx, *grad_outputs):
         parameters = ctx.saved_tensors
         grads = [None] * len(parameters)

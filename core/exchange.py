@@ -63,13 +63,15 @@ def choose_exchange(embeddings: Tensor) -> Exchange:
     """How the embeddings [n, D] of all processes come together: at once where they fit, else in a ring.
 
     They fit if they take less than a quarter of the free memory, in every process. Raises ValueError where
-    the processes do not have equally many.
+    the processes do not have equally many. The hosts exchange this where their group can, and no GPU is
+    waited for; in a group of NCCL alone it is.
     """
     if world_size() == 1:
         return "alone"
     needed = 2 * world_size() * embeddings.numel() * embeddings.element_size()  # parts come, and are held
     fits = needed < GATHER_SHARE * free_memory(embeddings.device)
-    facts = torch.tensor([len(embeddings), fits], device=embeddings.device)
+    device = "cpu" if "cpu:" in dist.get_backend_config() else embeddings.device
+    facts = torch.tensor([len(embeddings), fits], device=device)
     of_all = [torch.empty_like(facts) for _ in range(world_size())]
     dist.all_gather(of_all, facts)
     counts, fit = torch.stack(of_all).T.tolist()

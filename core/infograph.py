@@ -11,8 +11,8 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from core.gradients import first_derivative
 from core.objectives import check_hardness, full_precision
 
 Variant = Literal["corrected", "released"]
@@ -177,7 +177,7 @@ class _HardSoftplus(torch.autograd.Function):
         return positive, mean
 
     @staticmethod
-    @once_differentiable
+    @first_derivative(of="InfoGraphLoss, corrected,")
     def backward(ctx, grad_positive, grad_mean):
         scores, sharpness, places, own, column, weights, terms, mean, scale, going, factor = ctx.saved_tensors
         rows, s = scores.flatten(0, -2), sharpness.squeeze(1)[places]

@@ -5,7 +5,7 @@ Shapes: B batch · b this process's part of it · D dim
 """
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from core.distributed import gather, rank, world_size
 from core.exchange import Exchange, choose_exchange
 from core.tiles import log_negative_mean_of_views
+
+ExchangeChoice = Literal["auto", "gather", "ring"]
 
 
 class HardNegativeLoss(nn.Module):
@@ -59,7 +61,7 @@ class HardNegativeLoss(nn.Module):
         tile_size: int | None = None,
         stop_gradient: bool = False,
         gather_distributed: bool = False,
-        exchange: Literal["auto", "gather", "ring"] = "auto",
+        exchange: ExchangeChoice = "auto",
     ) -> None:
         super().__init__()
         check_hardness(beta, tau_plus)
@@ -67,6 +69,9 @@ class HardNegativeLoss(nn.Module):
             raise ValueError(f"temperature is {temperature}; it must be above 0 and finite")
         if tile_size is not None and tile_size < 1:
             raise ValueError(f"tile_size is {tile_size}; it must be at least 1, or None for no tiles")
+        if exchange not in get_args(ExchangeChoice):
+            choices = ", ".join(get_args(ExchangeChoice))
+            raise ValueError(f"exchange is {exchange!r}; it must be one of {choices}")
         self.beta = beta
         self.tau_plus = tau_plus
         self.temperature = temperature
@@ -74,7 +79,6 @@ class HardNegativeLoss(nn.Module):
         self.stop_gradient = stop_gradient
         self.gather_distributed = gather_distributed
         self.exchange = exchange
-        self._chosen: dict[tuple, Exchange] = {}
 
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:
         """Return the mean loss of both views' anchors: [B, D] and [B, D], unit norm -> scalar.
@@ -108,13 +112,9 @@ class HardNegativeLoss(nn.Module):
             ).mean()
 
     def _exchange_of(self, embeddings: Tensor) -> Exchange:
-        """How embeddings of this shape travel; asking is a synchronisation, on a GPU done once a shape."""
-        if not self.gather_distributed:
-            return "alone"
-        shape = embeddings.shape, embeddings.dtype
-        if shape not in self._chosen or not embeddings.is_cuda:
-            self._chosen[shape] = choose_exchange(embeddings)
-        return self._chosen[shape] if self.exchange == "auto" or world_size() == 1 else self.exchange
+        """How embeddings travel, once all processes have said that they have equally many."""
+        chosen = choose_exchange(embeddings) if self.gather_distributed else "alone"
+        return chosen if self.exchange == "auto" or chosen == "alone" else self.exchange
 
     def extra_repr(self) -> str:
         names = ("beta", "tau_plus", "temperature", "tile_size", "stop_gradient")
@@ -129,9 +129,14 @@ class NTXentLoss(HardNegativeLoss):
     """
 
     def __init__(
-        self, temperature: float = 0.5, tile_size: int | None = None, stop_gradient: bool = False
+        self,
+        temperature: float = 0.5,
+        tile_size: int | None = None,
+        stop_gradient: bool = False,
+        gather_distributed: bool = False,
+        exchange: ExchangeChoice = "auto",
     ) -> None:
-        super().__init__(0.0, 0.0, temperature, tile_size, stop_gradient)
+        super().__init__(0.0, 0.0, temperature, tile_size, stop_gradient, gather_distributed, exchange)
 
 
 class DebiasedLoss(HardNegativeLoss):
@@ -146,8 +151,10 @@ class DebiasedLoss(HardNegativeLoss):
         temperature: float = 0.5,
         tile_size: int | None = None,
         stop_gradient: bool = False,
+        gather_distributed: bool = False,
+        exchange: ExchangeChoice = "auto",
     ) -> None:
-        super().__init__(0.0, tau_plus, temperature, tile_size, stop_gradient)
+        super().__init__(0.0, tau_plus, temperature, tile_size, stop_gradient, gather_distributed, exchange)
 
 
 def hard_negative_loss(
@@ -161,6 +168,9 @@ def hard_negative_loss(
     stop_gradient: bool = False,
 ) -> Tensor:
     """The objective on logits, for any anchors, positives and negatives.
+
+    The logits are given whole, so there is nothing to save by tiles here; from embeddings of two views
+    ``HardNegativeLoss`` has the same in memory linear in the batch.
 
     Args:
         positive: [R] or, for rows with several positives, [R, P]; each positive makes a term of its own.

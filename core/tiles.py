@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from core import triton_tiles
 from core.exchange import Exchange, blocks
+from core.gradients import first_derivative
 
 
 def log_negative_mean_of_views(
@@ -55,7 +55,7 @@ class _LogNegativeMean(torch.autograd.Function):
         return log_sum - log_normaliser
 
     @staticmethod
-    @once_differentiable
+    @first_derivative(of="the loss in tiles (tile_size=None has more)")
     def backward(ctx, grad_output):
         embeddings, log_sum, log_normaliser = ctx.saved_tensors
         temperature, beta, stop_gradient, tile_size, exchange = ctx.settings

@@ -33,8 +33,7 @@ class SparseSum:
             return cls(matrix.coalesce().to_sparse_csr(), matrix.T.coalesce().to_sparse_csr())
 
     def __call__(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # sums of many rows are no work for half precision
-            sums = _SparseSum.apply(x.to(self.matrix.dtype).flatten(0, 1), self)
+        sums = _SparseSum.apply(x.to(self.matrix.dtype).flatten(0, 1), self)
         return sums.view(len(x), -1, x.shape[2])
 
     def to(self, *arguments) -> "SparseSum":
@@ -46,12 +45,13 @@ class _SparseSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, sums: SparseSum) -> Tensor:
-        ctx.transpose = sums.transpose
-        return sums.matrix @ x
+        ctx.sums = sums
+        with torch.autocast(x.device.type, enabled=False):  # sums of many rows are no work for half precision
+            return sums.matrix @ x
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.transpose @ grad.contiguous(), None
+        return _SparseSum.apply(grad.contiguous(), SparseSum(ctx.sums.transpose, ctx.sums.matrix)), None
 
 
 @dataclass(frozen=True)

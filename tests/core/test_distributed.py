@@ -142,11 +142,18 @@ def test_a_batch_is_divided_evenly_or_refused():
 
 
 def uneven_views():
-    """A last batch that does not divide: refused by every process, in tiles and without."""
-    views = torch.eye(4)[: 2 + rank()]
-    for tile_size in (None, 2):
-        with pytest.raises(ValueError, match="the processes have 2, 3 samples; all must have equally many"):
-            HardNegativeLoss(tile_size=tile_size, gather_distributed=True)(views, views)
+    """A last batch that does not divide: refused by every process, in tiles and without.
+
+    Also by one object that has seen either size in all processes before.
+    """
+    for exchange_ in ("auto", "ring"):
+        for tile_size in (None, 2):
+            loss = HardNegativeLoss(tile_size=tile_size, gather_distributed=True, exchange=exchange_)
+            for count in (2, 3):
+                assert loss(torch.eye(4)[:count], torch.eye(4)[:count]).isfinite()
+            views = torch.eye(4)[: 2 + rank()]
+            with pytest.raises(ValueError, match="the processes have 2, 3 samples; all must have equally"):
+                loss(views, views)
 
 
 def test_uneven_views_are_refused():

@@ -94,6 +94,24 @@ def test_released_code(case):
         assert error < 1e-10
 
 
+def test_no_second_derivative_instead_of_a_wrong_one():
+    local, global_, batch = embeddings(4, 3, 2)
+    with pytest.raises(RuntimeError, match="InfoGraphLoss, corrected, has a first derivative only"):
+        torch.autograd.grad(InfoGraphLoss()(local, global_, batch), local, create_graph=True)
+
+
+def test_autocast_does_not_lower_the_precision_of_the_gradient():
+    local, global_, batch = (x.detach() for x in embeddings(9, 3, 4))
+    local, global_ = local.float().requires_grad_(), global_.float().requires_grad_()
+    loss = InfoGraphLoss(10.0, 0.1)
+    (expected,) = torch.autograd.grad(loss(local, global_, batch), local)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = loss(local, global_, batch)
+        (gradient,) = torch.autograd.grad(inside, local)
+    torch.testing.assert_close(inside, loss(local, global_, batch))
+    torch.testing.assert_close(gradient, expected, rtol=0.02, atol=1e-3)  # of products with bfloat16
+
+
 def test_plain_infograph_in_both_variants():
     """At beta 0 and tau_plus 0 both are mean softplus(q) + mean softplus(-p) - 2 log 2."""
     local, global_, batch = embeddings(20, 5, 6)

@@ -158,6 +158,25 @@ def test_autocast_does_not_lower_the_precision():
     torch.testing.assert_close(inside, loss(view1, view2))
 
 
+@pytest.mark.parametrize(("beta", "temperature"), [(0.0, 0.5), (1.0, 0.01), (32.0, 0.5)])
+def test_autocast_does_not_lower_the_precision_of_tiles_that_are_computed_anew(beta, temperature):
+    """Not even where the backward pass is inside, too."""
+    view1, view2 = views(8, 16, dtype=torch.float32)
+    loss = HardNegativeLoss(beta, 0.1, temperature, tile_size=3)
+    expected = torch.autograd.grad(loss(view1, view2), (view1, view2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = torch.autograd.grad(loss(view1, view2), (view1, view2))
+    for actual, wanted in zip(inside, expected, strict=True):
+        torch.testing.assert_close(actual, wanted)
+
+
+def test_no_second_derivative_in_tiles_instead_of_a_wrong_one():
+    view1, view2 = views(4, 3)
+    with pytest.raises(RuntimeError, match=r"tile_size=None has more\) has a first derivative only"):
+        torch.autograd.grad(HardNegativeLoss(tile_size=2)(view1, view2), view1, create_graph=True)
+    assert torch.autograd.gradgradcheck(HardNegativeLoss(), (view1, view2))
+
+
 batches = st.tuples(st.integers(2, 9), st.integers(2, 6), st.integers(0, 2**31))
 hardness = st.tuples(st.floats(0, 8), st.floats(0, 0.9), st.floats(0.05, 2))
 
@@ -261,6 +280,7 @@ def test_floor_a_row():
         ({"temperature": 0}, "temperature is 0; it must be above 0"),
         ({"temperature": math.inf}, "temperature is inf"),
         ({"tile_size": 0}, "tile_size is 0; it must be at least 1"),
+        ({"exchange": "rnig"}, "exchange is 'rnig'; it must be one of auto, gather, ring"),
     ],
 )
 def test_settings_out_of_range(arguments, said):
