@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks import evaluation, graphs, images, objective, sentences
+from benchmarks import evaluation, graphs, images, objective, ranks, sentences
 from benchmarks.evaluation import EvaluationSettings
 from benchmarks.graphs import GraphSettings
 from benchmarks.images import ImageSettings
 from benchmarks.measure import Findings
 from benchmarks.objective import ObjectiveSettings
 from benchmarks.page import write_page, write_part
+from benchmarks.ranks import RankSettings
 from benchmarks.sentences import SentenceSettings
 from core.config import parse
 from core.environment import choose_device, describe_environment
@@ -24,6 +25,7 @@ from core.errors import command
 # measure(settings, device, findings), which fills the findings in.
 PARTS = {
     "objective": objective,
+    "ranks": ranks,
     "images": images,
     "graphs": graphs,
     "sentences": sentences,
@@ -35,7 +37,9 @@ PARTS = {
 class SuiteConfig:
     """Measure speed and memory, part by part, and make a page of all that has been measured."""
 
-    only: tuple[Literal["objective", "images", "graphs", "sentences", "evaluation"], ...] = tuple(PARTS)
+    only: tuple[Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation"], ...] = tuple(
+        PARTS
+    )
     """Parts to measure; the others' results stay as they are."""
     quick: bool = False
     """Small sizes, few rounds, embedded data: a look, in under two minutes."""
@@ -46,6 +50,7 @@ class SuiteConfig:
     output: Path | None = None
     """Where results lie; by default benchmarks/results/speed, for --quick runs/speed."""
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    ranks: RankSettings = field(default_factory=RankSettings)
     images: ImageSettings = field(default_factory=ImageSettings)
     graphs: GraphSettings = field(default_factory=GraphSettings)
     sentences: SentenceSettings = field(default_factory=SentenceSettings)

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What a GPU is wanted for, in steps of at most ten minutes: call again until it says that all is done.
 #
-#   benchmarks/gpu.sh [SECONDS]     stops after SECONDS (570), at a checkpoint; the next call goes on
+#   benchmarks/gpu.sh [SECONDS]     stops after SECONDS (570); the next call begins the step under way anew,
+#                                   a training run goes on from its checkpoint
 #
 # CIFAR-10 is looked for under $HCL_DATA, else data/. Results: benchmarks/results/h100/ and runs/image/cifar10/.
 # PYTHON names the interpreter, by default the one of .venv.
@@ -35,14 +36,17 @@ step() {
     touch "$results/done/$name"
 }
 
-# Tests that need a GPU skip elsewhere.
-step tests "$python" -m pytest -q tests/core tests/image/test_image_views.py -k "gpu or cuda or views"
+# Tests that need a GPU skip elsewhere; those of the kernels run on one where there is one.
+step tests-kernels "$python" -m pytest -q tests/core/test_triton_tiles.py
+step tests-views "$python" -m pytest -q tests/image/test_image_views.py
 
 # The suite, a part a step; its page is made anew after each. Images with the public record's settings (SimCLR,
 # ResNet-18, batch 512), plain and compiled; the objective in tiles up to 262,144.
 suite=("$python" -m benchmarks --device cuda --output "$results" --only)
 step suite-objective "${suite[@]}" objective --objective.tile-size 8192 \
     --objective.batches 256 512 1024 2048 4096 8192 16384 --objective.large-batches 65536 262144
+step suite-ranks "${suite[@]}" ranks --ranks.batch 65536 --ranks.tile-size 8192 --ranks.encoder-batch 4096 \
+    --ranks.chunks 1024 256
 step suite-images "${suite[@]}" images --images.arch resnet18 --images.width 64 --images.batch-size 512 \
     --images.workers 16 --images.steps 7 --images.compile
 step suite-graphs "${suite[@]}" graphs

@@ -18,6 +18,9 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+import torch
+
+from benchmarks.measure import seconds_of
 from core.errors import TrainingError
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +91,23 @@ def measured(prepare: Callable[..., Callable[[], object]], arguments: dict[str, 
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
             return {"failed": f"needs more than {limit / 2**30:.1f} GiB"}
+        return {"failed": str(error).splitlines()[0]}
+
+
+def measured_on_gpu(
+    prepare: Callable[..., Callable[[], object]], arguments: dict[str, Any]
+) -> dict[str, Any]:
+    """What ``measured`` gives, of the current GPU by its allocator, in this process."""
+    torch.cuda.empty_cache()
+    try:
+        call = prepare(**arguments)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        seconds = seconds_of(call)
+        return {"seconds": seconds, "peak_bytes": torch.cuda.max_memory_allocated() - before}
+    except torch.OutOfMemoryError:
+        return {"failed": "needs more memory than the GPU has"}
+    except RuntimeError as error:
         return {"failed": str(error).splitlines()[0]}
 
 

@@ -1,5 +1,6 @@
 """The objective on random embeddings, forward and backward: time and peak memory over batch sizes."""
 
+import functools
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import alternatives
-from benchmarks.measure import Findings, interleaved, operator_seconds, seconds_of, summary
-from benchmarks.memory import fresh_processes
+from benchmarks.measure import Findings, interleaved, operator_seconds, summary
+from benchmarks.memory import fresh_processes, measured_on_gpu
 from core import HardNegativeLoss, NTXentLoss
 
 TITLE = "The objective"
@@ -76,22 +77,6 @@ def prepare(name: str, batch: int, device: str, settings: dict[str, Any]) -> Cal
     return lambda: on(views)
 
 
-def measured_on_gpu(arguments: dict[str, Any]) -> dict[str, Any]:
-    """What ``fresh_processes`` measures, by the GPU's allocator."""
-    device = torch.device(arguments["device"])
-    torch.cuda.empty_cache()
-    try:
-        call = prepare(**arguments)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        seconds = seconds_of(call)
-        return {"seconds": seconds, "peak_bytes": torch.cuda.max_memory_allocated(device) - before}
-    except torch.OutOfMemoryError:
-        return {"failed": "needs more memory than the GPU has"}
-    except RuntimeError as error:
-        return {"failed": str(error).splitlines()[0]}
-
-
 def same_loss(settings: ObjectiveSettings, findings: Findings) -> dict[str, alternatives.PairLoss]:
     """The implementations, less the alternatives whose value on a batch is not NT-Xent's; says so."""
     views = make_views(64, settings.dim, "cpu")
@@ -124,7 +109,7 @@ def measure(settings: ObjectiveSettings, device: torch.device, findings: Finding
         findings.notes.append("Peak memory is not measured: it needs Linux or a GPU.")
     on_cpu = has_peaks and device.type == "cpu"
     with fresh_processes("benchmarks.objective:prepare") if on_cpu else nullcontext() as fresh:
-        peak_of = fresh or (measured_on_gpu if has_peaks else None)
+        peak_of = fresh or (functools.partial(measured_on_gpu, prepare) if has_peaks else None)
         for batch in settings.batches:
             measure_batch(batch, names, settings, device, peak_of, findings)
         for batch in settings.large_batches if has_peaks else ():

@@ -12,10 +12,13 @@ from benchmarks import alternatives, evaluation, graphs, objective
 from benchmarks.__main__ import PARTS, main, parse_suite
 from benchmarks.measure import Findings
 from benchmarks.page import duration, memory
+from core.config import parse_config
 from core.errors import TrainingError
+from image.train import ImageConfig, recipe
 from tests.runs import failure_of
 
 TINY = {
+    "ranks": "--ranks.batch 16 --ranks.dim 8 --ranks.tile-size 4 --ranks.encoder-batch 8 --ranks.chunks 4",
     "objective": "--objective.batches 16 --objective.large-batches 32 --objective.tile-size 8",
     "images": "--images.batch-size 8 --images.width 4",
     "graphs": "--graphs.batch-size 20",
@@ -137,6 +140,12 @@ def test_the_gpu_script_names_flags_that_there_are():
     configs = [parse_suite(["--only", *shlex.split(flags)]) for flags in steps]
     assert [config.only for config in configs] == [(part,) for part in PARTS]
     assert configs[0].objective.large_batches[-1] == 262_144
+    [train] = re.findall(
+        r'^train=\("\$python" -m image.train (.*?)\)', script, flags=re.MULTILINE | re.DOTALL
+    )
+    runs = re.findall(r'^step cifar10-\w+ "\$\{train\[@\]\}" (.*)$', script, flags=re.MULTILINE)
+    parsed = [parse_config(ImageConfig, recipe, shlex.split(f"{train} {run}"), "image.train") for run in runs]
+    assert [config.objective for config in parsed] == ["simclr", "debiased", "hard"]
 
 
 @pytest.mark.parametrize(("dense_rounds", "said"), [(5, 2), (1, 1)])
@@ -165,21 +174,11 @@ class TestCommands:
         graphs.measure_commands(settings, "cpu", findings)
         return findings
 
-    def test_seeds_unknown(self, monkeypatch):
-        findings = self.measured(monkeypatch, lambda *flags: "--seed INT")
-        assert findings.notes == ["Many seeds in one command: not measured, graph.train knows no --seeds."]
-        assert not findings.comparisons
-
-    def test_seeds_known(self, monkeypatch):
+    def test_one_seed_ten_and_a_row(self, monkeypatch):
         lines = []
-
-        def train(*flags):
-            lines.append(" ".join(flags[:-1]))
-            return "--seeds"
-
-        findings = self.measured(monkeypatch, train)
+        findings = self.measured(monkeypatch, lambda *flags: lines.append(" ".join(flags[:-1])))
         common = "--dataset MUTAG --device cpu"
-        assert set(lines[1:]) == {
+        assert set(lines) == {
             f"{common} --seed 0 --output-dir",
             f"{common} --seeds 0-9 --output-dir",
             f"{common} --seeds 0-9 --betas 0,1,2,10 --output-dir",
@@ -188,8 +187,6 @@ class TestCommands:
 
     def test_a_command_fails(self, monkeypatch):
         def train(*flags):
-            if "--help" in flags:
-                return "--seeds"
             raise TrainingError("graph.train ended with 2: no such thing")
 
         findings = self.measured(monkeypatch, train)

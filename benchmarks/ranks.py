@@ -1,0 +1,184 @@
+"""Big batches: negatives from every process, and an encoder that goes through a batch in chunks.
+
+Every process of a group runs ``python -m benchmarks.ranks SETTINGS``, started by torchrun.
+"""
+
+import functools
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measure import Findings, seconds_of, summary
+from benchmarks.memory import ROOT, fresh_processes, measured, measured_on_gpu
+from benchmarks.objective import make_views
+from core import HardNegativeLoss
+from core.caching import cached
+from core.distributed import largest_of_processes, own_part, process_group, wait_for_all
+from core.environment import choose_device, seed_everything
+from core.errors import TrainingError
+from image.encoder import Pair, make_model
+
+TITLE = "Many ranks and big batches"
+ABOUT = (
+    "The hard objective, forward and backward, with negatives from every process: the whole rows of the "
+    "matrix, tiles with everybody's embeddings at hand, tiles with embeddings handed on in a ring. On a CPU "
+    "the processes share the cores and talk by gloo, on GPUs each has one and they talk by NCCL. Time is the "
+    "slowest process's, memory the largest peak above what there was before. Then a step of SimCLR with its "
+    "batch encoded whole, and in chunks by gradient caching."
+)
+WHOLE = "whole batch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankSettings:
+    """The objective over processes, and gradient caching."""
+
+    processes: int = 2
+    """On GPUs, as many as there are."""
+    batch: int = 4096
+    """Of all processes together."""
+    dim: int = 128
+    tile_size: int = 512
+    encoder_batch: int = 512
+    """Of the step with gradient caching: ResNet-18 of width 16, images of 32 pixels."""
+    chunks: tuple[int, ...] = (128, 32)
+    rounds: int = 5
+
+
+QUICK = RankSettings(batch=512, encoder_batch=64, chunks=(16,), rounds=3)
+
+
+def objectives(settings: RankSettings) -> dict[str, HardNegativeLoss]:
+    """The ways of a group to everybody's negatives."""
+    tiled = functools.partial(HardNegativeLoss, tile_size=settings.tile_size, gather_distributed=True)
+    return {
+        "gathered, whole rows": HardNegativeLoss(gather_distributed=True),
+        "gathered, in tiles": tiled(exchange="gather"),
+        "in a ring, in tiles": tiled(exchange="ring"),
+    }
+
+
+def measure(settings: RankSettings, device: torch.device, findings: Findings) -> None:
+    """The objective over processes, then the step with its encoder in chunks."""
+    processes = torch.cuda.device_count() if device.type == "cuda" else settings.processes
+    if processes > 1:
+        measure_ranks(settings, processes, device, findings)
+    else:
+        findings.notes.append("One GPU alone: no processes that could share their negatives.")
+    measure_chunks(settings, device, findings)
+
+
+def measure_ranks(settings: RankSettings, processes: int, device: torch.device, findings: Findings) -> None:
+    """Peak memory of each way in a group of its own, time of all in one."""
+    names = list(objectives(settings))
+    found = in_group(settings, processes, device, names)
+    subjects = {}
+    for name in names:
+        alone = in_group(settings, processes, device, [name])
+        subjects[name] = summary(found[name]["seconds"]) | {"peak_bytes": alone[name]["peak_bytes"]}
+    findings.add_comparison(f"batch {settings.batch:,} of {processes} processes", subjects)
+
+
+def in_group(
+    settings: RankSettings, processes: int, device: torch.device, names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """What ``work`` finds in a group of fresh processes; raises TrainingError if that fails."""
+    task = json.dumps({"settings": asdict(settings), "device": device.type, "names": names})
+    group = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*group, "--nproc-per-node", str(processes), "-m", "benchmarks.ranks", task]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise TrainingError(
+            f"a group of {processes} processes ended with {done.returncode}: {done.stderr[-300:]}"
+        )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def work(settings: RankSettings, device: torch.device, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """This process's part: each objective's peak in its first call, then rounds in which they take turns."""
+    own = own_part(settings.batch)
+    views = make_views(settings.batch, settings.dim, device).detach()[:, own].clone().requires_grad_()
+    found, calls = {}, {}
+    for name in names:
+        loss = objectives(settings)[name]
+        calls[name] = functools.partial(_gradient, loss, views)
+        peak = _peak(calls[name], functools.partial(_gradient, loss, views[:, :8]), device)
+        found[name] = {"seconds": [], "peak_bytes": largest_of_processes(peak)}
+    for _ in range(settings.rounds):
+        for name, call in calls.items():
+            wait_for_all()
+            found[name]["seconds"].append(seconds_of(lambda call=call: (call(), wait_for_all())))
+    return found
+
+
+def _gradient(loss: Callable[..., torch.Tensor], views: torch.Tensor) -> None:
+    torch.autograd.grad(loss(*views), views)
+
+
+def _peak(call: Callable[[], object], small: Callable[[], object], device: torch.device) -> int:
+    """Peak memory of ``call``, after ``small`` has loaded what is loaded once."""
+    small()
+    measure_call = measured_on_gpu if device.type == "cuda" else measured
+    answer = measure_call(lambda: call, {})
+    if "failed" in answer:
+        raise TrainingError(answer["failed"])
+    return answer["peak_bytes"]
+
+
+def prepare(chunk: int | None, batch: int, device: str) -> Callable[[], object]:
+    """A step of SimCLR up to its gradient, the encoder's batch whole or in chunks."""
+    seed_everything(0)
+    pair = Pair(make_model("resnet18", width=16, norm="group")).to(device)
+    network, loss = cached(pair, chunk), HardNegativeLoss()
+
+    def step(views: torch.Tensor) -> None:
+        loss(*network(*views)).backward()
+        pair.zero_grad()
+
+    step(torch.rand(2, 8, 3, 32, 32, device=device))
+    views = torch.rand(2, batch, 3, 32, 32, device=device)
+    return lambda: step(views)
+
+
+def measure_chunks(settings: RankSettings, device: torch.device, findings: Findings) -> None:
+    """Time and peak memory of the step, whole and in chunks; timed in the processes that are measured."""
+    on_cpu = device.type == "cpu" and Path("/proc/self/clear_refs").exists()
+    subjects = {}
+    with fresh_processes("benchmarks.ranks:prepare") if on_cpu else nullcontext() as fresh:
+        for chunk in (None, *settings.chunks):
+            name = WHOLE if chunk is None else f"chunks of {chunk}"
+            arguments = {"chunk": chunk, "batch": settings.encoder_batch, "device": str(device)}
+            run = fresh or functools.partial(measured_on_gpu, prepare)
+            answers = [run(arguments) for _ in range(settings.rounds)]
+            failed = [answer["failed"] for answer in answers if "failed" in answer]
+            subjects[name] = {"failed": failed[0]} if failed else _summary(answers)
+    findings.add_comparison(
+        f"a step on {settings.encoder_batch} images", subjects, "images", settings.encoder_batch
+    )
+
+
+def _summary(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    peaks = [answer["peak_bytes"] for answer in answers]
+    return summary([answer["seconds"] for answer in answers]) | {"peak_bytes": int(statistics.median(peaks))}
+
+
+def main(argument: str) -> None:
+    """Do this process's part; the first prints what was found."""
+    task = json.loads(argument)
+    device = choose_device(task["device"])
+    with process_group(device):
+        found = work(RankSettings(**task["settings"]), device, task["names"])
+        if own_part(RankSettings(**task["settings"]).batch).start == 0:
+            print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
