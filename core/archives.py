@@ -1,15 +1,12 @@
 """Archives, unpacked only where nothing in them leads out and all of it fits."""
 
-import bz2
 import gzip
-import lzma
 import shutil
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 from core.errors import InputError
 
@@ -17,16 +14,9 @@ LARGEST_UNPACKED = 16 << 30  # bytes; STL-10, the largest of ours, unpacks to 3 
 MOST_MEMBERS = 500_000  # Tiny ImageNet has 120,000
 LARGEST_READ = 1 << 20  # bytes a tar's reader may be asked for at once
 
-DECOMPRESSORS: dict[str, Callable[..., BinaryIO]] = {
-    ".gz": gzip.open,
-    ".tgz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-}
-
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpack a zip or tar file into the new folder ``target``; which of them it is, its name says.
+    """Unpack a .zip, .tar or .tar.gz file into the new folder ``target``; which it is, its name says.
 
     Nothing is written before every member has been looked at. Raises InputError where one has an absolute
     name or one with ``..``, is neither file nor folder (links among them: no data set needs any), where they
@@ -53,8 +43,8 @@ def _unpack_zip(archive: Path, target: Path, room: int) -> None:
 
 
 def _unpack_tar(archive: Path, target: Path, room: int) -> None:
-    decompress = DECOMPRESSORS.get(archive.suffix, open)
-    with decompress(archive, "rb") as raw, tarfile.open(fileobj=_Reader(raw), mode="r:") as file:
+    open_archive = gzip.open if archive.suffix == ".gz" else open
+    with open_archive(archive, "rb") as raw, tarfile.open(fileobj=_Reader(raw), mode="r:") as file:
         limits = _Limits(room)
         for member in file:
             limits.admit(member.name, member.size, member.isreg() or member.isdir())

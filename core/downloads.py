@@ -1,5 +1,6 @@
 """Downloads: over https, whole and checked or not there."""
 
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,8 +35,11 @@ def fetch_archive(
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as scratch:
             archive = download(url, Path(scratch) / url.rsplit("/", 1)[-1], checksum)
             unpacked = Path(scratch) / "unpacked"
-            unpack(archive, unpacked)
-            check(unpacked / inside)
+            try:
+                unpack(archive, unpacked)
+                check(unpacked / inside)
+            except InputError as error:
+                raise InputError(f"{url} cannot be used: {error}") from error
             try:
                 (unpacked / inside).rename(target)
             except OSError:
@@ -90,6 +94,9 @@ def _transfer(url: str, output: str, _: object = None) -> None:
                 headers |= {"Range": f"bytes={held}-", "If-Range": version}
             try:
                 with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+                    if _is_another_part(response, held):
+                        version = None  # the next attempt asks for the whole
+                        raise requests.ConnectionError(f"the server has no part that begins at {held:,}")
                     response.raise_for_status()
                     version = response.headers.get("ETag")
                     if response.status_code != requests.codes.partial_content:
@@ -100,6 +107,14 @@ def _transfer(url: str, output: str, _: object = None) -> None:
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
                 if attempt == ATTEMPTS or file.tell() == 0:
                     raise
+
+
+def _is_another_part(response: requests.Response, held: int) -> bool:
+    """Whether a server answers with a part that is not all that follows the bytes ``held``, or with none."""
+    if response.status_code != requests.codes.partial_content:
+        return response.status_code == requests.codes.requested_range_not_satisfiable
+    part = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
+    return part is None or int(part[1]) != held or int(part[2]) + 1 != int(part[3])
 
 
 def _write_body(response: requests.Response, file) -> None:

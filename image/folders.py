@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import os
 import stat
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,7 @@ from core.files import check_regular, user_cache, write_atomically
 LabelledFile = tuple[Path, int]
 # What is opened: among Pillow's other formats is PostScript, which it hands to another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+CACHE_FORMAT = 2  # another number makes every cache anew
 LARGEST_IMAGE = 1 << 26  # pixels: 200 MB once decoded; a damaged or forged header easily says more
 
 
@@ -97,25 +99,51 @@ def read_class_folders(files: list[LabelledFile], size: int) -> tuple[Tensor, Te
     """
     if not files:
         raise InputError("there are no images where the layout has them")
-    facts = [(str(path.absolute()), label, *_size_and_time(path)) for path, label in files]
-    fingerprint = hashlib.sha256(repr((size, facts)).encode()).hexdigest()[:16]
-    cached = user_cache() / "images" / f"{fingerprint}.safetensors"
-    with contextlib.suppress(FileNotFoundError, safetensors.SafetensorError):
-        held = safetensors.torch.load_file(cached)
-        return held["images"], held["labels"]
+    labels = torch.tensor([label for _, label in files])
+    facts = [(str(path.absolute()), *_size_and_time(path)) for path, _ in files]
+    fingerprint = hashlib.sha256(repr((CACHE_FORMAT, size, facts)).encode()).hexdigest()[:16]
+    cache = user_cache() / "images" / f"{fingerprint}.safetensors"
+    images = _read_cache(cache)
+    if images is None:
+        images = _decode_all([path for path, _ in files], size)
+        _write_cache(cache, images)
+    return images, labels
+
+
+def _read_cache(path: Path) -> Tensor | None:
+    """The images [N, 3, S, S] of a cache; None where it is missing, or damaged, which stderr is told."""
+    try:
+        check_regular(path)
+        held = safetensors.torch.load_file(path)
+        if held["checksum"].tolist() == _checksum(held["images"]):
+            return held["images"]
+    except FileNotFoundError:
+        return None
+    except (OSError, KeyError, safetensors.SafetensorError):
+        pass  # as damaged as one whose checksum does not hold
+    print(f"warning: {path} is damaged and made anew", file=sys.stderr)
+    return None
+
+
+def _write_cache(path: Path, images: Tensor) -> None:
+    held = {"images": images, "checksum": torch.tensor(_checksum(images), dtype=torch.uint8)}
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, safetensors.torch.save(held))
+
+
+def _checksum(images: Tensor) -> list[int]:
+    """SHA-256 of images and of their shape, as 32 bytes."""
+    digest = hashlib.sha256(repr((images.dtype, tuple(images.shape))).encode())
+    digest.update(images.numpy())
+    return list(digest.digest())
+
+
+def _decode_all(paths: list[Path], size: int) -> Tensor:
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _decode refuses such images
-        images = np.stack(list(pool.map(lambda file: _decode(file[0], size), files)))
-    held = {
-        "images": torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
-        "labels": torch.tensor([label for _, label in files]),
-    }
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(cached, safetensors.torch.save(held))
-    except OSError:
-        pass  # a cache that cannot be written costs time, nothing else
-    return held["images"], held["labels"]
+        images = np.stack(list(pool.map(lambda path: _decode(path, size), paths)))
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

@@ -5,12 +5,11 @@ Shapes: S sentences of the corpus · T tokens of all of them · B batch · L lon
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +22,11 @@ from torch import Tensor
 
 from core.errors import InputError
 from core.files import user_cache
+from sentence.cache import made_once
 from sentence.corpora import Corpus, Faults
 from sentence.text import sentences_of
 
-FORMAT = 1  # of the cache; another number makes every cache anew
+FORMAT = 2  # of the cache; another number makes every cache anew
 UNKNOWN, PADDING = "[UNK]", "[PAD]"
 ENCODED_AT_ONCE = 10_000
 
@@ -63,25 +63,18 @@ def encode_corpus(
     from.
     """
     learnt = vocab_size if tokenizer is None else tokenizer.to_str()
-    facts = json.dumps([FORMAT, corpus.fingerprint(), learnt, strict])
-    folder = user_cache() / "sentences" / hashlib.sha256(facts.encode()).hexdigest()[:16]
-    if not folder.exists():
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
-            try:
-                _encode_into(scratch, corpus, vocab_size, strict, tokenizer)
-                if not folder.exists():  # another process may have been faster
-                    scratch.rename(folder)
-            finally:
-                shutil.rmtree(scratch, ignore_errors=True)
-        except OSError as error:
-            raise InputError(
-                f"{folder.parent} cannot be written: {error.strerror}; $XDG_CACHE_HOME names another cache"
-            ) from error
-    facts = json.loads((folder / "facts.json").read_text())
+    settings = json.dumps([FORMAT, corpus.fingerprint(), learnt, strict])
+    folder = user_cache() / "sentences" / hashlib.sha256(settings.encode()).hexdigest()[:16]
+    try:
+        facts = made_once(
+            folder, lambda scratch: _encode_into(scratch, corpus, vocab_size, strict, tokenizer)
+        )
+    except OSError as error:
+        raise InputError(
+            f"{folder.parent} cannot be written: {error.strerror}; $XDG_CACHE_HOME names another cache"
+        ) from error
     return EncodedCorpus(
-        tokenizer=Tokenizer.from_file(str(folder / "tokenizer.json")),
+        tokenizer=Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8")),
         tokens=np.memmap(folder / "tokens.bin", np.dtype(facts["dtype"]), mode="r"),
         starts=np.memmap(folder / "starts.bin", np.int64, mode="r"),
         books=np.array(facts["books"]),
@@ -91,11 +84,14 @@ def encode_corpus(
 
 def _encode_into(
     folder: Path, corpus: Corpus, vocab_size: int, strict: bool, tokenizer: Tokenizer | None
-) -> None:
-    """Two passes: sentences to a file, from which the vocabulary is learnt; then the file to token ids."""
+) -> dict[str, Any]:
+    """Write starts.bin, tokens.bin and tokenizer.json; returns what else an EncodedCorpus is made from.
+
+    Two passes: sentences to a file, from which the vocabulary is learnt; then the file to token ids.
+    """
     text = folder / "sentences.txt"
     faults, counts = Faults(strict), []
-    with open(text, "w") as file:
+    with open(text, "w", encoding="utf-8") as file:
         for title, lines in corpus.books(faults):
             count = 0
             for sentence in sentences_of(lines):
@@ -112,7 +108,7 @@ def _encode_into(
     dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
     unknown_id, unknown, end = tokenizer.token_to_id(UNKNOWN), 0, 0
     with (
-        open(text) as lines,
+        open(text, encoding="utf-8") as lines,
         open(folder / "tokens.bin", "wb") as tokens,
         open(folder / "starts.bin", "wb") as starts,
     ):
@@ -126,10 +122,8 @@ def _encode_into(
                 tokens.write(ids.tobytes())
                 unknown += int((ids == unknown_id).sum())
     text.unlink()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    books = np.cumsum([0, *counts]).tolist()
-    facts = {"dtype": dtype.name, "books": books, "unknown": unknown}
-    (folder / "facts.json").write_text(json.dumps(facts))
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(), "utf-8")
+    return {"dtype": dtype.name, "books": np.cumsum([0, *counts]).tolist(), "unknown": unknown}
 
 
 def learn_vocabulary(text: Path, vocab_size: int) -> Tokenizer:
@@ -141,7 +135,7 @@ def learn_vocabulary(text: Path, vocab_size: int) -> Tokenizer:
     trainer = WordLevelTrainer(
         vocab_size=vocab_size + len(special), special_tokens=special, show_progress=False
     )
-    with open(text) as lines:
+    with open(text, encoding="utf-8") as lines:
         tokenizer.train_from_iterator(lines, trainer)
     return tokenizer
 

@@ -3,7 +3,6 @@
 Shapes: B sentences · T tokens of all of them · E word embedding · D one encoder's representation.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_sequence
 
 from core.caching import parts_of
+from core.config import setting
+from core.errors import InputError
+from core.files import read_json
 
+# What a QuickThought is made from beside its vocabulary, as its folder keeps it.
+SETTINGS = {"kind": str, "embedding_dim": int, "hidden": int, "bidirectional": bool, "longest": int}
 INITIAL_RANGE = 0.1  # weights begin uniform in +- this (lajanugen/S2V)
 
 
@@ -110,6 +114,17 @@ def make_encoder(
     return BagOfWords(vocab_size, embedding_dim)
 
 
+def checked_settings(held: dict[str, Any]) -> dict[str, Any]:
+    """A QuickThought's settings from those its folder holds; raises InputError where one is out of range."""
+    settings = {name: setting(held, name, kind) for name, kind in SETTINGS.items()}
+    if settings["kind"] not in ("gru", "bow"):
+        raise InputError(f"config.json has kind {settings['kind']}; gru or bow is needed")
+    for name, kind in SETTINGS.items():
+        if kind is int and settings[name] == 0:
+            raise InputError(f"config.json has {name} 0; at least 1 is needed")
+    return settings
+
+
 class QuickThought(InputModule):
     """Two encoders f and g with their vocabulary; a sentence's embedding is both outputs, concatenated.
 
@@ -117,7 +132,7 @@ class QuickThought(InputModule):
     """
 
     save_in_root = False
-    config_keys = ["kind", "embedding_dim", "hidden", "bidirectional", "longest"]  # noqa: RUF012
+    config_keys = list(SETTINGS)  # noqa: RUF012
     parts = 2
 
     def __init__(
@@ -160,13 +175,13 @@ class QuickThought(InputModule):
     def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:
         self.save_config(output_path)
         self.save_torch_weights(output_path, safe_serialization=safe_serialization)
-        self.tokenizer.save(str(Path(output_path) / "tokenizer.json"))
+        (Path(output_path) / "tokenizer.json").write_text(self.tokenizer.to_str(pretty=True), "utf-8")
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **_: Any) -> "QuickThought":
         folder = Path(model_name_or_path) / subfolder
-        settings = json.loads((folder / cls.config_file_name).read_text())
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        settings = checked_settings(read_json(folder / cls.config_file_name))
+        tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
         with torch.device("meta"):  # the settings may ask for more memory than the weights have
             module = cls(tokenizer, **settings)
         module.load_state_dict(load_file(folder / "model.safetensors"), assign=True)

@@ -165,12 +165,15 @@ def load_task(name: str, data_root: Path) -> Task | None:
     """The task of that name, None where its folder is missing; raises InputError where a file is damaged."""
     if name in EMBEDDED:
         return EMBEDDED[name]()
+    folder = data_root / SENTEVAL_FOLDER
+    return read_task(name, folder) if (folder / SENTEVAL[name][0]).is_dir() else None
+
+
+def read_task(name: str, folder: Path) -> Task:
+    """A task of SentEval's, whose data lie in ``folder``; raises InputError where a file is damaged."""
     where, read = SENTEVAL[name]
-    folder = data_root / SENTEVAL_FOLDER / where
-    if not folder.is_dir():
-        return None
-    task = read(folder)
-    check_parts(task, folder)
+    task = read(folder / where)
+    check_parts(task, folder / where)
     return task
 
 
@@ -199,9 +202,14 @@ def check_names(names: Sequence[str]) -> None:
 
 
 def fetch_senteval(data_root: Path) -> None:
-    """Fetch SentEval's data, unless they are there."""
+    """Fetch SentEval's data, unless they are there; raises InputError where a task of theirs is not whole."""
+
+    def check(folder: Path) -> None:
+        for name in SENTEVAL:
+            read_task(name, folder)
+
     if not (data_root / SENTEVAL_FOLDER).exists():
-        fetch_archive(SENTEVAL_URL, data_root / SENTEVAL_FOLDER)
+        fetch_archive(SENTEVAL_URL, data_root / SENTEVAL_FOLDER, check=check)
 
 
 def read_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:

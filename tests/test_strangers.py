@@ -270,6 +270,27 @@ def test_settings_of_an_image_run(tmp_path, capsys, change, said):
     assert said in failure_of(image.evaluate.main, capsys, [str(tmp_path), "--device", "cpu"])[-1]
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"longest": "x"}, 'config.json has longest "x"; a whole number from 0 to'),
+        ({"longest": 0}, "config.json has longest 0; at least 1 is needed"),
+        ({"longest": None}, "config.json has longest null"),
+        ({"longest": -1}, "config.json has longest -1"),
+        ({"embedding_dim": 0}, "config.json has embedding_dim 0; at least 1 is needed"),
+        ({"hidden": True}, "config.json has hidden true"),
+        ({"bidirectional": "yes"}, 'config.json has bidirectional "yes"; a bool is needed'),
+        ({"kind": "lstm"}, "config.json has kind lstm; gru or bow is needed"),
+    ],
+)
+def test_settings_of_a_quick_thought(tmp_path, capsys, change, said):
+    folder = quick_thought(tmp_path / "encoder")
+    change_json(folder / sentence.evaluate.QUICK_THOUGHT_FOLDER / "config.json", **change)
+    flags = [str(folder), "--tasks", "neighbours", "--device", "cpu"]
+    [line] = failure_of(sentence.evaluate.main, capsys, flags)
+    assert line.startswith(f"error: {folder} cannot be loaded as a SentenceTransformer: {said}")
+
+
 def test_settings_nested_too_deeply(tmp_path, capsys):
     (tmp_path / "config.json").write_text("[" * 100_000)
     assert "is no run folder" in failure_of(graph.evaluate.main, capsys, [str(tmp_path)])[-1]

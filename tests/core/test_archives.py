@@ -1,9 +1,7 @@
 """Archives: what is unpacked, and what is refused before anything is written."""
 
-import bz2
 import gzip
 import io
-import lzma
 import tarfile
 import zipfile
 
@@ -15,7 +13,7 @@ from core import archives
 from core.archives import unpack
 from core.errors import InputError
 
-COMPRESSORS = {"tar": bytes, "tar.gz": gzip.compress, "tar.bz2": bz2.compress, "tar.xz": lzma.compress}
+COMPRESSORS = {"tar": bytes, "tar.gz": gzip.compress}
 
 
 def tar_of(members: dict[str, bytes | tarfile.TarInfo]) -> bytes:

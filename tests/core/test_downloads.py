@@ -18,9 +18,12 @@ MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 
 
 class Cutting(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT, cutting the connection after ``cut_after`` bytes as many times as ``cuts`` says."""
+    """Serves CONTENT, cutting the connection after ``cut_after`` bytes as many times as ``cuts`` says.
 
-    cuts, cut_after, ranges, etag = 0, 100_000, True, '"1"'
+    ``ranges`` says what it gives where it is asked for a part: that, all, another, too little, or an error.
+    """
+
+    cuts, cut_after, ranges, etag = 0, 100_000, "part", '"1"'
     asked: list[str | None]
 
     def do_GET(self):
@@ -31,13 +34,18 @@ class Cutting(http.server.BaseHTTPRequestHandler):
             self.send_header("Location", "http://example.org/set.zip")
             return self.end_headers()
         current = self.headers.get("If-Range") == kind.etag
-        start = int(wanted[6:-1]) if wanted and kind.ranges and current else 0
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
+        is_part = wanted is not None and kind.ranges != "all" and current
+        if is_part and kind.ranges == "error":
+            return self.send_error(416)
+        start = int(wanted[6:-1]) if is_part and kind.ranges != "another" else 0
+        end = start + 1000 if is_part and kind.ranges == "too little" else len(CONTENT)
+        self.send_response(206 if is_part else 200)
+        self.send_header("Content-Length", str(end - start))
+        if is_part:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(CONTENT)}")
         if kind.etag:
             self.send_header("ETag", kind.etag)
         self.end_headers()
-        end = len(CONTENT)
         if kind.cuts:
             kind.cuts -= 1
             end = start + kind.cut_after
@@ -57,7 +65,7 @@ def server() -> Iterator[tuple[type[Cutting], str]]:
         httpd.shutdown()
 
 
-@pytest.mark.parametrize(("ranges", "etag"), [(True, '"1"'), (False, '"1"'), (True, None)])
+@pytest.mark.parametrize(("ranges", "etag"), [("part", '"1"'), ("all", '"1"'), ("part", None)])
 def test_a_cut_download_goes_on(server, tmp_path, ranges, etag):
     """From where it was cut, or from the start where the server gives no parts of the same file."""
     handler, address = server
@@ -67,13 +75,22 @@ def test_a_cut_download_goes_on(server, tmp_path, ranges, etag):
     assert len(handler.asked) == 3
     assert handler.asked[0] is None
     starts = [int(wanted[6:-1]) if wanted else 0 for wanted in handler.asked]
-    assert (starts[2] > starts[1] > 0) == (ranges and etag is not None)
+    assert (starts[2] > starts[1] > 0) == (ranges == "part" and etag is not None)
     assert (starts[1] > 0) == (etag is not None)
+
+
+@pytest.mark.parametrize("ranges", ["another", "too little", "error"])
+def test_another_part_than_the_one_asked_for(server, tmp_path, ranges):
+    """It is not taken for the rest, checksum or not; all is asked for anew."""
+    handler, address = server
+    handler.cuts, handler.ranges = 1, ranges
+    assert download(f"{address}/set.bin", tmp_path / "set.bin").read_bytes() == CONTENT
+    assert [wanted is not None for wanted in handler.asked] == [False, True, False]
 
 
 def test_a_download_that_is_always_cut_leaves_nothing_and_a_second_call_completes(server, tmp_path):
     handler, address = server
-    handler.cuts, handler.cut_after, handler.ranges = 10**6, 1000, False
+    handler.cuts, handler.cut_after, handler.ranges = 10**6, 1000, "all"
     with pytest.raises(InputError, match=rf"could not download {address}/set.bin") as error:
         download(f"{address}/set.bin", tmp_path / "set.bin")
     assert "\n" not in str(error.value)
@@ -152,6 +169,6 @@ def test_an_archive_of_another_kind(served, tmp_path, members):
     (folder / "set.zip").write_bytes(zip_of(members))
     with pytest.raises(InputError) as error:
         fetch_archive(f"{address}/set.zip", tmp_path / "data" / "set", inside="set")
-    assert "set.zip" in str(error.value)
+    assert f"{address}/set.zip" in str(error.value)
     assert "\n" not in str(error.value)
     assert not list((tmp_path / "data").iterdir())

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
 from core.errors import InputError
@@ -19,7 +21,9 @@ from core.files import user_cache
 from image import data, folders, published
 from image.data import Images, load_dataset
 from image.shapes import CLASSES, make_shapes
+from image.train import main as train_main
 from tests.image.conftest import make_images, write_class_folders
+from tests.runs import failure_of
 
 
 def test_shapes_are_ten_balanced_classes_of_a_seed():
@@ -215,6 +219,29 @@ def test_decoded_once_and_again_when_a_file_changes(tiny_folder, tmp_path, monke
     assert user_cache() == tmp_path / "cache" / "hard-negatives"
 
 
+@pytest.mark.parametrize("how", ["flipped", "cut", "empty", "other", "pipe"])
+def test_a_damaged_cache_is_made_anew(tmp_path, monkeypatch, capsys, how):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = write_class_folders(tmp_path / "images", per_class=2)
+    files, _ = folders._files_of(root)
+    images, labels = folders.read_class_folders(files, 16)
+    [path] = (user_cache() / "images").iterdir()
+    content = path.read_bytes()
+    path.unlink()
+    if how == "pipe":
+        os.mkfifo(path)
+    else:
+        flipped = content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
+        other = save({"images": images})
+        path.write_bytes({"flipped": flipped, "cut": content[:-1], "empty": b"", "other": other}[how])
+    assert capsys.readouterr().err == ""
+    again, _ = folders.read_class_folders(files, 16)
+    assert torch.equal(again, images)
+    assert capsys.readouterr().err == f"warning: {path} is damaged and made anew\n"
+    assert path.read_bytes() == content
+    assert labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
 def test_images_in_the_host_s_memory_are_fetched_in_order(monkeypatch):
     """What happens where a GPU has no room: gathered a batch ahead, every image once, in the order asked."""
     images = Images(
@@ -302,16 +329,28 @@ def test_what_cannot_be_read(tiny_folder, tmp_path):
     assert "extra is a class folder without images" in said(f"folder:{tiny_folder}")
     Image.new("RGB", (16, 16)).save(tiny_folder / "test" / "extra" / "0.png")
     assert "extra is a class of train or test alone" in said(f"folder:{tiny_folder}")
-    one = write_class_folders(tmp_path / "one", per_class=6)
-    for name in ("dots", "plain"):
-        for path in (one / name).iterdir():
-            path.unlink()
-        (one / name).rmdir()
-    assert "has 1 class; at least 2" in said(f"folder:{one}")
     few = write_class_folders(tmp_path / "few", per_class=4)
     assert "fewer than 5 images in every class" in said(f"folder:{few}")
     (tmp_path / "empty").mkdir()
     assert "holds no class folders" in said(f"folder:{tmp_path / 'empty'}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--dataset", "folder:one"], "--dataset folder:one has 1 class; at least 2 are needed"),
+        (["--dataset", "cifar10", "--download"], "could not download http://127.0.0.1"),
+    ],
+)
+def test_bad_data_end_the_command_in_one_line(served, tmp_path, monkeypatch, capsys, flags, said):
+    publish(monkeypatch, served, "cifar10", "cifar-10-python.tar.gz")  # where nothing is
+    write_class_folders(tmp_path / "one", per_class=6)
+    for name in ("dots", "plain"):
+        shutil.rmtree(tmp_path / "one" / name)
+    monkeypatch.chdir(tmp_path)
+    [line] = failure_of(train_main, capsys, [*flags, "--device", "cpu"])
+    assert line.startswith(f"error: {said}")
+    assert not list(tmp_path.rglob("result.json"))
 
 
 def test_the_real_cifar10(data_root):

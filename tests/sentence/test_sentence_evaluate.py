@@ -1,6 +1,7 @@
 """Tasks read from SentEval's layout, every protocol against scikit-learn, and a real model."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from core import downloads
 from core.errors import InputError
 from sentence import tasks as tasks_module
 from sentence.corpora import embedded_topics
@@ -199,22 +199,36 @@ def test_damaged_tasks(data_folder, path, text, message):
         load_task(name, data_folder)
 
 
-def test_senteval_is_downloaded(tmp_path, monkeypatch):
-    source = write_senteval(tmp_path / "made")
+def tar_of(folder: Path, names: list[str]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for folder in source.iterdir():
-            tar.add(folder, folder.name)
+        for name in names:
+            tar.add(folder / name, name)
+    return buffer.getvalue()
 
-    def download(url, target, checksum=None):
-        assert url == tasks_module.SENTEVAL_URL
-        target.write_bytes(buffer.getvalue())
-        return target
 
-    monkeypatch.setattr(downloads, "download", download)
+def test_senteval_is_downloaded(served, tmp_path, monkeypatch):
+    folder, address = served
+    source = write_senteval(tmp_path / "made")
+    (folder / "senteval.tar").write_bytes(tar_of(source, os.listdir(source)))
+    monkeypatch.setattr(tasks_module, "SENTEVAL_URL", f"{address}/senteval.tar")
     tasks, missing = load_tasks(tuple(SENTEVAL), tmp_path / "data", download=True)
     assert (len(tasks), missing) == (8, [])
     assert {path.name for path in (tmp_path / "data" / "SentEval").iterdir()} == {"downstream"}
+
+
+def test_senteval_cut_between_two_files_is_refused(served, tmp_path, monkeypatch):
+    """Python takes such a tar for whole; its last files are missing."""
+    folder, address = served
+    source = write_senteval(tmp_path / "made")
+    whole = tar_of(source, sorted(os.listdir(source)))
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        last = tar.getmembers()[-1]
+    (folder / "senteval.tar").write_bytes(whole[: last.offset])
+    monkeypatch.setattr(tasks_module, "SENTEVAL_URL", f"{address}/senteval.tar")
+    with pytest.raises(InputError, match=rf"{address}/senteval.tar cannot be used: .* cannot be read"):
+        load_tasks(tuple(SENTEVAL), tmp_path / "data", download=True)
+    assert not list((tmp_path / "data" / "SentEval").iterdir())
 
 
 def test_folders_of_another_kind(tmp_path, capsys):

@@ -268,6 +268,33 @@ def test_bad_input_is_one_clear_line(tmp_path, capsys, monkeypatch, flags, said)
     assert not list(tmp_path.rglob("result.json"))
 
 
+@pytest.mark.parametrize(
+    ("book", "flags", "said"),
+    [
+        (b"", [], "no book of two sentences: there is nothing to learn from"),
+        (b"Only one sentence here.\n", [], "no book of two sentences: there is nothing to learn from"),
+        (b"", ["--strict"], "a has 0 sentences; it has no neighbours to learn from; leave out --strict"),
+        (b"One came.\nTwo \xff\xfe left.\n", ["--strict"], "a.txt: byte 14 is no UTF-8 and is replaced"),
+    ],
+)
+def test_bad_books_end_the_command_in_one_line(tmp_path, capsys, book, flags, said):
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "a.txt").write_bytes(book)
+    flags = ["--dataset", f"folder:{tmp_path / 'books'}", "--tasks", "neighbours", *flags]
+    *warnings, error = failure_of(train_main, capsys, [*flags, "--output-dir", str(tmp_path / "run")])
+    assert said in error
+    assert all(line.startswith("warning: a has ") for line in warnings)
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_tasks_that_cannot_be_downloaded(books, served, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sentence.tasks.SENTEVAL_URL", f"{served[1]}/senteval.tar")
+    where = ["--data-root", str(tmp_path / "data"), "--output-dir", str(tmp_path / "run")]
+    error = failure(capsys, "--dataset", f"folder:{books}", "--download", *where)
+    assert error.startswith(f"error: could not download {served[1]}/senteval.tar: 404")
+    assert not list((tmp_path / "data" / "SentEval").iterdir())
+
+
 def test_as_a_command_without_a_traceback():
     answer = subprocess.run(
         [sys.executable, "-m", "sentence.train", "--dataset", "pydok"],
