@@ -4,14 +4,16 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from core.errors import DamagedFileError, InputError
-from core.files import write_atomically
+from core.errors import DamagedFileError, InputError, NewerSchemaError, reason_of
+from core.files import check_regular, check_schema, write_atomically
 
 SCHEMA = 2  # of a file: a line of JSON, then what torch.save made of the state; 1 had no such line
 SLOTS = ("state-a.pt", "state-b.pt")
@@ -51,13 +53,15 @@ class Checkpoints:
     def load(self) -> dict[str, Any] | None:
         """The newest state that is whole, its tensors on the CPU; None where none was ever saved.
 
-        Files that are damaged or of another schema are named on stderr; raises InputError where no other
-        is left.
+        Files that are damaged or of an older schema are named on stderr; raises InputError where no other
+        is left, or where one is of a newer schema.
         """
         whole, faults = [], []
         for path in sorted(self.folder.glob("*.pt")):
             try:
                 whole.append(read_checkpoint(path))
+            except NewerSchemaError as error:
+                raise InputError(f"{path} cannot be read: {error}; choose another --output-dir") from error
             except (OSError, DamagedFileError) as error:
                 faults.append(f"{path} cannot be used: {error}")
         if faults and not whole:
@@ -74,21 +78,52 @@ class Checkpoints:
 def read_checkpoint(path: Path) -> tuple[Path, int, dict[str, Any]]:
     """A checkpoint's path, generation and state, tensors on the CPU; parsed only once its checksum holds.
 
-    Raises DamagedFileError, saying how, if it is damaged or of another schema.
+    Raises DamagedFileError, saying how, if it is damaged or of another schema; OSError if it cannot be read;
+    InputError if it is whole and still holds no state that can be parsed, here and now.
     """
+    check_regular(path)
     head, _, body = path.read_bytes().partition(b"\n")
     try:
         header = json.loads(head)
-        facts = {"schema": header["schema"], "generation": header["generation"]}
+        facts = {name: header[name] for name in ("schema", "generation")}
         checksum = header["sha256"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise DamagedFileError("it does not begin as a checkpoint does") from None
-    if isinstance(facts["schema"], int) and facts["schema"] > SCHEMA:
-        raise DamagedFileError(f"its schema is {facts['schema']}, this code reads {SCHEMA}")
+    check_schema(facts["schema"], SCHEMA)
     if checksum != _digest(facts, body):
         raise DamagedFileError("its checksum does not hold: it is truncated or damaged")
-    state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    if not isinstance(facts["generation"], int):
+        raise DamagedFileError(f"its generation is {facts['generation']!r}, no whole number")
+    try:
+        state = dict(torch.load(io.BytesIO(body), map_location="cpu", weights_only=True))
+    except Exception as error:  # of many kinds: the bytes may be anybody's, the torch another, memory short
+        raise InputError(
+            f"{path} cannot be read, though its checksum holds ({reason_of(error)}); go on with the same "
+            "command once that is mended, or delete the file to go on from the one before it"
+        ) from error
     return path, facts["generation"], state
+
+
+@contextmanager
+def restoring(folder: Path) -> Iterator[None]:
+    """What a state lacks inside, or has of another kind or shape, is an InputError that names its folder."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else reason_of(error)
+        raise InputError(
+            f"{folder} does not hold a state of this run ({reason}); delete it to start the run anew"
+        ) from error
+
+
+def digest_of(parts: Iterable[Tensor | str]) -> str:
+    """Sixteen digits for a fingerprint of data, which differ where any of the parts does."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part.cpu().contiguous().numpy())
+    return digest.hexdigest()[:16]
 
 
 def _digest(facts: Mapping[str, Any], body: bytes | memoryview) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -34,13 +35,28 @@ class DamagedFileError(ValueError):
     """A file is not what was written, or of a schema that this code does not read."""
 
 
+class NewerSchemaError(DamagedFileError):
+    """A file was written by newer code than this."""
+
+
 class Interrupted(BaseException):
     """A signal asked the process to leave; no Exception, so that nothing that catches those swallows it."""
 
-    def __init__(self, signum: int, where: str = "", go_on: str = "the same command and --resume") -> None:
+    def __init__(
+        self,
+        signum: int,
+        where: str = "",
+        kept: str = "what was trained is kept",
+        go_on: str = "the same command and --resume",
+    ) -> None:
         self.signum, self.exit_code = signum, 128 + signum
         name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
-        super().__init__(f"interrupted by {name}{where}; what was trained is kept: go on with {go_on}")
+        super().__init__(f"interrupted by {name}{where}; {kept}: go on with {go_on}")
+
+
+def reason_of(error: Exception) -> str:
+    """What a library's error says, on one line and no longer than anybody reads."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def command(main: Callable[..., None]) -> Callable[..., None]:
@@ -62,5 +78,23 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            print(f"error: {_out_of_memory(error)}", file=sys.stderr)  # of several processes, any may be it
+            sys.exit(1)
 
     return run
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Whether it is Python's, NumPy's or torch's error of that kind; on CPUs torch has no type for it."""
+    signs = ("out of memory", "can't allocate memory", "bad_alloc")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+
+
+def _out_of_memory(error: MemoryError | RuntimeError) -> str:
+    wanted = re.search(r"allocate ([\d.]+ \w+)", str(error))
+    how_much = f": {wanted[1]} more were asked for" if wanted else ""
+    tries = "a smaller --batch-size, a smaller encoder or, where there is one, --cache-chunk"
+    return f"out of memory{how_much}; try {tries}"

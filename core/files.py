@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from core.errors import DamagedFileError, NewerSchemaError
+
 
 def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
     """Write ``path`` through a temporary sibling, so that it is never seen half-written.
@@ -42,6 +44,13 @@ def check_regular(path: Path) -> None:
     """Raise OSError unless ``path`` is a regular file: reading a pipe or a device could wait for ever."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "is no regular file", str(path))
+
+
+def check_schema(found: Any, known: int) -> None:
+    """Raise DamagedFileError unless a file's schema is the ``known`` one; NewerSchemaError if it is newer."""
+    if found != known:
+        kind = NewerSchemaError if isinstance(found, int) and found > known else DamagedFileError
+        raise kind(f"its schema is {found}, this code reads {known}")
 
 
 def read_json(path: Path) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from core import interruption
+from core.checkpoints import restoring
 from core.config import TrainConfig
 from core.errors import DivergedError
 from core.run import Run, settle
@@ -54,8 +55,8 @@ class RunGroup:
             parts = {name: _part(state[name], i) for name in ("model", "optimizer")}
             run.save_checkpoint(state | parts | {"place": place | own})
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        states = [run.load_checkpoint() for run in self.runs]
+    def load_checkpoint(self, data: Mapping[str, Any]) -> dict[str, Any] | None:
+        states = [run.load_checkpoint(data) for run in self.runs]
         if states[0] is None:
             return None
         places = [state["place"] for state in states]
@@ -107,7 +108,8 @@ def by_progress(runs: Sequence[Run]) -> list[RunGroup]:
     groups: dict[tuple[int, int], list[Run]] = {}
     for run in runs:
         state = run.load_checkpoint()
-        place = (state["place"]["epoch"], len(state["place"]["measures"])) if state else (0, 0)
+        with restoring(run.checkpoints.folder):
+            place = (state["place"]["epoch"], len(state["place"]["measures"])) if state else (0, 0)
         groups.setdefault(place, []).append(run)
     return [RunGroup(members) for members in groups.values()]
 

@@ -1,5 +1,7 @@
 """Whether training goes well: three numbers of every step, kept on the device and read once in a while."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +10,9 @@ from core.errors import DivergedError
 # Sums over the nodes of graphs have gradients of 1e3 (DD) that look absurd for images; with a learning rate
 # a thousand times too high they reach 1e16.
 LARGEST_NORM = 1e10
+# Scores without bound give losses of 3e3 (REDDIT-BINARY) before the first step, and of 1e5 in training that
+# still learns; with learning rates that throw the weights about they reach 1e10 and more.
+LARGEST_LOSS = 1e8
 # The spread of constant embeddings is 0 up to rounding; below this float32 and bfloat16 hardly tell two
 # samples' cosines apart. Networks have 0.1 and more before their first step.
 LEAST_SPREAD = 1e-6
@@ -36,29 +41,34 @@ def measure(loss: Tensor, norm: Tensor, embedding: Tensor) -> Tensor:
     The spread is the variance over the batch by the mean square, summed over dimensions: from 0, where all
     embeddings are one, to 1, where their mean is zero. With runs in front of each, [runs, 3].
     """
-    embedding = embedding.detach().float()
-    size = embedding.square().mean(-2).sum(-1)
-    spread = embedding.var(-2, correction=0).sum(-1) / size.clamp(min=torch.finfo(torch.float32).tiny)
+    spread = _spread(embedding.detach().float())
     return torch.stack([loss.detach().float(), norm.detach().float(), spread], dim=-1)
+
+
+def _spread(embedding: Tensor) -> Tensor:
+    size = embedding.square().mean(-2).sum(-1)
+    return embedding.var(-2, correction=0).sum(-1) / size.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def check(measures: Tensor, epoch: int, advice: str, is_whole: bool = False) -> None:
     """Raise DivergedError, naming epoch, step and what to try, if training has gone astray: [steps, 3].
 
-    That is a loss or a gradient that is not finite, a gradient of absurd size, or constant embeddings in
-    the last ten steps, or in all of a whole epoch.
+    That is a loss or a gradient that is not finite or of absurd size, or constant embeddings in the last ten
+    steps, or in all of a whole epoch.
     """
     losses, norms, spreads = measures.unbind(1)
-    _raise_at(~losses.isfinite(), losses, "the loss became {:g}", "non-finite loss", epoch, advice)
-    _raise_at(
-        ~(norms < LARGEST_NORM), norms, "the gradient's norm became {:g}", "exploding gradient", epoch, advice
-    )
+    for values, largest, of, what in (
+        (losses, LARGEST_LOSS, "loss", "loss"),
+        (norms, LARGEST_NORM, "gradient", "gradient's norm"),
+    ):
+        wild = ~(values.abs() < largest)
+        if wild.any():
+            step = int(wild.int().argmax())
+            raise _gone_wild(of, what, values[step].item(), epoch, step + 1, advice)
     varied = (spreads > LEAST_SPREAD).nonzero()
     first = int(varied[-1]) + 1 if len(varied) else 0
     if len(spreads) - first >= (min(COLLAPSED_STEPS, len(spreads)) if is_whole else COLLAPSED_STEPS):
-        collapsed = torch.arange(len(spreads), device=spreads.device) >= first
-        what = "the embeddings became constant, their relative spread {:g}"
-        _raise_at(collapsed, spreads, what, "constant embeddings", epoch, advice)
+        raise _collapsed("embeddings became constant", spreads[first].item(), epoch, first + 1, advice)
 
 
 def seem_constant(measures: Tensor) -> bool:
@@ -72,22 +82,27 @@ def weight_norms(model: nn.Module, runs: int) -> list[float]:
 
 
 def check_weights(norm: float, epoch: int, step: int, advice: str) -> None:
-    """Raise DivergedError if the norm of the weights after a step is not finite."""
+    """Raise DivergedError if the norm of the weights after a step is not finite or of absurd size."""
     if not norm < LARGEST_NORM:
-        raise DivergedError(
-            "non-finite weights",
-            epoch,
-            step,
-            _message(f"the weights' norm became {norm:g}", epoch, step, advice),
-        )
+        raise _gone_wild("weights", "weights' norm", norm, epoch, step, advice)
 
 
-def _raise_at(where: Tensor, values: Tensor, what: str, reason: str, epoch: int, advice: str) -> None:
-    if where.any():
-        step = int(where.int().argmax())
-        said = what.format(values[step].item())
-        raise DivergedError(reason, epoch, step + 1, _message(said, epoch, step + 1, advice))
+def check_spread(representations: Tensor, epoch: int, step: int, advice: str) -> None:
+    """Raise DivergedError if representations [N, D], as they are after a step in eval mode, are constant.
+
+    Batch norm gives the embeddings of a training batch a spread even then.
+    """
+    spread = _spread(representations.detach().double()).item()
+    if not spread > LEAST_SPREAD:
+        raise _collapsed("representations became constant in eval mode", spread, epoch, step, advice)
 
 
-def _message(what: str, epoch: int, step: int, advice: str) -> str:
-    return f"{what} in epoch {epoch}, step {step}; {advice}"
+def _gone_wild(of: str, what: str, value: float, epoch: int, step: int, advice: str) -> DivergedError:
+    kind = "exploding" if math.isfinite(value) else "non-finite"
+    message = f"the {what} became {value:g} in epoch {epoch}, step {step}; {advice}"
+    return DivergedError(f"{kind} {of}", epoch, step, message)
+
+
+def _collapsed(what: str, spread: float, epoch: int, step: int, advice: str) -> DivergedError:
+    message = f"the {what}, their relative spread {spread:g} in epoch {epoch}, step {step}; {advice}"
+    return DivergedError("constant embeddings", epoch, step, message)

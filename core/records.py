@@ -1,4 +1,4 @@
-"""A record's file: its schema and checksum, and those of the tensors beside it."""
+"""A record's file: its schema and checksum, and those of the files beside it."""
 
 import hashlib
 import json
@@ -6,13 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import DamagedFileError, InputError
-from core.files import read_json
+from core.files import check_regular, check_schema, read_json
 
 SCHEMA = 1
-
-
-class NewerSchemaError(DamagedFileError):
-    """A record was written by newer code than this."""
 
 
 def record_text(record: dict[str, Any]) -> str:
@@ -37,18 +33,26 @@ def read_record(path: Path) -> dict[str, Any]:
         schema = record["schema"]
     except (ValueError, LookupError, TypeError) as error:
         raise DamagedFileError(f"it is no whole record ({error})") from error
-    if schema != SCHEMA:
-        newer = isinstance(schema, int) and schema > SCHEMA
-        kind = NewerSchemaError if newer else DamagedFileError
-        raise kind(f"its schema is {schema}, this code reads {SCHEMA}")
+    check_schema(schema, SCHEMA)
     has_checksum = "checksum" in record or "files" in record  # a flipped bit in its name takes none away
     if has_checksum and record.get("checksum") != record_checksum(record):
         raise DamagedFileError("its checksum does not hold: it was damaged or edited")
     return record
 
 
+def read_result(path: Path) -> dict[str, Any]:
+    """A ``result.json`` with the scores that every one has; raises as ``read_record`` does."""
+    record = read_record(path)
+    for name in ("metrics", "untrained_metrics"):
+        scores = record.get(name)
+        if not (isinstance(scores, dict) and all(isinstance(value, float) for value in scores.values())):
+            raise DamagedFileError(f"its {name} are not numbers with names")
+    return record
+
+
 def file_checksum(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """SHA-256 of a file's bytes; raises OSError where it is no regular file."""
+    check_regular(path)
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
@@ -57,15 +61,31 @@ def file_checksum(path: Path) -> str:
 
 
 def check_files(folder: Path) -> None:
-    """Raise InputError if one of a finished run's safetensors is not what its record was made with."""
+    """Raise InputError if a file of a finished run is not what its record was made with."""
+    path = folder / "result.json"
     try:
-        files = read_record(folder / "result.json").get("files", {})
+        files = read_record(path).get("files", {})
     except (OSError, DamagedFileError):
         return
+    if not (isinstance(files, dict) and all(map(_is_inside, files))):
+        raise InputError(f"{path} is damaged: its files are not checksums by names inside {folder}")
     for name, checksum in files.items():
-        path = folder / name
-        if path.exists() and file_checksum(path) != checksum:
-            raise InputError(
-                f"{path} is damaged: its checksum is not the one in result.json; delete result.json "
-                "and train with --resume to write both anew"
-            )
+        _check_file(folder / name, checksum)
+
+
+def _is_inside(name: str) -> bool:
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def _check_file(path: Path, checksum: str) -> None:
+    try:
+        is_whole = file_checksum(path) == checksum
+    except FileNotFoundError:
+        return  # whoever needs it says so
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}, named in result.json, cannot be read: {error}") from error
+    if not is_whole:
+        raise InputError(
+            f"{path} is damaged: its checksum is not the one in result.json; delete result.json "
+            "and train with --resume to write both anew"
+        )

@@ -28,7 +28,6 @@ from typing import IO, Any
 import safetensors
 import safetensors.torch
 import torch
-from rich.console import Console
 
 from core import interruption
 from core.checkpoints import Checkpoints
@@ -41,9 +40,16 @@ from core.environment import (
     describe_environment,
     peak_memory_bytes,
 )
-from core.errors import DamagedFileError, DivergedError, InputError, TrainingError
+from core.errors import (
+    DamagedFileError,
+    DivergedError,
+    InputError,
+    NewerSchemaError,
+    TrainingError,
+    reason_of,
+)
 from core.files import read_json, write_atomically
-from core.records import SCHEMA, NewerSchemaError, check_files, file_checksum, read_record, record_text
+from core.records import SCHEMA, check_files, file_checksum, read_result, record_text
 
 LOCK = ".lock"
 # Names that ``write_atomically`` and ``save_encoder_folder`` leave if they are killed.
@@ -134,15 +140,9 @@ class Run:
         given = {"modality": self.modality} | self.config.identity()
         # What an older run does not name was then as it is by default now.
         held = self.config.defaults() | read_settings(self.folder)
-        changed = [
-            f"{flag(name)} {json.dumps(held.get(name))} there, {json.dumps(value)} now"
-            for name, value in given.items()
-            if held.get(name) != value
-        ]
-        if changed:
+        if changes := changes_of(held, given):
             raise InputError(
-                f"{self.folder} holds a run of other settings ({'; '.join(changed)}); "
-                "choose another --output-dir"
+                f"{self.folder} holds a run of other settings ({changes}); choose another --output-dir"
             )
 
     def _take_lock(self) -> None:
@@ -170,7 +170,7 @@ class Run:
         """Whether there is a record that is whole; raises InputError for one of a newer schema."""
         path = self.folder / "result.json"
         try:
-            read_record(path)
+            read_result(path)
         except NewerSchemaError as error:
             raise InputError(f"{path} cannot be read: {error}; choose another --output-dir") from error
         except (FileNotFoundError, DamagedFileError):
@@ -200,9 +200,20 @@ class Run:
             with self._writing("checkpoint"):
                 self.checkpoints.save(state)
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """What ``save_checkpoint`` was last given, its tensors on the CPU; None where there is none."""
-        return self.checkpoints.load()
+    def load_checkpoint(self, data: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """What ``save_checkpoint`` was last given, its tensors on the CPU; None where there is none.
+
+        Raises InputError where it was trained on data of another fingerprint than ``data``.
+        """
+        state = self.checkpoints.load()
+        if state is not None and data is not None:
+            held = state.get("data", data)  # older states name none
+            if changes := changes_of(held, data):
+                raise InputError(
+                    f"the data are not those that the run in {self.folder} began with ({changes}); "
+                    "put those back, or choose another --output-dir"
+                )
+        return state
 
     def save_encoder(self, state: Mapping[str, torch.Tensor]) -> None:
         """Write ``encoder.safetensors``: the encoder's state, for others to load."""
@@ -257,9 +268,11 @@ class Run:
             **facts,
         }
         with self._writing("result.json"):
+            made = [*self.folder.glob("*.safetensors"), *(self.folder / "encoder").rglob("*")]
             result["files"] = {
                 str(path.relative_to(self.folder)): file_checksum(path)
-                for path in sorted(self.folder.rglob("*.safetensors"))
+                for path in sorted(made)
+                if path.is_file()
             }
         self._write("result.json", record_text(result))
 
@@ -294,7 +307,7 @@ class Run:
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             yield
         except (OSError, safetensors.SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            reason = getattr(error, "strerror", None) or reason_of(error)
             if not self._is_still_there():
                 reason = "the run's folder was removed or replaced while it ran"
             raise TrainingError(
@@ -311,17 +324,26 @@ class Run:
             return False
 
     def read_result(self) -> dict[str, Any]:
-        return read_record(self.folder / "result.json")
+        return read_result(self.folder / "result.json")
 
     def report(self) -> None:
         """Print a finished run's scores, trained and untrained, and its folder."""
         result = self.read_result()
-        console = Console(highlight=False, soft_wrap=True)
         for name, value in result["metrics"].items():
             untrained = result["untrained_metrics"].get(name)
             before = "" if untrained is None else f" (untrained {untrained:.4f})"
-            console.print(f"{name} {value:.4f}{before}")
-        console.print(f"run folder: {self.folder}")
+            print(f"{name} {value:.4f}{before}")
+        folder = str(self.folder).encode(errors="backslashreplace").decode()  # it may hold bytes of no text
+        print(f"run folder: {folder}")
+
+
+def changes_of(held: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """What a run's folder holds otherwise than it is given now, for a message; empty where nothing is."""
+    return "; ".join(
+        f"{flag(name)} {json.dumps(held.get(name))} there, {json.dumps(value)} now"
+        for name, value in given.items()
+        if held.get(name) != value
+    )
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -397,5 +419,4 @@ def load_encoder_state(
     except FileNotFoundError:
         raise InputError(f"{path} is missing: the run is not finished; go on with --resume") from None
     except (safetensors.SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} does not hold this encoder: {reason}") from error
+        raise InputError(f"{path} does not hold this encoder: {reason_of(error)}") from error

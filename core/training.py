@@ -1,11 +1,9 @@
-"""The one training loop: epochs, metrics, checkpoints, resuming."""
+"""The one training loop: epochs, steps, metrics."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from rich.console import Console
@@ -20,10 +18,10 @@ from rich.progress import (
 from torch import Tensor, nn
 
 from core import health, interruption
-from core.distributed import is_first, mean_over_processes, wait_for_all
-from core.environment import autocast, random_states, set_random_states
-from core.errors import DivergedError, Interrupted
+from core.distributed import is_first, mean_over_processes
+from core.environment import autocast
 from core.group import RunGroup
+from core.keeper import Keeper, Place, Watch
 from core.run import Run, Trained
 
 Batch = TypeVar("Batch")
@@ -36,7 +34,9 @@ def fit(
     batches: Callable[[int], Iterable[Batch]],
     loss_of: Callable[[Batch], tuple[Tensor, Tensor]],
     score: Callable[[int], dict[str, float]],
+    represent: Callable[[], Tensor],
     *,
+    data: Mapping[str, int | str],
     steps: int,
     device: torch.device,
     samples_per_epoch: int,
@@ -51,23 +51,28 @@ def fit(
     Args:
         batches: The batches of an epoch, counted from 1; they depend on seed and epoch alone.
         loss_of: A batch's loss, a scalar, and the embeddings [B, D] that are watched for collapse.
-        steps: Batches of an epoch.
-        samples_per_epoch: Of all processes together, for one run.
         score: Scores of the model after so many epochs, 0 before the first step; empty where none are due.
             Must leave no trace in the model and the random states.
+        represent: Representations [N, D] of some samples in eval mode, which in the end are not to be
+            constant; like ``score`` it leaves no trace.
+        data: A fingerprint of what is trained on, counts and digests by their names: the run goes on from
+            its checkpoint with the same data alone.
+        steps: Batches of an epoch.
+        samples_per_epoch: Of all processes together, for one run.
         lr_factor: What the learning rate is multiplied by after that many epochs, fractions included.
         clip_norm: The norm that a step's gradient is cut to, if it is larger.
 
     Raises:
-        DivergedError: A loss or gradient is not finite, or the embeddings are constant. The checkpoint before
-            it is kept, and the run's folder says why.
+        DivergedError: Loss, gradient or weights are not finite or of absurd size, or the embeddings are
+            constant. The checkpoint before it is kept, and the run's folder says why.
+        InputError: What the run's checkpoint holds is not of this run, or was trained on other data.
         Interrupted: A signal came. The step under way was finished, and a checkpoint saved.
     """
     config = run.config
-    keeper = _Keeper(run, model, optimizer)
+    keeper = Keeper(run, model, optimizer, represent, data, steps)
     place = keeper.load(device) or Place(history=[{"epoch": 0, **(score(0) if is_first() else {})}])
     run.rewrite_metrics(place.history)
-    watch = _Watch()
+    watch = Watch()
 
     with progress_bar() as progress, interruption.deferred():
         task = progress.add_task("training", total=config.epochs * steps)
@@ -84,12 +89,12 @@ def fit(
                 place.measures.append(health.measure(loss, norm, embedding))
                 progress.advance(task)
                 place.epoch_seconds += watch.lap()
-                keeper.leave_if_asked(place, steps)
+                keeper.leave_if_asked(place)
                 if keeper.is_due() and len(place.measures) < steps:
                     keeper.save(place)
                     watch.lap()
             measures = mean_over_processes(torch.stack(place.measures))  # [steps, 3] or [steps, runs, 3]
-            keeper.check(measures, place.epoch, is_whole=True)
+            keeper.check_steps(measures, place.epoch, is_whole=True)
             mean_loss = measures[..., 0].mean(0).tolist()  # waits for the device: the epoch's time is whole
             place.epoch_seconds += watch.lap()
             place = place.next_epoch(
@@ -104,119 +109,10 @@ def fit(
             if place.epoch > config.epochs or keeper.is_due():
                 keeper.save(place)
 
+    run.rewrite_metrics(place.history)  # whatever has become of the file meanwhile
     untrained_metrics = {name: value for name, value in place.history[0].items() if name != "epoch"}
     seconds = place.seconds / len(run.runs)
     return Trained(untrained_metrics, seconds, samples_per_epoch * config.epochs / seconds)
-
-
-@dataclass
-class Place:
-    """How far a run has come: what a checkpoint holds beside weights, optimizer and random states."""
-
-    history: list[dict[str, Any]]  # the lines of metrics.jsonl
-    epoch: int = 1  # under way
-    measures: list[Tensor] = field(default_factory=list)  # of its steps so far
-    epoch_seconds: float = 0.0
-    seconds: float = 0.0  # of the epochs before it
-
-    def next_epoch(self, metrics: dict[str, Any]) -> "Place":
-        """The place after this epoch, whose ``metrics`` are kept."""
-        history = [*self.history, {"epoch": self.epoch} | metrics]
-        return Place(history, self.epoch + 1, seconds=self.seconds + self.epoch_seconds)
-
-
-class _Keeper:
-    """Keeps a run's place in checkpoints, and nothing that has gone astray."""
-
-    def __init__(self, run: Run | RunGroup, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self.run, self.model, self.optimizer = run, model, optimizer
-        self.since_saved = _Watch()
-
-    def load(self, device: torch.device) -> Place | None:
-        """Put back what was saved last, and return the place; None where nothing was."""
-        state = self.run.load_checkpoint()
-        if state is None:
-            return None
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        set_random_states(state["random"])
-        place = Place(**state["place"])
-        place.measures = list(place.measures.to(device))
-        return place
-
-    def is_due(self) -> bool:
-        return self.since_saved.seconds() >= self.run.config.checkpoint_seconds
-
-    def save(self, place: Place) -> None:
-        """Keep what is needed to go on from ``place``; reads the measures, which waits for the device."""
-        if is_first():
-            shape = (0, 3) if isinstance(self.run, Run) else (0, len(self.run.runs), 3)
-            measures = torch.stack(place.measures) if place.measures else torch.empty(shape)
-            self.check(measures, place.epoch, is_whole=False)
-            if health.seem_constant(measures):
-                return  # what is saved stays the last good state
-            self.run.save_checkpoint(
-                {
-                    "place": vars(place) | {"measures": measures},
-                    "model": self.model.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "random": random_states(),
-                }
-            )
-        self.since_saved.lap()
-
-    def leave_if_asked(self, place: Place, steps: int) -> None:
-        """Save and raise Interrupted in every process if any of them has had a signal."""
-        if signum := interruption.stop_requested():
-            self.save(place)
-            wait_for_all()  # a process that has left takes the others along, and the first may still write
-            epochs, done = self.run.config.epochs, len(place.measures)
-            raise Interrupted(signum, f" in epoch {place.epoch} of {epochs}, after step {done} of {steps}")
-
-    def scored(self, score: Callable[[int], dict[str, float]], place: Place) -> dict[str, float]:
-        """The scores after an epoch's last step; a signal meanwhile does not wait for them."""
-        if not is_first():
-            return {}
-        try:
-            with interruption.deferred(False):
-                return score(place.epoch)
-        except Interrupted:
-            self.save(place)
-            raise
-
-    def check(self, measures: Tensor, epoch: int, is_whole: bool) -> None:
-        """Raise DivergedError where a run has gone astray, and say so in its folder.
-
-        The measures are of a whole epoch, or of what is about to be saved: then weights are looked at too.
-        """
-        runs = self.run.runs
-        norms = [0.0] * len(runs) if is_whole else health.weight_norms(self.model, len(runs))
-        for i, run in enumerate(runs):
-            advice = (
-                f"the checkpoint before it, if any, is kept in {run.folder}; try a smaller --lr than "
-                f"{run.config.lr:g}, a smaller --beta than {run.config.beta:g} or --precision float32"
-            )
-            try:
-                health.check(measures.view(len(measures), len(runs), 3)[:, i], epoch, advice, is_whole)
-                health.check_weights(norms[i], epoch, len(measures), advice)
-            except DivergedError as error:
-                run.fail(error)
-                raise
-
-
-class _Watch:
-    """Seconds by a clock that never goes back."""
-
-    def __init__(self) -> None:
-        self.started = time.perf_counter()
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
-
-    def lap(self) -> float:
-        """Seconds since the last lap, which ends here."""
-        before, self.started = self.started, time.perf_counter()
-        return self.started - before
 
 
 def take_step(

@@ -12,7 +12,7 @@ from torch_geometric.utils import degree, one_hot
 
 from core.errors import InputError
 from graph.motifs import make_motifs
-from graph.tudataset import TU_URL, download_tu_dataset, load_tu_dataset
+from graph.tudataset import LARGEST_FEATURES, TU_URL, download_tu_dataset, load_tu_dataset
 
 PAPER_DATASETS = (
     "MUTAG",
@@ -57,16 +57,25 @@ def load_dataset(name: str, data_root: Path, download: bool = False) -> GraphDat
     if len(graphs) < 2:
         raise InputError(f"--dataset {name} has {len(graphs)} graph; at least 2 are needed")
     if graphs[0].x is None or graphs[0].num_features == 0:
-        add_degree_features(graphs)
+        add_degree_features(graphs, name)
     return GraphDataset(name, graphs, torch.cat([graph.y for graph in graphs]).numpy())
 
 
-def add_degree_features(graphs: list[Data]) -> None:
-    """Give each node its degree: one-hot, or standardised over all nodes where some are over 1,000."""
+def add_degree_features(graphs: list[Data], name: str) -> None:
+    """Give each node its degree: one-hot, or standardised over all nodes where some are over 1,000.
+
+    Raises InputError where the one-hot degrees of the dataset ``name`` would fill the memory.
+    """
     degrees = [degree(graph.edge_index[0], graph.num_nodes, dtype=torch.long) for graph in graphs]
     together = torch.cat(degrees)
-    if together.max() < LARGEST_ONE_HOT_DEGREE:
-        features = [one_hot(value, num_classes=int(together.max()) + 1) for value in degrees]
+    largest = int(together.max())
+    if largest < LARGEST_ONE_HOT_DEGREE:
+        if len(together) * (largest + 1) > LARGEST_FEATURES:
+            raise InputError(
+                f"--dataset {name} has degrees from 0 to {largest} at {len(together)} nodes; coded one-hot "
+                "they take too much memory"
+            )
+        features = [one_hot(value, num_classes=largest + 1) for value in degrees]
     else:
         mean, deviation = together.float().mean(), together.float().std()
         features = [((value.float() - mean) / deviation).unsqueeze(1) for value in degrees]

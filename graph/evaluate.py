@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.config import LARGEST_SEED, default_data_root, parse, setting
 from core.environment import choose_device
-from core.errors import command
+from core.errors import InputError, command
 from core.run import load_encoder_state, read_settings
 from core.training import eval_mode
 from graph.batch import GraphBatch, make_batches
@@ -26,13 +26,18 @@ from shared_eval.metrics import SAMPLED, split_similarities
 from shared_eval.probes import svm_accuracies
 
 
-def represent(encoder: GIN, batches: list[GraphBatch]) -> np.ndarray:
-    """The representations of all graphs, in the dataset's order, of each run: [S, graphs, L·H].
+def represent_batch(encoder: GIN, batch: GraphBatch) -> Tensor:
+    """The representations of a batch's graphs, of each run: [S, G, L·H].
 
     The encoder is in eval mode meanwhile: its batch-norm statistics do not move.
     """
     with eval_mode(encoder):
-        graphs = torch.cat([encoder(batch)[1] for batch in batches], dim=1)
+        return encoder(batch)[1]
+
+
+def represent(encoder: GIN, batches: list[GraphBatch]) -> np.ndarray:
+    """The representations of all graphs, in the dataset's order, of each run: [S, graphs, L·H]."""
+    graphs = torch.cat([represent_batch(encoder, batch) for batch in batches], dim=1)
     order = torch.cat([batch.positions for batch in batches], dim=1).argsort(dim=1)
     return graphs.take_along_dim(order.unsqueeze(2), dim=1).cpu().numpy()
 
@@ -93,6 +98,8 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     """The metrics of the encoder in a run's folder, as ``result.json`` has them."""
     settings = read_settings(config.run, modality="graph")
     hidden, layers = setting(settings, "hidden", int), setting(settings, "layers", int, most=1000)
+    if min(hidden, layers) < 1:
+        raise InputError(f"config.json has hidden {hidden} and layers {layers}; both must be at least 1")
     batch_size = max(1, setting(settings, "batch_size", int))
     seeds = [setting(settings, "seed", int, LARGEST_SEED)]
     device = choose_device(config.device)

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from core import InfoGraphLoss
+from core.checkpoints import digest_of
 from core.config import TrainConfig, hardness_of, parse_config
 from core.environment import epoch_generator
 from core.errors import InputError, command
@@ -17,9 +18,9 @@ from core.group import RunGroup, launch_together, of_run
 from core.infograph import Variant
 from core.training import fit
 from graph.batch import GraphBatch, make_batches
-from graph.data import load_dataset
+from graph.data import GraphDataset, load_dataset
 from graph.encoder import make_models, state_of_run
-from graph.evaluate import evaluate, samples
+from graph.evaluate import evaluate, represent_batch, samples
 
 MOST_NUMBERS = 1000  # of --seeds, and of --betas
 
@@ -29,6 +30,7 @@ class GraphConfig(TrainConfig):
     """Train InfoGraph with a GIN encoder, evaluate it by a cross-validated SVM, and record both."""
 
     plain_objective: ClassVar[str] = "infograph"
+    largest: ClassVar[Mapping[str, int]] = TrainConfig.largest | {"layers": 1000}
 
     dataset: str = "motifs"
     """motifs (embedded), a TUDataset of the paper (MUTAG, PTC_MR, ENZYMES, PROTEINS, DD, REDDIT-BINARY,
@@ -126,6 +128,18 @@ def numbers(text: str, name: str, kind: type[int] | type[float]) -> list[int] | 
     return found
 
 
+def fingerprint(dataset: GraphDataset) -> dict[str, int | str]:
+    """What tells other data from those that a run began with: counts, and digests of what batches hold."""
+    graphs = dataset.graphs
+    return {
+        "graphs": len(graphs),
+        "features": dataset.num_features,
+        "labels": digest_of([torch.from_numpy(dataset.labels)]),
+        "edges": digest_of(graph.edge_index for graph in graphs),
+        "nodes": digest_of(graph.x != 0 for graph in graphs),  # standardised degrees are rounded anyhow
+    }
+
+
 def train(group: RunGroup, device: torch.device) -> None:
     """Train the runs of a group as one model, then evaluate and record each."""
     config, configs = group.config, [run.config for run in group.runs]
@@ -169,6 +183,8 @@ def train(group: RunGroup, device: torch.device) -> None:
         batches_of,
         loss_of,
         lambda epoch: {} if epoch else score(),
+        lambda: represent_batch(model.encoder, batches[0]),
+        data=fingerprint(dataset),
         steps=len(batches),
         device=device,
         samples_per_epoch=len(dataset.graphs),

@@ -18,7 +18,7 @@ from core.environment import autocast, choose_device, epoch_generator, epoch_ord
 from core.errors import InputError, command
 from core.run import load_encoder_state, read_settings
 from core.training import eval_mode
-from image.data import ImageDataset, Images, load_dataset
+from image.data import LEAST_SIZE, ImageDataset, Images, load_dataset
 from image.encoder import ARCHITECTURES, Norm, SimCLR, make_model
 from image.views import Normalise, Views
 from shared_eval.metrics import SAMPLED, embedding_metrics, split_similarities
@@ -151,6 +151,8 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
             f"config.json has arch {arch}, norm {norm}, crop_scale {crop_scale}, precision {precision}: "
             "not all are known"
         )
+    if view_size < LEAST_SIZE:
+        raise InputError(f"config.json has view_size {view_size}; it must be at least {LEAST_SIZE}")
     image_size = settings.get("image_size")
     if image_size is not None:
         image_size = setting(settings, "image_size", int, LARGEST_SIZE)

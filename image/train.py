@@ -10,6 +10,7 @@ from torch import Tensor
 
 from core import HardNegativeLoss
 from core.caching import cached
+from core.checkpoints import digest_of
 from core.config import TrainConfig, flag, hardness_of, parse_config
 from core.distributed import is_first, own_part, parallel, rank, world_size
 from core.environment import epoch_generator, epoch_order, seed_everything
@@ -19,7 +20,7 @@ from core.run import Run, launch
 from core.training import fit
 from image.data import ImageDataset, Images, load_dataset
 from image.encoder import Norm, Pair, make_model
-from image.evaluate import evaluate, sample, score_neighbours
+from image.evaluate import CHUNK, evaluate, represent_all, sample, score_neighbours
 from image.views import Views
 
 ANNEAL_STEPS = 9  # beta goes down in as many equal steps, the last of them to 0
@@ -170,6 +171,16 @@ def annealed(beta: float, how: str, epoch: int, epochs: int) -> float:
     return beta * (1 - step / (ANNEAL_STEPS - 1))
 
 
+def fingerprint(dataset: ImageDataset) -> dict[str, int | str]:
+    """What tells other data from those that a run began with: counts, and digests of classes and labels."""
+    return {
+        "images": len(dataset.train),
+        "image_size": dataset.image_size,
+        "classes": digest_of(f"{name}/" for name in dataset.classes),
+        "labels": digest_of(part.labels for part in (dataset.train, dataset.memory, dataset.test)),
+    }
+
+
 def train(run: Run, config: ImageConfig, device: torch.device) -> None:
     """Train, evaluate and record: everything that ``run``'s folder is to hold."""
     dataset = load_dataset(config.dataset, config.data_root, config.download, config.image_size)
@@ -211,6 +222,7 @@ def train(run: Run, config: ImageConfig, device: torch.device) -> None:
         is_due = config.knn_every and epoch % config.knn_every == 0
         return score_neighbours(model.encoder, dataset, config.precision) if is_due else {}
 
+    some = Images(dataset.train.images[:CHUNK], dataset.train.labels[:CHUNK])
     trained = fit(
         run,
         model,
@@ -218,6 +230,8 @@ def train(run: Run, config: ImageConfig, device: torch.device) -> None:
         batches_of,
         loss_of,
         score,
+        lambda: represent_all(model.encoder, some, config.precision),
+        data=fingerprint(dataset),
         steps=batches.steps,
         device=device,
         samples_per_epoch=batches.steps * config.batch_size,

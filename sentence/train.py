@@ -1,5 +1,6 @@
 """Train quick-thought embeddings on running text: ``python -m sentence.train --dataset books``."""
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -14,13 +15,14 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from core.caching import cached
+from core.checkpoints import digest_of
 from core.config import TrainConfig, flag, hardness_of, parse_config
 from core.distributed import gather, is_first, own_part, parallel
 from core.environment import seed_everything
 from core.errors import InputError, command
 from core.optimizers import make_optimizer
 from core.run import Run, launch
-from core.training import fit
+from core.training import eval_mode, fit
 from sentence.corpora import find_corpus
 from sentence.data import Batches, EncodedCorpus, SentenceBatch, encode_corpus
 from sentence.encoder import PaddedTransformer, Pair, QuickThought, split_sentences
@@ -208,6 +210,16 @@ def loss_function(config: SentenceConfig, network: nn.Module, first: int):
     return loss_of
 
 
+def fingerprint(corpus: EncodedCorpus) -> dict[str, int | str]:
+    """What tells other data from those that a run began with: counts, and a digest of the vocabulary."""
+    return {
+        "books": len(corpus.books) - 1,
+        "sentences": len(corpus),
+        "tokens": len(corpus.tokens),
+        "vocabulary": digest_of([json.dumps(corpus.tokenizer.get_vocab(), sort_keys=True)]),
+    }
+
+
 def train(run: Run, config: SentenceConfig, device: torch.device) -> None:
     """Train, evaluate and record: everything that ``run``'s folder is to hold."""
     found = find_corpus(config.dataset, config.data_root, config.download)
@@ -231,6 +243,11 @@ def train(run: Run, config: SentenceConfig, device: torch.device) -> None:
     def score() -> dict[str, float]:
         return evaluate(encode, tasks, parts=1 if is_transformer else QuickThought.parts)
 
+    def represent() -> Tensor:
+        batch = next(batches.of_epoch(1))
+        with eval_mode(pair):
+            return torch.cat(pair(batch.ids, batch.lengths), dim=1)
+
     trained = fit(
         run,
         model,
@@ -238,6 +255,8 @@ def train(run: Run, config: SentenceConfig, device: torch.device) -> None:
         batches.of_epoch,
         loss_function(config, network, part.start or 0),
         lambda epoch: {} if epoch else score(),
+        represent,
+        data=fingerprint(corpus),
         steps=batches.steps,
         device=device,
         samples_per_epoch=batches.steps * config.batch_size,

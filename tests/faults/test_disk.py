@@ -146,6 +146,30 @@ def test_a_clock_that_goes_backwards(tiny, tmp_path, monkeypatch):
     assert all(line["samples_per_second"] > 0 for line in metrics_of(tmp_path / "run")[1:])
 
 
+@pytest.mark.parametrize("flags", [(), ("--seeds", "0,1")])
+def test_metrics_that_are_removed_meanwhile(tiny_graph, tmp_path, monkeypatch, flags):
+    """All lines are there in the end."""
+    append = Run.append_metrics
+
+    def remove_first(self, line):
+        (self.folder / "metrics.jsonl").unlink()
+        append(self, line)
+
+    monkeypatch.setattr(Run, "append_metrics", remove_first)
+    tiny_graph.here(tmp_path / "run", *flags)
+    found = list(tmp_path.rglob("metrics.jsonl"))
+    assert len(found) == (2 if flags else 1)
+    for path in found:
+        assert [line["epoch"] for line in metrics_of(path.parent)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("name", "shown"), [("[red]x[/bold]", "[red]x[/bold]"), ("\udcff", "\\udcff")])
+def test_a_folder_of_any_name_is_reported(tiny_graph, tmp_path, name, shown):
+    trainer = tiny_graph.run(tmp_path / name)
+    assert trainer.wait() == 0, trainer.said()
+    assert trainer.said().splitlines()[-1] == f"run folder: {tmp_path}/{shown}"
+
+
 def test_an_append_that_fails_halfway(tiny_graph, whole_runs, tmp_path, monkeypatch):
     """A line of metrics.jsonl cut short is not read, and written anew."""
     folder, cut = tmp_path / "run", []

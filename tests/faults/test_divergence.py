@@ -9,7 +9,7 @@ from core.checkpoints import Checkpoints
 from core.errors import DivergedError
 from core.records import read_record
 from shared_eval.records import main as records_main
-from tests.faults.tiny import check_is_as
+from tests.faults.tiny import Tiny, check_is_as
 
 GOOD = [[2.0, 1.0, 0.5]]
 
@@ -23,8 +23,15 @@ def check(measures, is_whole=True):
     [
         (GOOD * 4 + [[float("nan"), 1.0, 0.5]] + GOOD, "the loss became nan", "non-finite loss", 5),
         ([[float("inf"), 1.0, 0.5]], "the loss became inf", "non-finite loss", 1),
-        ([*GOOD, [2.0, float("nan"), 0.5]], "the gradient's norm became nan", "exploding gradient", 2),
+        ([*GOOD, [2.0, float("nan"), 0.5]], "the gradient's norm became nan", "non-finite gradient", 2),
         ([*GOOD, [2.0, 1e11, 0.5]], "the gradient's norm became 1e+11", "exploding gradient", 2),
+        (
+            [*GOOD, [2e8, 1.0, 0.5], [float("nan")] * 3],
+            "the loss became 2e+08",
+            "exploding loss",
+            2,
+        ),
+        ([*GOOD, [-float("inf"), 1.0, 0.5]], "the loss became -inf", "non-finite loss", 2),
         (GOOD * 5 + [[2.0, 0.0, 0.0]] * 10, "the embeddings became constant", "constant embeddings", 6),
         (
             [[2.0, 0.0, 1e-9]] * 3,
@@ -67,8 +74,51 @@ def test_measures():
     assert health.measure(torch.tensor(0.0), torch.tensor(0.0), torch.zeros(4, 2))[2] == 0
 
 
+@pytest.mark.parametrize("constant", [0.0, 3.0, 1e25, float("inf"), float("nan")])
+def test_constant_representations(constant):
+    """Of any size, where squares of it no longer are numbers of float32."""
+    varied = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    health.check_spread(1e25 * varied, 7, 3, "try less")
+    with pytest.raises(
+        DivergedError, match=r"constant in eval mode, .* in epoch 7, step 3; try less"
+    ) as found:
+        health.check_spread(torch.full((64, 8), constant), 7, 3, "try less")
+    assert found.value.reason == "constant embeddings"
+
+
+@pytest.mark.parametrize(
+    ("modality", "flags", "reason", "said"),
+    [
+        (
+            "image",
+            "--lr 1e3 --epochs 20",
+            "constant embeddings",
+            "the representations became constant in eval",
+        ),
+        ("graph", "--lr 1e4", "exploding loss", "the loss became "),
+        ("graph", "--lr 1e12 --batch-size 24 --epochs 1", "exploding weights", "the weights' norm became "),
+        ("sentence", "--lr 1e6", "exploding loss", "the loss became "),
+    ],
+)
+def test_an_absurd_learning_rate(tiny_data, tmp_path, capsys, modality, flags, reason, said):
+    folder, flags = tmp_path / "run", flags.split()
+    with pytest.raises(SystemExit) as exit_:
+        Tiny(modality, tiny_data).here(folder, "--checkpoint-seconds", "1000", *flags)
+    assert exit_.value.code == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {said}")
+    assert error.endswith(
+        f"; try a smaller --lr than {float(flags[1]):g} or a smaller --beta than 1, and another --output-dir"
+    )
+    failure = read_record(folder / "failure.json")
+    assert (failure["reason"], error) == (reason, f"error: {failure['message']}")
+    assert failure["step"] > 0
+    assert not (folder / "result.json").exists()
+    assert not list((folder / "checkpoint").iterdir())
+
+
 def explode(take_step, number, model, optimizer, loss, *rest):
-    return take_step(model, optimizer, loss * (1e20 if number == 5 else 1.0), *rest)
+    return take_step(model, optimizer, loss * (1e15 if number == 5 else 1.0), *rest)
 
 
 def collapse(take_step, number, model, *rest):
@@ -100,6 +150,7 @@ def test_a_run_that_diverges(tiny, whole_runs, tmp_path, monkeypatch, capsys, ta
     assert exit_.value.code == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"error: {said}")
+    assert f"; the checkpoint before it is kept in {folder}; try a smaller --lr than" in error
     failure = read_record(folder / "failure.json")
     assert (failure["reason"], failure["modality"]) == (reason, tiny.modality)
     assert f"in epoch {failure['epoch']}, step {failure['step']};" in error
@@ -122,8 +173,11 @@ def test_weights_that_overflow_are_not_saved():
     model = torch.nn.Linear(2, 2)
     health.check_weights(*health.weight_norms(model, 1), 1, 2, "try less")
     model.weight.data[0, 0] = float("inf")
-    with pytest.raises(DivergedError, match="the weights' norm became inf in epoch 1, step 2; try less"):
+    with pytest.raises(
+        DivergedError, match="the weights' norm became inf in epoch 1, step 2; try less"
+    ) as found:
         health.check_weights(*health.weight_norms(model, 1), 1, 2, "try less")
+    assert found.value.reason == "non-finite weights"
 
 
 def test_each_run_of_a_group_has_norms_of_its_own():

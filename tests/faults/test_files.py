@@ -1,112 +1,19 @@
-"""Files that are damaged, of a newer schema, or in use: named, and the last good one used."""
+"""Records and encoders that are damaged, of a newer schema, or in use: named, and made anew."""
 
 import json
 import shutil
 import signal
 
 import pytest
-import torch
 
-from core import checkpoints
-from core.checkpoints import Checkpoints
 from core.errors import DamagedFileError, InputError
-from core.records import read_record, record_text
+from core.records import check_files, read_record, record_text
 from graph.evaluate import main as evaluate_graph
+from image.evaluate import main as evaluate_image
 from shared_eval.records import find_records, read_records
 from tests.faults.test_signals import has_begun, wait_for
-from tests.faults.tiny import check_is_as
-
-
-def truncate(content: bytes) -> bytes:
-    return content[: len(content) * 2 // 3]
-
-
-def flip(content: bytes) -> bytes:
-    """One bit of the middle byte."""
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-
-
-def flip_in_header(content: bytes) -> bytes:
-    return content.replace(b'"generation": ', b'"generation": 1', 1)
-
-
-def newer(content: bytes) -> bytes:
-    return content.replace(b'{"schema": 2', b'{"schema": 3', 1)
-
-
-DAMAGES = {
-    truncate: "its checksum does not hold",
-    flip: "its checksum does not hold",
-    flip_in_header: "its checksum does not hold",
-    newer: "its schema is 3, this code reads 2",
-    lambda content: b"": "it does not begin as a checkpoint does",
-    lambda content: b"[]\n" + content: "it does not begin as a checkpoint does",
-}
-
-
-@pytest.fixture
-def two_generations(tmp_path):
-    saved = Checkpoints(tmp_path / "checkpoint")
-    saved.folder.mkdir()
-    for number in range(5):
-        saved.save({"number": torch.tensor(number)})
-    return saved.folder
-
-
-def damage(path, how):
-    path.write_bytes(how(path.read_bytes()))
-
-
-def newest(folder):
-    return max(folder.glob("*.pt"), key=lambda path: checkpoints.read_checkpoint(path)[1])
-
-
-@pytest.mark.parametrize(("how", "said"), DAMAGES.items())
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(two_generations, capsys, how, said):
-    path = newest(two_generations)
-    damage(path, how)
-    resumed = Checkpoints(two_generations)
-    assert resumed.load()["number"] == 3
-    warning = capsys.readouterr().err
-    assert warning.startswith(f"warning: {path} cannot be used: {said}")
-    assert warning.count("\n") == 1
-    resumed.save({"number": torch.tensor(4)})  # takes the damaged one's place, not the good one's
-    assert {int(checkpoints.read_checkpoint(of)[2]["number"]) for of in two_generations.glob("*.pt")} == {
-        3,
-        4,
-    }
-
-
-def test_no_checkpoint_that_is_whole(two_generations):
-    for path in two_generations.glob("*.pt"):
-        damage(path, flip)
-    with pytest.raises(
-        InputError, match=r"state-a.pt cannot be used.*state-b.pt cannot.*delete .*checkpoint"
-    ):
-        Checkpoints(two_generations).load()
-
-
-def test_any_flipped_bit_of_a_checkpoint_is_noticed(two_generations):
-    path = newest(two_generations)
-    content = path.read_bytes()
-    for place in range(0, len(content), 97):
-        changed = bytearray(content)
-        changed[place] ^= 1 << place % 8
-        path.write_bytes(changed)
-        with pytest.raises(DamagedFileError):
-            checkpoints.read_checkpoint(path)
-
-
-def test_a_run_goes_on_from_the_last_good_checkpoint(tiny, whole_runs, tmp_path):
-    folder = tmp_path / "run"
-    shutil.copytree(whole_runs(tiny.modality), folder)
-    (folder / "result.json").unlink()
-    damage(newest(folder / "checkpoint"), flip)
-    trainer = tiny.run(folder, "--resume")
-    assert trainer.wait() == 0
-    assert "cannot be used: its checksum does not hold" in trainer.said()
-    check_is_as(whole_runs(tiny.modality), tiny, folder)
+from tests.faults.tiny import check_is_as, damage, flip, newest, truncate
+from tests.runs import failure_of
 
 
 @pytest.mark.parametrize("how", [truncate, flip])
@@ -177,6 +84,64 @@ def test_a_damaged_sentence_encoder_is_a_clear_error(tiny_data, whole_runs, tmp_
         evaluate_sentence([str(folder), "--data-root", str(tiny_data), "--device", "cpu"])
     assert exit_.value.code == 2
     assert "model.safetensors is damaged: its checksum" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
+def test_every_file_of_a_sentence_encoder_is_checked(whole_runs, tmp_path, name):
+    folder = tmp_path / "run"
+    shutil.copytree(whole_runs("sentence"), folder)
+    [path] = (folder / "encoder" / "0_QuickThought").rglob(name)
+    damage(path, lambda content: content + b" ")
+    with pytest.raises(InputError, match=f"{path} is damaged: its checksum"):
+        check_files(folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"../../../../../../../../dev/zero": "1"}, "its files are not checksums by names inside"),
+        ({"/dev/zero": "1"}, "its files are not checksums by names inside"),
+        (["encoder.safetensors"], "its files are not checksums by names inside"),
+        ({"checkpoint": "1"}, "named in result.json, cannot be read: .*is no regular file"),
+        ({"\0": "1"}, "named in result.json, cannot be read"),
+        ({"encoder.safetensors": 5}, "its checksum is not the one in result.json"),
+    ],
+)
+def test_files_that_no_run_records(whole_runs, tmp_path, files, said):
+    folder = tmp_path / "run"
+    shutil.copytree(whole_runs("graph"), folder)
+    path = folder / "result.json"
+    path.write_text(record_text(read_record(path) | {"files": files}))
+    with pytest.raises(InputError, match=said):
+        check_files(folder)
+
+
+@pytest.mark.parametrize(
+    ("modality", "evaluate", "name", "said"),
+    [
+        ("graph", evaluate_graph, "hidden", "config.json has hidden 0 and layers 3; both must be at least 1"),
+        ("graph", evaluate_graph, "layers", "config.json has hidden 8 and layers 0; both must be at least 1"),
+        ("image", evaluate_image, "view_size", "config.json has view_size 0; it must be at least 8"),
+    ],
+)
+def test_a_size_of_nothing(tiny_data, whole_runs, tmp_path, capsys, modality, evaluate, name, said):
+    folder = tmp_path / "run"
+    shutil.copytree(whole_runs(modality), folder)
+    settings = json.loads((folder / "config.json").read_text()) | {name: 0}
+    (folder / "config.json").write_text(json.dumps(settings))
+    flags = [str(folder), "--data-root", str(tiny_data), "--device", "cpu"]
+    assert failure_of(evaluate, capsys, flags)[-1] == f"error: {said}"
+
+
+@pytest.mark.parametrize("change", [None, {"metrics": {"a": "x"}}, {"untrained_metrics": [1.0]}])
+def test_a_record_without_scores_is_made_anew(tiny_graph, whole_runs, tmp_path, capsys, change):
+    folder = tmp_path / "run"
+    shutil.copytree(whole_runs("graph"), folder)
+    path = folder / "result.json"
+    path.write_text(record_text({"schema": 1} if change is None else read_record(path) | change))
+    assert "unfinished, 3 of 3 epochs done" in failure_of(tiny_graph.main, capsys, [folder])[-1]
+    tiny_graph.here(folder, "--resume")
+    check_is_as(whole_runs("graph"), tiny_graph, folder)
 
 
 def test_a_second_run_on_a_folder_refuses(tiny, tmp_path):

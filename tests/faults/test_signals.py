@@ -8,7 +8,9 @@ import sys
 import time
 
 import pytest
+import torch
 
+from core import health
 from core.checkpoints import Checkpoints
 from shared_eval.cells import Launch
 from shared_eval.recipes import read_recipe
@@ -60,6 +62,27 @@ def test_what_a_signal_leaves_ends_as_an_uninterrupted_run(tiny, whole_runs, tmp
     if trainer.wait(60) == 143:
         assert tiny.run(folder, "--resume").wait() == 0
     check_is_as(whole, tiny, folder)
+
+
+@pytest.mark.parametrize("steps_before", [0, 1])
+def test_a_signal_while_embeddings_are_constant(tiny_graph, tmp_path, monkeypatch, capsys, steps_before):
+    """They are not saved, and the message says what is kept instead."""
+    taken, measure = [], health.measure
+
+    def constant_later(*arguments):
+        taken.append(1)
+        if len(taken) > steps_before:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return measure(*arguments) * torch.tensor([1.0, 1.0, float(len(taken) <= steps_before)])
+
+    monkeypatch.setattr(health, "measure", constant_later)
+    with pytest.raises(SystemExit) as exit_:
+        tiny_graph.here(tmp_path / "run")
+    assert exit_.value.code == 143
+    what = "the checkpoint before is" if steps_before else "nothing is"
+    assert f"; the embeddings are constant, and {what} kept: go on with" in capsys.readouterr().err
+    saved = Checkpoints(tmp_path / "run" / "checkpoint").load()
+    assert len(saved["place"]["measures"] if saved else []) == steps_before
 
 
 def test_a_second_signal_leaves_at_once(tmp_path):

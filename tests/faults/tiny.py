@@ -4,7 +4,9 @@ import importlib
 import json
 import os
 import shlex
+import shutil
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +74,10 @@ class Tiny:
         """A run in this process, where it can be tampered with."""
         importlib.import_module(self.module).main(self.flags(folder, *more))
 
+    def main(self, argv: Sequence[str | Path]) -> None:
+        """``here``, as commands are called: a folder, then flags."""
+        self.here(*argv)
+
     def weights(self, folder: Path) -> bytes:
         return (folder / WEIGHTS[self.modality]).read_bytes()
 
@@ -98,3 +104,29 @@ def check_is_as(whole: Path, tiny: Tiny, folder: Path) -> None:
     assert results[0]["metrics"] == results[1]["metrics"]
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
     assert not [path for path in folder.rglob(".*") if TEMPORARY.fullmatch(path.name)]
+
+
+def truncate(content: bytes) -> bytes:
+    return content[: len(content) * 2 // 3]
+
+
+def flip(content: bytes) -> bytes:
+    """One bit of the middle byte."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def damage(path: Path, how: Callable[[bytes], bytes]) -> None:
+    path.write_bytes(how(path.read_bytes()))
+
+
+def newest(folder: Path) -> Path:
+    return max(folder.glob("*.pt"), key=lambda path: read_checkpoint(path)[1])
+
+
+def unfinished(whole: Path, tmp_path: Path) -> Path:
+    """A copy of a whole run without its record: it can go on."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    (folder / "result.json").unlink()
+    return folder

@@ -51,6 +51,15 @@ def test_standardised_degree_where_it_is_over_a_thousand(tmp_path):
     assert features.std().item() == pytest.approx(1, abs=1e-5)
 
 
+def test_one_hot_degrees_that_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("graph.data.LARGEST_FEATURES", 24 * 5 * 6 - 1)  # 24 graphs of 5 nodes, degrees 0 to 5
+    write_tu_dataset(tmp_path, node_labels=False)
+    with pytest.raises(
+        InputError, match=r"--dataset TINY has degrees from 0 to 5 at 120 nodes; .* too much memory"
+    ):
+        load_dataset("TINY", tmp_path)
+
+
 def test_a_last_graph_without_edges_is_kept(tmp_path):
     raw = write_tu_dataset(tmp_path)
     for kind, line in (("graph_indicator", "25"), ("graph_labels", "1"), ("node_labels", "2")):
