@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.errors import DamagedFileError, InputError, NewerSchemaError, reason_of
+from core.errors import DamagedFileError, InputError, NewerSchemaError, is_out_of_memory, reason_of
 from core.files import check_regular, check_schema, write_atomically
 
 SCHEMA = 2  # of a file: a line of JSON, then what torch.save made of the state; 1 had no such line
@@ -109,9 +109,9 @@ def restoring(folder: Path) -> Iterator[None]:
     """What a state lacks inside, or has of another kind or shape, is an InputError that names its folder."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = f"it lacks {error}" if isinstance(error, KeyError) else reason_of(error)
         raise InputError(
             f"{folder} does not hold a state of this run ({reason}); delete it to start the run anew"

@@ -8,9 +8,10 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
@@ -23,6 +24,8 @@ from core.objectives import check_hardness
 HARDNESS = {"debiased": (0.0, 0.1), "hard": (1.0, 0.1)}
 
 LARGEST_SEED = 2**32 - 1  # that NumPy takes
+LARGEST_COUNT = 2**20  # of what is counted: samples, channels, epochs, ...
+LARGEST_NUMBER = 3.4e38  # that float32 holds
 
 
 def hardness_of(objective: str) -> tuple[float, float]:
@@ -52,6 +55,8 @@ class TrainConfig:
     not_identity: ClassVar[frozenset[str]] = frozenset(
         {"data_root", "download", "output_dir", "device", "resume", "checkpoint_seconds", "deterministic"}
     )
+    # The largest that whole numbers may be, where that is not LARGEST_COUNT.
+    largest: ClassVar[Mapping[str, int]] = MappingProxyType({"seed": LARGEST_SEED})
 
     dataset: str
     """Name of the dataset; it also brings the paper's settings for that dataset."""
@@ -94,15 +99,12 @@ class TrainConfig:
             check_hardness(self.beta, self.tau_plus)
         except ValueError as error:
             raise InputError(f"--{str(error).replace('tau_plus', 'tau-plus')}") from None
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{flag(name)} is {getattr(self, name)}; it must be at least 1")
-        if not self.checkpoint_seconds >= 0:
-            raise InputError(f"--checkpoint-seconds is {self.checkpoint_seconds}; it must be at least 0")
+        for name, least in {"epochs": 1, "batch_size": 1, "checkpoint_seconds": 0, "seed": 0}.items():
+            if not getattr(self, name) >= least:
+                raise InputError(f"--{flag(name)} is {getattr(self, name)}; it must be at least {least}")
         if not self.lr > 0:
             raise InputError(f"--lr is {self.lr}; it must be above 0")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise InputError(f"--seed is {self.seed}; it must be at least 0 and below 2^32")
+        check_not_too_large(vars(self), self.largest)
         if self.objective == self.plain_objective and (self.beta, self.tau_plus) != (0, 0):
             raise InputError(
                 f"--objective {self.objective} has beta 0 and tau_plus 0, but --beta is {self.beta:g} and "
@@ -186,7 +188,20 @@ def parse(kind: type[Parsed], argv: Sequence[str] | None, prog: str, default: Pa
         raise InputError(f"{_first_part_of_box(message.getvalue())}; see {prog} --help") from None
 
 
-def setting(settings: dict[str, Any], name: str, kind: type[Value], most: int = 1 << 20) -> Value:
+def check_not_too_large(
+    settings: Mapping[str, Any], largest: Mapping[str, int] = MappingProxyType({})
+) -> None:
+    """Raise InputError where a number of a command line is larger than anything can be made of, or nan.
+
+    ``largest`` has by their settings' names the whole numbers that LARGEST_COUNT is no bound for.
+    """
+    for name, value in settings.items():
+        most = LARGEST_NUMBER if isinstance(value, float) else largest.get(name, LARGEST_COUNT)
+        if isinstance(value, int | float) and not value <= most:
+            raise InputError(f"--{flag(name)} is {value}; it must be at most {most}")
+
+
+def setting(settings: dict[str, Any], name: str, kind: type[Value], most: int = LARGEST_COUNT) -> Value:
     """One of the settings that a run's folder holds; it may be anybody's.
 
     Raises InputError where it is missing, of another kind than ``kind``, or a whole number below 0 or above

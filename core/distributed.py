@@ -5,6 +5,7 @@ the processes' gradients, which DistributedDataParallel takes, is the gradient o
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,8 +33,14 @@ def is_first() -> bool:
 
 
 def launched_processes() -> int:
-    """How many processes torchrun has started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes torchrun has started; 1 without it.
+
+    Raises InputError where $WORLD_SIZE is no number.
+    """
+    given = os.environ.get("WORLD_SIZE", "1")
+    if not re.fullmatch(r"[1-9]\d{0,5}", given):
+        raise InputError(f"WORLD_SIZE is {given}; torchrun sets it: start several processes with that")
+    return int(given)
 
 
 @contextmanager

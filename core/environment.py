@@ -18,6 +18,7 @@ import torch
 from core.distributed import world_size
 from core.errors import InputError
 
+DEVICE_TYPES = ("cpu", "cuda")
 RECORDED_PACKAGES = (
     "hard-negatives",
     "numpy",
@@ -33,7 +34,9 @@ RECORDED_PACKAGES = (
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is a GPU where there is one. Raises InputError if it is not there.
+    """The device of that name; ``auto`` is a GPU where there is one.
+
+    Raises InputError if it is not there, or nothing can be trained on it (such as torch's meta device).
 
     Of the processes that torchrun starts on a machine, each gets a GPU of its own.
     """
@@ -47,6 +50,8 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {name} cannot be used: {reason}; auto or cpu always can") from None
+    if device.type not in DEVICE_TYPES:
+        raise InputError(f"--device is {name}; it must be auto, cpu, cuda, or one GPU as cuda:1")
     return device
 
 

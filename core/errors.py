@@ -79,7 +79,7 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             print(f"error: {_out_of_memory(error)}", file=sys.stderr)  # of several processes, any may be it
             sys.exit(1)
@@ -87,7 +87,7 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether it is Python's, NumPy's or torch's error of that kind; on CPUs torch has no type for it."""
     signs = ("out of memory", "can't allocate memory", "bad_alloc")
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)

@@ -35,6 +35,11 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], obj
         raise
 
 
+def readable(text: str, encoding: str = "utf-8") -> str:
+    """The text, escaped where ``encoding`` cannot hold it, as the ``\\udcff`` of a name that is no text."""
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def user_cache() -> Path:
     """``$XDG_CACHE_HOME/hard-negatives``, by default under ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hard-negatives"

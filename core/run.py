@@ -48,7 +48,7 @@ from core.errors import (
     TrainingError,
     reason_of,
 )
-from core.files import read_json, write_atomically
+from core.files import read_json, readable, write_atomically
 from core.records import SCHEMA, check_files, file_checksum, read_result, record_text
 
 LOCK = ".lock"
@@ -333,8 +333,7 @@ class Run:
             untrained = result["untrained_metrics"].get(name)
             before = "" if untrained is None else f" (untrained {untrained:.4f})"
             print(f"{name} {value:.4f}{before}")
-        folder = str(self.folder).encode(errors="backslashreplace").decode()  # it may hold bytes of no text
-        print(f"run folder: {folder}")
+        print(f"run folder: {readable(str(self.folder))}")
 
 
 def changes_of(held: Mapping[str, Any], given: Mapping[str, Any]) -> str:

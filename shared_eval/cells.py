@@ -1,23 +1,37 @@
 """Cells: single runs of a modality's own command, each a process, or several seeds of a graph run in one."""
 
+import ctypes
 import os
+import re
 import shlex
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from core import interruption
 from core.config import flag, objective_slug
-from core.errors import InputError
+from core.errors import InputError, reason_of
 from core.files import read_json
 from core.records import read_record
 from core.run import default_folder
 
 LAST_LINES = 5
+PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
+# What a child calls before it becomes a cell's process: if this one is killed, it gets SIGTERM and saves.
+# It is PyDLL's, which never lets go of Python's global lock: after a fork it could wait for it for ever.
+END_WITH_PARENT = (
+    partial(ctypes.PyDLL(None).prctl, PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM))
+    if sys.platform == "linux"
+    else None
+)
 # Modalities whose command trains several seeds at once.
 SEVERAL_SEEDS = {"graph"}
 
@@ -126,7 +140,13 @@ def run_launch(launch: Launch, threads: int, running: set[subprocess.Popen] | No
     running = set() if running is None else running
     with open(launch.log, "ab") as log:
         before = log.tell()
-        process = subprocess.Popen(launch.command(), stdout=log, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(
+            launch.command(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            preexec_fn=END_WITH_PARENT,
+        )
         running.add(process)
         process.wait()
         running.remove(process)
@@ -134,12 +154,17 @@ def run_launch(launch: Launch, threads: int, running: set[subprocess.Popen] | No
     return Outcome(launch, process.returncode, "\n    ".join(last))
 
 
-def threads_of_a_process(jobs: int) -> int:
-    """``$OMP_NUM_THREADS`` where it is set, else a process's share of the cores.
+def threads_of_a_process(share: int) -> int:
+    """``$OMP_NUM_THREADS`` where it is set, else a process's ``share`` of the cores.
 
     Sums are split among threads: at one number of them weights are the same whatever ``jobs`` is, else not.
     """
-    return int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // jobs))
+    given = os.environ.get("OMP_NUM_THREADS")
+    if not given:
+        return max(1, share)
+    if not re.fullmatch(r"[1-9]\d{0,5}", given):
+        raise InputError(f"OMP_NUM_THREADS is {given}; it must be a whole number, at least 1, or not be set")
+    return int(given)
 
 
 def run_here(
@@ -149,7 +174,7 @@ def run_here(
 
     Where whoever takes the outcomes is interrupted, those under way are told to save and leave.
     """
-    threads = threads_of_a_process(jobs)
+    threads = threads_of_a_process((os.cpu_count() or 1) // jobs)
     lock = threading.Lock()
     running: set[subprocess.Popen] = set()
 
@@ -177,25 +202,49 @@ def run_on_ray(
 ) -> Iterator[Outcome]:
     """Hand processes to a Ray cluster, each with the CPUs and GPUs it declares; as they end.
 
-    The cluster is that of ``RAY_ADDRESS``, else one on this machine; its machines share this folder.
+    The cluster is that of ``RAY_ADDRESS``, else one on this machine; its machines share this folder. Raises
+    InputError where it has not what one process declares. Where whoever takes the outcomes leaves, Ray ends
+    its workers, and their processes save and end with them.
     """
     try:
         import ray
     except ImportError:
         raise InputError("--launcher ray needs Ray: pip install 'hard-negatives[cluster]'") from None
+    handlers = {signum: signal.getsignal(signum) for signum in interruption.SIGNALS}
     ray.init(ignore_reinit_error=True, log_to_driver=False, runtime_env={"working_dir": None})
-    here = os.getcwd()
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)  # Ray's own ends this process without a word
+    here, threads = os.getcwd(), threads_of_a_process(int(cpus))
 
     @ray.remote(num_cpus=cpus, num_gpus=gpus)
     def run(launch: Launch) -> Outcome:
         os.chdir(here)
-        return run_launch(launch, max(1, int(cpus)))
+        return run_launch(launch, threads)
 
-    waiting = {}
-    for launch in launches:
-        started(launch)
-        waiting[run.remote(launch)] = launch
-    while waiting:
-        (done, *_), _ = ray.wait(list(waiting))
-        waiting.pop(done)
-        yield ray.get(done)
+    places = places_of(ray.cluster_resources(), cpus, gpus)
+    pending, waiting = deque(launches), {}
+    while pending or waiting:
+        while pending and len(waiting) < places:
+            launch = pending.popleft()
+            started(launch)
+            waiting[run.remote(launch)] = launch
+        done, _ = ray.wait(list(waiting), timeout=1.0)  # signals come through in between
+        for answer in done:
+            launch = waiting.pop(answer)
+            try:
+                yield ray.get(answer)
+            except ray.exceptions.RayError as error:  # a machine that was lost, say
+                yield Outcome(launch, 1, reason_of(error))
+
+
+def places_of(resources: Mapping[str, float], cpus: float, gpus: float) -> int:
+    """How many processes that declare so much a cluster holds at a time; raises InputError if none."""
+    there = {name: resources.get(name, 0.0) for name in ("CPU", "GPU")}
+    needs = {name: need for name, need in (("CPU", cpus), ("GPU", gpus)) if need}
+    places = min(int(there[name] / need) for name, need in needs.items())
+    if not places:
+        raise InputError(
+            f"--cpus is {cpus:g} and --gpus {gpus:g}, but the Ray cluster has {there['CPU']:g} CPUs and "
+            f"{there['GPU']:g} GPUs"
+        )
+    return places

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import pandas as pd
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from core.config import parse
 from core.errors import InputError, command
 from core.files import read_json
+from shared_eval.outputs import show
 from shared_eval.records import find_records, read_records, settings_of
-from shared_eval.statistics import paired_difference
+from shared_eval.statistics import holm, paired_difference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +31,20 @@ class CompareConfig:
 def compare_scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """One row for each dataset and metric that both have: means, and the difference at the same seeds.
 
-    Objectives that both have are compared each with itself; where they share none, whatever they hold.
+    Objectives that both have are compared each with itself; where they share none, the one that each holds.
+    p is corrected for the number of rows. Raises InputError where a seed has several runs: what is counted
+    more than once would make any difference look sure.
     """
     shared = set(first["label"]) & set(second["label"])
     keys = ["dataset", "metric", *(["label"] if shared else [])]
+    for name, side in (("first", first), ("second", second)):
+        repeated = side[side.duplicated([*keys, "seed"])]
+        if len(repeated):
+            paths = side[side["seed"] == repeated["seed"].iloc[0]]["path"].unique()
+            raise InputError(
+                f"the {name} folder has several runs of one seed ({', '.join(paths[:2])}); "
+                "name folders with one run a seed, such as an objective's"
+            )
     rows = []
     for key, of_first in first.groupby(keys, sort=False):
         of_second = second[(second[keys] == pd.Series(dict(zip(keys, key, strict=True)))).all(axis=1)]
@@ -51,7 +61,11 @@ def compare_scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
             difference = paired_difference(pairs["value_second"], pairs["value_first"])
             row |= {name: getattr(difference, name) for name in ("mean", "low", "high", "p")}
         rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if "p" in table:
+        tested = table["p"].notna()
+        table.loc[tested, "p"] = holm(table.loc[tested, "p"])
+    return table
 
 
 def different_settings(first: Sequence[Path], second: Sequence[Path]) -> dict[str, tuple[list, list]]:
@@ -93,9 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores = compare_scores(*records)
     if scores.empty:
         raise InputError(f"{config.first} and {config.second} share no dataset and metric")
-    console = Console(highlight=False)
     names = [name for name in ("dataset", "label", "metric") if name in scores]
-    drawn = Table(*names, "first", "second", "difference", "95 % interval", "p", "seeds")
+    drawn = Table(*names, "first", "second", "difference", "95 % interval", "p (Holm)", "seeds")
     for _, row in scores.iterrows():
         numbers = [f"{row['first']:.4f}", f"{row['second']:.4f}"]
         paired = "mean" in row and not pd.isna(row["mean"])
@@ -103,12 +116,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         sure = paired and not pd.isna(row["low"])
         numbers += [f"{row['low']:+.4f} to {row['high']:+.4f}", f"{row['p']:.3f}"] if sure else ["", ""]
         drawn.add_row(*(str(row[name]) for name in names), *numbers, str(row["seeds"]))
-    console.print(drawn)
+    show(drawn)
     settings = Table("setting", "first", "second", title="what differs", title_justify="left")
     for name, values in different_settings(*paths).items():
         settings.add_row(name, *(", ".join(of_folder) for of_folder in values))
     if settings.row_count:
-        console.print(settings)
+        show(settings)
 
 
 if __name__ == "__main__":

@@ -43,14 +43,14 @@ def _can_be_drawn(sample: Sample) -> bool:
 def accuracy_against_beta(records: pd.DataFrame, column: str) -> Figure | None:
     """A score against hardness, a seed each point, their mean a line; None where there is one beta alone.
 
-    ``column`` is ``dataset metric``; a line is a family and tau_plus.
+    ``column`` is ``dataset metric``; a line is a family, tau_plus and version (``tables.told_apart``).
     """
     rows = records[(records["dataset"] + " " + records["metric"]) == column]
     if rows["beta"].nunique() < 2:
         return None
     figure, axes = _axes(column, "beta", "percent")
-    for i, ((family, tau_plus), line) in enumerate(rows.groupby(["family", "tau_plus"])):
-        name = f"tau_plus {tau_plus:g}" + (f", {family}" if family else "")
+    for i, ((family, tau_plus, version), line) in enumerate(rows.groupby(["family", "tau_plus", "version"])):
+        name = ", ".join(filter(None, [f"tau_plus {tau_plus:g}", family, version]))
         means = line.groupby("beta")["value"].mean()
         colour, mark = COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]
         axes.plot(line["beta"], 100 * line["value"], mark, color=colour, alpha=0.35, markersize=4)

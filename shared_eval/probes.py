@@ -3,7 +3,10 @@
 Shapes: N samples · D dim.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import joblib
 import numpy as np
@@ -67,10 +70,29 @@ def svm_accuracies(
         return [svm_accuracy(of, labels, seed, folds, jobs) for of, seed in zip(features, seeds, strict=True)]
     for of in features:
         _check_classifiable(of, labels, folds)
-    return joblib.Parallel(processes)(
-        joblib.delayed(fold_accuracies)(of, labels, seed, folds)
-        for of, seed in zip(features, seeds, strict=True)
-    )
+    parallel = joblib.Parallel(processes, return_as="generator")
+    with _interrupts_ignored():
+        accuracies = parallel(
+            joblib.delayed(fold_accuracies)(of, labels, seed, folds)
+            for of, seed in zip(features, seeds, strict=True)
+        )
+    return list(accuracies)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Inside, processes are started out of reach of a terminal's Ctrl-C: who waits for them ends them.
+
+    Only a main thread may say so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _check_classifiable(features: np.ndarray, labels: np.ndarray, folds: int) -> None:

@@ -1,7 +1,8 @@
 """Recipes: one small file for each table, with its settings, their source and the published figures."""
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,19 @@ class Recipe:
         betas: Sequence[float] = (),
         seeds: int | None = None,
     ) -> list[Cell]:
-        """The recipe's runs; what is given narrows or replaces what the recipe has."""
+        """The recipe's runs; what is given narrows or replaces what the recipe has.
+
+        Raises InputError where that makes more than a table can have.
+        """
+        datasets, seeds = datasets or self.datasets, seeds or self.seeds
         points = [
             (self._name(of.objective, beta), beta, of.tau_plus, of.variant)
             for of in self.objectives
             for beta in (betas if betas and max(of.betas) > 0 else of.betas)
         ]
+        runs = len(datasets) * seeds * len(points)
+        if runs > MOST_RUNS:
+            raise InputError(f"{self.title} would have {runs:,} runs; {MOST_RUNS:,} at most make a table")
         return [
             Cell(
                 modality=self.modality,
@@ -82,8 +90,8 @@ class Recipe:
                 extra=tuple(self.settings.items()),
                 root=self.folder,
             )
-            for dataset in (datasets or self.datasets)
-            for seed in range(seeds or self.seeds)
+            for dataset in datasets
+            for seed in range(seeds)
             for name, beta, tau_plus, variant in points
             if not objectives or name in objectives
         ]
@@ -93,8 +101,9 @@ class Recipe:
         return "debiased" if objective == "hard" and beta == 0 else objective
 
     def published_figures(self) -> Published:
+        """By label, which begins with whose figure it is, and column."""
         return {
-            (entry["label"], f"{entry['dataset']} {entry['metric']}"): entry["value"]
+            (f"{entry['source']}: {entry['label']}", f"{entry['dataset']} {entry['metric']}"): entry["value"]
             for entry in self.published
         }
 
@@ -104,10 +113,20 @@ def load_recipes(table: str) -> list[Recipe]:
     if table in TABLES:
         return [read_recipe(FOLDER / f"{name}.toml") for name in TABLES[table]]
     for path in (Path(table), FOLDER / f"{table}.toml"):
-        if path.is_file():
+        if os.path.isfile(path):
             return [read_recipe(path)]
     named = sorted(path.stem for path in FOLDER.glob("*.toml"))
     raise InputError(f"{table} is no table ({', '.join(TABLES)}), recipe ({', '.join(named)}) or file")
+
+
+def all_recipes() -> list[Recipe]:
+    """Those that come with the project."""
+    return [read_recipe(path) for path in sorted(FOLDER.glob("*.toml"))]
+
+
+def published_by(recipes: Iterable[Recipe]) -> Published:
+    """The published figures of some recipes."""
+    return {key: value for recipe in recipes for key, value in recipe.published_figures().items()}
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -145,7 +164,7 @@ def check_recipe(recipe: Recipe) -> None:
     for dataset in recipe.datasets:
         _expect("datasets", dataset, str)
     for entry in recipe.published:
-        for name in ("dataset", "metric", "label"):
+        for name in ("dataset", "metric", "label", "source"):
             _expect(f"published {name}", entry[name], str)
         _expect("published value", entry["value"], int, float)
     for name, value in recipe.settings.items():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,13 @@ from typing import Annotated, Any
 
 import pandas as pd
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from core.config import TrainConfig, parse
 from core.errors import InputError, command
-from core.files import read_json
+from core.files import read_json, readable, write_atomically
 from core.records import read_record
+from shared_eval.outputs import show, writing
 
 NUMBER = int | float
 COLUMNS = (
@@ -50,7 +51,11 @@ NOT_COMPARED = TrainConfig.not_identity | {
 
 def find_records(roots: Iterable[Path]) -> list[Path]:
     """The ``result.json`` files at or below ``roots``, sorted."""
-    return sorted({path for root in roots for path in Path(root).rglob("result.json")})
+    return _files_below(roots, "result.json")
+
+
+def _files_below(roots: Iterable[Path], name: str) -> list[Path]:
+    return sorted({path for root in roots if os.path.isdir(root) for path in Path(root).rglob(name)})
 
 
 def read_records(paths: Iterable[Path]) -> pd.DataFrame:
@@ -66,7 +71,7 @@ def read_records(paths: Iterable[Path]) -> pd.DataFrame:
 
 def name_failures(roots: Iterable[Path]) -> None:
     """Say on stderr which runs at or below ``roots`` could not go on, and why."""
-    for path in sorted({path for root in roots for path in Path(root).rglob("failure.json")}):
+    for path in _files_below(roots, "failure.json"):
         try:
             why = read_record(path)["message"]
         except (OSError, ValueError, LookupError) as error:
@@ -90,8 +95,16 @@ def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     common |= {"encoder": objective.get("encoder") or "", "family": ", ".join(objective_details(objective))}
     common |= {"objective": objective["name"], "label": objective_label(objective), "path": str(path)}
     common |= {"revision": record["environment"]["revision"], "settings": settings_fingerprint(path.parent)}
+    common = {name: readable(held) if isinstance(held, str) else held for name, held in common.items()}
+    if common["path"] != str(path):  # whoever has the row must find its files again
+        raise ValueError("the folder's name is no text; rename it")
     return [
-        common | {"metric": metric, "value": value, "untrained": record["untrained_metrics"].get(metric)}
+        common
+        | {
+            "metric": readable(metric),
+            "value": value,
+            "untrained": record["untrained_metrics"].get(metric),
+        }
         for metric, value in record["metrics"].items()
     ]
 
@@ -189,19 +202,19 @@ def select(records: pd.DataFrame, config: RecordsConfig) -> pd.DataFrame:
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(RecordsConfig, argv, "python -m shared_eval.records")
     for root in config.roots:
-        if not root.exists():
+        if not os.path.exists(root):
             raise InputError(f"{root} is no folder; name one that holds runs")
     records = select(read_records(find_records(config.roots)), config)
     name_failures(config.roots)
     for path, write in ((config.csv, records.to_csv), (config.parquet, records.to_parquet)):
         if path is not None:
-            write(path, index=False)
+            with writing(path):
+                write_atomically(path, lambda file, write=write: write(file, index=False))
     drawn = Table(*LISTED)
     for _, row in records.iterrows():
         drawn.add_row(*(_shown(row[name]) for name in LISTED))
-    console = Console(highlight=False)
-    console.print(drawn)
-    console.print(f"{records['path'].nunique()} records")
+    show(drawn)
+    show(f"{records['path'].nunique()} records")
 
 
 def _shown(value: Any) -> str:

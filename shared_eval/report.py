@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jinja2
+import matplotlib
 import pandas as pd
 import tyro
 from matplotlib.figure import Figure
@@ -18,8 +19,10 @@ from core.config import parse
 from core.errors import InputError, command
 from core.files import read_json, write_atomically
 from shared_eval import figures
+from shared_eval.outputs import show, writing
+from shared_eval.recipes import all_recipes, published_by
 from shared_eval.records import find_records, read_records, settings_of
-from shared_eval.tables import NOTHING, Published, ResultTable, scores, summarise
+from shared_eval.tables import NOTHING, Published, ResultTable, scores, summarise, told_apart
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 
@@ -37,11 +40,11 @@ def write_report(
     """
     if records.empty:
         raise InputError("there are no whole records to report")
-    tables = [("All of them", summarise(scores(records), published, mix))]
-    by_dataset = each_dataset(records)
-    if len(by_dataset) == 1:
-        tables = []
-    tables += [(of["dataset"].iloc[0], summarise(scores(of), published, mix)) for of in by_dataset]
+    whole = summarise(scores(records), published, mix)
+    parts = whole.by_dataset()
+    tables = [("All of them", whole)] if len(parts) > 1 else []
+    tables += parts.items()
+    by_dataset = each_dataset(told_apart(records, mix))
     runs = {path: describe_run(Path(path)) for path in records["path"].unique()}
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text()).render(
@@ -51,8 +54,8 @@ def write_report(
         runs=runs.values(),
         count=len(runs),
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(output, page)
+    with writing(output):
+        write_atomically(output, page)
     return output
 
 
@@ -103,8 +106,9 @@ def as_svg(figure: Figure) -> str:
     return base64.b64encode(text.getvalue()).decode()
 
 
+@matplotlib.rc_context({"text.parse_math": False})  # a dollar sign in a name begins no formula
 def figures_of(records: pd.DataFrame) -> dict[str, Figure]:
-    """The figures of one dataset's records, by title; of runs, those of the first seed."""
+    """The figures of one dataset's records, told apart, by title; of runs, those of the first seed."""
     dataset = records["dataset"].iloc[0]
     first = records[records["seed"] == records["seed"].min()].sort_values(["beta", "tau_plus"], kind="stable")
     folders = {row["label"]: Path(row["path"]).parent for _, row in first.iterrows()}
@@ -145,13 +149,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not paths:
         raise InputError(f"no result.json below {', '.join(map(str, config.roots))}; name a folder of runs")
     records = read_records(paths)
-    print(write_report(records, config.output, mix=config.mix))
+    show(str(write_report(records, config.output, published_by(all_recipes()), config.mix)))
     if config.figures is None:
         return
-    config.figures.mkdir(parents=True, exist_ok=True)
-    for of_dataset in each_dataset(records):
+    for of_dataset in each_dataset(told_apart(records, config.mix)):
         for title, figure in figures_of(of_dataset).items():
-            figures.save(figure, config.figures / re.sub(r"\W+", "-", title))
+            path = config.figures / re.sub(r"\W+", "-", title)
+            with writing(path):
+                figures.save(figure, path)
 
 
 if __name__ == "__main__":

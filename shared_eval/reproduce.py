@@ -5,25 +5,29 @@ others.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
+from rich.markup import escape
 
 from core import interruption
-from core.config import parse
+from core.config import LARGEST_NUMBER, check_not_too_large, parse
 from core.errors import InputError, TrainingError, command
+from core.files import write_atomically
 from core.training import progress_bar
 from shared_eval.cells import Cell, Launch, Outcome, launches, run_here, run_on_ray
-from shared_eval.recipes import load_recipes
+from shared_eval.outputs import fits, show, writing
+from shared_eval.recipes import Recipe, load_recipes, published_by
 from shared_eval.records import find_records, name_failures, read_records
 from shared_eval.report import write_report
-from shared_eval.tables import scores, summarise, to_csv, to_latex, to_markdown, to_terminal
+from shared_eval.tables import ResultTable, scores, summarise, to_csv, to_latex, to_markdown, to_terminal
 
 TITLE = "accuracy in percent, mean ± standard deviation (seeds)"
+DIFFERENCES = "difference to beta 0 at the same seeds: points [95 % interval], Wilcoxon's p corrected by Holm"
 WRITERS = {".md": to_markdown, ".csv": to_csv, ".tex": to_latex}
 
 
@@ -63,28 +67,59 @@ class ReproduceConfig:
         for name in ("jobs", "seeds", "together"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"--{name} is {getattr(self, name)}; it must be at least 1")
-        if self.cpus <= 0 or self.gpus < 0:
+        if not (self.cpus > 0 and self.gpus >= 0):
             raise InputError(f"--cpus is {self.cpus} and --gpus {self.gpus}; some CPU is needed")
+        for beta in self.betas:
+            if not 0 <= beta <= LARGEST_NUMBER:
+                raise InputError(f"--betas has {beta}; each must be at least 0 and at most {LARGEST_NUMBER}")
+        check_not_too_large(vars(self))
         for path in self.output:
             if path.suffix not in WRITERS:
                 raise InputError(f"--output {path}: its ending must be one of {', '.join(WRITERS)}")
         return self
 
 
+def planned_cells(recipes: Sequence[Recipe], config: ReproduceConfig) -> list[Cell]:
+    """The cells of some recipes as ``config`` narrows them, each once.
+
+    A recipe alone takes any datasets; of several, each those of its own that are named. Raises InputError
+    where nothing is left.
+    """
+    cells: dict[Cell, None] = {}
+    for recipe in recipes:
+        own = [name for name in config.datasets if len(recipes) == 1 or name in recipe.datasets]
+        if own or not config.datasets:
+            cells |= dict.fromkeys(recipe.cells(own, config.objectives, config.betas, config.seeds))
+    if not cells:
+        narrowed = {"--datasets": config.datasets, "--objectives": config.objectives}
+        given = " ".join(" ".join([flag, *names]) for flag, names in narrowed.items() if names)
+        raise InputError(f"{given} leaves nothing of {config.table} to run")
+    return list(cells)
+
+
 def estimated_seconds(cells: Sequence[Cell]) -> tuple[float, int]:
-    """How long cells may take one after the other, by earlier records; and how many have none to go by."""
-    roots = {Path(cell.root) for cell in cells}
-    records = read_records(find_records(root for root in roots if root.exists()))
-    records = records.drop_duplicates("path")
+    """How long cells may take one after the other, by earlier records; and how many have none to go by.
+
+    Records are those of the same dataset below the same root.
+    """
     total, unknown = 0.0, 0
-    for cell in cells:
-        like = records[(records["modality"] == cell.modality) & (records["dataset"] == cell.dataset)]
-        if like.empty:
-            unknown += 1
+    alike = Counter((cell.folder.parents[1], cell.epochs) for cell in cells)
+    for (folder, epochs), count in alike.items():
+        records = read_records(find_records([folder])).drop_duplicates("path")
+        if records.empty:
+            unknown += count
         else:
-            an_epoch = (like["train_seconds"] / like["epochs"]).mean()
-            total += an_epoch * cell.epochs + 2 * like["eval_seconds"].mean()
+            an_epoch = (records["train_seconds"] / records["epochs"].clip(lower=1)).mean()
+            total += count * (an_epoch * epochs + 2 * records["eval_seconds"].mean())
     return total, unknown
+
+
+def estimate(missing: Sequence[Cell], jobs: int) -> str:
+    """What is known of the time that cells will take, ``jobs`` at a time."""
+    seconds, unknown = estimated_seconds(missing)
+    known = f"about {seconds / 60 / jobs:.0f} min" if unknown < len(missing) else ""
+    of_unknown = f"{unknown} have no earlier record to go by" if unknown else ""
+    return "; ".join(filter(None, [known, of_unknown])) or "nothing"
 
 
 def run_cells(cells: Sequence[Cell], config: ReproduceConfig) -> list[Outcome]:
@@ -96,7 +131,7 @@ def run_cells(cells: Sequence[Cell], config: ReproduceConfig) -> list[Outcome]:
     def view() -> str:
         last = running[-1].cells[0] if running else None
         what = f", on {last.modality}/{last.dataset}" if last else ""
-        return f"{len(running)} running, {len(failed)} failed{what}"
+        return escape(f"{len(running)} running, {len(failed)} failed{what}")
 
     with progress_bar() as progress:
         task = progress.add_task("cells", total=len(cells))
@@ -120,37 +155,52 @@ def run_cells(cells: Sequence[Cell], config: ReproduceConfig) -> list[Outcome]:
     return failed
 
 
+def show_table(table: ResultTable) -> None:
+    """Print a table, then its differences if they say anything; by dataset where a terminal is too narrow."""
+    shown = {"text": TITLE} | ({"difference_text": DIFFERENCES} if table.has_tests else {})
+    for what, title in shown.items():
+        whole = to_terminal(table, title, what)
+        parts = {title: whole}
+        if not fits(whole):
+            parts = {f"{name}: {title}": to_terminal(of, "", what) for name, of in table.by_dataset().items()}
+        for title_of_part, part in parts.items():
+            part.title = title_of_part
+            show(part)
+
+
+def written(table: ResultTable, ending: str) -> str:
+    """The table as a file with that ending holds it; a CSV's lines hold the differences themselves."""
+    write = WRITERS[ending]
+    if ending == ".csv" or not table.has_tests:
+        return write(table)
+    return write(table) + "\n" + write(table, "difference_text")
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ReproduceConfig, argv, "python -m shared_eval.reproduce").checked()
     recipes = load_recipes(config.table)
-    narrowed = (config.datasets, config.objectives, config.betas, config.seeds)
-    cells = list(dict.fromkeys(cell for recipe in recipes for cell in recipe.cells(*narrowed)))
-    if not cells:
-        raise InputError(
-            f"--objectives {' '.join(config.objectives)} leaves nothing of {config.table} to run"
-        )
-    missing = [cell for cell in cells if not cell.is_finished()]
+    is_done = {cell: cell.is_finished() for cell in planned_cells(recipes, config)}
+    cells, missing = list(is_done), [cell for cell, done in is_done.items() if not done]
     if config.dry_run:
-        for cell in cells:
-            print("to run" if cell in missing else "done  ", cell)
-        seconds, unknown = estimated_seconds(missing)
-        of_unknown = f"; {unknown} have no earlier record to go by" if unknown else ""
-        print(f"{len(missing)} of {len(cells)} to run: about {seconds / 60:.0f} min{of_unknown}")
+        for cell, done in is_done.items():
+            show(f"{'done  ' if done else 'to run'} {cell}")
+        print(f"{len(missing)} of {len(cells)} to run: {estimate(missing, config.jobs)}")
         return
     with interruption.handled(go_on="the same command"):
         failed = run_cells(missing, config) if missing else []
     name_failures(cell.folder for cell in cells)
-    published = {key: value for recipe in recipes for key, value in recipe.published_figures().items()}
+    published = published_by(recipes)
     finished = [cell.folder / "result.json" for cell in cells if cell.is_finished()]
     if finished:
         records = read_records(finished)
         table = summarise(scores(records), published, config.mix)
-        Console(highlight=False).print(to_terminal(table, TITLE))
+        show_table(table)
         for path in config.output:
-            path.write_text(WRITERS[path.suffix](table))
+            with writing(path):
+                write_atomically(path, written(table, path.suffix))
         report = write_report(records, Path(cells[0].root) / "report.html", published, config.mix)
-        print(f"report: {report}")
+        show(f"report: {report}")
     if failed:
         count = sum(len(outcome.launch.cells) for outcome in failed)
         raise TrainingError(f"{count} of {len(cells)} cells failed:\n" + "\n".join(map(str, failed)))

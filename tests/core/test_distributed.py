@@ -12,7 +12,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from core import DebiasedLoss, HardNegativeLoss, NTXentLoss, exchange
-from core.distributed import gather, mean_over_processes, own_part, parallel, process_group, rank, world_size
+from core.distributed import (
+    gather,
+    launched_processes,
+    mean_over_processes,
+    own_part,
+    parallel,
+    process_group,
+    rank,
+    world_size,
+)
 from core.errors import InputError
 from image.encoder import SimCLR, make_encoder
 
@@ -171,6 +180,12 @@ def test_everything_at_once_only_where_it_fits_everywhere():
     assert in_processes(2, exchanges, (513, 513)) == [["gather"]] * 2
     assert in_processes(2, exchanges, (513, 511)) == [["ring"]] * 2
     assert 2**20 < exchange.free_memory(torch.device("cpu")) < 2**50
+
+
+def test_a_world_of_no_size(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "x")
+    with pytest.raises(InputError, match="WORLD_SIZE is x; torchrun sets it"):
+        launched_processes()
 
 
 def test_one_process_alone():

@@ -3,6 +3,7 @@
 ``python -m benchmarks.fuzz`` tries many of these inputs, the tests some.
 """
 
+import contextlib
 import functools
 import gzip
 import io
@@ -17,6 +18,7 @@ from unittest import mock
 
 import hypothesis
 import numpy as np
+import pytest
 import safetensors.torch
 from hypothesis import HealthCheck
 from hypothesis import strategies as st
@@ -30,7 +32,8 @@ import image.train
 import sentence.evaluate
 import sentence.train
 from core.archives import unpack
-from core.config import default_data_root, flag, parse, parse_config
+from core.config import LARGEST_NUMBER, LARGEST_SEED, default_data_root, flag, parse, parse_config
+from core.environment import choose_device
 from core.errors import InputError
 from core.run import read_settings
 from graph.encoder import GIN
@@ -41,8 +44,9 @@ from sentence.tasks import SENTEVAL, load_task
 from sentence.text import sentences_of
 from shared_eval import compare, records, report, reproduce
 from shared_eval.cells import Launch
+from shared_eval.outputs import show
 from shared_eval.recipes import FOLDER, read_recipe
-from shared_eval.tables import scores, summarise, to_markdown
+from shared_eval.tables import scores, summarise, to_markdown, to_terminal
 from tests.core.test_archives import MEMBERS, tar_of, zip_of
 from tests.graph.conftest import write_tu_dataset
 from tests.sentence.conftest import write_senteval
@@ -205,13 +209,18 @@ def recipes() -> st.SearchStrategy[bytes]:
     return st.one_of(retyping, added, edited(whole.encode()))
 
 
+def encoded() -> io.TextIOWrapper:
+    """A stdout that takes what UTF-8 holds, and no more."""
+    return io.TextIOWrapper(io.BytesIO(), "utf-8")
+
+
 JSON = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats()
     | st.text(max_size=5)
-    | st.sampled_from((10**400, "a\nb", "\0")),
+    | st.sampled_from((10**400, "a\nb", "\0", "[/b]", "\udcff", r"$\foo$")),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
@@ -242,7 +251,11 @@ def read_the_records(given: tuple[bytes, bytes], folder: Path) -> None:
     write_files(folder / "odd", {"result.json": record, "config.json": settings})
     table = records.read_records([good, folder / "odd" / "result.json"])
     assert str(good) in set(table["path"])
-    to_markdown(summarise(scores(table)))
+    summary = summarise(scores(table))
+    to_markdown(summary)
+    with contextlib.redirect_stdout(encoded()):
+        show(to_terminal(summary, "a title"))
+        records.main.__wrapped__([str(folder), "--csv", str(folder / "all.csv")])
     if table["path"].nunique() < 2:
         raise InputError("one record was left out")
 
@@ -280,20 +293,23 @@ TRAINERS = {
     "image": (image.train.ImageConfig, image.train.recipe),
     "sentence": (sentence.train.SentenceConfig, sentence.train.recipe),
 }
-COMMANDS = (
+EVALUATORS = (
     graph.evaluate.EvaluateConfig,
     image.evaluate.EvaluateConfig,
     sentence.evaluate.EvaluateConfig,
-    records.RecordsConfig,
-    compare.CompareConfig,
-    report.ReportConfig,
-    reproduce.ReproduceConfig,
 )
+# Run in an empty folder, where they find nothing to work on, or plan alone.
+COMMANDS = {
+    records.RecordsConfig: records.main,
+    compare.CompareConfig: compare.main,
+    report.ReportConfig: report.main,
+    reproduce.ReproduceConfig: reproduce.main,
+}
 WORDS = st.sampled_from(
     [
         *("0", "1", "-1", "0.5", "nan", "inf", "-inf", "1e999", "10" * 40, "", " ", "-", "--", "=", "@x"),
         *("hard", "debiased", "simclr", "gru", "MUTAG", "folder:x", "auto", "--help", "None", "True"),
-        *("a\nb", "\udcff", "x" * 3000),
+        *("a\nb", "\udcff", "x" * 3000, "x[/bold]", "meta", "demo", "1e30", "1e300", "9" * 9, "1" + 30 * "0"),
     ]
 )
 
@@ -307,23 +323,32 @@ def command_lines() -> st.SearchStrategy[tuple[str | type, list[str]]]:
             st.tuples(flags),
             st.tuples(WORDS),
             st.builds(lambda name, word: (f"{name}={word}",), flags, WORDS),
-            st.tuples(st.text(max_size=8).filter(lambda word: "\0" not in word)),
+            st.tuples(st.text(max_size=8).filter(lambda word: not {"\0", "/"} & set(word))),
         )
         return st.lists(parts, max_size=4).map(
             lambda parts: (kind, [word for part in parts for word in part])
         )
 
-    return st.sampled_from([*TRAINERS, *COMMANDS]).flatmap(of)
+    return st.sampled_from([*TRAINERS, *EVALUATORS, *COMMANDS]).flatmap(of)
 
 
 def read_command_line(given: tuple[str | type, Sequence[str]], folder: Path) -> None:
+    """A trainer's and an evaluator's becomes settings to work with; other commands are run."""
     kind, argv = given
     try:
-        if isinstance(kind, str):
-            parse_config(*TRAINERS[kind], argv, f"python -m {kind}.train").as_dict()
+        if kind in COMMANDS:
+            only = ["--dry-run"] if kind is reproduce.ReproduceConfig else []
+            with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(encoded()):
+                patch.chdir(folder)
+                COMMANDS[kind].__wrapped__([*argv, *only])
+        elif kind in EVALUATORS:
+            choose_device(parse(kind, argv, "python -m command").device)
         else:
-            config = parse(kind, argv, "python -m command")
-            getattr(config, "checked", lambda: None)()
+            config = parse_config(*TRAINERS[kind], argv, f"python -m {kind}.train")
+            choose_device(config.device)
+            for value in config.as_dict().values():
+                most = LARGEST_NUMBER if isinstance(value, float) else LARGEST_SEED
+                assert not isinstance(value, int | float) or 0 <= value <= most
     except SystemExit as exit_:
         if exit_.code:  # it is 0 after --help
             raise

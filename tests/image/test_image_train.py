@@ -261,6 +261,7 @@ def test_a_run_from_before_there_was_a_choice_of_norm(tiny_folder, tmp_path, cap
     assert f"knn_accuracy {result['metrics']['knn_accuracy']:.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.timeout(900)  # the compiler's time: most of a minute, many on a busy machine
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compilation_keeps_the_loss(tiny_folder, tmp_path):
     result = {}

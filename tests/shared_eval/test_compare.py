@@ -7,6 +7,7 @@ import pytest
 from shared_eval.compare import compare_scores, different_settings
 from shared_eval.compare import main as compare_main
 from shared_eval.records import find_records, read_records
+from tests.runs import failure_of
 from tests.shared_eval.conftest import HARD, write_record
 
 
@@ -54,6 +55,23 @@ def test_objectives_are_compared_each_with_itself(tmp_path):
         "hard, beta 1, tau_plus 0.1": 0.1,
         "hard, beta 2, tau_plus 0.1": 0.2,
     }
+
+
+def test_p_is_corrected_for_the_number_of_rows(tmp_path):
+    for name, gain in (("a", 0.0), ("b", 0.1)):
+        write_set(tmp_path / name / "hard", gain)
+        write_set(tmp_path / name / "harder", gain, objective=HARD | {"beta": 2.0})
+    rows = compare_scores(*(read_records(find_records([tmp_path / name])) for name in "ab"))
+    assert rows["p"].tolist() == pytest.approx([0.0625, 0.0625])
+
+
+def test_no_run_counts_more_than_once(tmp_path, capsys):
+    """One plain set against three betas: three pairs a seed would be no more than three seeds."""
+    write_set(tmp_path / "a", 0.0, objective={"name": "infograph", "beta": 0, "tau_plus": 0}, seeds=3)
+    for beta in (1.0, 2.0):
+        write_set(tmp_path / "b" / f"{beta}", 0.1, objective=HARD | {"beta": beta}, seeds=3)
+    [line] = failure_of(compare_main, capsys, [str(tmp_path / "a"), str(tmp_path / "b")])
+    assert "the second folder has several runs of one seed" in line
 
 
 def test_bad_input(tmp_path, capsys):

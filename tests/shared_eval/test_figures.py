@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.numpy
 
 from shared_eval import figures
 from shared_eval.records import find_records, read_records
+from shared_eval.tables import told_apart
 from tests.shared_eval.conftest import HARD, write_record
 
 
@@ -25,7 +27,7 @@ def records(tmp_path):
                     "uniformity": -2.0 - beta,
                 },
             )
-    return read_records(find_records([tmp_path]))
+    return told_apart(read_records(find_records([tmp_path])))
 
 
 def test_accuracy_against_beta(records):
@@ -36,6 +38,18 @@ def test_accuracy_against_beta(records):
     np.testing.assert_allclose(means.get_ydata(), [80.1, 81.1, 90.1])
     assert untrained.get_ydata() == pytest.approx([70.0, 70.0])
     assert figures.accuracy_against_beta(records[records["beta"] == 1], "MUTAG svm_accuracy") is None
+
+
+def test_versions_are_lines_of_their_own(records):
+    other = records.assign(revision="def5678", value=records["value"] - 0.3)
+    both = told_apart(pd.concat([records, other]).drop(columns="version"))
+    axes = figures.accuracy_against_beta(both, "MUTAG svm_accuracy").axes[0]
+    assert [line.get_label() for line in axes.lines if not line.get_label().startswith("_")] == [
+        "tau_plus 0.1, abc1234",
+        "tau_plus 0.1, def5678",
+        "untrained encoder",
+    ]
+    np.testing.assert_allclose(axes.lines[3].get_ydata(), [50.1, 51.1, 60.1])
 
 
 def test_training_curves(tmp_path):

@@ -1,6 +1,8 @@
 """Probes against scikit-learn used by hand, and against naive loops."""
 
 import math
+import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import SVC
 
 from core.errors import InputError
+from shared_eval import probes
 from shared_eval.probes import knn_accuracy, linear_probe, svm_accuracies, svm_accuracy
 from shared_eval.svm import SVM_PENALTIES
 
@@ -40,6 +43,22 @@ def test_several_representations_have_the_figures_of_each(samples, jobs):
     found = svm_accuracies(several, labels, seeds, folds=5, jobs=jobs)
     for of, seed, accuracies in zip(several, seeds, found, strict=True):
         np.testing.assert_array_equal(accuracies, svm_accuracy(of, labels, seed, folds=5, jobs=1))
+
+
+def test_ctrl_c_is_not_for_the_processes_of_a_pool(samples, monkeypatch):
+    """A terminal sends it to all; they would answer with tracebacks, from their imports on."""
+    features, labels = samples
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(probes, "fold_accuracies", lambda *given: signal.getsignal(signal.SIGINT))
+    assert svm_accuracies([features] * 2, labels, [0, 1], jobs=2) == [signal.SIG_IGN] * 2
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_pool_that_another_thread_starts(samples):
+    features, labels = samples
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(svm_accuracies, [features] * 2, labels, [0, 0], folds=5, jobs=2).result()
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 def test_folds_depend_on_the_seed_alone(samples, monkeypatch):

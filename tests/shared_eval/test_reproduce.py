@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,9 @@ from shared_eval import cells as cells_module
 from shared_eval import reproduce
 from shared_eval.cells import Cell, Launch, launches
 from shared_eval.recipes import FOLDER, TABLES, load_recipes, read_recipe
+from shared_eval.records import find_records, read_records
 from shared_eval.reproduce import estimated_seconds
+from shared_eval.tables import scores, summarise
 from tests.shared_eval.conftest import HARD, write_record
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +43,12 @@ cost = ""
 datasets = ["motifs"]
 epochs = 2
 seeds = 1
-published = [{ dataset = "motifs", metric = "svm_accuracy", label = "hard, beta 1", value = 0.987 }]
+[[published]]
+source = "paper"
+dataset = "motifs"
+metric = "svm_accuracy"
+label = "hard, beta 1"
+value = 0.987
 [settings]
 hidden = 8
 [[objectives]]
@@ -206,19 +215,77 @@ def test_a_cell_cut_short_is_resumed(recipe):
     assert [line["epoch"] for line in lines] == [0, 1, 2]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells a process of its parent's end")
+def test_cells_end_with_whoever_is_killed(recipe):
+    """kill -9 of the table reaches the run under way, which saves; the same command goes on with it."""
+    recipe.write_text(MOTIFS.replace("epochs = 2", "epochs = 30"))
+    flags = [str(recipe), "--objectives", "hard"]
+    [*_, hard] = read_recipe(recipe).cells()
+    first = subprocess.Popen([sys.executable, "-m", "shared_eval.reproduce", *flags])
+    metrics, end = hard.folder / "metrics.jsonl", time.monotonic() + 60
+    while not metrics.exists() or metrics.read_bytes().count(b"\n") < 3:
+        assert first.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    reproduce.main(flags)
+    assert hard.is_finished()
+    assert "interrupted by SIGTERM in epoch" in Launch((hard,)).log.read_text()
+    assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(31))
+
+
 def test_dry_run_runs_nothing_and_estimates(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     reproduce.main(["graphs", "--datasets", "MUTAG", "--seeds", "2", "--betas", "0", "1", "--dry-run"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 * (1 + 2 * 2) + 1
     assert all(line.startswith("to run") for line in lines[:-1])
-    assert lines[-1] == "10 of 10 to run: about 0 min; 10 have no earlier record to go by"
+    assert lines[-1] == "10 of 10 to run: 10 have no earlier record to go by"
     assert not list(tmp_path.iterdir())
     record = {"train_seconds": 100.0, "eval_seconds": 10.0, "epochs": 100, "objective": HARD}
     write_record(Path("runs/graph/MUTAG/x/seed-0"), **record)
     # An epoch takes a second, an evaluation ten; a cell has 200 epochs and two evaluations.
     assert estimated_seconds([cell(dataset="MUTAG", epochs=200)]) == (pytest.approx(220), 0)
     assert estimated_seconds([cell()]) == (0, 1)
+    assert estimated_seconds([cell(dataset="MUTAG", root="runs/small")]) == (0, 1)
+    assert reproduce.estimate([cell(dataset="MUTAG", epochs=200, seed=seed) for seed in range(12)], 2) == (
+        "about 22 min"
+    )
+
+
+def test_each_recipe_of_several_takes_its_own_datasets(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    reproduce.main(["all", "--datasets", "MUTAG", "cifar10", "--seeds", "1", "--dry-run"])
+    planned = capsys.readouterr().out
+    assert planned.count("graph.train --dataset MUTAG ") == 9
+    assert planned.count("image.train --dataset cifar10 ") == 5
+    assert planned.count("to run") == 14 + 1
+
+
+def test_differences_are_printed_and_written(tmp_path, monkeypatch, capsys):
+    """In every format, once there are several seeds; a table that is too wide for a terminal is cut up."""
+    for dataset in ("MUTAG", "DD"):
+        for seed in range(2):
+            write_record(tmp_path / dataset / f"plain{seed}", dataset=dataset, seed=seed)
+            write_record(
+                tmp_path / dataset / f"hard{seed}",
+                dataset=dataset,
+                seed=seed,
+                objective=HARD,
+                metrics={"svm_accuracy": 0.9},
+            )
+    table = summarise(scores(read_records(find_records([tmp_path]))))
+    for ending, separator in ((".md", "|"), (".tex", "&")):
+        assert f"{separator} +10.0 [10.0, 10.0] p 1.000 {separator}" in reproduce.written(table, ending)
+    reproduce.show_table(table)
+    said = capsys.readouterr().out
+    assert said.count("+10.0 [10.0, 10.0] p 1.000") == 2
+    assert said.count("objective") == 2
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    reproduce.show_table(table)
+    assert capsys.readouterr().out.count("objective") == 1 + 2
 
 
 def test_a_finished_cell_has_a_whole_record_of_the_same_settings(tmp_path, monkeypatch):
@@ -259,6 +326,21 @@ def test_each_job_gets_its_share_of_the_cores(monkeypatch, tmp_path, given, thre
     assert seen == [threads, threads]
 
 
+@pytest.mark.parametrize("given", ["x", "0", "-1", "1e9", "9" * 5000])
+def test_a_number_of_threads_that_is_none(monkeypatch, given):
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    with pytest.raises(InputError, match=f"OMP_NUM_THREADS is {given}; it must be a whole number"):
+        cells_module.threads_of_a_process(2)
+
+
+def test_places_of_a_cluster():
+    resources = {"CPU": 8.0, "GPU": 2.0, "memory": 1e9}
+    assert cells_module.places_of(resources, 1.0, 0.0) == 8
+    assert cells_module.places_of(resources, 2.0, 0.5) == 4
+    with pytest.raises(InputError, match="--gpus 4, but the Ray cluster has 8 CPUs and 2 GPUs"):
+        cells_module.places_of(resources, 1.0, 4.0)
+
+
 def test_a_small_plan_on_ray(recipe, capsys):
     pytest.importorskip("ray", reason="ray is not installed")
     reproduce.main([str(recipe), "--launcher", "ray", "--cpus", "1"])
@@ -272,6 +354,16 @@ def test_a_small_plan_on_ray(recipe, capsys):
         (["demo", "--jobs", "0"], "--jobs is 0"),
         (["demo", "--together", "0"], "--together is 0; it must be at least 1"),
         (["demo", "--cpus", "0"], "--cpus is 0"),
+        (["demo", "--cpus", "nan"], "--cpus is nan"),
+        (["demo", "--jobs", "1" + 30 * "0"], "it must be at most 1048576"),
+        (["demo", "--seeds", "1000000000", "--dry-run"], "--seeds is 1000000000; it must be at most 1048576"),
+        (
+            ["demo", "--seeds", "1000000", "--dry-run"],
+            "would have 3,000,000 runs; 100,000 at most",
+        ),
+        (["demo", "--betas", "1", "nan", "--dry-run"], "--betas has nan; each must be at least 0"),
+        (["demo", "--betas", "-1", "--dry-run"], "--betas has -1.0; each must be at least 0"),
+        (["x" * 3000], "is no table (demo, "),
         (["demo", "--output", "table.doc"], "its ending must be one of .md, .csv, .tex"),
         (["graphs", "--objectives", "simclr"], "leaves nothing of graphs to run"),
     ],

@@ -81,18 +81,84 @@ def test_modalities_side_by_side(tmp_path):
 
 
 def test_records_of_other_code_or_settings_are_told_apart(tmp_path):
-    for folder, revision in (("a", "abc1234"), ("b", "def5678"), ("c", "abc1234-dirty")):
-        write_record(tmp_path / folder, environment={"revision": revision})
-    write_record(tmp_path / "d", objective=HARD)
-    labels = [row.label for row in table_of(tmp_path).rows]
-    assert labels == [
-        UNTRAINED,
-        "infograph @ abc1234-dirty/",
-        "infograph @ abc1234/",
-        "infograph @ def5678/",
-        "hard, beta 1, tau_plus 0.1",
+    """Objectives, the untrained encoder and the oracle; what is compared is of one version."""
+    for folder, revision, value in (("a", "abc1234", 0.5), ("b", "def5678", 0.8)):
+        changes = {"environment": {"revision": revision}, "untrained_metrics": {"svm_accuracy": value - 0.1}}
+        for seed in range(2):
+            write_record(
+                tmp_path / folder / f"plain{seed}", seed=seed, metrics={"svm_accuracy": value}, **changes
+            )
+            for beta in (1.0, 2.0)[: 2 if folder == "a" else 1]:
+                write_record(
+                    tmp_path / folder / f"hard{beta}-{seed}",
+                    seed=seed,
+                    objective=HARD | {"beta": beta},
+                    metrics={"svm_accuracy": value + 0.01},
+                    **changes,
+                )
+    table = table_of(tmp_path)
+    assert [(row.label, *texts) for row, texts in table.texts()] == [
+        ("untrained encoder @ abc1234", "40.0 ± 0.0 (2)"),
+        ("untrained encoder @ def5678", "70.0 ± 0.0 (2)"),
+        ("infograph @ abc1234", "50.0 ± 0.0 (2)"),
+        ("infograph @ def5678", "80.0 ± 0.0 (2)"),
+        ("hard, beta 1, tau_plus 0.1 @ abc1234", "51.0 ± 0.0 (2)"),
+        ("hard, beta 1, tau_plus 0.1 @ def5678", "81.0 ± 0.0 (2)"),
+        ("hard, beta 2, tau_plus 0.1 @ abc1234", "51.0 ± 0.0 (2)"),
+        (f"{ORACLE}, tau_plus 0.1 @ abc1234", "51.0 ± 0.0 (2)"),
     ]
-    assert [row.label for row in table_of(tmp_path, mix=True).rows] == [UNTRAINED, "infograph", labels[-1]]
+    for row in table.rows:
+        if row.label.startswith("hard"):
+            assert row.cells["MUTAG svm_accuracy"].difference.mean == pytest.approx(0.01)
+
+
+def test_records_are_mixed_where_that_is_asked_for(tmp_path):
+    """Then the mean of a seed's records counts, whatever their order."""
+    for folder, revision, value in (("a", "abc1234", 0.5), ("b", "def5678", 0.8)):
+        write_record(tmp_path / folder, environment={"revision": revision}, metrics={"svm_accuracy": value})
+    row = table_of(tmp_path, mix=True).row("infograph")
+    assert row.text("MUTAG svm_accuracy") == "65.0 (1)"
+    assert len(row.cells["MUTAG svm_accuracy"].records) == 2
+
+
+def test_versions_of_one_dataset_do_not_split_another(tmp_path):
+    """An unclean work tree is named always, other code where it would be mixed with other code."""
+    write_record(tmp_path / "a", environment={"revision": "abc1234"})
+    write_record(tmp_path / "b", environment={"revision": "def5678-dirty"})
+    write_record(tmp_path / "c", dataset="DD", environment={"revision": "def5678"})
+    write_record(tmp_path / "d", dataset="ENZYMES", environment={"revision": "def5678-dirty"})
+    labels = [row.label for row in table_of(tmp_path).rows if row.kind == "objective"]
+    assert labels == ["infograph", "infograph @ abc1234", "infograph @ def5678-dirty"]
+
+
+def test_plain_objectives_of_two_families_have_two_rows(tmp_path):
+    plain = {"name": "quickthought", "beta": 0.0, "tau_plus": 0.0}
+    write_record(tmp_path / "graph")
+    for encoder in (None, "bow"):
+        write_record(
+            tmp_path / f"{encoder}", modality="sentence", dataset="mr", objective=plain | {"encoder": encoder}
+        )
+    labels = [row.label for row in table_of(tmp_path).rows if row.kind == "objective"]
+    assert labels == [PLAIN, f"{PLAIN}, bow"]
+
+
+def test_a_dataset_s_part_keeps_the_corrections_of_the_whole(tmp_path):
+    write_seeds(tmp_path, "plain", [0.80, 0.82, 0.81, 0.83, 0.79, 0.84])
+    write_seeds(tmp_path, "hard", [0.85, 0.87, 0.865, 0.88, 0.845, 0.885], objective=HARD)
+    write_record(tmp_path / "DD" / "plain", dataset="DD")
+    write_record(tmp_path / "DD" / "harder", dataset="DD", objective=HARD | {"beta": 2.0})
+    whole = table_of(tmp_path)
+    parts = whole.by_dataset()
+    assert {dataset: part.columns for dataset, part in parts.items()} == {
+        "DD": ["DD svm_accuracy"],
+        "MUTAG": ["MUTAG svm_accuracy"],
+    }
+    assert "hard, beta 1, tau_plus 0.1" not in [row.label for row in parts["DD"].rows]
+    cell = parts["MUTAG"].row("hard, beta 1, tau_plus 0.1").cells["MUTAG svm_accuracy"]
+    # A difference of one seed is no test: 0.03125 is the only p of the table.
+    assert cell.corrected_p == pytest.approx(0.03125)
+    assert whole.has_tests
+    assert not parts["DD"].has_tests
 
 
 def all_points(tmp_path):
@@ -103,7 +169,7 @@ def all_points(tmp_path):
     write_seeds(tmp_path, "debiased", [value + 0.001 * i for i, value in enumerate(base)], objective=debiased)
     write_seeds(tmp_path, "hard1", [value + 0.05 + 0.001 * i for i, value in enumerate(base)], objective=HARD)
     write_seeds(tmp_path, "hard2", [value - 0.02 for value in base], objective=HARD | {"beta": 2.0})
-    return table_of(tmp_path, published={("hard, beta 1", "MUTAG svm_accuracy"): 0.9})
+    return table_of(tmp_path, published={("paper: hard, beta 1", "MUTAG svm_accuracy"): 0.9})
 
 
 def test_differences_to_the_beta_0_objective(tmp_path):
@@ -175,13 +241,19 @@ def test_bold_is_what_survives(tmp_path):
 def test_csv_and_latex_as_written_by_hand(tmp_path):
     write_record(tmp_path / "a", metrics={"svm_accuracy": 0.8})
     write_record(tmp_path / "b", objective=HARD, metrics={"svm_accuracy": 0.9})
-    table = table_of(tmp_path, published={("hard, beta 1", "MUTAG svm_accuracy"): 0.874})
+    table = table_of(
+        tmp_path,
+        published={
+            ("paper: hard, beta 1", "MUTAG svm_accuracy"): 0.874,
+            ("paper: hard, beta 2", "DD svm_accuracy"): 0.5,  # of a dataset that is not there
+        },
+    )
     assert to_csv(table) == (
         "objective,kind,column,mean,deviation,seeds,difference,low,high,p,corrected_p\n"
         "untrained encoder,untrained,MUTAG svm_accuracy,0.7,,1,,,,,\n"
         "infograph,objective,MUTAG svm_accuracy,0.8,,1,,,,,\n"
-        '"hard, beta 1, tau_plus 0.1",objective,MUTAG svm_accuracy,0.9,,1,0.1,,,1,1\n'
-        '"paper: hard, beta 1",paper,MUTAG svm_accuracy,0.874,,,,,,,\n'
+        '"hard, beta 1, tau_plus 0.1",objective,MUTAG svm_accuracy,0.9,,1,0.1,,,,\n'
+        '"paper: hard, beta 1",published,MUTAG svm_accuracy,0.874,,,,,,,\n'
     )
     assert to_latex(table) == (
         "\\begin{tabular}{lc}\n"
@@ -197,6 +269,11 @@ def test_csv_and_latex_as_written_by_hand(tmp_path):
         "\\bottomrule\n"
         "\\end{tabular}\n"
     )
+
+
+def test_latex_takes_any_name(tmp_path):
+    write_record(tmp_path / "a", dataset="folder:a_$b^{c}~\\d")
+    assert r"folder:a\_\$b\^{}\{c\}\~{}\textbackslash{}d svm\_accuracy" in to_latex(table_of(tmp_path))
 
 
 def test_every_number_knows_its_records(tmp_path):

@@ -1,0 +1,45 @@
+"""What there is to compute on, and memory that does not suffice."""
+
+import numpy as np
+import pytest
+import torch
+
+from core.environment import choose_device
+from core.errors import InputError, command
+
+
+@pytest.mark.parametrize("name", ["meta", "meta:0"])
+def test_devices_that_compute_nothing(name):
+    with pytest.raises(InputError, match=f"--device is {name}; it must be auto, cpu, cuda"):
+        choose_device(name)
+
+
+def of_a_gpu():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has ...\nSee ...")
+
+
+def of_python():
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("asks", "how_much"),
+    [
+        (lambda: torch.empty(1 << 60, dtype=torch.uint8), f": {1 << 60} bytes more were asked for"),
+        (lambda: np.empty(1 << 60, dtype=np.uint8), ": 1.00 EiB more were asked for"),
+        (of_a_gpu, ": 2.50 GiB more were asked for"),
+        (of_python, ""),
+    ],
+    ids=["torch", "numpy", "gpu", "python"],
+)
+def test_out_of_memory(capsys, asks, how_much):
+    with pytest.raises(SystemExit) as exit_:
+        command(asks)()
+    assert exit_.value.code == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: out of memory{how_much}; try a smaller --batch-size")
+
+
+def test_other_faults_of_torch_keep_their_traceback():
+    with pytest.raises(RuntimeError, match="size"):
+        command(lambda: torch.ones(2) @ torch.ones(3))()

@@ -1,0 +1,88 @@
+"""What commands print and write: no name, path or disk can bring them down."""
+
+import io
+import sys
+
+import pandas as pd
+import pytest
+from rich.table import Table
+
+from core.errors import InputError
+from core.files import readable
+from shared_eval import compare, records, report
+from shared_eval.outputs import show, writing
+from tests.runs import failure_of
+from tests.shared_eval.conftest import HARD, write_record
+
+NO_MARKUP = ("x[/bold]", ":smile:", "x\udcff", "a$b$", r"$\foo$", "[link=x]", "é")
+
+
+@pytest.mark.parametrize("name", NO_MARKUP)
+def test_any_name_is_shown_as_it_is(tmp_path, monkeypatch, capsys, name):
+    """In tables and figures; half a character, which no encoding has, is escaped."""
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.chdir(tmp_path)
+    for folder, beta in (("a", 1.0), ("b", 2.0)):
+        write_record(tmp_path / folder, dataset=name, objective=HARD | {"beta": beta})
+        (tmp_path / folder / "config.json").write_text(f'{{"lr": {beta}, "[/x]": {beta}}}')
+    records.main([".", "--csv", "new/all.csv", "--parquet", "all.parquet"])
+    compare.main(["a", "b"])
+    report.main([".", "--figures", "figures"])
+    shown = capsys.readouterr().out
+    assert shown.count(readable(name)) == 3
+    assert "[/x]" in shown
+    for exported in (pd.read_csv("new/all.csv"), pd.read_parquet("all.parquet")):
+        assert set(exported["dataset"]) == {readable(name)}
+    assert (tmp_path / "report.html").exists()
+    assert len(list((tmp_path / "figures").iterdir())) == 2
+
+
+def test_a_folder_whose_name_is_no_text_is_named_and_left_out(tmp_path, monkeypatch, capsys):
+    write_record(tmp_path / "good")
+    write_record(tmp_path / "odd\udcff")
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(written, errors="backslashreplace"))  # Python's own
+    records.main([str(tmp_path)])
+    sys.stderr.flush()
+    assert "1 records" in capsys.readouterr().out
+    said = written.getvalue().decode()
+    assert readable("odd\udcff") in said
+    assert "the folder's name is no text; rename it" in said
+
+
+def test_a_stdout_of_few_characters(monkeypatch):
+    """Such as a pipe's in another locale."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    table = Table("± é")
+    table.add_row("x\udcff")
+    show(table)
+    show("± x\udcff")
+    sys.stdout.flush()
+    shown = written.getvalue().decode("ascii")
+    assert r"\xb1 \xe9" in shown
+    assert shown.count(r"x\udcff") == 2
+
+
+@pytest.mark.parametrize("flag", ["--csv", "--parquet", "--output", "--figures"])
+def test_what_cannot_be_written(tmp_path, capsys, flag):
+    for seed, beta in enumerate((1.0, 2.0)):
+        write_record(tmp_path / "runs" / str(seed), objective=HARD | {"beta": beta})
+    main = report.main if flag in ("--output", "--figures") else records.main
+    there = tmp_path / "a file"
+    there.write_text("mine")
+    target = there if flag == "--figures" else there / "x"
+    where = [] if flag == "--output" else ["--output", str(tmp_path / "page.html")]
+    flags = [str(tmp_path / "runs"), *(where if main is report.main else []), flag, str(target)]
+    [line] = failure_of(main, capsys, flags)
+    assert "cannot be written: File exists; choose another place" in line
+    assert there.read_text() == "mine"
+
+
+def test_a_folder_in_the_way(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with (
+        pytest.raises(InputError, match="folder cannot be written: Is a directory"),
+        writing(tmp_path / "folder"),
+    ):
+        (tmp_path / "folder").write_text("")
