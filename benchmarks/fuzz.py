@@ -51,7 +51,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             results[parser.name] = try_inputs(parser, config.examples, config.seed)
         print(f"{parser.name}: {results[parser.name]}, {time.perf_counter() - started:.0f} s", flush=True)
     config.output.parent.mkdir(parents=True, exist_ok=True)
-    content = {"environment": describe_environment(torch.device("cpu")), "results": results}
+    settings = {"examples": config.examples, "seed": config.seed}
+    content = {
+        "environment": describe_environment(torch.device("cpu")),
+        "settings": settings,
+        "results": results,
+    }
     write_atomically(config.output, json.dumps(content, indent=2) + "\n")
     print(f"written: {config.output}")
 

@@ -6,17 +6,22 @@ the run, gone on with, must end in the weights, losses and scores of an uninterr
 
 import json
 import random
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from benchmarks.fuzz import FuzzConfig
 from benchmarks.processes import Trainer, changes_of
 from core.checkpoints import read_checkpoint
 from core.config import parse
@@ -47,6 +52,20 @@ class ReliabilityConfig:
     """What benchmarks.fuzz has counted, to stand on the page too, if it is there."""
     output: Path = Path("benchmarks/results/reliability.json")
     """The results' file; a page is written beside it."""
+
+
+# Faults that are injected one by one, by the tests that do so: each ends in one clear line and loses nothing.
+INJECTED = {
+    "tests/faults/test_disk.py": "full and read-only disks, folders and data gone, a clock that goes back",
+    "tests/faults/test_checkpoints.py": "checkpoints cut, altered, newer, of something else, of other data",
+    "tests/faults/test_files.py": "records and encoders cut, altered, newer; two runs in one folder",
+    "tests/faults/test_divergence.py": "losses, gradients and weights gone astray, constant embeddings",
+    "tests/faults/test_signals.py": "signals in training, evaluation, torchrun and reproduce",
+    "tests/core/test_archives.py": "archives that lead out, lie about sizes, or are bombs",
+    "tests/core/test_downloads.py": "downloads cut short, redirected, altered",
+    "tests/test_strangers.py": "pickles and encoders with code in them",
+    "tests/fuzz/test_modes.py": "data sets' files damaged, each in the way that its message names",
+}
 
 
 @dataclass
@@ -165,15 +184,32 @@ def soak(modality: str, config: ReliabilityConfig, folder: Path) -> dict[str, in
     return dict(runs.counts)
 
 
-def page_of(record: dict, inputs: dict[str, dict[str, int]]) -> str:
+def injected(path: str) -> int:
+    """How many faults the tests of a file inject; raises TrainingError if one of them is not survived."""
+    command = [sys.executable, "-m", "pytest", "-q", path]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    passed = re.search(r"(\d+) passed", done.stdout)
+    if done.returncode or passed is None:
+        raise TrainingError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}")
+    return int(passed[1])
+
+
+def command_of(module: str, settings: dict[str, int], usual: object) -> str:
+    """The command that measures with these settings, of which those that are ``usual`` go without saying."""
+    flags = [f" --{name} {value}" for name, value in settings.items() if value != getattr(usual, name)]
+    return f"`python -m {module}{''.join(flags)}`"
+
+
+def page_of(record: dict[str, Any], fuzzed: dict[str, Any] | None) -> str:
     """The results as a page of Markdown."""
     counts = record["results"]
+    again = command_of("benchmarks.reliability", record["settings"], ReliabilityConfig())
     lines = [
         "# Reliability",
         "",
         "Tiny runs with a checkpoint after every step, killed, interrupted, and their files damaged. After "
         "each fault the folder was whole; each run, gone on with, ended in the weights, losses and scores of "
-        "an uninterrupted one, bit for bit. Again: `python -m benchmarks.reliability`.",
+        f"an uninterrupted one, bit for bit. Again: {again}.",
         "",
         f"| fault | {' | '.join(counts)} |",
         f"| --- |{' --- |' * len(counts)}",
@@ -189,23 +225,25 @@ def page_of(record: dict, inputs: dict[str, dict[str, int]]) -> str:
     }
     for key, name in names.items():
         lines.append(f"| {name} | {' | '.join(str(of.get(key, 0)) for of in counts.values())} |")
-    if inputs:
+    lines += ["", "Faults injected one by one, each a test.", "", "| faults | survived |", "| --- | --- |"]
+    lines += [f"| {INJECTED[path]} (`{path}`) | {count} |" for path, count in record["injected"].items()]
+    if fuzzed:
+        again = command_of("benchmarks.fuzz", fuzzed["settings"], FuzzConfig())
         lines += [
             "",
-            "Damaged and made-up input for every parser: each ended in a value or one clear error. Again: "
-            "`python -m benchmarks.fuzz`.",
+            "Damaged and made-up input for every parser: each ended in a value or one clear error. "
+            f"Again: {again}.",
             "",
             "| parser | inputs | values | errors |",
             "| --- | --- | --- | --- |",
         ]
-        for name, of in inputs.items():
+        for name, of in fuzzed["results"].items():
             lines.append(f"| {name} | {of['inputs']:,} | {of['values']:,} | {of['errors']:,} |")
     environment = record["environment"]
     lines += [
         "",
         f"Measured on {environment['device_name']}, Python {environment['python']}, "
-        f"torch {environment['torch']}, revision {environment['revision']}; "
-        f"settings `{json.dumps(record['settings'])}`.",
+        f"torch {environment['torch']}, revision {environment['revision']}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -218,7 +256,7 @@ def main() -> None:
         raise InputError(
             f"--modalities must be of {', '.join(FLAGS)}, counts not negative, --every 1 or more"
         )
-    inputs = read_json(config.inputs)["results"] if config.inputs.exists() else {}
+    fuzzed = read_json(config.inputs) if config.inputs.exists() else None
     results = {}
     with tempfile.TemporaryDirectory(prefix="reliability-") as scratch:
         write_tiny_data(Path(scratch) / "data")
@@ -230,10 +268,11 @@ def main() -> None:
         "environment": describe_environment(torch.device("cpu")),
         "settings": {name: getattr(config, name) for name in names},
         "results": results,
+        "injected": {path: injected(path) for path in INJECTED},
     }
     config.output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(config.output, json.dumps(record, indent=2) + "\n")
-    write_atomically(config.output.with_suffix(".md"), page_of(record, inputs))
+    write_atomically(config.output.with_suffix(".md"), page_of(record, fuzzed))
     print(f"written: {config.output}, {config.output.with_suffix('.md')}")
 
 

@@ -1,5 +1,6 @@
 """Train SimCLR on images: ``python -m image.train --dataset cifar10 --objective hard --beta 1``."""
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -188,6 +189,13 @@ def train(run: Run, config: ImageConfig, device: torch.device) -> None:
     dataset = dataset.to(device)
     views = Views(config.view_size, scale=(config.crop_scale, 1.0)).to(device)
     batches = Batches(dataset.train, views, config)
+    rest = len(dataset.train) - batches.steps * config.batch_size
+    if rest and is_first():
+        print(
+            f"{rest} of {len(dataset.train)} images, others in every epoch, fill no batch of "
+            f"{config.batch_size}: left out",
+            file=sys.stderr,
+        )
     if world_size() > 1 and is_first():
         share = config.batch_size // world_size()
         print(f"{world_size()} processes: batches of {config.batch_size} images, {share} a process")

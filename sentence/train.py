@@ -170,8 +170,8 @@ def tokenizer_of(config: SentenceConfig) -> Tokenizer | None:
     return tokenizer
 
 
-def describe(config: SentenceConfig, corpus: EncodedCorpus) -> None:
-    """Say on stderr how large the corpus is, and what the vocabulary leaves out of it."""
+def describe(config: SentenceConfig, corpus: EncodedCorpus, steps: int) -> None:
+    """Say on stderr how large the corpus is, and what vocabulary and batches leave out of it."""
     words, tokens = corpus.tokenizer.get_vocab_size(), len(corpus.tokens)
     print(
         f"{config.dataset}: {len(corpus.books) - 1} books, {len(corpus):,} sentences, {tokens:,} tokens; "
@@ -181,6 +181,11 @@ def describe(config: SentenceConfig, corpus: EncodedCorpus) -> None:
     if config.encoder != "transformer" and words < config.vocab_size:
         print(
             f"the corpus has fewer words than --vocab-size {config.vocab_size:,}: all are kept",
+            file=sys.stderr,
+        )
+    if rest := len(corpus) - steps * config.batch_size:
+        print(
+            f"{rest:,} sentences, others in every epoch, fill no batch of {config.batch_size}: left out",
             file=sys.stderr,
         )
 
@@ -229,7 +234,7 @@ def train(run: Run, config: SentenceConfig, device: torch.device) -> None:
     part = own_part(config.batch_size)
     batches = Batches(corpus, config.batch_size, config.longest, config.seed, part, device)
     if is_first():
-        describe(config, corpus)
+        describe(config, corpus, batches.steps)
 
     seed_everything(config.seed)
     model = make_model(config, corpus.tokenizer, device)

@@ -316,6 +316,14 @@ def test_true_positives_need_labels(tiny_folder, tmp_path, capsys, monkeypatch):
     assert "--positives label needs labels" in failure(capsys, *flags, "--positives", "label")
 
 
+def test_images_that_fill_no_batch_are_named(tiny_folder, tmp_path, capsys):
+    """Of tiny_folder's training images, whose number 16 divides and 20 does not."""
+    train(tiny_folder, tmp_path / "even", "--epochs", "1")
+    assert "left out" not in capsys.readouterr().err
+    train(tiny_folder, tmp_path / "uneven", "--epochs", "1", "--batch-size", "20")
+    assert "images, others in every epoch, fill no batch of 20: left out" in capsys.readouterr().err
+
+
 def test_an_encoder_of_another_architecture(tiny_folder, tmp_path, capsys):
     folder = tmp_path / "run"
     train(tiny_folder, folder)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,13 @@ def failure(capsys, *flags):
 
 def weights_of(folder):
     return (folder / "encoder" / "0_QuickThought" / "model.safetensors").read_bytes()
+
+
+def test_sentences_that_fill_no_batch_are_named(books, data_root, tmp_path, capsys):
+    train(books, data_root, tmp_path / "run", "--epochs", "1", "--batch-size", "37")
+    said = capsys.readouterr().err
+    total = int(re.search(r"books, (\d+) sentences", said)[1])
+    assert f"{total % 37} sentences, others in every epoch, fill no batch of 37: left out" in said
 
 
 def test_a_run_folder(books, data_root, tmp_path, capsys):
