@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -24,6 +25,8 @@ from core.records import read_record
 from core.run import default_folder
 
 LAST_LINES = 5
+POLL_SECONDS = 0.2  # between looks at whether a process has ended
+SAVE_SECONDS = 60.0  # that Ray's processes have to save and leave
 PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
 # What a child calls before it becomes a cell's process: if this one is killed, it gets SIGTERM and saves.
 # It is PyDLL's, which never lets go of Python's global lock: after a fork it could wait for it for ever.
@@ -148,8 +151,15 @@ def run_launch(launch: Launch, threads: int, running: set[subprocess.Popen] | No
             preexec_fn=END_WITH_PARENT,
         )
         running.add(process)
-        process.wait()
-        running.remove(process)
+        try:
+            while process.poll() is None:
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:  # Ray's way to cancel what a worker is at, once it is back in Python
+            process.terminate()
+            process.wait()
+            raise
+        finally:
+            running.remove(process)
     last = launch.log.read_bytes()[before:].decode(errors="replace").splitlines()[-LAST_LINES:]
     return Outcome(launch, process.returncode, "\n    ".join(last))
 
@@ -203,8 +213,8 @@ def run_on_ray(
     """Hand processes to a Ray cluster, each with the CPUs and GPUs it declares; as they end.
 
     The cluster is that of ``RAY_ADDRESS``, else one on this machine; its machines share this folder. Raises
-    InputError where it has not what one process declares. Where whoever takes the outcomes leaves, Ray ends
-    its workers, and their processes save and end with them.
+    InputError where it has not what one process declares. Where whoever takes the outcomes is interrupted,
+    those under way are told to save and leave.
     """
     try:
         import ray
@@ -223,18 +233,27 @@ def run_on_ray(
 
     places = places_of(ray.cluster_resources(), cpus, gpus)
     pending, waiting = deque(launches), {}
-    while pending or waiting:
-        while pending and len(waiting) < places:
-            launch = pending.popleft()
-            started(launch)
-            waiting[run.remote(launch)] = launch
-        done, _ = ray.wait(list(waiting), timeout=1.0)  # signals come through in between
-        for answer in done:
-            launch = waiting.pop(answer)
-            try:
-                yield ray.get(answer)
-            except ray.exceptions.RayError as error:  # a machine that was lost, say
-                yield Outcome(launch, 1, reason_of(error))
+    try:
+        while pending or waiting:
+            while pending and len(waiting) < places:
+                launch = pending.popleft()
+                started(launch)
+                waiting[run.remote(launch)] = launch
+            time.sleep(POLL_SECONDS)
+            with interruption.deferred():  # inside Ray a signal's exception is lost
+                done, _ = ray.wait(list(waiting), timeout=0)
+            for answer in done:
+                launch = waiting.pop(answer)
+                try:
+                    outcome = ray.get(answer)
+                except ray.exceptions.RayError as error:  # a machine that was lost, say
+                    outcome = Outcome(launch, 1, reason_of(error))
+                yield outcome
+    finally:
+        if waiting:
+            for answer in waiting:
+                ray.cancel(answer)
+            ray.wait(list(waiting), num_returns=len(waiting), timeout=SAVE_SECONDS)
 
 
 def places_of(resources: Mapping[str, float], cpus: float, gpus: float) -> int:

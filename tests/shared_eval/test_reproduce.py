@@ -318,8 +318,8 @@ def test_each_job_gets_its_share_of_the_cores(monkeypatch, tmp_path, given, thre
         def __init__(self, command, env, **options):
             seen.append(env["OMP_NUM_THREADS"])
 
-        def wait(self):
-            pass
+        def poll(self):
+            return 0
 
     monkeypatch.setattr(subprocess, "Popen", Process)
     assert len(list(cells_module.run_here([Launch((cell(),)), Launch((cell(seed=1),))], jobs=4))) == 2
