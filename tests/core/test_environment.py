@@ -1,9 +1,13 @@
-"""What there is to compute on, and memory that does not suffice."""
+"""What there is to compute on, memory that does not suffice, and which code it was."""
+
+import re
+import subprocess
 
 import numpy as np
 import pytest
 import torch
 
+from core import environment
 from core.environment import choose_device
 from core.errors import InputError, command
 
@@ -43,3 +47,27 @@ def test_out_of_memory(capsys, asks, how_much):
 def test_other_faults_of_torch_keep_their_traceback():
     with pytest.raises(RuntimeError, match="size"):
         command(lambda: torch.ones(2) @ torch.ones(3))()
+
+
+def test_a_revision_is_unclean_where_code_is_changed(tmp_path, monkeypatch):
+    """Results that studies have written are no code; without a checkout there is no revision."""
+    code, result = tmp_path / "core" / "environment.py", tmp_path / "benchmarks" / "results" / "speed.json"
+    monkeypatch.setattr(environment, "__file__", str(code))
+    for path in (code, result):
+        path.parent.mkdir(parents=True)
+        path.write_text("before")
+    assert environment._revision() is None
+
+    def git(*arguments):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True, capture_output=True)
+
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "all")
+    clean = environment._revision()
+    assert re.fullmatch("[0-9a-f]{7,}", clean)
+    result.write_text("after")
+    assert environment._revision() == clean
+    code.write_text("after")
+    assert environment._revision() == f"{clean}-dirty"
