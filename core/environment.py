@@ -1,5 +1,6 @@
 """Where a run runs: device, precision, random states, and the environment that its record names."""
 
+import functools
 import os
 import platform
 import random
@@ -180,10 +181,12 @@ def _processor_name() -> str:
     return next(names, platform.machine())
 
 
+@functools.cache
 def _revision() -> str | None:
     """The checkout's commit, ``-dirty`` where tracked files differ from it; None outside a checkout.
 
-    What studies have recorded is no code: a suite that writes one result after the other stays clean.
+    What studies have recorded is no code: a suite that writes one result after the other stays clean. It is
+    asked once a process, which goes on with the code that it has loaded.
     """
     here = Path(__file__).resolve().parent
 

@@ -158,7 +158,7 @@ class _HardSoftplus(torch.autograd.Function):
         sharpness = (2 * beta / m).unsqueeze(-1).expand(scores.shape[:-1]).reshape(-1, 1)
 
         weights = torch.softmax(others.mul_(sharpness).scatter_(1, left_out, -torch.inf), dim=1)
-        terms = softplus(rows)
+        terms = _softplus(rows)
         mean = (weights * terms).sum(dim=1)[places]
         log_sum = sharpness.squeeze(1) * largest - weights.amax(dim=1).log()
         log_coming = (sharpness.squeeze(1) * highest - log_sum)[places]
@@ -211,6 +211,14 @@ def _offsets(runs: torch.Size, rows: int, device: torch.device) -> Tensor:
 def softplus(x: Tensor) -> Tensor:
     """log(1 + e^x); torch's own turns linear at 20, where that is still off by 2e-9 in float64."""
     return F.softplus(x, threshold=50)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """``softplus`` to an absolute, not a relative, rounding error, and without a gradient.
+
+    On a CPU log1p takes seven times as long as log.
+    """
+    return x.abs().neg_().exp_().add_(1).log_().add_(x.clamp(min=0))
 
 
 def check_local_global(local: Tensor, global_: Tensor, batch: Tensor, node: Tensor | None = None) -> None:

@@ -56,7 +56,7 @@ def test_a_revision_is_unclean_where_code_is_changed(tmp_path, monkeypatch):
     for path in (code, result):
         path.parent.mkdir(parents=True)
         path.write_text("before")
-    assert environment._revision() is None
+    assert environment._revision.__wrapped__() is None
 
     def git(*arguments):
         who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
@@ -65,9 +65,9 @@ def test_a_revision_is_unclean_where_code_is_changed(tmp_path, monkeypatch):
     git("init")
     git("add", ".")
     git("commit", "-m", "all")
-    clean = environment._revision()
+    clean = environment._revision.__wrapped__()
     assert re.fullmatch("[0-9a-f]{7,}", clean)
     result.write_text("after")
-    assert environment._revision() == clean
+    assert environment._revision.__wrapped__() == clean
     code.write_text("after")
-    assert environment._revision() == f"{clean}-dirty"
+    assert environment._revision.__wrapped__() == f"{clean}-dirty"
