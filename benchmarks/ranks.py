@@ -21,7 +21,7 @@ from benchmarks.memory import ROOT, fresh_processes, measured, measured_on_gpu
 from benchmarks.objective import make_views
 from core import HardNegativeLoss
 from core.caching import cached
-from core.distributed import largest_of_processes, own_part, process_group, wait_for_all
+from core.distributed import is_first, largest_of_processes, own_part, process_group, wait_for_all
 from core.environment import choose_device, seed_everything
 from core.errors import TrainingError
 from image.encoder import Pair, make_model
@@ -176,7 +176,7 @@ def main(argument: str) -> None:
     device = choose_device(task["device"])
     with process_group(device):
         found = work(RankSettings(**task["settings"]), device, task["names"])
-        if own_part(RankSettings(**task["settings"]).batch).start == 0:
+        if is_first():
             print(json.dumps(found))
 
 

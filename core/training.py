@@ -1,5 +1,6 @@
 """The one training loop: epochs, steps, metrics."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -138,6 +139,15 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     with torch.no_grad():
         yield
     model.train(was_training)
+
+
+def name_left_out(count: int, what: str, batch_size: int) -> None:
+    """Say on stderr that so many samples fill no batch, if any do, so that none is dropped in silence."""
+    if count and is_first():
+        print(
+            f"{count:,} {what}, others in every epoch, fill no batch of {batch_size}: left out",
+            file=sys.stderr,
+        )
 
 
 def progress_bar() -> Progress:

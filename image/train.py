@@ -1,6 +1,5 @@
 """Train SimCLR on images: ``python -m image.train --dataset cifar10 --objective hard --beta 1``."""
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from core.environment import epoch_generator, epoch_order, seed_everything
 from core.errors import InputError, command
 from core.optimizers import lr_factor, make_optimizer
 from core.run import Run, launch
-from core.training import fit
+from core.training import fit, name_left_out
 from image.data import ImageDataset, Images, load_dataset
 from image.encoder import Norm, Pair, make_model
 from image.evaluate import CHUNK, evaluate, represent_all, sample, score_neighbours
@@ -189,13 +188,8 @@ def train(run: Run, config: ImageConfig, device: torch.device) -> None:
     dataset = dataset.to(device)
     views = Views(config.view_size, scale=(config.crop_scale, 1.0)).to(device)
     batches = Batches(dataset.train, views, config)
-    rest = len(dataset.train) - batches.steps * config.batch_size
-    if rest and is_first():
-        print(
-            f"{rest} of {len(dataset.train)} images, others in every epoch, fill no batch of "
-            f"{config.batch_size}: left out",
-            file=sys.stderr,
-        )
+    images = len(dataset.train)
+    name_left_out(images - batches.steps * config.batch_size, f"of {images:,} images", config.batch_size)
     if world_size() > 1 and is_first():
         share = config.batch_size // world_size()
         print(f"{world_size()} processes: batches of {config.batch_size} images, {share} a process")

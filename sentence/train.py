@@ -22,7 +22,7 @@ from core.environment import seed_everything
 from core.errors import InputError, command
 from core.optimizers import make_optimizer
 from core.run import Run, launch
-from core.training import eval_mode, fit
+from core.training import eval_mode, fit, name_left_out
 from sentence.corpora import find_corpus
 from sentence.data import Batches, EncodedCorpus, SentenceBatch, encode_corpus
 from sentence.encoder import PaddedTransformer, Pair, QuickThought, split_sentences
@@ -170,8 +170,8 @@ def tokenizer_of(config: SentenceConfig) -> Tokenizer | None:
     return tokenizer
 
 
-def describe(config: SentenceConfig, corpus: EncodedCorpus, steps: int) -> None:
-    """Say on stderr how large the corpus is, and what vocabulary and batches leave out of it."""
+def describe(config: SentenceConfig, corpus: EncodedCorpus) -> None:
+    """Say on stderr how large the corpus is, and what the vocabulary leaves out of it."""
     words, tokens = corpus.tokenizer.get_vocab_size(), len(corpus.tokens)
     print(
         f"{config.dataset}: {len(corpus.books) - 1} books, {len(corpus):,} sentences, {tokens:,} tokens; "
@@ -181,11 +181,6 @@ def describe(config: SentenceConfig, corpus: EncodedCorpus, steps: int) -> None:
     if config.encoder != "transformer" and words < config.vocab_size:
         print(
             f"the corpus has fewer words than --vocab-size {config.vocab_size:,}: all are kept",
-            file=sys.stderr,
-        )
-    if rest := len(corpus) - steps * config.batch_size:
-        print(
-            f"{rest:,} sentences, others in every epoch, fill no batch of {config.batch_size}: left out",
             file=sys.stderr,
         )
 
@@ -234,7 +229,8 @@ def train(run: Run, config: SentenceConfig, device: torch.device) -> None:
     part = own_part(config.batch_size)
     batches = Batches(corpus, config.batch_size, config.longest, config.seed, part, device)
     if is_first():
-        describe(config, corpus, batches.steps)
+        describe(config, corpus)
+    name_left_out(len(corpus) - batches.steps * config.batch_size, "sentences", config.batch_size)
 
     seed_everything(config.seed)
     model = make_model(config, corpus.tokenizer, device)

@@ -159,12 +159,10 @@ def show_table(table: ResultTable) -> None:
     """Print a table, then its differences if they say anything; by dataset where a terminal is too narrow."""
     shown = {"text": TITLE} | ({"difference_text": DIFFERENCES} if table.has_tests else {})
     for what, title in shown.items():
-        whole = to_terminal(table, title, what)
-        parts = {title: whole}
-        if not fits(whole):
-            parts = {f"{name}: {title}": to_terminal(of, "", what) for name, of in table.by_dataset().items()}
-        for title_of_part, part in parts.items():
-            part.title = title_of_part
+        drawn = [to_terminal(table, title, what)]
+        if not fits(drawn[0]):
+            drawn = [to_terminal(of, f"{name}: {title}", what) for name, of in table.by_dataset().items()]
+        for part in drawn:
             show(part)
 
 
