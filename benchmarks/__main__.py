@@ -17,9 +17,9 @@ from benchmarks.objective import ObjectiveSettings
 from benchmarks.page import write_page, write_part
 from benchmarks.ranks import RankSettings
 from benchmarks.sentences import SentenceSettings
-from core.config import parse
-from core.environment import choose_device, describe_environment
-from core.errors import command
+from core.training.cli import command, parse
+from core.training.provenance import describe_environment
+from core.training.runtime import choose_device
 
 # A part is a module with a TITLE, what the page says ABOUT it, settings (QUICK is an instance of them), and
 # measure(settings, device, findings), which fills the findings in.

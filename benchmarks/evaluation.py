@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.measure import Findings, interleaved, operator_seconds, seconds_of, summary
-from core.config import default_data_root
-from core.environment import epoch_order, seed_everything
-from core.errors import InputError
+from core.io.errors import InputError
+from core.training.config import default_data_root
+from core.training.seeding import epoch_order, seed_everything
 from graph.batch import make_batches
 from graph.data import GraphDataset, load_dataset
 from graph.encoder import GIN

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from core.config import parse
-from core.environment import describe_environment
-from core.errors import InputError, command
-from core.files import write_atomically
+from core.io.errors import InputError
+from core.io.files import write_atomically
+from core.training.cli import command, parse
+from core.training.provenance import describe_environment
 from tests.fuzz.parsers import PARSERS, try_inputs
 
 

@@ -15,8 +15,8 @@ from torch_geometric.loader import DataLoader
 from benchmarks.measure import Findings, Stopwatch, Timer, operator_seconds, untimed
 from benchmarks.released_graphs import ReleasedInfoGraph, released_objective
 from core import InfoGraphLoss
-from core.config import default_data_root
-from core.errors import InputError, TrainingError
+from core.io.errors import InputError, TrainingError
+from core.training.config import default_data_root
 from graph.batch import GraphBatch, make_batches
 from graph.data import GraphDataset, load_dataset
 from graph.encoder import make_models

@@ -13,9 +13,10 @@ from torchvision import transforms
 
 from benchmarks.measure import Findings, Stopwatch, Timer, operator_seconds, untimed
 from core import HardNegativeLoss
-from core.config import default_data_root
-from core.environment import autocast, choose_precision, seed_everything
-from core.optimizers import make_optimizer
+from core.training.config import default_data_root
+from core.training.optimizers import make_optimizer
+from core.training.runtime import autocast, choose_precision
+from core.training.seeding import seed_everything
 from image.data import Images, load_dataset
 from image.encoder import SimCLR, make_encoder
 from image.train import Batches, ImageConfig

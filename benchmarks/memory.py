@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import seconds_of
-from core.errors import TrainingError
+from core.io.errors import TrainingError
 
 ROOT = Path(__file__).parents[1]
 SHARE_OF_MEMORY = 0.25  # of what the machine has available; a call that asks for more fails

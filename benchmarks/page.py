@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figure import write_figure
-from core.errors import InputError
-from core.files import read_json, write_atomically
+from core.io.errors import InputError
+from core.io.files import read_json, write_atomically
 
 SCHEMA = 1
 COLUMNS = ("case", "subject", "median", "fastest to slowest", "rounds", "rate", "time beside the first")

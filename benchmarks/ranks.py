@@ -20,10 +20,11 @@ from benchmarks.measure import Findings, seconds_of, summary
 from benchmarks.memory import ROOT, fresh_processes, measured, measured_on_gpu
 from benchmarks.objective import make_views
 from core import HardNegativeLoss
-from core.caching import cached
-from core.distributed import is_first, largest_of_processes, own_part, process_group, wait_for_all
-from core.environment import choose_device, seed_everything
-from core.errors import TrainingError
+from core.distributed import all_reduce_max, barrier, is_main_process, local_slice, process_group
+from core.io.errors import TrainingError
+from core.losses.gradient_cache import cached
+from core.training.runtime import choose_device
+from core.training.seeding import seed_everything
 from image.encoder import Pair, make_model
 
 TITLE = "Many ranks and big batches"
@@ -104,18 +105,18 @@ def in_group(
 
 def work(settings: RankSettings, device: torch.device, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """This process's part: each objective's peak in its first call, then rounds in which they take turns."""
-    own = own_part(settings.batch)
+    own = local_slice(settings.batch)
     views = make_views(settings.batch, settings.dim, device).detach()[:, own].clone().requires_grad_()
     found, calls = {}, {}
     for name in names:
         loss = objectives(settings)[name]
         calls[name] = functools.partial(_gradient, loss, views)
         peak = _peak(calls[name], functools.partial(_gradient, loss, views[:, :8]), device)
-        found[name] = {"seconds": [], "peak_bytes": largest_of_processes(peak)}
+        found[name] = {"seconds": [], "peak_bytes": all_reduce_max(peak)}
     for _ in range(settings.rounds):
         for name, call in calls.items():
-            wait_for_all()
-            found[name]["seconds"].append(seconds_of(lambda call=call: (call(), wait_for_all())))
+            barrier()
+            found[name]["seconds"].append(seconds_of(lambda call=call: (call(), barrier())))
     return found
 
 
@@ -176,7 +177,7 @@ def main(argument: str) -> None:
     device = choose_device(task["device"])
     with process_group(device):
         found = work(RankSettings(**task["settings"]), device, task["names"])
-        if is_first():
+        if is_main_process():
             print(json.dumps(found))
 
 

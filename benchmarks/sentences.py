@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.measure import Findings, Stopwatch, Timer, operator_seconds, untimed
-from core.config import default_data_root
-from core.environment import autocast, choose_precision, seed_everything
-from core.errors import InputError
-from core.optimizers import make_optimizer
+from core.io.errors import InputError
+from core.training.config import default_data_root
+from core.training.optimizers import make_optimizer
+from core.training.runtime import autocast, choose_precision
+from core.training.seeding import seed_everything
 from sentence.corpora import find_corpus
 from sentence.data import Batches, EncodedCorpus, SentenceBatch, encode_corpus
 from sentence.encoder import GRUEncoder, QuickThought

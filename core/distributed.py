@@ -14,20 +14,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from core.errors import InputError
+from core.io.errors import InputError
+from core.losses.collectives import all_reduce_sum, rank, world_size
 
 
-def rank() -> int:
-    """This process's number, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def world_size() -> int:
-    """How many processes train as one."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that writes and reports."""
     return rank() == 0
 
@@ -58,57 +49,18 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def wait_for_all() -> None:
+def barrier() -> None:
     """Return once every process has come here."""
     if dist.is_initialized():
         dist.barrier()
 
 
-def gather(x: Tensor) -> Tensor:
-    """Every process's tensor, one after the other, with its gradient: [n, ...] -> [W n, ...]."""
-    if world_size() == 1:
-        return x
-    return _Gather.apply(x)
-
-
-class _Gather(torch.autograd.Function):
-    """All-gather; the gradient of a part is summed over everyone who has used it."""
-
-    @staticmethod
-    def forward(ctx, x):
-        parts = [torch.empty_like(x) for _ in range(world_size())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx, grad_output):
-        return _sum_of_all(grad_output).chunk(world_size())[rank()]
-
-
-class _Sum(torch.autograd.Function):
-    """All-reduce; what every process has used has the gradients of all of them."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return _sum_of_all(x)
-
-    @staticmethod
-    def backward(ctx, grad_output):
-        return _sum_of_all(grad_output)
-
-
-def _sum_of_all(x: Tensor) -> Tensor:
-    x = x.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(x)
-    return x
-
-
-def mean_over_processes(x: Tensor) -> Tensor:
+def all_reduce_mean(x: Tensor) -> Tensor:
     """The mean of every process's tensor, without a gradient."""
-    return _sum_of_all(x.detach()) / world_size() if world_size() > 1 else x.detach()
+    return all_reduce_sum(x.detach()) / world_size()
 
 
-def largest_of_processes(number: int) -> int:
+def all_reduce_max(number: int) -> int:
     """The largest of every process's number; exchanged by the hosts, so that no device is waited for."""
     if world_size() == 1:
         return number
@@ -117,7 +69,7 @@ def largest_of_processes(number: int) -> int:
     return int(largest)
 
 
-def own_part(batch_size: int) -> slice:
+def local_slice(batch_size: int) -> slice:
     """Where this process's samples stand in the whole batch; raises InputError if it does not divide."""
     share, rest = divmod(batch_size, world_size())
     if rest:
@@ -170,9 +122,9 @@ class GatheringBatchNorm(nn.modules.batchnorm._BatchNorm):
         count = x.numel() // x.shape[1] * world_size()
         values = x.to(torch.promote_types(x.dtype, torch.float32))
         # Two passes, not E[x^2] - E[x]^2: that difference loses the digits of a large mean.
-        mean = _Sum.apply(values.sum(dims)) / count
+        mean = all_reduce_sum(values.sum(dims)) / count
         centred = values - self._along_channels(mean, x)
-        variance = _Sum.apply(centred.square().sum(dims)) / count
+        variance = all_reduce_sum(centred.square().sum(dims)) / count
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)

@@ -10,9 +10,9 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.utils import degree, one_hot
 
-from core.errors import InputError
+from core.io.errors import InputError
 from graph.motifs import make_motifs
-from graph.tudataset import LARGEST_FEATURES, TU_URL, download_tu_dataset, load_tu_dataset
+from graph.tudataset import MAX_FEATURE_ENTRIES, TU_URL, download_tu_dataset, load_tu_dataset
 
 PAPER_DATASETS = (
     "MUTAG",
@@ -25,7 +25,7 @@ PAPER_DATASETS = (
     "IMDB-MULTI",
 )
 # Above this, InfoGraph standardises the degree instead of coding it one-hot.
-LARGEST_ONE_HOT_DEGREE = 1000
+MAX_ONE_HOT_DEGREE = 1000
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def add_degree_features(graphs: list[Data], name: str) -> None:
     degrees = [degree(graph.edge_index[0], graph.num_nodes, dtype=torch.long) for graph in graphs]
     together = torch.cat(degrees)
     largest = int(together.max())
-    if largest < LARGEST_ONE_HOT_DEGREE:
-        if len(together) * (largest + 1) > LARGEST_FEATURES:
+    if largest < MAX_ONE_HOT_DEGREE:
+        if len(together) * (largest + 1) > MAX_FEATURE_ENTRIES:
             raise InputError(
                 f"--dataset {name} has degrees from 0 to {largest} at {len(together)} nodes; coded one-hot "
                 "they take too much memory"

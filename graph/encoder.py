@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.environment import seed_everything
+from core.training.seeding import seed_everything
 from graph.batch import GraphBatch
 
 

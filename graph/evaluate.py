@@ -14,11 +14,12 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor
 
-from core.config import LARGEST_SEED, default_data_root, parse, setting
-from core.environment import choose_device
-from core.errors import InputError, command
-from core.run import load_encoder_state, read_settings
-from core.training import eval_mode
+from core.io.errors import InputError
+from core.training.cli import command, parse
+from core.training.config import MAX_SEED, default_data_root, setting
+from core.training.loop import eval_mode
+from core.training.run_folder import load_encoder_state, read_settings
+from core.training.runtime import choose_device
 from graph.batch import GraphBatch, make_batches
 from graph.data import load_dataset
 from graph.encoder import GIN, InfoGraph
@@ -101,7 +102,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     if min(hidden, layers) < 1:
         raise InputError(f"config.json has hidden {hidden} and layers {layers}; both must be at least 1")
     batch_size = max(1, setting(settings, "batch_size", int))
-    seeds = [setting(settings, "seed", int, LARGEST_SEED)]
+    seeds = [setting(settings, "seed", int, MAX_SEED)]
     device = choose_device(config.device)
     dataset = load_dataset(setting(settings, "dataset", str), config.data_root)
     with torch.device("meta"):  # the settings may ask for more memory than the weights have

@@ -9,10 +9,10 @@ from torch_geometric.datasets.graph_generator import BAGraph
 from torch_geometric.datasets.motif_generator import CustomMotif, CycleMotif, HouseMotif, MotifGenerator
 from torch_geometric.utils import coalesce
 
-from core.environment import seeded
+from core.training.seeding import seeded
 
 GRAPHS_PER_CLASS = 30
-FEWEST_MOTIFS, MOST_MOTIFS = 2, 20
+MIN_MOTIFS, MAX_MOTIFS = 2, 20
 TREE_NODES_PER_MOTIF = 2.0
 # Random edges a node, expected. They hide the motifs: without them an untrained encoder tells the classes.
 NOISE_EDGES_PER_NODE = 0.3
@@ -38,7 +38,7 @@ def make_motifs(seed: int = 0) -> list[Data]:
 
 
 def _graph_with(motif: MotifGenerator, label: int) -> Data:
-    count = int(torch.randint(FEWEST_MOTIFS, MOST_MOTIFS + 1, ()))
+    count = int(torch.randint(MIN_MOTIFS, MAX_MOTIFS + 1, ()))
     scale = 0.5 + torch.rand(()).item()
     tree = BAGraph(max(count + 1, int(TREE_NODES_PER_MOTIF * scale * count)), num_edges=1)
     graph = ExplainerDataset(tree, motif, num_motifs=count)[0]

@@ -10,19 +10,21 @@ import torch
 from torch import Tensor
 
 from core import InfoGraphLoss
-from core.checkpoints import digest_of
-from core.config import TrainConfig, hardness_of, parse_config
-from core.environment import epoch_generator
-from core.errors import InputError, command
-from core.group import RunGroup, launch_together, of_run
-from core.infograph import Variant
-from core.training import fit
+from core.io.digests import digest_of
+from core.io.errors import InputError
+from core.losses.infograph import Variant
+from core.training.cli import command, parse_config
+from core.training.config import TrainConfig, hardness_of
+from core.training.group import RunGroup, of_run
+from core.training.launch import launch_together
+from core.training.loop import fit
+from core.training.seeding import epoch_generator
 from graph.batch import GraphBatch, make_batches
 from graph.data import GraphDataset, load_dataset
 from graph.encoder import make_models, state_of_run
 from graph.evaluate import evaluate, represent_batch, samples
 
-MOST_NUMBERS = 1000  # of --seeds, and of --betas
+MAX_LISTED = 1000  # of --seeds, and of --betas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,13 +119,13 @@ def numbers(text: str, name: str, kind: type[int] | type[float]) -> list[int] | 
     try:
         for part in text.split(","):
             ends = re.fullmatch(r"(\d{1,10})-(\d{1,10})", part) if kind is int else None
-            found += range(int(ends[1]), int(ends[2]) + 1)[: MOST_NUMBERS + 1] if ends else [kind(part)]
+            found += range(int(ends[1]), int(ends[2]) + 1)[: MAX_LISTED + 1] if ends else [kind(part)]
     except ValueError:
         found = []
-    if not 0 < len(found) <= MOST_NUMBERS or len(set(found)) < len(found):
+    if not 0 < len(found) <= MAX_LISTED or len(set(found)) < len(found):
         example = "0-9 or 0,3,5" if kind is int else "0,1,2,10"
         raise InputError(
-            f"--{name} is {text}; it must be different numbers, as {example}, and {MOST_NUMBERS} at most"
+            f"--{name} is {text}; it must be different numbers, as {example}, and {MAX_LISTED} at most"
         )
     return found
 

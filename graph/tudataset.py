@@ -10,15 +10,15 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.utils import one_hot
 
-from core.downloads import fetch_archive
-from core.errors import InputError
-from core.files import check_regular
+from core.io.downloads import fetch_archive
+from core.io.errors import InputError
+from core.io.files import check_regular
 
 TU_URL = "https://www.chrsmrrs.com/graphkerneldatasets"
-MOST_LABEL_COLUMNS = 100
-LONGEST_LINE = 1 << 16  # bytes
+MAX_LABEL_COLUMNS = 100
+MAX_LINE_BYTES = 1 << 16  # bytes
 # Numbers of all nodes' one-hot labels, 1 GiB; a label that is far from the others would make them many more.
-LARGEST_FEATURES = 1 << 28
+MAX_FEATURE_ENTRIES = 1 << 28
 
 
 def download_tu_dataset(name: str, folder: Path) -> None:
@@ -121,7 +121,7 @@ def _node_labels(path: Path, nodes: int) -> torch.Tensor | None:
     table = _read_integers(path, columns=None)
     lowest, highest = table.min(axis=0), table.max(axis=0)
     widths = [top - low + 1 for low, top in zip(lowest.tolist(), highest.tolist(), strict=True)]
-    if nodes * sum(widths) > LARGEST_FEATURES:
+    if nodes * sum(widths) > MAX_FEATURE_ENTRIES:
         raise InputError(
             f"{path} has labels from {min(lowest)} to {max(highest)}; coded one-hot they take too much memory"
         )
@@ -136,9 +136,9 @@ def _read_integers(path: Path, columns: int | None) -> np.ndarray:
     try:
         check_regular(path)
         with open(path, "rb") as file:
-            first = file.readline(LONGEST_LINE)
+            first = file.readline(MAX_LINE_BYTES)
         found = first.count(b",") + 1
-        if first and (found > MOST_LABEL_COLUMNS if columns is None else found != columns):
+        if first and (found > MAX_LABEL_COLUMNS if columns is None else found != columns):
             raise InputError(f"{path} has {found} columns; {expected}")
         with np.errstate(invalid="ignore"):  # a number too large to be an integer is an error anyway
             table = pd.read_csv(

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from core.errors import InputError
+from core.io.errors import InputError
 from image import published
 from image.folders import read_class_folders, split_folders
 from image.shapes import CLASSES as SHAPES
 from image.shapes import make_shapes
 
 KNOWN = ("shapes", "digits", "cifar10", "cifar100", "stl10", "tinyimagenet", "folder:PATH")
-LEAST_SIZE = 8
+MIN_IMAGE_SIZE = 8
 RESIDENT_SHARE = 0.5  # of the device's free memory: what images may take of it, the rest is for training
 
 
@@ -102,8 +102,8 @@ def load_dataset(
     Raises InputError where the name is unknown, the data are missing and not to be downloaded, a file is
     damaged, or there is only one class.
     """
-    if image_size is not None and image_size < LEAST_SIZE:
-        raise InputError(f"--image-size is {image_size}; it must be at least {LEAST_SIZE}")
+    if image_size is not None and image_size < MIN_IMAGE_SIZE:
+        raise InputError(f"--image-size is {image_size}; it must be at least {MIN_IMAGE_SIZE}")
     if name == "shapes":
         train, test = (_images(*make_shapes(count, seed)) for count, seed in ((4000, 0), (1000, 1)))
         parts = train, train, test, SHAPES

@@ -13,12 +13,14 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from core.config import LARGEST_SEED, default_data_root, parse, setting
-from core.environment import autocast, choose_device, epoch_generator, epoch_order
-from core.errors import InputError, command
-from core.run import load_encoder_state, read_settings
-from core.training import eval_mode
-from image.data import LEAST_SIZE, ImageDataset, Images, load_dataset
+from core.io.errors import InputError
+from core.training.cli import command, parse
+from core.training.config import MAX_SEED, default_data_root, setting
+from core.training.loop import eval_mode
+from core.training.run_folder import load_encoder_state, read_settings
+from core.training.runtime import autocast, choose_device
+from core.training.seeding import epoch_generator, epoch_order
+from image.data import MIN_IMAGE_SIZE, ImageDataset, Images, load_dataset
 from image.encoder import ARCHITECTURES, Norm, SimCLR, make_model
 from image.views import Normalise, Views
 from shared_eval.metrics import SAMPLED, embedding_metrics, split_similarities
@@ -26,7 +28,7 @@ from shared_eval.probes import knn_accuracy, linear_probe
 
 CHUNK = 512
 METRIC_SAMPLES = 1024
-LARGEST_SIZE = 1024  # of images and views that a run's settings may ask for
+MAX_IMAGE_SIZE = 1024  # of images and views that a run's settings may ask for
 
 Protocol = Literal["frozen", "paper"]
 
@@ -140,10 +142,10 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     settings = read_settings(config.run, modality="image")
     arch, width = setting(settings, "arch", str), setting(settings, "width", int)
     view_size, crop_scale = (
-        setting(settings, "view_size", int, LARGEST_SIZE),
+        setting(settings, "view_size", int, MAX_IMAGE_SIZE),
         setting(settings, "crop_scale", float),
     )
-    seed, precision = setting(settings, "seed", int, LARGEST_SEED), setting(settings, "precision", str)
+    seed, precision = setting(settings, "seed", int, MAX_SEED), setting(settings, "precision", str)
     norm = setting({"norm": "batch"} | settings, "norm", str)  # older runs had no other
     known = arch in ARCHITECTURES and norm in get_args(Norm) and precision in ("float32", "bfloat16")
     if not (known and 0 < crop_scale <= 1):
@@ -151,11 +153,11 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
             f"config.json has arch {arch}, norm {norm}, crop_scale {crop_scale}, precision {precision}: "
             "not all are known"
         )
-    if view_size < LEAST_SIZE:
-        raise InputError(f"config.json has view_size {view_size}; it must be at least {LEAST_SIZE}")
+    if view_size < MIN_IMAGE_SIZE:
+        raise InputError(f"config.json has view_size {view_size}; it must be at least {MIN_IMAGE_SIZE}")
     image_size = settings.get("image_size")
     if image_size is not None:
-        image_size = setting(settings, "image_size", int, LARGEST_SIZE)
+        image_size = setting(settings, "image_size", int, MAX_IMAGE_SIZE)
     device = choose_device(config.device)
     name = config.dataset or setting(settings, "dataset", str)
     size = image_size if config.dataset is None else view_size

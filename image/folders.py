@@ -18,15 +18,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from core.errors import InputError
-from core.files import check_regular, user_cache, write_atomically
+from core.io.errors import InputError
+from core.io.files import check_regular, user_cache, write_atomically
 
 # A file and its class's number.
 LabelledFile = tuple[Path, int]
 # What is opened: among Pillow's other formats is PostScript, which it hands to another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 CACHE_FORMAT = 2  # another number makes every cache anew
-LARGEST_IMAGE = 1 << 26  # pixels: 200 MB once decoded; a damaged or forged header easily says more
+MAX_PIXELS = 1 << 26  # pixels: 200 MB once decoded; a damaged or forged header easily says more
 
 
 def split_folders(path: Path) -> tuple[list[LabelledFile], list[LabelledFile], list[str]]:
@@ -160,8 +160,8 @@ def _decode(path: Path, size: int) -> np.ndarray:
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            if width * height > LARGEST_IMAGE:
-                raise ValueError(f"it has {width} x {height} pixels; {LARGEST_IMAGE:,} are allowed")
+            if width * height > MAX_PIXELS:
+                raise ValueError(f"it has {width} x {height} pixels; {MAX_PIXELS:,} are allowed")
             side = min(width, height)
             left, top = (width - side) / 2, (height - side) / 2
             box = (left, top, left + side, top + side)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
-from core.downloads import fetch_archive
-from core.errors import InputError
+from core.io.downloads import fetch_archive
+from core.io.errors import InputError
 from image.folders import read_class_folders, tiny_imagenet_files
 
 # Images [N, 3, S, S] uint8 and labels [N] int64, -1 where there is none: of training, of testing; classes.

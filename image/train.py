@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 
 from core import HardNegativeLoss
-from core.caching import cached
-from core.checkpoints import digest_of
-from core.config import TrainConfig, flag, hardness_of, parse_config
-from core.distributed import is_first, own_part, parallel, rank, world_size
-from core.environment import epoch_generator, epoch_order, seed_everything
-from core.errors import InputError, command
-from core.optimizers import lr_factor, make_optimizer
-from core.run import Run, launch
-from core.training import fit, name_left_out
+from core.distributed import is_main_process, local_slice, parallel, rank, world_size
+from core.io.digests import digest_of
+from core.io.errors import InputError
+from core.losses.gradient_cache import cached
+from core.training.cli import command, flag, parse_config
+from core.training.config import TrainConfig, hardness_of
+from core.training.launch import launch
+from core.training.loop import fit, warn_dropped_samples
+from core.training.optimizers import lr_factor, make_optimizer
+from core.training.run_folder import Run
+from core.training.seeding import epoch_generator, epoch_order, seed_everything
 from image.data import ImageDataset, Images, load_dataset
 from image.encoder import Norm, Pair, make_model
 from image.evaluate import CHUNK, evaluate, represent_all, sample, score_neighbours
@@ -125,7 +127,7 @@ class Batches:
     def __init__(self, train: Images, views: Views, config: ImageConfig) -> None:
         self.train, self.views, self.config = train, views, config
         self.steps = len(train) // config.batch_size
-        self.part = own_part(config.batch_size)
+        self.part = local_slice(config.batch_size)
         if config.positives == "label":
             labels = train.labels.cpu()
             self.by_class = labels.argsort(stable=True)
@@ -189,8 +191,10 @@ def train(run: Run, config: ImageConfig, device: torch.device) -> None:
     views = Views(config.view_size, scale=(config.crop_scale, 1.0)).to(device)
     batches = Batches(dataset.train, views, config)
     images = len(dataset.train)
-    name_left_out(images - batches.steps * config.batch_size, f"of {images:,} images", config.batch_size)
-    if world_size() > 1 and is_first():
+    warn_dropped_samples(
+        images - batches.steps * config.batch_size, f"of {images:,} images", config.batch_size
+    )
+    if world_size() > 1 and is_main_process():
         share = config.batch_size // world_size()
         print(f"{world_size()} processes: batches of {config.batch_size} images, {share} a process")
 
@@ -239,7 +243,7 @@ def train(run: Run, config: ImageConfig, device: torch.device) -> None:
         samples_per_epoch=batches.steps * config.batch_size,
         lr_factor=lambda done: lr_factor(config.schedule, config.epochs, config.warmup, done),
     )
-    if is_first():
+    if is_main_process():
         started = time.perf_counter()
         metrics = evaluate(model, dataset, views, config.seed, config.precision)
         run.save_encoder(model.state_dict())

@@ -9,15 +9,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from core.errors import DamagedFileError
-from core.files import write_atomically
-from core.records import SCHEMA, file_checksum, read_record, record_text
+from core.io.digests import file_checksum
+from core.io.errors import DamagedFileError
+from core.io.files import write_atomically
+from core.training.records import SCHEMA, read_record, record_text
 
 FACTS = "facts.json"  # the last file: what its maker says, and size and checksum of every other file
 MAKING = ".making-"  # begins the name of a folder that is not whole yet
 
 
-def made_once(folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+def build_once(folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """The facts that ``make`` returned when it filled ``folder``: now, or before, by whatever process.
 
     ``make`` gets an empty folder, which takes the name ``folder`` once it is whole. Of several processes one
@@ -25,12 +26,12 @@ def made_once(folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str,
     cache cannot be written.
     """
     with suppress(OSError, DamagedFileError):
-        return read_facts(folder)
+        return read_manifest(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder.parent)
     with locked(folder):
         try:
-            return read_facts(folder)  # another process has made it meanwhile
+            return read_manifest(folder)  # another process has made it meanwhile
         except (OSError, DamagedFileError) as error:
             if folder.exists():
                 print(f"warning: {folder} is damaged and made anew: {error}", file=sys.stderr)
@@ -39,7 +40,7 @@ def made_once(folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str,
         scratch.mkdir()
         try:
             facts = make(scratch)
-            seal(scratch, facts)
+            write_manifest(scratch, facts)
             shutil.rmtree(folder, ignore_errors=True)
             scratch.rename(folder)
         finally:
@@ -47,7 +48,7 @@ def made_once(folder: Path, make: Callable[[Path], dict[str, Any]]) -> dict[str,
         return facts
 
 
-def seal(folder: Path, facts: dict[str, Any]) -> None:
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
     """Write ``facts``, and size and checksum of every file in ``folder`` once it is safe on the disk."""
     files = {}
     for path in sorted(folder.iterdir()):
@@ -57,8 +58,8 @@ def seal(folder: Path, facts: dict[str, Any]) -> None:
     write_atomically(folder / FACTS, record_text({"schema": SCHEMA, **facts, "files": files}))
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
-    """What ``seal`` was given; raises OSError or DamagedFileError where a file is not as it was then.
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What ``write_manifest`` was given; raises OSError or DamagedFileError where a file has changed since.
 
     Every file is read for that: seconds for gigabytes, which training reads again in every epoch.
     """

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.errors import InputError
-from core.files import check_regular, user_cache, write_atomically
+from core.io.errors import InputError
+from core.io.files import check_regular, user_cache, write_atomically
 
 KNOWN = ("pydoc", "books", "bookcorpus", "wikitext-103", "folder:PATH")
 # Name and configuration of the public corpora at the Hugging Face hub. BookCorpus has no official place any
@@ -20,13 +20,13 @@ HUB = {
     "bookcorpus": ("rojagtap/bookcorpus", None),
     "wikitext-103": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
 }
-LONGEST_READ = 1 << 20  # bytes taken as one line at most, so that a file without line ends passes too
+MAX_LINE_BYTES = 1 << 20  # bytes taken as one line at most, so that a file without line ends passes too
 # A gzipped book may unpack to so much, or to so many times its size: prose is packed to a third, and only
 # what is made to fill disks to a thousandth.
-HONEST_SIZE = 1 << 24
-HONEST_RATIO = 100
+MAX_UNPACKED_BYTES = 1 << 24
+MAX_COMPRESSION_RATIO = 100
 REPORTED_FAULTS = 3
-LEAST_PARAGRAPHS = 4  # of an embedded topic
+MIN_PARAGRAPHS = 4  # of an embedded topic
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,9 @@ def read_lines(path: Path, faults: Faults) -> Iterator[str]:
     position = 0
     try:
         check_regular(path)
-        largest = max(HONEST_SIZE, HONEST_RATIO * path.stat().st_size)
+        largest = max(MAX_UNPACKED_BYTES, MAX_COMPRESSION_RATIO * path.stat().st_size)
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            for raw in iter(lambda: file.readline(LONGEST_READ), b""):
+            for raw in iter(lambda: file.readline(MAX_LINE_BYTES), b""):
                 if position > largest:
                     raise InputError(f"{path} unpacks to more than {largest:,} bytes, which no book does")
                 if b"\0" in raw:
@@ -158,7 +158,7 @@ def embedded_topics(held_out: bool = False) -> dict[str, str]:
     for title, text in sorted(pydoc_data.topics.topics.items()):
         blocks = [block for block in re.split(r"\n\s*\n", text) if is_prose(block) and block not in seen]
         seen.update(blocks)
-        if len(blocks) >= LEAST_PARAGRAPHS:
+        if len(blocks) >= MIN_PARAGRAPHS:
             topics[title] = "\n\n".join(blocks)
     return {title: text for i, (title, text) in enumerate(topics.items()) if (i % 5 == 0) == held_out}
 

@@ -20,9 +20,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.trainers import WordLevelTrainer
 from torch import Tensor
 
-from core.errors import InputError
-from core.files import user_cache
-from sentence.cache import made_once
+from core.io.errors import InputError
+from core.io.files import user_cache
+from sentence.cache import build_once
 from sentence.corpora import Corpus, Faults
 from sentence.text import sentences_of
 
@@ -66,7 +66,7 @@ def encode_corpus(
     settings = json.dumps([FORMAT, corpus.fingerprint(), learnt, strict])
     folder = user_cache() / "sentences" / hashlib.sha256(settings.encode()).hexdigest()[:16]
     try:
-        facts = made_once(
+        facts = build_once(
             folder, lambda scratch: _encode_into(scratch, corpus, vocab_size, strict, tokenizer)
         )
     except OSError as error:

@@ -15,10 +15,10 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_sequence
 
-from core.caching import parts_of
-from core.config import setting
-from core.errors import InputError
-from core.files import read_json
+from core.io.errors import InputError
+from core.io.files import read_json
+from core.losses.gradient_cache import parts_of
+from core.training.config import setting
 
 # What a QuickThought is made from beside its vocabulary, as its folder keeps it.
 SETTINGS = {"kind": str, "embedding_dim": int, "hidden": int, "bidirectional": bool, "longest": int}

@@ -18,13 +18,14 @@ from sentence_transformers import SentenceTransformer
 from sklearn.metrics import f1_score
 from torch import Tensor
 
-from core.config import default_data_root, parse, setting
-from core.environment import autocast, choose_device
-from core.errors import InputError, command
-from core.files import read_json
-from core.records import check_files
-from core.run import read_settings
-from core.training import eval_mode, progress_bar
+from core.io.errors import InputError
+from core.io.files import read_json
+from core.training.cli import command, parse
+from core.training.config import default_data_root, setting
+from core.training.loop import eval_mode, progress_bar
+from core.training.records import check_files
+from core.training.run_folder import read_settings
+from core.training.runtime import autocast, choose_device
 from sentence.data import SentenceBatch
 from sentence.encoder import Pair, QuickThought
 from sentence.tasks import (

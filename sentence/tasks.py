@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from core.downloads import fetch_archive
-from core.errors import InputError
-from core.files import check_regular
+from core.io.downloads import fetch_archive
+from core.io.errors import InputError
+from core.io.files import check_regular
 from sentence.corpora import embedded_topics
 from sentence.text import sentences_of
 
 SENTEVAL_FOLDER = Path("SentEval") / "downstream"
 # All of SentEval's sentence tasks in its own layout, as the SimCSE authors publish them.
 SENTEVAL_URL = "https://huggingface.co/datasets/princeton-nlp/datasets-for-simcse/resolve/main/senteval.tar"
-LEAST_OF_CLASS = 10  # training samples: penalties are chosen on as many folds
-LEAST_TOPIC_SENTENCES = 30  # of a class of the embedded topic task
+MIN_CLASS_SAMPLES = 10  # training samples: penalties are chosen on as many folds
+MIN_TOPIC_SENTENCES = 30  # of a class of the embedded topic task
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def embedded_topic() -> Classification:
     sentences, labels, classes = [], [], 0
     for text in embedded_topics(held_out=True).values():
         of_topic = list(sentences_of(text.splitlines()))
-        if len(of_topic) >= LEAST_TOPIC_SENTENCES:
+        if len(of_topic) >= MIN_TOPIC_SENTENCES:
             sentences += of_topic
             labels += [classes] * len(of_topic)
             classes += 1
@@ -185,10 +185,10 @@ def check_parts(task: Task, folder: Path) -> None:
         return
     parts = np.full(len(task.labels), "train") if task.parts is None else task.parts
     classes, counts = np.unique(task.labels[parts == "train"], return_counts=True)
-    if len(classes) < 2 or counts.min() < LEAST_OF_CLASS:
+    if len(classes) < 2 or counts.min() < MIN_CLASS_SAMPLES:
         raise InputError(
             f"{folder} has {len(classes)} classes to learn, of {min(counts, default=0)} samples or more; "
-            f"2 of {LEAST_OF_CLASS} are needed: is a file of it cut short?"
+            f"2 of {MIN_CLASS_SAMPLES} are needed: is a file of it cut short?"
         )
     if task.parts is not None and "test" not in parts:
         raise InputError(f"{folder} has no samples to test on: is a file of it cut short?")

@@ -8,7 +8,7 @@ import sentencex
 
 SAMPLED_LINES = 2000  # read ahead to see whether a book's lines are wrapped, with
 SAMPLED_CHARACTERS = 1_000_000  # at most
-LONGEST_WRAPPED_LINE = 100  # characters; wrapped books keep nearly all lines below
+MAX_WRAPPED_LINE = 100  # characters; wrapped books keep nearly all lines below
 SENTENCE_ENDS = tuple(".!?:;\"'\u201d\u2019")
 PARAGRAPH_CHARACTERS = 50_000  # a paragraph longer than this is split in pieces
 SENTENCE_TOKEN = re.compile(r"\w+")
@@ -73,4 +73,4 @@ def is_wrapped(lines: list[str]) -> bool:
         return False
     lengths = sorted(len(line) for line in lines)
     ended = sum(line.endswith(SENTENCE_ENDS) for line in lines)
-    return lengths[int(0.95 * (len(lines) - 1))] <= LONGEST_WRAPPED_LINE and ended < len(lines) / 2
+    return lengths[int(0.95 * (len(lines) - 1))] <= MAX_WRAPPED_LINE and ended < len(lines) / 2

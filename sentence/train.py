@@ -14,15 +14,18 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from core.caching import cached
-from core.checkpoints import digest_of
-from core.config import TrainConfig, flag, hardness_of, parse_config
-from core.distributed import gather, is_first, own_part, parallel
-from core.environment import seed_everything
-from core.errors import InputError, command
-from core.optimizers import make_optimizer
-from core.run import Run, launch
-from core.training import eval_mode, fit, name_left_out
+from core.distributed import is_main_process, local_slice, parallel
+from core.io.digests import digest_of
+from core.io.errors import InputError
+from core.losses.collectives import all_gather
+from core.losses.gradient_cache import cached
+from core.training.cli import command, flag, parse_config
+from core.training.config import TrainConfig, hardness_of
+from core.training.launch import launch
+from core.training.loop import eval_mode, fit, warn_dropped_samples
+from core.training.optimizers import make_optimizer
+from core.training.run_folder import Run
+from core.training.seeding import seed_everything
 from sentence.corpora import find_corpus
 from sentence.data import Batches, EncodedCorpus, SentenceBatch, encode_corpus
 from sentence.encoder import PaddedTransformer, Pair, QuickThought, split_sentences
@@ -194,7 +197,7 @@ def loss_function(config: SentenceConfig, network: nn.Module, first: int):
             if config.normalize:
                 f, g = F.normalize(f, dim=1) / config.temperature, F.normalize(g, dim=1)
             loss = quick_thought_loss(
-                f @ gather(g).T,
+                f @ all_gather(g).T,
                 batch.places,
                 batch.book,
                 first,
@@ -226,11 +229,11 @@ def train(run: Run, config: SentenceConfig, device: torch.device) -> None:
     tasks, missing = load_tasks(config.tasks, config.data_root, config.download)
     tokenizer = tokenizer_of(config)
     corpus = encode_corpus(found, config.vocab_size, strict=config.strict, tokenizer=tokenizer)
-    part = own_part(config.batch_size)
+    part = local_slice(config.batch_size)
     batches = Batches(corpus, config.batch_size, config.longest, config.seed, part, device)
-    if is_first():
+    if is_main_process():
         describe(config, corpus)
-    name_left_out(len(corpus) - batches.steps * config.batch_size, "sentences", config.batch_size)
+    warn_dropped_samples(len(corpus) - batches.steps * config.batch_size, "sentences", config.batch_size)
 
     seed_everything(config.seed)
     model = make_model(config, corpus.tokenizer, device)
@@ -263,7 +266,7 @@ def train(run: Run, config: SentenceConfig, device: torch.device) -> None:
         samples_per_epoch=batches.steps * config.batch_size,
         clip_norm=config.clip_norm,
     )
-    if is_first():
+    if is_main_process():
         started = time.perf_counter()
         metrics = score()
         run.save_sample(sample(pair, next(batches.of_epoch(1)), part, config.window, encode, tasks))

@@ -17,12 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core import interruption
-from core.config import flag, objective_slug
-from core.errors import InputError, reason_of
-from core.files import read_json
-from core.records import read_record
-from core.run import default_folder
+from core.io.errors import InputError, reason_of
+from core.io.files import read_json
+from core.training import signals
+from core.training.cli import flag
+from core.training.config import objective_slug
+from core.training.records import read_record
+from core.training.run_folder import default_folder
 
 LAST_LINES = 5
 POLL_SECONDS = 0.2  # between looks at whether a process has ended
@@ -220,7 +221,7 @@ def run_on_ray(
         import ray
     except ImportError:
         raise InputError("--launcher ray needs Ray: pip install 'hard-negatives[cluster]'") from None
-    handlers = {signum: signal.getsignal(signum) for signum in interruption.SIGNALS}
+    handlers = {signum: signal.getsignal(signum) for signum in signals.SIGNALS}
     ray.init(ignore_reinit_error=True, log_to_driver=False, runtime_env={"working_dir": None})
     for signum, handler in handlers.items():
         signal.signal(signum, handler)  # Ray's own ends this process without a word
@@ -240,7 +241,7 @@ def run_on_ray(
                 started(launch)
                 waiting[run.remote(launch)] = launch
             time.sleep(POLL_SECONDS)
-            with interruption.deferred():  # inside Ray a signal's exception is lost
+            with signals.shielded():  # inside Ray a signal's exception is lost
                 done, _ = ray.wait(list(waiting), timeout=0)
             for answer in done:
                 launch = waiting.pop(answer)

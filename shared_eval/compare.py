@@ -10,9 +10,9 @@ import pandas as pd
 import tyro
 from rich.table import Table
 
-from core.config import parse
-from core.errors import InputError, command
-from core.files import read_json
+from core.io.errors import InputError
+from core.io.files import read_json
+from core.training.cli import command, parse
 from shared_eval.outputs import show
 from shared_eval.records import find_records, read_records, settings_of
 from shared_eval.statistics import holm, paired_difference

@@ -10,7 +10,7 @@ import safetensors.numpy
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from core.files import write_atomically
+from core.io.files import write_atomically
 
 # Okabe and Ito's palette, which people with any colour vision tell apart, and marks that do so in print.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from core.errors import InputError
-from core.files import readable
+from core.io.errors import InputError
+from core.io.files import readable
 
 UNBOUNDED = 100_000  # columns
 

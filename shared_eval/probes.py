@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
-from core.environment import seeded
-from core.errors import InputError
+from core.io.errors import InputError
+from core.training.seeding import seeded
 from shared_eval.logistic import fit_logistic, predict_logistic
 from shared_eval.svm import CrossValidation, fold_accuracies
 

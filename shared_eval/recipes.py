@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.errors import InputError
-from core.files import check_regular
-from core.objectives import check_hardness
+from core.io.errors import InputError
+from core.io.files import check_regular
+from core.losses.contrastive import check_hardness
 from shared_eval.cells import Cell
 from shared_eval.tables import Published
 
@@ -19,7 +19,7 @@ else:
     import tomli as tomllib
 
 MODALITIES = ("image", "graph", "sentence")
-MOST_RUNS = 100_000
+MAX_RUNS = 100_000
 FOLDER = Path(__file__).parent / "recipes"
 # The tables that reproduce knows by name.
 TABLES = {
@@ -75,8 +75,8 @@ class Recipe:
             for beta in (betas if betas and max(of.betas) > 0 else of.betas)
         ]
         runs = len(datasets) * seeds * len(points)
-        if runs > MOST_RUNS:
-            raise InputError(f"{self.title} would have {runs:,} runs; {MOST_RUNS:,} at most make a table")
+        if runs > MAX_RUNS:
+            raise InputError(f"{self.title} would have {runs:,} runs; {MAX_RUNS:,} at most make a table")
         return [
             Cell(
                 modality=self.modality,
@@ -170,9 +170,9 @@ def check_recipe(recipe: Recipe) -> None:
     for name, value in recipe.settings.items():
         _expect(f"settings {name}", value, str, int, float, bool)
     runs = len(recipe.datasets) * recipe.seeds * sum(len(of.betas) for of in recipe.objectives)
-    if not 1 <= runs <= MOST_RUNS or recipe.epochs < 1:
+    if not 1 <= runs <= MAX_RUNS or recipe.epochs < 1:
         raise ValueError(
-            f"it has {recipe.epochs} epochs and {runs} runs; 1 to {MOST_RUNS:,} runs make a table"
+            f"it has {recipe.epochs} epochs and {runs} runs; 1 to {MAX_RUNS:,} runs make a table"
         )
 
 

@@ -13,10 +13,11 @@ import pandas as pd
 import tyro
 from rich.table import Table
 
-from core.config import TrainConfig, parse
-from core.errors import InputError, command
-from core.files import read_json, readable, write_atomically
-from core.records import read_record
+from core.io.errors import InputError
+from core.io.files import read_json, readable, write_atomically
+from core.training.cli import command, parse
+from core.training.config import TrainConfig
+from core.training.records import read_record
 from shared_eval.outputs import show, writing
 
 NUMBER = int | float

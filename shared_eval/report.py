@@ -15,9 +15,9 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from core.config import parse
-from core.errors import InputError, command
-from core.files import read_json, write_atomically
+from core.io.errors import InputError
+from core.io.files import read_json, write_atomically
+from core.training.cli import command, parse
 from shared_eval import figures
 from shared_eval.outputs import show, writing
 from shared_eval.recipes import all_recipes, published_by

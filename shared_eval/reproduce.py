@@ -14,11 +14,12 @@ from typing import Annotated, Literal
 import tyro
 from rich.markup import escape
 
-from core import interruption
-from core.config import LARGEST_NUMBER, check_not_too_large, parse
-from core.errors import InputError, TrainingError, command
-from core.files import write_atomically
-from core.training import progress_bar
+from core.io.errors import InputError, TrainingError
+from core.io.files import write_atomically
+from core.training import signals
+from core.training.cli import command, parse
+from core.training.config import MAX_FLOAT, check_not_too_large
+from core.training.loop import progress_bar
 from shared_eval.cells import Cell, Launch, Outcome, launches, run_here, run_on_ray
 from shared_eval.outputs import fits, show, writing
 from shared_eval.recipes import Recipe, load_recipes, published_by
@@ -70,8 +71,8 @@ class ReproduceConfig:
         if not (self.cpus > 0 and self.gpus >= 0):
             raise InputError(f"--cpus is {self.cpus} and --gpus {self.gpus}; some CPU is needed")
         for beta in self.betas:
-            if not 0 <= beta <= LARGEST_NUMBER:
-                raise InputError(f"--betas has {beta}; each must be at least 0 and at most {LARGEST_NUMBER}")
+            if not 0 <= beta <= MAX_FLOAT:
+                raise InputError(f"--betas has {beta}; each must be at least 0 and at most {MAX_FLOAT}")
         check_not_too_large(vars(self))
         for path in self.output:
             if path.suffix not in WRITERS:
@@ -185,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             show(f"{'done  ' if done else 'to run'} {cell}")
         print(f"{len(missing)} of {len(cells)} to run: {estimate(missing, config.jobs)}")
         return
-    with interruption.handled(go_on="the same command"):
+    with signals.graceful_shutdown(go_on="the same command"):
         failed = run_cells(missing, config) if missing else []
     name_failures(cell.folder for cell in cells)
     published = published_by(recipes)

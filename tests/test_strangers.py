@@ -22,7 +22,7 @@ import sentence.evaluate
 import sentence.train
 import shared_eval.records
 import shared_eval.report
-from core.errors import InputError
+from core.io.errors import InputError
 from graph.data import load_dataset
 from image.data import load_dataset as load_images
 from sentence.encoder import QuickThought

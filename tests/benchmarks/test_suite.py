@@ -12,8 +12,8 @@ from benchmarks import alternatives, evaluation, graphs, objective
 from benchmarks.__main__ import PARTS, main, parse_suite
 from benchmarks.measure import Findings
 from benchmarks.page import duration, memory
-from core.config import parse_config
-from core.errors import TrainingError
+from core.io.errors import TrainingError
+from core.training.cli import parse_config
 from image.train import ImageConfig, recipe
 from tests.runs import failure_of
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import archives
-from core.archives import unpack
-from core.errors import InputError
+from core.io import archives
+from core.io.archives import unpack
+from core.io.errors import InputError
 
 COMPRESSORS = {"tar": bytes, "tar.gz": gzip.compress}
 
@@ -102,7 +102,7 @@ def test_a_link_in_a_zip(tmp_path):
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 def test_a_bomb(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(archives, "LARGEST_UNPACKED", 1 << 20)
+    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 1 << 20)
     members = {f"{i}.bin": bytes(1 << 18) for i in range(5)}
     content = zip_of(members) if kind == "zip" else gzip.compress(tar_of(members))
     assert len(content) < 1 << 14
@@ -111,7 +111,7 @@ def test_a_bomb(tmp_path, monkeypatch, kind):
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_too_many_members_and_no_room(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(archives, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
     members = {str(i): b"" for i in range(4)}
     content = zip_of(members) if kind == "zip" else tar_of(members)
     assert "has more than 3 members" in refusal(tmp_path, f"set.{kind}", content)

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from core import HardNegativeLoss
-from core.caching import GradientCached, cached
-from core.distributed import mean_over_processes, own_part, parallel, world_size
+from core.distributed import all_reduce_mean, local_slice, parallel, world_size
+from core.losses.gradient_cache import GradientCached, cached
 from image.encoder import SimCLR, make_encoder
 from tests.core.test_distributed import in_processes
 
@@ -232,9 +232,9 @@ def steps_of_chunks():
 def own_step(norm, dtype, chunk):
     encoder = Pair(norm).to(dtype)
     network = parallel(cached(encoder, chunk), torch.device("cpu"))
-    part = views()[:, own_part(BATCH)].to(dtype)
+    part = views()[:, local_slice(BATCH)].to(dtype)
     found = step(encoder, lambda: network(*part), gather_distributed=world_size() > 1)
-    found["loss"] = mean_over_processes(found["loss"])
+    found["loss"] = all_reduce_mean(found["loss"])
     return {name: value.numpy() for name, value in found.items()}
 
 

@@ -5,8 +5,9 @@ import pytest
 import graph.train
 import image.train
 import sentence.train
-from core.config import LARGEST_COUNT, LARGEST_SEED, parse_config
-from core.errors import InputError
+from core.io.errors import InputError
+from core.training.cli import parse_config
+from core.training.config import MAX_COUNT, MAX_SEED
 
 TRAINERS = {
     "graph": (graph.train.GraphConfig, graph.train.recipe),
@@ -22,13 +23,13 @@ def parsed(modality, *flags):
 @pytest.mark.parametrize(
     ("modality", "flag", "value", "most"),
     [
-        *[(modality, "batch-size", "1" + 40 * "0", LARGEST_COUNT) for modality in TRAINERS],
-        *[(modality, "seed", str(LARGEST_SEED + 1), LARGEST_SEED) for modality in TRAINERS],
-        *[("sentence", name, str(10**30), LARGEST_COUNT) for name in ("embedding-dim", "vocab-size")],
-        *[("sentence", name, str(10**30), LARGEST_COUNT) for name in ("longest", "window", "hidden")],
-        ("graph", "hidden", str(LARGEST_COUNT + 1), LARGEST_COUNT),
+        *[(modality, "batch-size", "1" + 40 * "0", MAX_COUNT) for modality in TRAINERS],
+        *[(modality, "seed", str(MAX_SEED + 1), MAX_SEED) for modality in TRAINERS],
+        *[("sentence", name, str(10**30), MAX_COUNT) for name in ("embedding-dim", "vocab-size")],
+        *[("sentence", name, str(10**30), MAX_COUNT) for name in ("longest", "window", "hidden")],
+        ("graph", "hidden", str(MAX_COUNT + 1), MAX_COUNT),
         ("graph", "layers", "100000000", 1000),
-        ("image", "width", "1000000000", LARGEST_COUNT),
+        ("image", "width", "1000000000", MAX_COUNT),
         ("image", "temperature", "inf", "3.4e+38"),
         ("image", "lr", "1e+300", "3.4e+38"),
         ("graph", "checkpoint-seconds", "inf", "3.4e+38"),
@@ -48,5 +49,5 @@ def test_no_number_at_all_or_too_small_a_one(flag, value):
 
 
 def test_the_largest_that_are_taken():
-    config = parsed("graph", "--seed", str(LARGEST_SEED), "--hidden", str(LARGEST_COUNT), "--lr", "3e38")
-    assert (config.seed, config.hidden, config.lr) == (LARGEST_SEED, LARGEST_COUNT, 3e38)
+    config = parsed("graph", "--seed", str(MAX_SEED), "--hidden", str(MAX_COUNT), "--lr", "3e38")
+    assert (config.seed, config.hidden, config.lr) == (MAX_SEED, MAX_COUNT, 3e38)

@@ -11,18 +11,19 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
 
-from core import DebiasedLoss, HardNegativeLoss, NTXentLoss, exchange
+from core import DebiasedLoss, HardNegativeLoss, NTXentLoss
 from core.distributed import (
-    gather,
+    all_reduce_mean,
     launched_processes,
-    mean_over_processes,
-    own_part,
+    local_slice,
     parallel,
     process_group,
     rank,
     world_size,
 )
-from core.errors import InputError
+from core.io.errors import InputError
+from core.losses import exchange
+from core.losses.collectives import all_gather
 from image.encoder import SimCLR, make_encoder
 
 BATCH = 8
@@ -69,10 +70,10 @@ def _process(number, count, port, answers, body, arguments):
 
 def gathers():
     x = torch.full((2, 1), float(rank()), requires_grad=True)
-    everything = gather(x)
+    everything = all_gather(x)
     # Every process weighs the parts differently: the gradient of a part is the sum of what all make of it.
     (everything * (1 + rank()) * torch.arange(1.0, 2 * world_size() + 1).view(-1, 1)).sum().backward()
-    return everything.detach().flatten().tolist(), x.grad.flatten().tolist(), mean_over_processes(x).tolist()
+    return everything.detach().flatten().tolist(), x.grad.flatten().tolist(), all_reduce_mean(x).tolist()
 
 
 def test_gathering_has_its_gradient():
@@ -102,13 +103,13 @@ def steps():
         model = Double()
         network = parallel(model, torch.device("cpu"))
         objective.gather_distributed = world_size() > 1
-        loss = objective(*network(images[:, own_part(BATCH)].flatten(0, 1)).chunk(2))
+        loss = objective(*network(images[:, local_slice(BATCH)].flatten(0, 1)).chunk(2))
         loss.backward()
         state = {name: parameter.grad for name, parameter in model.named_parameters()}
         state |= dict(model.named_buffers())
         with torch.no_grad():
             state["projections"] = model.eval()(images[0])
-        found[name] = mean_over_processes(loss).item(), {key: value.numpy() for key, value in state.items()}
+        found[name] = all_reduce_mean(loss).item(), {key: value.numpy() for key, value in state.items()}
     return found
 
 
@@ -142,8 +143,8 @@ def test_objectives_differ_where_they_should():
 
 def uneven():
     with pytest.raises(InputError, match="--batch-size is 7, the whole batch of 2 processes"):
-        own_part(7)
-    return own_part(6).start, own_part(6).stop
+        local_slice(7)
+    return local_slice(6).start, local_slice(6).stop
 
 
 def test_a_batch_is_divided_evenly_or_refused():
@@ -192,6 +193,6 @@ def test_one_process_alone():
     model = nn.BatchNorm1d(2)
     x = torch.randn(3, 2)
     assert parallel(model, torch.device("cpu")) is model
-    assert gather(x) is x
-    assert own_part(7) == slice(0, 7)
+    assert all_gather(x) is x
+    assert local_slice(7) == slice(0, 7)
     assert (rank(), world_size()) == (0, 1)

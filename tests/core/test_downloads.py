@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from core import downloads
-from core.downloads import download, fetch_archive, require_https
-from core.errors import InputError
+from core.io import downloads
+from core.io.downloads import download, fetch_archive, require_https
+from core.io.errors import InputError
 from tests.core.test_archives import zip_of
 
 CONTENT = bytes(range(256)) * 1000
@@ -108,7 +108,7 @@ def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
 
 def test_a_size_beyond_all_data_sets(server, tmp_path, monkeypatch):
     _, address = server
-    monkeypatch.setattr(downloads, "LARGEST_DOWNLOAD", 1000)
+    monkeypatch.setattr(downloads, "MAX_DOWNLOAD_BYTES", 1000)
     with pytest.raises(InputError, match="is larger than 1,000 bytes"):
         download(f"{address}/set.bin", tmp_path / "set.bin")
     assert not list(tmp_path.iterdir())

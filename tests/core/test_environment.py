@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from core import environment
-from core.environment import choose_device
-from core.errors import InputError, command
+from core.io.errors import InputError
+from core.training import provenance
+from core.training.cli import command
+from core.training.runtime import choose_device
 
 
 @pytest.mark.parametrize("name", ["meta", "meta:0"])
@@ -52,11 +53,11 @@ def test_other_faults_of_torch_keep_their_traceback():
 def test_a_revision_is_unclean_where_code_is_changed(tmp_path, monkeypatch):
     """Results that studies have written are no code; without a checkout there is no revision."""
     code, result = tmp_path / "core" / "environment.py", tmp_path / "benchmarks" / "results" / "speed.json"
-    monkeypatch.setattr(environment, "__file__", str(code))
+    monkeypatch.setattr(provenance, "__file__", str(code))
     for path in (code, result):
         path.parent.mkdir(parents=True)
         path.write_text("before")
-    assert environment._revision.__wrapped__() is None
+    assert provenance._revision.__wrapped__() is None
 
     def git(*arguments):
         who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
@@ -65,9 +66,9 @@ def test_a_revision_is_unclean_where_code_is_changed(tmp_path, monkeypatch):
     git("init")
     git("add", ".")
     git("commit", "-m", "all")
-    clean = environment._revision.__wrapped__()
+    clean = provenance._revision.__wrapped__()
     assert re.fullmatch("[0-9a-f]{7,}", clean)
     result.write_text("after")
-    assert environment._revision.__wrapped__() == clean
+    assert provenance._revision.__wrapped__() == clean
     code.write_text("after")
-    assert environment._revision.__wrapped__() == f"{clean}-dirty"
+    assert provenance._revision.__wrapped__() == f"{clean}-dirty"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.optimizers import OPTIMIZERS, lr_factor, make_optimizer
+from core.training.optimizers import OPTIMIZERS, lr_factor, make_optimizer
 
 
 def test_lars_takes_the_steps_of_the_algorithm():

@@ -8,16 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from core.environment import (
-    choose_device,
-    describe_environment,
-    random_states,
-    seed_everything,
-    seeded,
-    set_random_states,
-)
-from core.errors import InputError, TrainingError, command
-from core.files import write_atomically
+from core.io.errors import InputError, TrainingError
+from core.io.files import write_atomically
+from core.training.cli import command
+from core.training.provenance import describe_environment
+from core.training.runtime import choose_device
+from core.training.seeding import random_states, seed_everything, seeded, set_random_states
 
 
 def draws():

@@ -12,14 +12,15 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from core import HardNegativeLoss, triton_tiles
-from core.objectives import log_negative_mean, samples_of_views
+from core import HardNegativeLoss
+from core.losses import triton_tiles
+from core.losses.contrastive import log_negative_mean, samples_of_views
 
 pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from core import triton_kernels
+from core.losses import triton_kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 on_a_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="no GPU")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from core import checkpoints
-from core.checkpoints import Checkpoints
-from core.errors import DamagedFileError, InputError
+from core.io.errors import DamagedFileError, InputError
+from core.training import checkpoints
+from core.training.checkpoints import Checkpoints
 from tests.faults.tiny import Tiny, check_is_as, damage, flip, newest, truncate, unfinished
 from tests.runs import failure_of
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import pytest
 
-import core.training
-from core.records import read_record
-from core.run import Run
+import core.training.loop
+from core.training.records import read_record
+from core.training.run_folder import Run
 from tests.faults.test_signals import has_trained, wait_for
 from tests.faults.tiny import check_is_as, check_is_consistent
 from tests.runs import metrics_of
@@ -96,7 +96,7 @@ def test_a_folder_that_is_gone(tiny, tmp_path, how):
 
 def test_a_folder_of_another_run(tiny_graph, tmp_path, monkeypatch, capsys):
     """Removed and begun anew by somebody else: nothing is written into it."""
-    folder, taken, take_step = tmp_path / "run", [], core.training.take_step
+    folder, taken, take_step = tmp_path / "run", [], core.training.loop.take_step
 
     def replace_folder(*arguments):
         taken.append(1)
@@ -106,7 +106,7 @@ def test_a_folder_of_another_run(tiny_graph, tmp_path, monkeypatch, capsys):
             (folder / ".lock").touch()
         return take_step(*arguments)
 
-    monkeypatch.setattr(core.training, "take_step", replace_folder)
+    monkeypatch.setattr(core.training.loop, "take_step", replace_folder)
     with pytest.raises(SystemExit) as exit_:
         tiny_graph.here(folder)
     assert exit_.value.code == 1

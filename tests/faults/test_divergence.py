@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-import core.training
-from core import health
-from core.checkpoints import Checkpoints
-from core.errors import DivergedError
-from core.records import read_record
+import core.training.loop
+from core.io.errors import DivergedError
+from core.training import divergence
+from core.training.checkpoints import Checkpoints
+from core.training.records import read_record
 from shared_eval.records import main as records_main
 from tests.faults.tiny import Tiny, check_is_as
 
@@ -15,7 +15,7 @@ GOOD = [[2.0, 1.0, 0.5]]
 
 
 def check(measures, is_whole=True):
-    health.check(torch.tensor(measures), 7, "try less", is_whole)
+    divergence.check(torch.tensor(measures), 7, "try less", is_whole)
 
 
 @pytest.mark.parametrize(
@@ -63,26 +63,28 @@ def test_part_of_an_epoch_is_no_collapse():
 
 def test_measures():
     embedding = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)) + 3
-    loss, norm, spread = health.measure(torch.tensor(1.5), torch.tensor(2.0), embedding).tolist()
+    loss, norm, spread = divergence.measure(torch.tensor(1.5), torch.tensor(2.0), embedding).tolist()
     wide = embedding.double()
     expected = (wide - wide.mean(0)).square().sum() / wide.square().sum()
     assert (loss, norm) == (1.5, 2.0)
     assert spread == pytest.approx(expected.item(), rel=1e-5)
     for scale in (1e-3, 1.0, 1e6):
         constant = scale * embedding[:1].expand(64, 8)
-        assert health.measure(loss=torch.tensor(0.0), norm=torch.tensor(0.0), embedding=constant)[2] < 1e-12
-    assert health.measure(torch.tensor(0.0), torch.tensor(0.0), torch.zeros(4, 2))[2] == 0
+        assert (
+            divergence.measure(loss=torch.tensor(0.0), norm=torch.tensor(0.0), embedding=constant)[2] < 1e-12
+        )
+    assert divergence.measure(torch.tensor(0.0), torch.tensor(0.0), torch.zeros(4, 2))[2] == 0
 
 
 @pytest.mark.parametrize("constant", [0.0, 3.0, 1e25, float("inf"), float("nan")])
 def test_constant_representations(constant):
     """Of any size, where squares of it no longer are numbers of float32."""
     varied = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
-    health.check_spread(1e25 * varied, 7, 3, "try less")
+    divergence.check_spread(1e25 * varied, 7, 3, "try less")
     with pytest.raises(
         DivergedError, match=r"constant in eval mode, .* in epoch 7, step 3; try less"
     ) as found:
-        health.check_spread(torch.full((64, 8), constant), 7, 3, "try less")
+        divergence.check_spread(torch.full((64, 8), constant), 7, 3, "try less")
     assert found.value.reason == "constant embeddings"
 
 
@@ -137,14 +139,14 @@ def collapse(take_step, number, model, *rest):
     ],
 )
 def test_a_run_that_diverges(tiny, whole_runs, tmp_path, monkeypatch, capsys, tamper, reason, said):
-    folder, taken, take_step = tmp_path / "run", [], core.training.take_step
+    folder, taken, take_step = tmp_path / "run", [], core.training.loop.take_step
 
     def tampered(*arguments):
         taken.append(1)
         return tamper(take_step, len(taken), *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(core.training, "take_step", tampered)
+        patch.setattr(core.training.loop, "take_step", tampered)
         with pytest.raises(SystemExit) as exit_:
             tiny.here(folder, "--resume")
     assert exit_.value.code == 1
@@ -171,12 +173,12 @@ def test_a_run_that_diverges(tiny, whole_runs, tmp_path, monkeypatch, capsys, ta
 
 def test_weights_that_overflow_are_not_saved():
     model = torch.nn.Linear(2, 2)
-    health.check_weights(*health.weight_norms(model, 1), 1, 2, "try less")
+    divergence.check_weights(*divergence.weight_norms(model, 1), 1, 2, "try less")
     model.weight.data[0, 0] = float("inf")
     with pytest.raises(
         DivergedError, match="the weights' norm became inf in epoch 1, step 2; try less"
     ) as found:
-        health.check_weights(*health.weight_norms(model, 1), 1, 2, "try less")
+        divergence.check_weights(*divergence.weight_norms(model, 1), 1, 2, "try less")
     assert found.value.reason == "non-finite weights"
 
 
@@ -189,8 +191,8 @@ def test_each_run_of_a_group_has_norms_of_its_own():
     loss.sum().backward()
     for run in range(4):
         for norms, values in (
-            (health.weight_norms(model, 4), (model.weight, model.bias)),
-            (health.gradient_norm(model, loss).tolist(), (model.weight.grad, model.bias.grad)),
+            (divergence.weight_norms(model, 4), (model.weight, model.bias)),
+            (divergence.gradient_norm(model, loss).tolist(), (model.weight.grad, model.bias.grad)),
         ):
             of_run = torch.cat([value[run].detach().flatten() for value in values])
             assert norms[run] == pytest.approx(of_run.norm().item(), rel=1e-5)

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from core.records import read_record
+from core.training.records import read_record
 from shared_eval.cells import Cell, Launch, run_here
 from tests.faults.tiny import Tiny
 

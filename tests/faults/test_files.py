@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from core.errors import DamagedFileError, InputError
-from core.records import check_files, read_record, record_text
+from core.io.errors import DamagedFileError, InputError
+from core.training.records import check_files, read_record, record_text
 from graph.evaluate import main as evaluate_graph
 from image.evaluate import main as evaluate_image
 from shared_eval.records import find_records, read_records

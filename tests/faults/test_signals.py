@@ -10,8 +10,8 @@ import time
 import pytest
 import torch
 
-from core import health
-from core.checkpoints import Checkpoints
+from core.training import divergence
+from core.training.checkpoints import Checkpoints
 from shared_eval.cells import Launch
 from shared_eval.recipes import read_recipe
 from tests.faults.tiny import Tiny, check_is_as
@@ -67,7 +67,7 @@ def test_what_a_signal_leaves_ends_as_an_uninterrupted_run(tiny, whole_runs, tmp
 @pytest.mark.parametrize("steps_before", [0, 1])
 def test_a_signal_while_embeddings_are_constant(tiny_graph, tmp_path, monkeypatch, capsys, steps_before):
     """They are not saved, and the message says what is kept instead."""
-    taken, measure = [], health.measure
+    taken, measure = [], divergence.measure
 
     def constant_later(*arguments):
         taken.append(1)
@@ -75,7 +75,7 @@ def test_a_signal_while_embeddings_are_constant(tiny_graph, tmp_path, monkeypatc
             os.kill(os.getpid(), signal.SIGTERM)
         return measure(*arguments) * torch.tensor([1.0, 1.0, float(len(taken) <= steps_before)])
 
-    monkeypatch.setattr(health, "measure", constant_later)
+    monkeypatch.setattr(divergence, "measure", constant_later)
     with pytest.raises(SystemExit) as exit_:
         tiny_graph.here(tmp_path / "run")
     assert exit_.value.code == 143
@@ -90,7 +90,7 @@ def test_a_second_signal_leaves_at_once(tmp_path):
     code = (
         "import signal, os, time\n"
         "from core import interruption\n"
-        "with interruption.handled(), interruption.deferred():\n"
+        "with signals.handled(), signals.deferred():\n"
         "    print('begun', flush=True)\n"
         "    while True: time.sleep(0.01)\n"
     )
@@ -109,9 +109,9 @@ def test_a_signal_in_evaluation_loses_nothing(tiny, whole_runs, tmp_path):
     """A finished training whose evaluation is cut short: no step is trained again."""
     whole, folder = whole_runs(tiny.modality), tmp_path / "run"
     code = (
-        "import sys, core.run, os, signal\n"
+        "import sys, core.training.run_folder, os, signal\n"
         "def cut(self, *_): os.kill(os.getpid(), signal.SIGTERM)\n"
-        "core.run.Run.save_sample = cut\n"
+        "core.training.run_folder.Run.save_sample = cut\n"
         f"import {tiny.module}\n"
         f"{tiny.module}.main(sys.argv[1:])\n"
     )

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.processes import Trainer
-from core.checkpoints import read_checkpoint
-from core.records import read_record
-from core.run import TEMPORARY
+from core.training.checkpoints import read_checkpoint
+from core.training.records import read_record
+from core.training.run_folder import TEMPORARY
 from tests.graph.conftest import write_tu_dataset
 from tests.image.conftest import write_class_folders
 from tests.runs import metrics_of

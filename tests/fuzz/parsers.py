@@ -31,11 +31,12 @@ import image.evaluate
 import image.train
 import sentence.evaluate
 import sentence.train
-from core.archives import unpack
-from core.config import LARGEST_NUMBER, LARGEST_SEED, default_data_root, flag, parse, parse_config
-from core.environment import choose_device
-from core.errors import InputError
-from core.run import read_settings
+from core.io.archives import unpack
+from core.io.errors import InputError
+from core.training.cli import flag, parse, parse_config
+from core.training.config import MAX_FLOAT, MAX_SEED, default_data_root
+from core.training.run_folder import read_settings
+from core.training.runtime import choose_device
 from graph.encoder import GIN
 from graph.tudataset import load_tu_dataset
 from image.folders import read_class_folders, split_folders
@@ -347,7 +348,7 @@ def read_command_line(given: tuple[str | type, Sequence[str]], folder: Path) -> 
             config = parse_config(*TRAINERS[kind], argv, f"python -m {kind}.train")
             choose_device(config.device)
             for value in config.as_dict().values():
-                most = LARGEST_NUMBER if isinstance(value, float) else LARGEST_SEED
+                most = MAX_FLOAT if isinstance(value, float) else MAX_SEED
                 assert not isinstance(value, int | float) or 0 <= value <= most
     except SystemExit as exit_:
         if exit_.code:  # it is 0 after --help

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch_geometric.utils import degree
 
-from core.errors import InputError
+from core.io.errors import InputError
 from graph import tudataset
 from graph.data import PAPER_DATASETS, load_dataset
 from graph.motifs import make_motifs
@@ -52,7 +52,9 @@ def test_standardised_degree_where_it_is_over_a_thousand(tmp_path):
 
 
 def test_one_hot_degrees_that_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("graph.data.LARGEST_FEATURES", 24 * 5 * 6 - 1)  # 24 graphs of 5 nodes, degrees 0 to 5
+    monkeypatch.setattr(
+        "graph.data.MAX_FEATURE_ENTRIES", 24 * 5 * 6 - 1
+    )  # 24 graphs of 5 nodes, degrees 0 to 5
     write_tu_dataset(tmp_path, node_labels=False)
     with pytest.raises(
         InputError, match=r"--dataset TINY has degrees from 0 to 5 at 120 nodes; .* too much memory"

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import core.run
-import core.training
+import core.training.loop
+import core.training.run_folder
 import graph.encoder
 import graph.train
 from core import InfoGraphLoss
@@ -102,7 +102,7 @@ def test_evaluation_leaves_the_encoder_as_it_is(tiny_root):
 def test_a_resumed_run_ends_in_the_same_weights(tiny_root, tmp_path, monkeypatch, flags):
     """Stopped in its third epoch, with a checkpoint after each: bit-identical to the end."""
     train(tiny_root, tmp_path / "whole", *flags)
-    take_step, taken = core.training.take_step, []
+    take_step, taken = core.training.loop.take_step, []
 
     def stop_in_the_third(*arguments):
         taken.append(1)
@@ -110,7 +110,7 @@ def test_a_resumed_run_ends_in_the_same_weights(tiny_root, tmp_path, monkeypatch
             raise KeyboardInterrupt
         return take_step(*arguments)
 
-    monkeypatch.setattr(core.training, "take_step", stop_in_the_third)
+    monkeypatch.setattr(core.training.loop, "take_step", stop_in_the_third)
     with pytest.raises(SystemExit):
         train(tiny_root, tmp_path / "stopped", "--checkpoint-seconds", "0", *flags)
     assert not (tmp_path / "stopped" / "result.json").exists()
@@ -167,7 +167,7 @@ def test_runs_stopped_between_their_checkpoints_go_on(tiny_root, tmp_path, monke
     """Killed while the checkpoints of a group were written: some runs stand an epoch before the others."""
     where = ["--data-root", str(tiny_root), "--output-dir"]
     train_main([*FAST, *where, str(tmp_path / "whole"), *TOGETHER])
-    save_checkpoint, saved = core.run.Run.save_checkpoint, []
+    save_checkpoint, saved = core.training.run_folder.Run.save_checkpoint, []
 
     def stop_after_ten(run, state):
         saved.append(1)
@@ -175,7 +175,7 @@ def test_runs_stopped_between_their_checkpoints_go_on(tiny_root, tmp_path, monke
             raise KeyboardInterrupt
         save_checkpoint(run, state)
 
-    monkeypatch.setattr(core.run.Run, "save_checkpoint", stop_after_ten)
+    monkeypatch.setattr(core.training.run_folder.Run, "save_checkpoint", stop_after_ten)
     often = ["--checkpoint-seconds", "0"]
     with pytest.raises(SystemExit):
         train_main([*FAST, *where, str(tmp_path / "stopped"), *TOGETHER, *often])

@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import save
 from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
-from core.errors import InputError
-from core.files import user_cache
+from core.io.errors import InputError
+from core.io.files import user_cache
 from image import data, folders, published
 from image.data import Images, load_dataset
 from image.shapes import CLASSES, make_shapes

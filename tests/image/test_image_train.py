@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.checkpoints import Checkpoints
-from core.config import parse_config
+from core.training.checkpoints import Checkpoints
+from core.training.cli import parse_config
 from image.data import load_dataset
 from image.encoder import make_model
 from image.evaluate import main as evaluate_main

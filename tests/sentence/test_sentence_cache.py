@@ -8,8 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from core.files import user_cache
-from sentence.cache import locked, made_once
+from core.io.files import user_cache
+from sentence.cache import build_once, locked
 from sentence.corpora import Faults, find_corpus
 from sentence.data import encode_corpus
 from sentence.text import sentences_of
@@ -66,7 +66,7 @@ def test_what_killed_processes_left_is_removed_and_what_is_being_made_is_not(tmp
         folder.mkdir()
         (folder / "half.bin").write_bytes(b"half")
     with locked(tmp_path / "busy"):
-        assert made_once(tmp_path / "own", write_one)["count"] == 1
+        assert build_once(tmp_path / "own", write_one)["count"] == 1
     assert [path.name for path in tmp_path.glob(".making-*")] == [busy.name]
     assert sorted(path.name for path in (tmp_path / "own").iterdir()) == ["facts.json", "one.bin"]
 
@@ -81,7 +81,7 @@ def test_one_makes_and_the_others_wait(tmp_path):
         return write_one(folder)
 
     takers = [
-        threading.Thread(target=lambda: found.append(made_once(tmp_path / "a", make))) for _ in range(3)
+        threading.Thread(target=lambda: found.append(build_once(tmp_path / "a", make))) for _ in range(3)
     ]
     for taker in takers:
         taker.start()
@@ -97,14 +97,14 @@ def test_one_makes_and_the_others_wait(tmp_path):
 
 def test_a_make_that_fails_leaves_what_was_there(tmp_path):
     folder = tmp_path / "a"
-    made_once(folder, write_one)
+    build_once(folder, write_one)
     (folder / "one.bin").write_bytes(b"two")
 
     def fails(scratch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        made_once(folder, fails)
+        build_once(folder, fails)
     assert (folder / "one.bin").read_bytes() == b"two"
     assert not list(tmp_path.glob(".making-*"))
 

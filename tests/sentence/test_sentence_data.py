@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sentence.data
-from core.errors import InputError
+from core.io.errors import InputError
 from sentence import corpora
 from sentence.corpora import Corpus, Faults, embedded_topics, find_corpus
 from sentence.data import Batches, encode_corpus

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from core.errors import InputError
+from core.io.errors import InputError
 from sentence import tasks as tasks_module
 from sentence.corpora import embedded_topics
 from sentence.evaluate import PENALTIES, TREC_PENALTIES, encoder_of, evaluate, load_tasks, unit_norm_parts

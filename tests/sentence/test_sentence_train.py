@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-import core.training
-from core.caching import cached
-from core.config import parse_config
+import core.training.loop
+from core.losses.gradient_cache import cached
+from core.training.cli import parse_config
 from sentence.encoder import PaddedTransformer, Pair, split_sentences
 from sentence.evaluate import load_model
 from sentence.evaluate import main as evaluate_main
@@ -128,7 +128,7 @@ def test_a_missing_task_is_in_the_record(books, data_root, tmp_path):
 def test_a_resumed_run_ends_in_the_same_weights(books, data_root, tmp_path, monkeypatch, flags, stopped_at):
     """Stopped inside an epoch, with a checkpoint after each step: bit-identical to the end."""
     train(books, data_root, tmp_path / "whole", *flags)
-    take_step, taken = core.training.take_step, []
+    take_step, taken = core.training.loop.take_step, []
 
     def stop(*arguments):
         taken.append(1)
@@ -136,11 +136,11 @@ def test_a_resumed_run_ends_in_the_same_weights(books, data_root, tmp_path, monk
             raise KeyboardInterrupt
         return take_step(*arguments)
 
-    monkeypatch.setattr(core.training, "take_step", stop)
+    monkeypatch.setattr(core.training.loop, "take_step", stop)
     with pytest.raises(SystemExit):
         train(books, data_root, tmp_path / "stopped", "--checkpoint-seconds", "0", *flags)
     monkeypatch.setattr(
-        core.training, "take_step", lambda *arguments: taken.append(1) or take_step(*arguments)
+        core.training.loop, "take_step", lambda *arguments: taken.append(1) or take_step(*arguments)
     )
     torch.rand(7)  # another process would have other random states
     taken.clear()

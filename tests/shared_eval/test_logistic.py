@@ -9,7 +9,7 @@ from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from core.errors import InputError
+from core.io.errors import InputError
 from shared_eval import logistic
 from shared_eval.logistic import fit_logistic, predict_logistic
 from shared_eval.probes import choose_penalties, fold_masks, nested_logistic_accuracy

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from rich.table import Table
 
-from core.errors import InputError
-from core.files import readable
+from core.io.errors import InputError
+from core.io.files import readable
 from shared_eval import compare, records, report
 from shared_eval.outputs import show, writing
 from tests.runs import failure_of

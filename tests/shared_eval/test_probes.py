@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import SVC
 
-from core.errors import InputError
+from core.io.errors import InputError
 from shared_eval import probes
 from shared_eval.probes import knn_accuracy, linear_probe, svm_accuracies, svm_accuracy
 from shared_eval.svm import SVM_PENALTIES

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from core.config import parse_config
-from core.errors import InputError
-from core.run import default_folder
+from core.io.errors import InputError
+from core.training.cli import parse_config
+from core.training.run_folder import default_folder
 from graph.train import GraphConfig, expand
 from graph.train import recipe as graph_recipe
 from image.train import ImageConfig
@@ -195,13 +195,13 @@ def test_a_cell_cut_short_is_resumed(recipe):
     """Killed after its first epoch: only the rest is trained, and the record is whole."""
     [*_, hard] = read_recipe(recipe).cells()
     code = (
-        "import core.training, os, sys\n"
-        "take = core.training.take_step\n"
+        "import core.training.loop, os, sys\n"
+        "take = core.training.loop.take_step\n"
         "taken = []\n"
         "def step(*a):\n"
         "    taken.append(1)\n"
         "    return os._exit(9) if len(taken) == 4 else take(*a)\n"
-        "core.training.take_step = step\n"
+        "core.training.loop.take_step = step\n"
         "import graph.train; graph.train.main(sys.argv[1:])\n"
     )
     flags = [*Launch((hard,)).command()[3:], "--checkpoint-seconds", "0"]

@@ -1,31 +1,24 @@
 """The settings every trainer has, and how a command line becomes them."""
 
-import argparse
-import contextlib
 import dataclasses
-import inspect
-import io
 import json
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, TypeVar
 
-import tyro
-
-from core.errors import InputError
-from core.objectives import check_hardness
+from core.io.errors import InputError
+from core.losses.contrastive import check_hardness
 
 # beta and tau_plus where a command line gives an objective's name alone; any other name is the plain
 # objective of its modality (SimCLR, InfoGraph, quick-thoughts), which has neither.
 HARDNESS = {"debiased": (0.0, 0.1), "hard": (1.0, 0.1)}
 
-LARGEST_SEED = 2**32 - 1  # that NumPy takes
-LARGEST_COUNT = 2**20  # of what is counted: samples, channels, epochs, ...
-LARGEST_NUMBER = 3.4e38  # that float32 holds
+MAX_SEED = 2**32 - 1  # that NumPy takes
+MAX_COUNT = 2**20  # of what is counted: samples, channels, epochs, ...
+MAX_FLOAT = 3.4e38  # that float32 holds
 
 
 def hardness_of(objective: str) -> tuple[float, float]:
@@ -55,8 +48,8 @@ class TrainConfig:
     not_identity: ClassVar[frozenset[str]] = frozenset(
         {"data_root", "download", "output_dir", "device", "resume", "checkpoint_seconds", "deterministic"}
     )
-    # The largest that whole numbers may be, where that is not LARGEST_COUNT.
-    largest: ClassVar[Mapping[str, int]] = MappingProxyType({"seed": LARGEST_SEED})
+    # The largest that whole numbers may be, where that is not MAX_COUNT.
+    largest: ClassVar[Mapping[str, int]] = MappingProxyType({"seed": MAX_SEED})
 
     dataset: str
     """Name of the dataset; it also brings the paper's settings for that dataset."""
@@ -148,44 +141,7 @@ class TrainConfig:
 Config = TypeVar("Config", bound=TrainConfig)
 
 
-def parse_config(
-    config_type: type[Config], recipe: Callable[..., Config], argv: Sequence[str] | None, prog: str
-) -> Config:
-    """Parse ``argv`` over the defaults that ``recipe`` gives for the names in it.
-
-    ``recipe`` takes by keyword what selects defaults (``dataset``, ``objective``, ...), each with its own
-    default; flags then override what it returns. Raises InputError for anything ``argv`` has wrong.
-    """
-    argv = sys.argv[1:] if argv is None else list(argv)
-    names = inspect.signature(recipe).parameters
-    selector = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in names:
-        selector.add_argument(f"--{flag(name)}", nargs="?", default=argparse.SUPPRESS)
-    chosen = {name: value for name, value in vars(selector.parse_known_args(argv)[0]).items() if value}
-    return parse(config_type, argv, prog, default=recipe(**chosen)).checked()
-
-
-Parsed = TypeVar("Parsed")
 Value = TypeVar("Value")
-
-
-def parse(kind: type[Parsed], argv: Sequence[str] | None, prog: str, default: Parsed | None = None) -> Parsed:
-    """Parse ``argv`` to a dataclass with tyro, its boxed errors made InputErrors of one line."""
-    options = {} if default is None else {"default": default}
-    message = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(message):
-            return tyro.cli(
-                kind,
-                args=sys.argv[1:] if argv is None else list(argv),
-                prog=prog,
-                config=(tyro.conf.FlagCreatePairsOff,),
-                **options,
-            )
-    except SystemExit as exit_:
-        if not exit_.code:
-            raise
-        raise InputError(f"{_first_part_of_box(message.getvalue())}; see {prog} --help") from None
 
 
 def check_not_too_large(
@@ -193,15 +149,15 @@ def check_not_too_large(
 ) -> None:
     """Raise InputError where a number of a command line is larger than anything can be made of, or nan.
 
-    ``largest`` has by their settings' names the whole numbers that LARGEST_COUNT is no bound for.
+    ``largest`` has by their settings' names the whole numbers that MAX_COUNT is no bound for.
     """
     for name, value in settings.items():
-        most = LARGEST_NUMBER if isinstance(value, float) else largest.get(name, LARGEST_COUNT)
+        most = MAX_FLOAT if isinstance(value, float) else largest.get(name, MAX_COUNT)
         if isinstance(value, int | float) and not value <= most:
             raise InputError(f"--{flag(name)} is {value}; it must be at most {most}")
 
 
-def setting(settings: dict[str, Any], name: str, kind: type[Value], most: int = LARGEST_COUNT) -> Value:
+def setting(settings: dict[str, Any], name: str, kind: type[Value], most: int = MAX_COUNT) -> Value:
     """One of the settings that a run's folder holds; it may be anybody's.
 
     Raises InputError where it is missing, of another kind than ``kind``, or a whole number below 0 or above
@@ -217,12 +173,3 @@ def setting(settings: dict[str, Any], name: str, kind: type[Value], most: int = 
 def flag(name: str) -> str:
     """A setting's name as its flag, without the dashes."""
     return name.replace("_", "-")
-
-
-def _first_part_of_box(text: str) -> str:
-    lines = []
-    for line in (line.strip().strip("│").strip() for line in text.splitlines()[1:]):
-        if line.startswith(("─", "╰")):
-            break
-        lines.append(line)
-    return " ".join(lines).rstrip(".")

@@ -1,11 +1,6 @@
 """Errors that are for people: one line on stderr and an exit code, never a traceback."""
 
-import functools
-import os
-import re
 import signal
-import sys
-from collections.abc import Callable
 
 
 class InputError(Exception):
@@ -59,42 +54,7 @@ def reason_of(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def command(main: Callable[..., None]) -> Callable[..., None]:
-    """Make ``main`` end in one clear line and its exit code where it raises one of our errors."""
-
-    @functools.wraps(main)
-    def run(*args, **kwargs) -> None:
-        speaks = os.environ.get("RANK", "0") == "0"  # of several processes, one
-        try:
-            main(*args, **kwargs)
-        except (InputError, TrainingError) as error:
-            if speaks:
-                print(f"error: {error}", file=sys.stderr)
-            sys.exit(error.exit_code)
-        except Interrupted as interruption:
-            if speaks:
-                print(interruption, file=sys.stderr)
-            sys.exit(interruption.exit_code)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(130)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            print(f"error: {_out_of_memory(error)}", file=sys.stderr)  # of several processes, any may be it
-            sys.exit(1)
-
-    return run
-
-
 def is_out_of_memory(error: Exception) -> bool:
     """Whether it is Python's, NumPy's or torch's error of that kind; on CPUs torch has no type for it."""
     signs = ("out of memory", "can't allocate memory", "bad_alloc")
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
-
-
-def _out_of_memory(error: MemoryError | RuntimeError) -> str:
-    wanted = re.search(r"allocate ([\d.]+ \w+)", str(error))
-    how_much = f": {wanted[1]} more were asked for" if wanted else ""
-    tries = "a smaller --batch-size, a smaller encoder or, where there is one, --cache-chunk"
-    return f"out of memory{how_much}; try {tries}"

@@ -1,7 +1,7 @@
 """The two log-sum-exps of every row of a similarity matrix that is never held whole, by whoever trains.
 
-The plain twin is ``core.objectives.log_negative_mean``; tests hold value and gradient of both equal. On a GPU
-the kernels of ``core.triton_tiles`` do the work of the two functions here that go through tiles.
+The plain twin is ``contrastive.log_negative_mean``; tests hold value and gradient of both equal. On a GPU
+the kernels of ``core.losses.triton_tiles`` do the work of the two functions here that go through tiles.
 
 Shapes: b samples of this process · n = 2b embeddings, two views of them, one view after the other · D dim.
 """
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from core import triton_tiles
-from core.exchange import Exchange, blocks
-from core.gradients import first_derivative
+from . import triton_tiles
+from .custom_backward import first_derivative
+from .exchange import Exchange, blocks
 
 
 def log_negative_mean_of_views(

@@ -8,11 +8,11 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from core.errors import InputError
+from core.io.errors import InputError
 
-LARGEST_UNPACKED = 16 << 30  # bytes; STL-10, the largest of ours, unpacks to 3 GB
-MOST_MEMBERS = 500_000  # Tiny ImageNet has 120,000
-LARGEST_READ = 1 << 20  # bytes a tar's reader may be asked for at once
+MAX_UNPACKED_BYTES = 16 << 30  # bytes; STL-10, the largest of ours, unpacks to 3 GB
+MAX_MEMBERS = 500_000  # Tiny ImageNet has 120,000
+MAX_READ_BYTES = 1 << 20  # bytes a tar's reader may be asked for at once
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -22,7 +22,7 @@ def unpack(archive: Path, target: Path) -> None:
     name or one with ``..``, is neither file nor folder (links among them: no data set needs any), where they
     are too many or too large for the disk, or where the archive is damaged.
     """
-    room = min(LARGEST_UNPACKED, shutil.disk_usage(archive.parent).free)
+    room = min(MAX_UNPACKED_BYTES, shutil.disk_usage(archive.parent).free)
     try:
         (_unpack_zip if archive.suffix == ".zip" else _unpack_tar)(archive, target, room)
     except (InputError, OSError) as error:
@@ -64,8 +64,8 @@ class _Limits:
         if not is_plain:
             raise InputError(f"its member {name!r} is neither a file nor a folder")
         self.members, self.size = self.members + 1, self.size + size
-        if self.members > MOST_MEMBERS:
-            raise InputError(f"it has more than {MOST_MEMBERS:,} members")
+        if self.members > MAX_MEMBERS:
+            raise InputError(f"it has more than {MAX_MEMBERS:,} members")
         if self.size > self.room:
             raise InputError(f"it unpacks to more than {self.room:,} bytes, which is what there is room for")
 
@@ -77,7 +77,7 @@ class _Reader:
         self.file, self.seek, self.tell = file, file.seek, file.tell
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= LARGEST_READ:
+        if not 0 <= size <= MAX_READ_BYTES:
             raise InputError(f"a header of {size:,} bytes is not of an honest archive")
         return self.file.read(size)
 

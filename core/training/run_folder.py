@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -29,18 +29,9 @@ import safetensors
 import safetensors.torch
 import torch
 
-from core import interruption
-from core.checkpoints import Checkpoints
-from core.config import Config, TrainConfig, flag
-from core.distributed import is_first, launched_processes, process_group, wait_for_all, world_size
-from core.environment import (
-    be_deterministic,
-    choose_device,
-    choose_precision,
-    describe_environment,
-    peak_memory_bytes,
-)
-from core.errors import (
+from core.distributed import barrier, is_main_process, launched_processes, world_size
+from core.io.digests import file_checksum
+from core.io.errors import (
     DamagedFileError,
     DivergedError,
     InputError,
@@ -48,8 +39,11 @@ from core.errors import (
     TrainingError,
     reason_of,
 )
-from core.files import read_json, readable, write_atomically
-from core.records import SCHEMA, check_files, file_checksum, read_result, record_text
+from core.io.files import read_json, readable, write_atomically
+from core.training.checkpoints import Checkpoints
+from core.training.config import TrainConfig, flag
+from core.training.provenance import describe_environment, peak_memory_bytes
+from core.training.records import SCHEMA, check_files, read_result, record_text
 
 LOCK = ".lock"
 # Names that ``write_atomically`` and ``save_encoder_folder`` leave if they are killed.
@@ -95,9 +89,9 @@ class Run:
         if launched_processes() != world_size():
             raise InputError(f"{modality} training runs in one process; start it without torchrun")
         try:
-            if is_first():
+            if is_main_process():
                 run._claim()
-            wait_for_all()
+            barrier()
             yield run
         finally:
             for lock in run._lock:
@@ -186,17 +180,17 @@ class Run:
 
     def rewrite_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Make ``metrics.jsonl`` hold these lines and no others."""
-        if is_first():
+        if is_main_process():
             self._write("metrics.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Append an epoch's line to ``metrics.jsonl``; epoch 0 is the encoder before its first step."""
-        if is_first():
+        if is_main_process():
             with self._writing("metrics.jsonl"), open(self.folder / "metrics.jsonl", "a") as file:
                 file.write(json.dumps(line) + "\n")
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        if is_first():
+        if is_main_process():
             with self._writing("checkpoint"):
                 self.checkpoints.save(state)
 
@@ -278,7 +272,7 @@ class Run:
 
     def fail(self, error: DivergedError) -> None:
         """Write ``failure.json``: why the run cannot go on, and where that was found."""
-        if is_first():
+        if is_main_process():
             failure = self._header() | {"reason": error.reason, "epoch": error.epoch, "step": error.step}
             self._write("failure.json", record_text(failure | {"message": str(error)}))
 
@@ -350,33 +344,6 @@ def remove_temporaries(folder: Path) -> None:
     for path in [*folder.glob(".*"), *folder.glob("checkpoint/.*")]:
         if TEMPORARY.fullmatch(path.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def launch(modality: str, train: Callable[[Run, Config, torch.device], None], config: Config) -> None:
-    """Carry out and report the run that ``config`` describes, in all the processes that torchrun has started.
-
-    SIGTERM and Ctrl-C end it with what was trained kept.
-    """
-    with interruption.handled(), process_group(choose_device(config.device)):
-        run = carry_out(modality, train, config)
-        if is_first():
-            run.report()
-
-
-def carry_out(modality: str, train: Callable[[Run, Config, torch.device], None], config: Config) -> Run:
-    """Have ``train`` train, evaluate and record the run that ``config`` describes, or find it done."""
-    config, device = settle(config)
-    with Run.open(modality, config) as run:
-        if not run.is_finished():
-            train(run, config, device)
-    return run
-
-
-def settle(config: Config) -> tuple[Config, torch.device]:
-    """The config with its precision resolved for its device, and that device, ready as the config asks."""
-    be_deterministic(config.deterministic)
-    device = choose_device(config.device)
-    return replace(config, precision=choose_precision(config.precision, device)), device
 
 
 def default_folder(modality: str, dataset: str, objective_slug: str, seed: int) -> Path:

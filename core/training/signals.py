@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from core.distributed import largest_of_processes, launched_processes
-from core.errors import Interrupted
+from core.distributed import all_reduce_max, launched_processes
+from core.io.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # timeout(1), schedulers and torchrun may send one request twice; what comes later is a second one.
@@ -20,13 +20,13 @@ class _Request:
 
     signum: int | None = None
     at = 0.0
-    is_deferred = False
+    is_shielded = False
     go_on = ""
 
 
 @contextmanager
-def handled(go_on: str = "the same command and --resume") -> Iterator[None]:
-    """Inside, the signals raise Interrupted, or where that is ``deferred`` wait until it ends.
+def graceful_shutdown(go_on: str = "the same command and --resume") -> Iterator[None]:
+    """Inside, the signals raise Interrupted, or where that is ``shielded`` wait until it ends.
 
     ``go_on`` is what the message tells to go on with.
     """
@@ -34,7 +34,7 @@ def handled(go_on: str = "the same command and --resume") -> Iterator[None]:
         yield
         return
     before = {signum: signal.signal(signum, _handle) for signum in SIGNALS}
-    _Request.signum, _Request.is_deferred, _Request.go_on = None, False, go_on
+    _Request.signum, _Request.is_shielded, _Request.go_on = None, False, go_on
     try:
         yield
     except Exception:
@@ -48,16 +48,16 @@ def handled(go_on: str = "the same command and --resume") -> Iterator[None]:
 
 
 @contextmanager
-def deferred(defer: bool = True) -> Iterator[None]:
+def shielded(defer: bool = True) -> Iterator[None]:
     """Inside, a signal waits: for the end of the block, or for whoever asks ``stop_requested`` before."""
-    before = _Request.is_deferred
-    _Request.is_deferred = defer
+    before = _Request.is_shielded
+    _Request.is_shielded = defer
     try:
         if not defer:
             raise_if_requested()
         yield
     finally:
-        _Request.is_deferred = before
+        _Request.is_shielded = before
     if not before:
         raise_if_requested()
 
@@ -67,7 +67,7 @@ def stop_requested() -> int | None:
 
     Every process must ask at the same point. The exchange is between the hosts: no device is waited for.
     """
-    return largest_of_processes(_Request.signum or 0) or None
+    return all_reduce_max(_Request.signum or 0) or None
 
 
 def raise_if_requested() -> None:
@@ -82,5 +82,5 @@ def _handle(signum: int, frame: object) -> None:
             os._exit(128 + signum)  # as SIGKILL would leave: the folder is whole at any instant
         return
     _Request.signum, _Request.at = signum, time.monotonic()
-    if not _Request.is_deferred:
+    if not _Request.is_shielded:
         raise Interrupted(signum, go_on=_Request.go_on)

@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.errors import DamagedFileError, InputError
-from core.files import check_regular, check_schema, read_json
+from core.io.digests import file_checksum
+from core.io.errors import DamagedFileError, InputError
+from core.io.files import check_schema, read_json
 
 SCHEMA = 1
 
@@ -48,16 +49,6 @@ def read_result(path: Path) -> dict[str, Any]:
         if not (isinstance(scores, dict) and all(isinstance(value, float) for value in scores.values())):
             raise DamagedFileError(f"its {name} are not numbers with names")
     return record
-
-
-def file_checksum(path: Path) -> str:
-    """SHA-256 of a file's bytes; raises OSError where it is no regular file."""
-    check_regular(path)
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def check_files(folder: Path) -> None:

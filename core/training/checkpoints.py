@@ -4,16 +4,15 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from core.errors import DamagedFileError, InputError, NewerSchemaError, is_out_of_memory, reason_of
-from core.files import check_regular, check_schema, write_atomically
+from core.io.errors import DamagedFileError, InputError, NewerSchemaError, is_out_of_memory, reason_of
+from core.io.files import check_regular, check_schema, write_atomically
 
 SCHEMA = 2  # of a file: a line of JSON, then what torch.save made of the state; 1 had no such line
 SLOTS = ("state-a.pt", "state-b.pt")
@@ -116,14 +115,6 @@ def restoring(folder: Path) -> Iterator[None]:
         raise InputError(
             f"{folder} does not hold a state of this run ({reason}); delete it to start the run anew"
         ) from error
-
-
-def digest_of(parts: Iterable[Tensor | str]) -> str:
-    """Sixteen digits for a fingerprint of data, which differ where any of the parts does."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.encode() if isinstance(part, str) else part.cpu().contiguous().numpy())
-    return digest.hexdigest()[:16]
 
 
 def _digest(facts: Mapping[str, Any], body: bytes | memoryview) -> str:

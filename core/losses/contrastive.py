@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.distributed import gather, rank, world_size
-from core.exchange import Exchange, choose_exchange
-from core.tiles import log_negative_mean_of_views
+from .collectives import all_gather, rank, world_size
+from .exchange import Exchange, choose_exchange
+from .tiled import log_negative_mean_of_views
 
 ExchangeChoice = Literal["auto", "gather", "ring"]
 
@@ -98,7 +98,7 @@ class HardNegativeLoss(nn.Module):
             if self.tile_size is None:
                 candidates, first = anchors, 0
                 if exchange != "alone":
-                    candidates = torch.cat([gather(view1), gather(view2)])  # (2B, D)
+                    candidates = torch.cat([all_gather(view1), all_gather(view2)])  # (2B, D)
                     first = rank() * len(view1)
                 negatives = anchors @ candidates.T / self.temperature  # (2b, 2B)
                 mask = samples_of_views(anchors, first)[:, None] != samples_of_views(candidates)

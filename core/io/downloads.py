@@ -9,10 +9,10 @@ from urllib.parse import urljoin, urlsplit
 import pooch
 import requests
 
-from core.archives import unpack
-from core.errors import InputError
+from core.io.archives import unpack
+from core.io.errors import InputError
 
-LARGEST_DOWNLOAD = 8 << 30  # bytes; STL-10, the largest of ours, has 2.6 GB
+MAX_DOWNLOAD_BYTES = 8 << 30  # bytes; STL-10, the largest of ours, has 2.6 GB
 ATTEMPTS = 5  # once anything has come
 TIMEOUT = 30.0  # seconds in which a server has to say something
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -122,7 +122,7 @@ def _write_body(response: requests.Response, file) -> None:
     for chunk in response.iter_content(1 << 16):
         file.write(chunk)
         received += len(chunk)
-        if file.tell() > LARGEST_DOWNLOAD:
-            raise InputError(f"{response.url} is larger than {LARGEST_DOWNLOAD:,} bytes and is not fetched")
+        if file.tell() > MAX_DOWNLOAD_BYTES:
+            raise InputError(f"{response.url} is larger than {MAX_DOWNLOAD_BYTES:,} bytes and is not fetched")
     if promised is not None and received != int(promised):
         raise requests.ConnectionError(f"the connection was cut after {received:,} of {promised} bytes")

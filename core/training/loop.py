@@ -18,12 +18,12 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 
-from core import health, interruption
-from core.distributed import is_first, mean_over_processes
-from core.environment import autocast
-from core.group import RunGroup
-from core.keeper import Keeper, Place, Watch
-from core.run import Run, Trained
+from core.distributed import all_reduce_mean, is_main_process
+from core.training import divergence, signals
+from core.training.checkpointer import Checkpointer, TrainState, Watch
+from core.training.group import RunGroup
+from core.training.run_folder import Run, Trained
+from core.training.runtime import autocast
 
 Batch = TypeVar("Batch")
 
@@ -70,12 +70,14 @@ def fit(
         Interrupted: A signal came. The step under way was finished, and a checkpoint saved.
     """
     config = run.config
-    keeper = Keeper(run, model, optimizer, represent, data, steps)
-    place = keeper.load(device) or Place(history=[{"epoch": 0, **(score(0) if is_first() else {})}])
+    checkpointer = Checkpointer(run, model, optimizer, represent, data, steps)
+    place = checkpointer.load(device) or TrainState(
+        history=[{"epoch": 0, **(score(0) if is_main_process() else {})}]
+    )
     run.rewrite_metrics(place.history)
     watch = Watch()
 
-    with progress_bar() as progress, interruption.deferred():
+    with progress_bar() as progress, signals.shielded():
         task = progress.add_task("training", total=config.epochs * steps)
         while place.epoch <= config.epochs:
             done = place.epoch - 1
@@ -87,15 +89,15 @@ def fit(
                 with autocast(device, config.precision):
                     loss, embedding = loss_of(batch)
                 norm = take_step(model, optimizer, loss, rate, clip_norm)
-                place.measures.append(health.measure(loss, norm, embedding))
+                place.measures.append(divergence.measure(loss, norm, embedding))
                 progress.advance(task)
                 place.epoch_seconds += watch.lap()
-                keeper.leave_if_asked(place)
-                if keeper.is_due() and len(place.measures) < steps:
-                    keeper.save(place)
+                checkpointer.stop_if_signalled(place)
+                if checkpointer.is_due() and len(place.measures) < steps:
+                    checkpointer.save(place)
                     watch.lap()
-            measures = mean_over_processes(torch.stack(place.measures))  # [steps, 3] or [steps, runs, 3]
-            keeper.check_steps(measures, place.epoch, is_whole=True)
+            measures = all_reduce_mean(torch.stack(place.measures))  # [steps, 3] or [steps, runs, 3]
+            checkpointer.check_steps(measures, place.epoch, is_whole=True)
             mean_loss = measures[..., 0].mean(0).tolist()  # waits for the device: the epoch's time is whole
             place.epoch_seconds += watch.lap()
             place = place.next_epoch(
@@ -103,12 +105,12 @@ def fit(
                     "loss": mean_loss,
                     "learning_rate": optimizer.param_groups[0]["lr"],
                     "samples_per_second": round(samples_per_epoch / place.epoch_seconds, 1),
-                    **keeper.scored(score, place),
+                    **checkpointer.scored(score, place),
                 }
             )
             run.append_metrics(place.history[-1])
-            if place.epoch > config.epochs or keeper.is_due():
-                keeper.save(place)
+            if place.epoch > config.epochs or checkpointer.is_due():
+                checkpointer.save(place)
 
     run.rewrite_metrics(place.history)  # whatever has become of the file meanwhile
     untrained_metrics = {name: value for name, value in place.history[0].items() if name != "epoch"}
@@ -124,7 +126,7 @@ def take_step(
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     loss.sum().backward()
-    norm = health.gradient_norm(model, loss)
+    norm = divergence.gradient_norm(model, loss)
     if clip_norm is not None:
         nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, norm)
     optimizer.step()
@@ -141,9 +143,9 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     model.train(was_training)
 
 
-def name_left_out(count: int, what: str, batch_size: int) -> None:
+def warn_dropped_samples(count: int, what: str, batch_size: int) -> None:
     """Say on stderr that so many samples fill no batch, if any do, so that none is dropped in silence."""
-    if count and is_first():
+    if count and is_main_process():
         print(
             f"{count:,} {what}, others in every epoch, fill no batch of {batch_size}: left out",
             file=sys.stderr,
@@ -160,5 +162,5 @@ def progress_bar() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not (console.is_terminal and is_first()),
+        disable=not (console.is_terminal and is_main_process()),
     )

@@ -1,4 +1,4 @@
-"""The kernels of ``core.triton_tiles``: a program owns a block of embeddings and meets the others by tiles.
+"""The kernels of ``triton_tiles``: a program owns a block of embeddings and meets the others by tiles.
 
 Shapes: R own embeddings · C others · D dim; BLOCK_R, BLOCK_C, BLOCK_D what is held of each at a time.
 """

@@ -1,6 +1,6 @@
 """The two log-sum-exps of every row, and their gradient, by Triton kernels: no tile ever leaves the chip.
 
-The plain twin is ``core.tiles``; tests hold both to the whole matrix. Memory beside the embeddings is their
+The plain twin is ``tiled``; tests hold both to the whole matrix. Memory beside the embeddings is their
 gradient and a few numbers a row. No two programs write to one place, so the same input gives the same bits.
 
 Shapes: R rows (anchors) · C columns (candidates) · D dim. Rows, and columns, are samples of two views, one
@@ -43,7 +43,7 @@ def log_sums(
     """
     from triton import cdiv
 
-    from core.triton_kernels import BLOCKS, log_sums_kernel
+    from .triton_kernels import BLOCKS, log_sums_kernel
 
     rows, columns = rows.contiguous(), columns.contiguous()
     log_sum = rows.new_empty(len(rows))
@@ -82,7 +82,7 @@ def gradient(
     """
     from triton import cdiv
 
-    from core.triton_kernels import BLOCKS, chunk_of, gradient_kernel
+    from .triton_kernels import BLOCKS, chunk_of, gradient_kernel
 
     dim = own.shape[1]
     chunk = chunk_of(dim)

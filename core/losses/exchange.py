@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from core.distributed import rank, world_size
+from .collectives import rank, world_size
 
 # alone: own embeddings only · gather: everybody's at once · ring: one process's at a time, handed on
 Exchange = Literal["alone", "gather", "ring"]

@@ -5,17 +5,17 @@ import math
 import torch
 from torch import Tensor, nn
 
-from core.errors import DivergedError
+from core.io.errors import DivergedError
 
 # Sums over the nodes of graphs have gradients of 1e3 (DD) that look absurd for images; with a learning rate
 # a thousand times too high they reach 1e16.
-LARGEST_NORM = 1e10
+MAX_NORM = 1e10
 # Scores without bound give losses of 3e3 (REDDIT-BINARY) before the first step, and of 1e5 in training that
 # still learns; with learning rates that throw the weights about they reach 1e10 and more.
-LARGEST_LOSS = 1e8
+MAX_LOSS = 1e8
 # The spread of constant embeddings is 0 up to rounding; below this float32 and bfloat16 hardly tell two
 # samples' cosines apart. Networks have 0.1 and more before their first step.
-LEAST_SPREAD = 1e-6
+MIN_SPREAD = 1e-6
 # A single batch may be of equal samples.
 COLLAPSED_STEPS = 10
 
@@ -58,14 +58,14 @@ def check(measures: Tensor, epoch: int, advice: str, is_whole: bool = False) -> 
     """
     losses, norms, spreads = measures.unbind(1)
     for values, largest, of, what in (
-        (losses, LARGEST_LOSS, "loss", "loss"),
-        (norms, LARGEST_NORM, "gradient", "gradient's norm"),
+        (losses, MAX_LOSS, "loss", "loss"),
+        (norms, MAX_NORM, "gradient", "gradient's norm"),
     ):
         wild = ~(values.abs() < largest)
         if wild.any():
             step = int(wild.int().argmax())
             raise _gone_wild(of, what, values[step].item(), epoch, step + 1, advice)
-    varied = (spreads > LEAST_SPREAD).nonzero()
+    varied = (spreads > MIN_SPREAD).nonzero()
     first = int(varied[-1]) + 1 if len(varied) else 0
     if len(spreads) - first >= (min(COLLAPSED_STEPS, len(spreads)) if is_whole else COLLAPSED_STEPS):
         raise _collapsed("embeddings became constant", spreads[first].item(), epoch, first + 1, advice)
@@ -73,7 +73,7 @@ def check(measures: Tensor, epoch: int, advice: str, is_whole: bool = False) -> 
 
 def seem_constant(measures: Tensor) -> bool:
     """Whether the last step's embeddings were constant: one batch proves nothing, but is to be doubted."""
-    return len(measures) > 0 and bool((measures[-1, ..., 2] <= LEAST_SPREAD).any())
+    return len(measures) > 0 and bool((measures[-1, ..., 2] <= MIN_SPREAD).any())
 
 
 def weight_norms(model: nn.Module, runs: int) -> list[float]:
@@ -83,7 +83,7 @@ def weight_norms(model: nn.Module, runs: int) -> list[float]:
 
 def check_weights(norm: float, epoch: int, step: int, advice: str) -> None:
     """Raise DivergedError if the norm of the weights after a step is not finite or of absurd size."""
-    if not norm < LARGEST_NORM:
+    if not norm < MAX_NORM:
         raise _gone_wild("weights", "weights' norm", norm, epoch, step, advice)
 
 
@@ -93,7 +93,7 @@ def check_spread(representations: Tensor, epoch: int, step: int, advice: str) ->
     Batch norm gives the embeddings of a training batch a spread even then.
     """
     spread = _spread(representations.detach().double()).item()
-    if not spread > LEAST_SPREAD:
+    if not spread > MIN_SPREAD:
         raise _collapsed("representations became constant in eval mode", spread, epoch, step, advice)
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import get_device_states, set_device_states
 
-from core.environment import random_states, random_states_kept, set_random_states
-from core.gradients import first_derivative
+from .custom_backward import first_derivative
 
 Split = Callable[..., Sequence[tuple[Tensor, ...]]]
 
@@ -76,7 +76,7 @@ class _InChunks(torch.autograd.Function):
         }
         outputs = []
         for chunk in chunks:
-            ctx.random_states.append(random_states())
+            ctx.random_states.append((torch.get_rng_state(), *get_device_states(*chunk)))
             outputs.append(encoder(*chunk))
         ctx.sizes = [len(first) for first, *_ in outputs]
         ctx.save_for_backward(*parameters)  # in order that a change in between is noticed
@@ -89,9 +89,10 @@ class _InChunks(torch.autograd.Function):
         grads = [None] * len(parameters)
         buffers = [(buffer, buffer.clone()) for buffer in ctx.encoder.buffers()]
         by_chunk = [grad.split(ctx.sizes) for grad in grad_outputs]
-        with random_states_kept():
+        with torch.random.fork_rng():
             for chunk, states, *grads_of_chunk in zip(ctx.chunks, ctx.random_states, *by_chunk, strict=True):
-                set_random_states(states)
+                torch.set_rng_state(states[0])
+                set_device_states(*states[1:])
                 with torch.enable_grad(), torch.autocast(**ctx.autocast):
                     outputs = ctx.encoder(*chunk)
                 parts = torch.autograd.grad(outputs, parameters, grads_of_chunk, allow_unused=True)

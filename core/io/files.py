@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from core.errors import DamagedFileError, NewerSchemaError
+from core.io.errors import DamagedFileError, NewerSchemaError
 
 
 def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:

@@ -1,7 +1,6 @@
 """Runs that are trained together: one model holds the weights of them all, each keeps its own folder."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core import interruption
-from core.checkpoints import restoring
-from core.config import TrainConfig
-from core.errors import DivergedError
-from core.run import Run, settle
+from core.training.checkpoints import restoring
+from core.training.config import TrainConfig
+from core.training.run_folder import Run
 
 
 @dataclass(frozen=True)
@@ -75,30 +72,6 @@ class RunGroup:
 def of_run(values: Mapping[str, Any], run: int) -> dict[str, Any]:
     """One run's values: of those that are one for each its own, and what all share."""
     return {name: value[run] if isinstance(value, list) else value for name, value in values.items()}
-
-
-def launch_together(
-    modality: str, train: Callable[[RunGroup, torch.device], None], configs: Sequence[TrainConfig]
-) -> None:
-    """Carry out and report the runs that ``configs`` describe, those that are not finished, together.
-
-    One that diverges is recorded as that and does not stop the others; its error is raised in the end.
-    SIGTERM and Ctrl-C end all with what was trained kept.
-    """
-    errors = []
-    with interruption.handled(), ExitStack() as stack:
-        settled = [settle(config) for config in configs]
-        runs = [stack.enter_context(Run.open(modality, config)) for config, _ in settled]
-        while pending := [run for run in runs if not run.is_finished() and not run.has_failed()]:
-            try:
-                train(by_progress(pending)[0], settled[0][1])
-            except DivergedError as error:
-                errors.append(error)
-        for run in runs:
-            if run.is_finished():
-                run.report()
-    if errors:
-        raise errors[0]
 
 
 def by_progress(runs: Sequence[Run]) -> list[RunGroup]:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.gradients import first_derivative
-from core.objectives import check_hardness, full_precision
+from .contrastive import check_hardness, full_precision
+from .custom_backward import first_derivative
 
 Variant = Literal["corrected", "released"]
 

@@ -1,0 +1,58 @@
+"""Collective operations with a gradient. With one process each returns its input.
+
+Shapes: W processes · n rows of a process.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """The number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def all_gather(x: Tensor) -> Tensor:
+    """Every process's tensor, concatenated by rank, with its gradient: [n, ...] -> [W n, ...]."""
+    return _AllGather.apply(x) if world_size() > 1 else x
+
+
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """The sum of every process's tensor, with its gradient."""
+    return _AllReduceSum.apply(x) if world_size() > 1 else x
+
+
+class _AllGather(torch.autograd.Function):
+    """The gradient of a process's tensor is the sum of what every process sends back to it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return _sum(grad_output).chunk(world_size())[rank()]
+
+
+class _AllReduceSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return _sum(x)
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return _sum(grad_output)
+
+
+def _sum(x: Tensor) -> Tensor:
+    x = x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(x)
+    return x

@@ -1,0 +1,60 @@
+"""Where a run runs: device, precision, random states, and the environment that its record names."""
+
+import os
+from contextlib import AbstractContextManager
+
+import torch
+
+from core.io.errors import InputError
+
+DEVICE_TYPES = ("cpu", "cuda")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` is a GPU where there is one.
+
+    Raises InputError if it is not there, or nothing can be trained on it (such as torch's meta device).
+
+    Of the processes that torchrun starts on a machine, each gets a GPU of its own.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {name} cannot be used: {reason}; auto or cpu always can") from None
+    if device.type not in DEVICE_TYPES:
+        raise InputError(f"--device is {name}; it must be auto, cpu, cuda, or one GPU as cuda:1")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """``auto`` is bfloat16 where ``device`` computes it in hardware, else float32; other names stay."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    # get_capabilities came after torch 2.11; without it a processor counts as one without bfloat16.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    has_bfloat16 = device.type == "cpu" and any(map(capabilities.get, ("avx512_bf16", "amx_bf16")))
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
+def set_deterministic(wanted: bool) -> None:
+    """Have torch use deterministic algorithms alone, and raise where it has none; before a GPU is used.
+
+    On a CPU results depend on the number of threads, not on the time: there nothing changes.
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
+    torch.backends.cudnn.benchmark = False
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """Matrix products in ``precision`` (``float32`` or ``bfloat16``) on ``device``."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

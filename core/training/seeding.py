@@ -1,0 +1,66 @@
+"""Random states: seeded, saved and restored, and the random numbers of an epoch."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python's, numpy's and torch's random states, on every device."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def epoch_generator(seed: int, epoch: int, device: torch.device, rank: int = 0) -> torch.Generator:
+    """Random numbers of one epoch (and process), whatever was drawn before: what resuming relies on."""
+    entropy = np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(entropy[0] >> 1))
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
+    """A permutation of ``count`` samples, the same on every device and in every process: int64 [count]."""
+    return torch.randperm(count, generator=epoch_generator(seed, epoch, torch.device("cpu")))
+
+
+def random_states() -> dict[str, Any]:
+    """The random states of python, numpy and torch, in types that ``torch.load(weights_only=True)`` reads."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Put back what ``random_states`` gave."""
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+@contextmanager
+def preserve_random_states() -> Iterator[None]:
+    """Random states from before are back afterwards."""
+    before = random_states()
+    try:
+        yield
+    finally:
+        set_random_states(before)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random states from ``seed`` inside; those from before are back afterwards."""
+    with preserve_random_states():
+        seed_everything(seed)
+        yield
