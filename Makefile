@@ -1,33 +1,39 @@
-# `make demo` and `make test` set up .venv by themselves; a set-up cut short is finished by calling again.
+# Every target sets up .venv by itself; if that is interrupted, call it again.
 PYTHON ?= python3
 
-.PHONY: demo test test-lowest bench lint clean
+.PHONY: demo test test-all test-lowest bench lint clean
 
 demo: .venv/ready
 	.venv/bin/python -m shared_eval.reproduce demo
 
+# Under 5 minutes on two cores.
 test: .venv/ready
+	.venv/bin/python -m pytest -n 2 -m "not slow and not faults"
+
+test-all: .venv/ready
 	.venv/bin/python -m pytest -n 2
 
-# A look in under two minutes: make bench BENCH=--quick
+# In under two minutes, at small sizes: make bench BENCH=--quick
 bench: .venv/bench
 	.venv/bin/python -m benchmarks $(BENCH)
 
-# The oldest releases that pyproject.toml allows of what it names.
+# With the lowest versions that pyproject.toml allows.
 test-lowest: .venv-lowest/ready
-	PYTHONPATH=$(CURDIR) .venv-lowest/bin/python -m pytest -n 2 tests/core tests/graph tests/image tests/sentence
+	PYTHONPATH=$(CURDIR) .venv-lowest/bin/python -m pytest -n 2 -m "not slow" \
+		tests/core tests/graph tests/image tests/sentence
 
 lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
 	touch .venv/ready
 
-# Of lightly the losses alone are wanted, which need nothing that it depends on. Its dependency
-# pytorch-lightning has had compromised releases and must never be installed: hence --no-deps.
+# --no-deps: only lightly's losses are used, which need none of its dependencies. One of them,
+# pytorch-lightning, has had compromised releases and must never be installed.
 .venv/bench: .venv/ready
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps lightly

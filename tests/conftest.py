@@ -1,4 +1,4 @@
-"""Settings of all tests: seeded examples, and what no test may leave behind."""
+"""Settings of all tests: seeded examples, no data or cache of the user, markers by fixture."""
 
 import functools
 import http.server
@@ -16,35 +16,42 @@ from hypothesis import settings
 settings.register_profile("seeded", derandomize=True, deadline=None)
 settings.load_profile("seeded")
 
+REAL_DATA_ROOT = Path(os.environ.get("HCL_DATA") or Path(__file__).parents[1] / "data")
+
 
 @pytest.fixture(autouse=True)
-def no_data_root_of_the_user(monkeypatch, tmp_path_factory):
-    """Tests find no data and no cache but what they make; ``data_root`` hands out the real one."""
+def no_user_data(monkeypatch, tmp_path_factory):
+    """Tests see only the data and caches that they make; ``data_root`` gives the real ones."""
     monkeypatch.delenv("HCL_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """Where the real data sets lie; tests that need one skip where it is absent."""
+    """The root of the real datasets; a test that needs one has the marker ``data``."""
     return REAL_DATA_ROOT
 
 
 @pytest.fixture
 def served(tmp_path) -> Iterator[tuple[Path, str]]:
-    """A folder, served over http in a publisher's stead, and its address."""
+    """A folder and the http address that serves it."""
     folder = tmp_path / "served"
     folder.mkdir()
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
+    class QuietHandler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *arguments):
             pass
 
-    handler = functools.partial(Quiet, directory=str(folder))
+    handler = functools.partial(QuietHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
         yield folder, f"http://127.0.0.1:{httpd.server_port}"
         httpd.shutdown()
 
 
-REAL_DATA_ROOT = Path(os.environ.get("HCL_DATA") or Path(__file__).parents[1] / "data")
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip ``@pytest.mark.data("PATH")`` where PATH is not below the data root."""
+    for marker in item.iter_markers("data"):
+        for path in marker.args:
+            if not (REAL_DATA_ROOT / path).exists():
+                pytest.skip(f"{path} is not in {REAL_DATA_ROOT}")

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from benchmarks.processes import changes_of
 from tests.faults.tiny import check_is_as, check_is_consistent
+from tests.processes import changes_of
 
 
 def test_killed_at_random_moments(tiny, whole_runs, tmp_path):

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.processes import Trainer
 from core.training.checkpoints import read_checkpoint
 from core.training.records import read_record
 from core.training.run_folder import TEMPORARY
 from tests.graph.conftest import write_tu_dataset
 from tests.image.conftest import write_class_folders
+from tests.processes import Trainer
 from tests.runs import metrics_of
 from tests.sentence.conftest import write_books, write_senteval
 

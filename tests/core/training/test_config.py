@@ -1,4 +1,4 @@
-"""Numbers of a command line that nothing can be made of."""
+"""Numbers on a command line that are refused: too large, too small, not finite."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def parsed(modality, *flags):
 
 
 @pytest.mark.parametrize(
-    ("modality", "flag", "value", "most"),
+    ("modality", "flag", "value", "maximum"),
     [
         *[(modality, "batch-size", "1" + 40 * "0", MAX_COUNT) for modality in TRAINERS],
         *[(modality, "seed", str(MAX_SEED + 1), MAX_SEED) for modality in TRAINERS],
@@ -35,19 +35,19 @@ def parsed(modality, *flags):
         ("graph", "checkpoint-seconds", "inf", "3.4e+38"),
     ],
 )
-def test_too_large_a_number(modality, flag, value, most):
+def test_number_above_its_maximum_is_refused(modality, flag, value, maximum):
     with pytest.raises(InputError) as error:
         parsed(modality, f"--{flag}", value)
-    assert str(error.value) == f"--{flag} is {value}; it must be at most {most}"
+    assert str(error.value) == f"--{flag} is {value}; it must be at most {maximum}"
 
 
 @pytest.mark.parametrize("value", ["nan", "-inf", "-1"])
 @pytest.mark.parametrize("flag", ["lr", "beta", "checkpoint-seconds"])
-def test_no_number_at_all_or_too_small_a_one(flag, value):
+def test_negative_or_non_finite_number_is_refused(flag, value):
     with pytest.raises(InputError, match=f"{flag} is {value}"):
         parsed("graph", f"--{flag}", value)
 
 
-def test_the_largest_that_are_taken():
+def test_maximum_itself_is_accepted():
     config = parsed("graph", "--seed", str(MAX_SEED), "--hidden", str(MAX_COUNT), "--lr", "3e38")
     assert (config.seed, config.hidden, config.lr) == (MAX_SEED, MAX_COUNT, 3e38)

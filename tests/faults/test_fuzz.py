@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.fuzz.parsers import PARSERS, try_inputs
+from tests.faults.parsers import PARSERS, try_inputs
 
 EXAMPLES = int(os.environ.get("HCL_FUZZ_EXAMPLES") or 50)
 

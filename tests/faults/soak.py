@@ -21,15 +21,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.fuzz import FuzzConfig
-from benchmarks.processes import Trainer, changes_of
 from core.io.errors import DamagedFileError, InputError, TrainingError
 from core.io.files import read_json, write_atomically
 from core.training.checkpoints import read_checkpoint
 from core.training.cli import command, parse
 from core.training.provenance import describe_environment
 from core.training.records import read_record
+from tests.faults.fuzz import FuzzConfig
 from tests.faults.tiny import FLAGS, Tiny, check_is_as, check_is_consistent, write_tiny_data
+from tests.processes import Trainer, changes_of
 
 
 @dataclass(frozen=True, kw_only=True)

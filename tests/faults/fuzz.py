@@ -18,7 +18,7 @@ from core.io.errors import InputError
 from core.io.files import write_atomically
 from core.training.cli import command, parse
 from core.training.provenance import describe_environment
-from tests.fuzz.parsers import PARSERS, try_inputs
+from tests.faults.parsers import PARSERS, try_inputs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""LARS against its algorithm written out, and the learning rate's schedule at its corners."""
+"""LARS against its algorithm written out; the learning rate schedule at its corners."""
 
 import copy
 import math
@@ -10,7 +10,7 @@ from torch import nn
 from core.training.optimizers import OPTIMIZERS, lr_factor, make_optimizer
 
 
-def test_lars_takes_the_steps_of_the_algorithm():
+def test_lars_steps_equal_the_written_out_algorithm():
     torch.manual_seed(0)
     weight, bias = (nn.Parameter(torch.randn(size, dtype=torch.float64)) for size in ((3, 4), (4,)))
     optimizer = make_optimizer("lars", [weight, bias], lr=0.3, weight_decay=0.1)
@@ -34,8 +34,8 @@ def test_lars_takes_the_steps_of_the_algorithm():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_descends_and_resumes(name):
-    """State goes through state_dict: a copy that is loaded takes the same next step."""
+def test_optimizer_descends_and_resumes(name):
+    """A copy loaded from state_dict takes the same next step."""
     torch.manual_seed(0)
     target = torch.randn(6, 2)
     inputs = torch.randn(6, 3)
@@ -64,12 +64,12 @@ def test_every_optimizer_descends_and_resumes(name):
     assert torch.equal(model.weight, other.weight)
 
 
-def test_an_unknown_optimizer():
+def test_unknown_optimizer_is_refused():
     with pytest.raises(ValueError, match="optimizer is 'rprop'; it must be one of adam"):
         make_optimizer("rprop", [nn.Parameter(torch.zeros(1))], 0.1, 0)
 
 
-def test_the_learning_rate_s_schedule():
+def test_learning_rate_schedule_at_its_corners():
     assert lr_factor("constant", 10, 0, 7.3) == 1
     assert lr_factor("cosine", 10, 0, 0) == 1
     assert lr_factor("cosine", 10, 0, 5) == pytest.approx(0.5)
