@@ -179,7 +179,7 @@ def fingerprint(dataset: ImageDataset) -> dict[str, int | str]:
         "images": len(dataset.train),
         "image_size": dataset.image_size,
         "classes": digest_of(f"{name}/" for name in dataset.classes),
-        "labels": digest_of(part.labels for part in (dataset.train, dataset.memory, dataset.test)),
+        "labels": digest_of(part.labels for part in (dataset.train, dataset.labelled, dataset.test)),
     }
 
 

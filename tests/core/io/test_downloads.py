@@ -141,10 +141,10 @@ def test_redirect_to_http_is_rejected(server, tmp_path):
 
 def test_publishers_addresses_are_https():
     from graph.tudataset import TU_URL
-    from image.published import LOADERS
+    from image.published import SOURCES
     from sentence.tasks import SENTEVAL_URL
 
-    for url in (TU_URL, SENTEVAL_URL, *(address for _, _, address in LOADERS.values())):
+    for url in (TU_URL, SENTEVAL_URL, *(source.url for source in SOURCES.values())):
         assert url.startswith("https://")
         require_https(url)
 
