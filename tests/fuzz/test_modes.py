@@ -57,7 +57,7 @@ def flags_of(root: Path, dataset: str) -> list[str]:
     [
         ("graph_labels.txt", b"1\n" * 10, "names 24 graphs and TINY_graph_labels.txt has 10 lines"),
         ("A.txt", b"1, 2\n", "has edge 1, 2 but not 2, 1 (1 such); TUDatasets are undirected"),
-        ("A.txt", b"1; 2\n", "TINY_A.txt has 1 columns; each line must hold 2 integers"),
+        ("A.txt", b"1; 2\n", "TINY_A.txt has 1 columns; each line must have 2 integers"),
         ("A.txt", b"1, 2\n2, " + b"9" * 40 + b"\n", "TINY_A.txt is damaged: Overflow"),
         ("A.txt", b",1" * 50_000, "TINY_A.txt has 32769 columns"),
         ("graph_indicator.txt", b"\0\0\0\0", "TINY_graph_indicator.txt is damaged"),
