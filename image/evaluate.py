@@ -48,8 +48,8 @@ def represent_all(encoder: nn.Module, images: Images, precision: str) -> Tensor:
 
 def score_neighbours(encoder: nn.Module, dataset: ImageDataset, precision: str) -> dict[str, float]:
     """Weighted nearest-neighbour accuracy on the test images (k 200, temperature 0.5)."""
-    memory, test = (represent_all(encoder, part, precision) for part in (dataset.memory, dataset.test))
-    return {"knn_accuracy": knn_accuracy(memory, dataset.memory.labels, test, dataset.test.labels)}
+    memory, test = (represent_all(encoder, part, precision) for part in (dataset.labelled, dataset.test))
+    return {"knn_accuracy": knn_accuracy(memory, dataset.labelled.labels, test, dataset.test.labels)}
 
 
 def evaluate(
@@ -66,8 +66,10 @@ def evaluate(
     ``protocol="frozen"`` computes the features of whole images once; ``"paper"`` trains the probe on the
     features of images augmented again in every epoch, as the paper's code does.
     """
-    memory, test = (represent_all(model.encoder, part, precision) for part in (dataset.memory, dataset.test))
-    labels = dataset.memory.labels
+    memory, test = (
+        represent_all(model.encoder, part, precision) for part in (dataset.labelled, dataset.test)
+    )
+    labels = dataset.labelled.labels
 
     def frozen(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         for chosen in epoch_order(len(memory), seed, epoch).to(memory.device).split(CHUNK):
@@ -75,8 +77,8 @@ def evaluate(
 
     def augmented(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         generator = epoch_generator(seed, epoch, memory.device)
-        order = epoch_order(len(memory), seed, epoch).to(dataset.memory.images.device).split(CHUNK)
-        for chosen, images in zip(order, dataset.memory.fetch(order), strict=True):
+        order = epoch_order(len(memory), seed, epoch).to(dataset.labelled.images.device).split(CHUNK)
+        for chosen, images in zip(order, dataset.labelled.fetch(order), strict=True):
             features = represent(model.encoder, views(images, generator), precision)
             yield features, labels[chosen.to(labels.device)]
 

@@ -106,7 +106,7 @@ def annealed(beta: float, how: str, epoch: int, epochs: int) -> float:
 
 def fingerprint(dataset: ImageDataset) -> dict[str, int | str]:
     """What distinguishes the data from others: counts, and digests of classes and labels."""
-    parts = (dataset.train, dataset.memory, dataset.test)
+    parts = (dataset.train, dataset.labelled, dataset.test)
     return {
         "images": len(dataset.train),
         "image_size": dataset.image_size,

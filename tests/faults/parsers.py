@@ -48,7 +48,7 @@ from shared_eval.cells import Launch
 from shared_eval.outputs import show
 from shared_eval.recipes import FOLDER, read_recipe
 from shared_eval.tables import scores, summarise, to_markdown, to_terminal
-from tests.core.test_archives import MEMBERS, tar_of, zip_of
+from tests.core.io.test_archives import MEMBERS, tar_of, zip_of
 from tests.graph.conftest import write_tu_dataset
 from tests.sentence.conftest import write_senteval
 from tests.shared_eval.conftest import write_record

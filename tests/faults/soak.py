@@ -61,8 +61,8 @@ INJECTED = {
     "tests/faults/test_files.py": "records and encoders cut, altered, newer; two runs in one folder",
     "tests/faults/test_divergence.py": "losses, gradients and weights gone astray, constant embeddings",
     "tests/faults/test_signals.py": "signals in training, evaluation, torchrun and reproduce",
-    "tests/core/test_archives.py": "archives that lead out, lie about sizes, or are bombs",
-    "tests/core/test_downloads.py": "downloads cut short, redirected, altered",
+    "tests/core/io/test_archives.py": "archives that lead out, lie about sizes, or are bombs",
+    "tests/core/io/test_downloads.py": "downloads cut short, redirected, altered",
     "tests/test_strangers.py": "pickles and encoders with code in them",
     "tests/fuzz/test_modes.py": "data sets' files damaged, each in the way that its message names",
 }

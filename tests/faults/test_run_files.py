@@ -102,7 +102,7 @@ def test_every_file_of_a_sentence_encoder_is_checked(whole_runs, tmp_path, name)
         ({"../../../../../../../../dev/zero": "1"}, "its files are not checksums by names inside"),
         ({"/dev/zero": "1"}, "its files are not checksums by names inside"),
         (["encoder.safetensors"], "its files are not checksums by names inside"),
-        ({"checkpoint": "1"}, "named in result.json, cannot be read: .*is no regular file"),
+        ({"checkpoint": "1"}, "named in result.json, cannot be read: .*is not a regular file"),
         ({"\0": "1"}, "named in result.json, cannot be read"),
         ({"encoder.safetensors": 5}, "its checksum is not the one in result.json"),
     ],
