@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -108,6 +109,9 @@ def expand(config: GraphConfig) -> list[GraphConfig]:
     runs = [replace(one, beta=beta, seed=seed).checked() for beta in betas for seed in seeds]
     if config.output_dir is None:
         return runs
+    if "{seed}" in str(config.output_dir):
+        template = str(config.output_dir)
+        return [replace(run, output_dir=Path(template.replace("{seed}", str(run.seed)))) for run in runs]
     return [
         replace(run, output_dir=config.output_dir / run.objective_slug() / f"seed-{run.seed}") for run in runs
     ]
