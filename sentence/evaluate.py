@@ -40,9 +40,15 @@ from sentence.tasks import (
     fetch_senteval,
     load_task,
 )
-from shared_eval.logistic import fit_logistic, predict_logistic
 from shared_eval.metrics import SAMPLED, split_similarities
-from shared_eval.probes import SENTEVAL_SEED, choose_penalties, logistic_accuracies, nested_logistic_accuracy
+from shared_eval.probes import (
+    SENTEVAL_SEED,
+    choose_penalties,
+    fit_logistic,
+    logistic_accuracies,
+    nested_logistic_accuracy,
+    predict_logistic,
+)
 
 FOLDS = 10
 TOKENS_AT_ONCE = 16_384

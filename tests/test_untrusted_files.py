@@ -134,7 +134,7 @@ def test_a_sample_and_records(tmp_path, mark, capsys):
     shared_eval.records.main([str(tmp_path / "runs")])
     path.write_bytes(pickle.dumps(Bomb(mark)))
     shared_eval.records.main([str(tmp_path / "runs")])
-    assert "is no whole record" in capsys.readouterr().err
+    assert "is not a valid record" in capsys.readouterr().err
 
 
 @pytest.fixture

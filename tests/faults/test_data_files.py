@@ -210,8 +210,8 @@ def test_recipes_records_and_command_lines(root, capsys, monkeypatch):
     monkeypatch.chdir(root)
     Path("odd.toml").write_text('title = "x"\nmodality = "os"\n')
     for main, flags, said in (
-        (reproduce.main, ["odd.toml"], "odd.toml is no recipe: 'objectives'"),
-        (reproduce.main, ["nothing"], "nothing is no table"),
+        (reproduce.main, ["odd.toml"], "odd.toml is not a recipe: 'objectives'"),
+        (reproduce.main, ["nothing"], "nothing is not a table"),
         (reproduce.main, ["demo", "--jobs", "0"], "--jobs is 0"),
         (report.main, ["books"], "no result.json below books"),
         (compare.main, ["books", "cifar10"], "no result.json at or below books"),

@@ -22,7 +22,7 @@ def test_a_damaged_record_is_left_out_and_made_anew(tiny_graph, whole_runs, tmp_
     shutil.copytree(whole_runs("graph"), folder)
     damage(folder / "result.json", how)
     assert read_records(find_records([tmp_path])).empty
-    assert f"{folder / 'result.json'} is no whole record" in capsys.readouterr().err
+    assert f"{folder / 'result.json'} is not a valid record" in capsys.readouterr().err
     trainer = tiny_graph.run(folder)
     assert trainer.wait() == 2
     assert "unfinished, 3 of 3 epochs done; add --resume" in trainer.said()
@@ -38,11 +38,11 @@ def test_a_changed_number_in_a_record_is_noticed(whole_runs, tmp_path):
     path.write_text(record_text(record))
     assert read_record(path) == record
     path.write_text(json.dumps(record | {"metrics": {"svm_accuracy": 0.999}}))
-    with pytest.raises(DamagedFileError, match="its checksum does not hold"):
+    with pytest.raises(DamagedFileError, match="its checksum does not match"):
         read_record(path)
     del record["checksum"]
     path.write_text(json.dumps(record))
-    with pytest.raises(DamagedFileError, match="its checksum does not hold"):
+    with pytest.raises(DamagedFileError, match="its checksum does not match"):
         read_record(path)
     del record["files"]  # earlier code wrote neither
     path.write_text(json.dumps(record))

@@ -12,8 +12,8 @@ import torch
 
 from core.training import divergence
 from core.training.checkpoints import Checkpoints
-from shared_eval.cells import Launch
-from shared_eval.recipes import read_recipe
+from shared_eval.reproduce.recipes import read_recipe
+from shared_eval.reproduce.spec import Job
 from tests.faults.tiny import Tiny, check_is_as
 
 LONG = ("--epochs", "500")
@@ -155,8 +155,8 @@ def test_reproduce_tells_its_cells_to_leave(tmp_path):
         "epochs = 5000\nseeds = 1\npublished = []\n"
         '[[objectives]]\nobjective = "hard"\ntau_plus = 0.1\nbetas = [1.0]\n'
     )
-    [cell] = read_recipe(path).cells()
-    folder = tmp_path / cell.folder
+    [spec] = read_recipe(path).specs()
+    folder = tmp_path / spec.folder
     process = subprocess.Popen(
         [sys.executable, "-m", "shared_eval.reproduce", str(path)],
         cwd=tmp_path,
@@ -169,5 +169,5 @@ def test_reproduce_tells_its_cells_to_leave(tmp_path):
     _, said = process.communicate(timeout=120)
     assert process.returncode == 143
     assert said.splitlines()[-1].endswith("go on with the same command")
-    assert "interrupted by SIGTERM in epoch" in (tmp_path / Launch((cell,)).log).read_text()
+    assert "interrupted by SIGTERM in epoch" in (tmp_path / Job((spec,)).log).read_text()
     assert Checkpoints(folder / "checkpoint").load() is not None
