@@ -153,8 +153,8 @@ def train(group: RunGroup, device: torch.device) -> None:
     objective = InfoGraphLoss(
         [config.beta for config in configs],
         [config.tau_plus for config in configs],
-        config.variant,
-        config.stop_gradient,
+        variant=config.variant,
+        stop_gradient=config.stop_gradient,
     )
 
     def batches_of(epoch: int) -> Iterator[tuple[GraphBatch, Tensor | None]]:

@@ -209,8 +209,9 @@ def train(run: Run, config: ImageConfig, device: torch.device) -> None:
         config.beta,
         config.tau_plus,
         config.temperature,
-        config.tile_size,
-        config.stop_gradient,
+        normalize=False,  # the network's projections have unit length
+        tile_size=config.tile_size,
+        stop_gradient=config.stop_gradient,
         gather_distributed=world_size() > 1,
     )
 

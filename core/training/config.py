@@ -91,7 +91,7 @@ class TrainConfig:
         try:
             check_hardness(self.beta, self.tau_plus)
         except ValueError as error:
-            raise InputError(f"--{str(error).replace('tau_plus', 'tau-plus')}") from None
+            raise InputError(str(error)) from None
         for name, least in {"epochs": 1, "batch_size": 1, "checkpoint_seconds": 0, "seed": 0}.items():
             if not getattr(self, name) >= least:
                 raise InputError(f"--{flag(name)} is {getattr(self, name)}; it must be at least {least}")

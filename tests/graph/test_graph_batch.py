@@ -109,7 +109,7 @@ def test_runs_together_are_each_one_alone_in_pyg(tiny_root, training, variant):
     assert batch.features.shape[1] < 30 < batch.count.min()  # equal nodes stand once
 
     local, global_, graphs = models(batch)
-    losses = InfoGraphLoss(betas, 0.1, variant)(local, global_, batch.graph, batch.node, batch.weight)
+    losses = InfoGraphLoss(betas, 0.1, variant=variant)(local, global_, batch.graph, batch.node, batch.weight)
     parameters = {name: p for name, p in models.named_parameters() if not name.startswith("prior")}
     gradients = dict(
         zip(parameters, torch.autograd.grad(losses.sum(), list(parameters.values())), strict=True)
@@ -120,7 +120,7 @@ def test_runs_together_are_each_one_alone_in_pyg(tiny_root, training, variant):
         of_pyg.x = of_pyg.x.double()
         one_local, one_global, one_graphs = model(of_pyg)
         torch.testing.assert_close(graphs[run], one_graphs)
-        loss = InfoGraphLoss(beta, 0.1, variant)(one_local, one_global, of_pyg.batch)
+        loss = InfoGraphLoss(beta, 0.1, variant=variant)(one_local, one_global, of_pyg.batch)
         torch.testing.assert_close(losses[run], loss)
         own = dict(model.named_parameters())
         alone = torch.autograd.grad(loss, [own[name] for name in gradients])
