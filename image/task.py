@@ -57,6 +57,7 @@ class ImageTask(Task):
             config.beta,
             config.tau_plus,
             config.temperature,
+            normalize=False,  # the projections have unit length
             tile_size=config.tile_size,
             stop_gradient=config.stop_gradient,
             gather_distributed=world_size() > 1,

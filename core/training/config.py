@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from core.io.errors import InputError
 from core.io.files import read_json
-from core.losses.contrastive import check_hardness
+from core.losses.checks import check_hardness
 
 # beta and tau_plus of an objective's name alone. Any other name is the plain objective of its modality
 # (SimCLR, InfoGraph, quick-thoughts), which has neither.
@@ -124,7 +124,7 @@ class TrainConfig:
         try:
             check_hardness(self.beta, self.tau_plus)
         except ValueError as error:
-            raise InputError(re.sub(r"^\w+", r"`\g<0>`", str(error))) from None
+            raise InputError(str(error)) from None
         check_ranges(vars(self), self.minimums, self.maximums)
         if not self.lr > 0:
             raise InputError(f"`lr` is {self.lr}; it must be above 0")

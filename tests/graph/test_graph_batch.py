@@ -108,7 +108,7 @@ def test_runs_trained_together_equal_each_run_alone_in_pyg(tiny_root, training, 
     assert batch.features.shape[1] < 30 < batch.count.min()  # equal nodes are computed once
 
     local, global_, graphs = models(batch)
-    losses = InfoGraphLoss(betas, 0.1, variant)(local, global_, batch.graph, batch.node, batch.weight)
+    losses = InfoGraphLoss(betas, 0.1, variant=variant)(local, global_, batch.graph, batch.node, batch.weight)
     parameters = {name: p for name, p in models.named_parameters() if not name.startswith("prior")}
     gradients = dict(
         zip(parameters, torch.autograd.grad(losses.sum(), list(parameters.values())), strict=True)
@@ -119,7 +119,7 @@ def test_runs_trained_together_equal_each_run_alone_in_pyg(tiny_root, training, 
         pyg_batch.x = pyg_batch.x.double()
         one_local, one_global, one_graphs = model(pyg_batch)
         torch.testing.assert_close(graphs[run], one_graphs)
-        loss = InfoGraphLoss(beta, 0.1, variant)(one_local, one_global, pyg_batch.batch)
+        loss = InfoGraphLoss(beta, 0.1, variant=variant)(one_local, one_global, pyg_batch.batch)
         torch.testing.assert_close(losses[run], loss)
         own = dict(model.named_parameters())
         alone = torch.autograd.grad(loss, [own[name] for name in gradients])
