@@ -24,11 +24,14 @@ from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from PIL import Image
 
+import graph.config
 import graph.data
 import graph.evaluate
 import graph.train
+import image.config
 import image.evaluate
 import image.train
+import sentence.config
 import sentence.evaluate
 import sentence.train
 from core.io.archives import unpack
@@ -291,9 +294,9 @@ SMALL = {"modality": "graph", "dataset": "motifs", "hidden": 8, "layers": 2, "ba
 RECORD = json.loads(files_below(lambda folder: write_record(folder / "a"))["a/result.json"])
 
 TRAINERS = {
-    "graph": (graph.train.GraphConfig, graph.train.recipe),
-    "image": (image.train.ImageConfig, image.train.recipe),
-    "sentence": (sentence.train.SentenceConfig, sentence.train.recipe),
+    "graph": (graph.config.GraphConfig, graph.config.defaults_for),
+    "image": (image.config.ImageConfig, image.config.defaults_for),
+    "sentence": (sentence.config.SentenceConfig, sentence.config.defaults_for),
 }
 EVALUATORS = (
     graph.evaluate.EvaluateConfig,

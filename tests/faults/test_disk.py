@@ -96,7 +96,7 @@ def test_a_folder_that_is_gone(tiny, tmp_path, how):
 
 def test_a_folder_of_another_run(tiny_graph, tmp_path, monkeypatch, capsys):
     """Removed and begun anew by somebody else: nothing is written into it."""
-    folder, taken, take_step = tmp_path / "run", [], core.training.loop.take_step
+    folder, taken, optimizer_step = tmp_path / "run", [], core.training.loop.optimizer_step
 
     def replace_folder(*arguments):
         taken.append(1)
@@ -104,9 +104,9 @@ def test_a_folder_of_another_run(tiny_graph, tmp_path, monkeypatch, capsys):
             folder.rename(tmp_path / "elsewhere")
             (folder / "checkpoint").mkdir(parents=True)
             (folder / ".lock").touch()
-        return take_step(*arguments)
+        return optimizer_step(*arguments)
 
-    monkeypatch.setattr(core.training.loop, "take_step", replace_folder)
+    monkeypatch.setattr(core.training.loop, "optimizer_step", replace_folder)
     with pytest.raises(SystemExit) as exit_:
         tiny_graph.here(folder)
     assert exit_.value.code == 1

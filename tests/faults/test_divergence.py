@@ -119,12 +119,12 @@ def test_an_absurd_learning_rate(tiny_data, tmp_path, capsys, modality, flags, r
     assert not list((folder / "checkpoint").iterdir())
 
 
-def explode(take_step, number, model, optimizer, loss, *rest):
-    return take_step(model, optimizer, loss * (1e15 if number == 5 else 1.0), *rest)
+def explode(optimizer_step, number, model, optimizer, loss, *rest):
+    return optimizer_step(model, optimizer, loss * (1e15 if number == 5 else 1.0), *rest)
 
 
-def collapse(take_step, number, model, *rest):
-    norm = take_step(model, *rest)
+def collapse(optimizer_step, number, model, *rest):
+    norm = optimizer_step(model, *rest)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(number < 2)
@@ -139,14 +139,14 @@ def collapse(take_step, number, model, *rest):
     ],
 )
 def test_a_run_that_diverges(tiny, whole_runs, tmp_path, monkeypatch, capsys, tamper, reason, said):
-    folder, taken, take_step = tmp_path / "run", [], core.training.loop.take_step
+    folder, taken, optimizer_step = tmp_path / "run", [], core.training.loop.optimizer_step
 
     def tampered(*arguments):
         taken.append(1)
-        return tamper(take_step, len(taken), *arguments)
+        return tamper(optimizer_step, len(taken), *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(core.training.loop, "take_step", tampered)
+        patch.setattr(core.training.loop, "optimizer_step", tampered)
         with pytest.raises(SystemExit) as exit_:
             tiny.here(folder, "--resume")
     assert exit_.value.code == 1

@@ -10,11 +10,15 @@ from safetensors.torch import load_file
 
 import core.training.loop
 import core.training.run_folder
+import graph.config
 import graph.encoder
 import graph.train
 from core import InfoGraphLoss
+from graph.batch import make_batches
+from graph.config import GraphConfig, defaults_for
+from graph.data import load_dataset
+from graph.evaluate import evaluate
 from graph.evaluate import main as evaluate_main
-from graph.train import GraphConfig, recipe
 from graph.train import main as train_main
 from tests.runs import failure_of, metrics_of
 
@@ -84,14 +88,14 @@ def test_evaluate_repeats_the_number(tiny_root, tmp_path, capsys):
 
 def test_evaluation_leaves_the_encoder_as_it_is(tiny_root):
     """Batch norm's statistics, the mode and the random states do not move."""
-    dataset = graph.train.load_dataset("TINY", tiny_root)
-    batches = graph.train.make_batches(dataset, 10, [0], torch.device("cpu"))
+    dataset = load_dataset("TINY", tiny_root)
+    batches = make_batches(dataset, 10, [0], torch.device("cpu"))
     encoder = graph.encoder.GIN(dataset.num_features)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    graph.train.evaluate(encoder, batches, dataset.labels, [0])
+    evaluate(encoder, batches, dataset.labels, [0])
     assert torch.rand(1) == expected
     assert encoder.training
     for name, value in encoder.state_dict().items():
@@ -102,15 +106,15 @@ def test_evaluation_leaves_the_encoder_as_it_is(tiny_root):
 def test_a_resumed_run_ends_in_the_same_weights(tiny_root, tmp_path, monkeypatch, flags):
     """Stopped in its third epoch, with a checkpoint after each: bit-identical to the end."""
     train(tiny_root, tmp_path / "whole", *flags)
-    take_step, taken = core.training.loop.take_step, []
+    optimizer_step, taken = core.training.loop.optimizer_step, []
 
     def stop_in_the_third(*arguments):
         taken.append(1)
         if len(taken) == 8:  # an epoch has three steps
             raise KeyboardInterrupt
-        return take_step(*arguments)
+        return optimizer_step(*arguments)
 
-    monkeypatch.setattr(core.training.loop, "take_step", stop_in_the_third)
+    monkeypatch.setattr(core.training.loop, "optimizer_step", stop_in_the_third)
     with pytest.raises(SystemExit):
         train(tiny_root, tmp_path / "stopped", "--checkpoint-seconds", "0", *flags)
     assert not (tmp_path / "stopped" / "result.json").exists()
@@ -363,9 +367,9 @@ def test_objectives_are_named_by_their_numbers():
     assert named(beta=0.0, tau_plus=0.0) == "infograph"
     assert named(beta=2.5, tau_plus=0.5, variant="released") == "hard-beta2.5-tau0.5-released"
     assert named(beta=1.0, tau_plus=0.1, stop_gradient=True) == "hard-beta1-tau0.1-stopgradient"
-    assert recipe("hard", "released").tau_plus == 0.5
-    assert recipe("debiased").beta == 0
-    assert recipe("infograph").tau_plus == 0
+    assert defaults_for("hard", "released").tau_plus == 0.5
+    assert defaults_for("debiased").beta == 0
+    assert defaults_for("infograph").tau_plus == 0
 
 
 def test_training_beats_the_untrained_encoder_on_motifs(tmp_path):

@@ -16,10 +16,10 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 import core.training.loop
 from core.losses.gradient_cache import cached
 from core.training.cli import parse_config
+from sentence.config import SentenceConfig, defaults_for
 from sentence.encoder import PaddedTransformer, Pair, split_sentences
 from sentence.evaluate import load_model
 from sentence.evaluate import main as evaluate_main
-from sentence.train import SentenceConfig, recipe
 from sentence.train import main as train_main
 from tests.processes import in_processes
 from tests.runs import failure_of, metrics_of
@@ -128,19 +128,19 @@ def test_a_missing_task_is_in_the_record(books, data_root, tmp_path):
 def test_a_resumed_run_ends_in_the_same_weights(books, data_root, tmp_path, monkeypatch, flags, stopped_at):
     """Stopped inside an epoch, with a checkpoint after each step: bit-identical to the end."""
     train(books, data_root, tmp_path / "whole", *flags)
-    take_step, taken = core.training.loop.take_step, []
+    optimizer_step, taken = core.training.loop.optimizer_step, []
 
     def stop(*arguments):
         taken.append(1)
         if len(taken) == stopped_at:
             raise KeyboardInterrupt
-        return take_step(*arguments)
+        return optimizer_step(*arguments)
 
-    monkeypatch.setattr(core.training.loop, "take_step", stop)
+    monkeypatch.setattr(core.training.loop, "optimizer_step", stop)
     with pytest.raises(SystemExit):
         train(books, data_root, tmp_path / "stopped", "--checkpoint-seconds", "0", *flags)
     monkeypatch.setattr(
-        core.training.loop, "take_step", lambda *arguments: taken.append(1) or take_step(*arguments)
+        core.training.loop, "optimizer_step", lambda *arguments: taken.append(1) or optimizer_step(*arguments)
     )
     torch.rand(7)  # another process would have other random states
     taken.clear()
@@ -316,7 +316,7 @@ def test_as_a_command_without_a_traceback():
 
 
 def test_a_corpus_s_name_brings_the_published_settings():
-    config = parse_config(SentenceConfig, recipe, ["--dataset", "bookcorpus"], "test")
+    config = parse_config(SentenceConfig, defaults_for, ["--dataset", "bookcorpus"], "test")
     published = {
         "embedding_dim": 620,
         "hidden": 600,
@@ -342,4 +342,4 @@ def test_a_corpus_s_name_brings_the_published_settings():
         ("--encoder", "transformer", "--model", "a/tiny-bert"): "hard-beta1-tau0.1-tiny-bert-normalized",
     }
     for flags, slug in slugs.items():
-        assert parse_config(SentenceConfig, recipe, list(flags), "test").objective_slug() == slug
+        assert parse_config(SentenceConfig, defaults_for, list(flags), "test").objective_slug() == slug

@@ -2,17 +2,20 @@
 
 import pytest
 
+import graph.config
 import graph.train
+import image.config
 import image.train
+import sentence.config
 import sentence.train
 from core.io.errors import InputError
 from core.training.cli import parse_config
 from core.training.config import MAX_COUNT, MAX_SEED
 
 TRAINERS = {
-    "graph": (graph.train.GraphConfig, graph.train.recipe),
-    "image": (image.train.ImageConfig, image.train.recipe),
-    "sentence": (sentence.train.SentenceConfig, sentence.train.recipe),
+    "graph": (graph.config.GraphConfig, graph.config.defaults_for),
+    "image": (image.config.ImageConfig, image.config.defaults_for),
+    "sentence": (sentence.config.SentenceConfig, sentence.config.defaults_for),
 }
 
 
