@@ -1,4 +1,4 @@
-"""Losses, gradients and embeddings that have gone astray: found, located, recorded."""
+"""Non-finite or exploding losses, gradients and weights, collapsed embeddings: detected and recorded."""
 
 import pytest
 import torch
@@ -9,17 +9,18 @@ from core.training import divergence
 from core.training.checkpoints import Checkpoints
 from core.training.records import read_record
 from shared_eval.records import main as records_main
-from tests.faults.tiny import Tiny, check_is_as
+from tests.faults.tiny import TinyCommand, assert_same_run
 
 GOOD = [[2.0, 1.0, 0.5]]
 
 
-def check(measures, is_whole=True):
-    divergence.check(torch.tensor(measures), 7, "try less", is_whole)
+def check(statistics, is_whole=True):
+    """Check the loss, gradient norm and embedding spread of each step of epoch 7."""
+    divergence.check(torch.tensor(statistics), 7, "try less", is_whole)
 
 
 @pytest.mark.parametrize(
-    ("measures", "said", "reason", "step"),
+    ("statistics", "message", "reason", "step"),
     [
         (GOOD * 4 + [[float("nan"), 1.0, 0.5]] + GOOD, "the loss became nan", "non-finite loss", 5),
         ([[float("inf"), 1.0, 0.5]], "the loss became inf", "non-finite loss", 1),
@@ -41,27 +42,31 @@ def check(measures, is_whole=True):
         ),
     ],
 )
-def test_what_has_gone_astray_is_found(measures, said, reason, step):
-    with pytest.raises(DivergedError) as found:
-        check(measures)
-    assert (found.value.reason, found.value.epoch, found.value.step) == (reason, 7, step)
-    assert str(found.value).startswith(said)
-    assert str(found.value).endswith(f"in epoch 7, step {step}; try less")
+def test_divergence_and_collapse_are_located(statistics, message, reason, step):
+    with pytest.raises(DivergedError) as error:
+        check(statistics)
+    assert (error.value.reason, error.value.epoch, error.value.step) == (reason, 7, step)
+    assert str(error.value).startswith(message)
+    assert str(error.value).endswith(f"in epoch 7, step {step}; try less")
 
 
-@pytest.mark.parametrize("measures", [GOOD, GOOD + [[2.0, 1.0, 0.0]] * 9, [[2.0, 1.0, 0.0]] * 20 + GOOD])
-def test_what_may_happen_is_let_pass(measures):
-    """A few batches of equal samples are no collapse, nor one that has passed."""
-    check(measures)
+@pytest.mark.parametrize(
+    "statistics",
+    [GOOD, GOOD + [[2.0, 1.0, 0.0]] * 9, [[2.0, 1.0, 0.0]] * 20 + GOOD],
+    ids=["good", "nine-constant-batches", "recovered"],
+)
+def test_short_or_past_collapse_is_accepted(statistics):
+    """A few batches of equal samples do not stop a run."""
+    check(statistics)
 
 
-def test_part_of_an_epoch_is_no_collapse():
+def test_collapse_inside_an_epoch_needs_ten_steps():
     check([[2.0, 1.0, 0.0]] * 9, is_whole=False)
     with pytest.raises(DivergedError):
         check([[2.0, 1.0, 0.0]] * 10, is_whole=False)
 
 
-def test_measures():
+def test_step_statistics_are_loss_norm_and_relative_spread():
     embedding = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)) + 3
     loss, norm, spread = divergence.measure(torch.tensor(1.5), torch.tensor(2.0), embedding).tolist()
     wide = embedding.double()
@@ -77,19 +82,19 @@ def test_measures():
 
 
 @pytest.mark.parametrize("constant", [0.0, 3.0, 1e25, float("inf"), float("nan")])
-def test_constant_representations(constant):
-    """Of any size, where squares of it no longer are numbers of float32."""
+def test_constant_representations_are_detected_at_any_scale(constant):
+    """Also where their squares overflow float32."""
     varied = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
     divergence.check_spread(1e25 * varied, 7, 3, "try less")
     with pytest.raises(
         DivergedError, match=r"constant in eval mode, .* in epoch 7, step 3; try less"
-    ) as found:
+    ) as error:
         divergence.check_spread(torch.full((64, 8), constant), 7, 3, "try less")
-    assert found.value.reason == "constant embeddings"
+    assert error.value.reason == "constant embeddings"
 
 
 @pytest.mark.parametrize(
-    ("modality", "flags", "reason", "said"),
+    ("modality", "flags", "reason", "message"),
     [
         (
             "image",
@@ -102,13 +107,15 @@ def test_constant_representations(constant):
         ("sentence", "--lr 1e6", "exploding loss", "the loss became "),
     ],
 )
-def test_an_absurd_learning_rate(tiny_data, tmp_path, capsys, modality, flags, reason, said):
+def test_excessive_learning_rate_ends_in_a_failure_record(
+    tiny_data, tmp_path, capsys, modality, flags, reason, message
+):
     folder, flags = tmp_path / "run", flags.split()
     with pytest.raises(SystemExit) as exit_:
-        Tiny(modality, tiny_data).here(folder, "--checkpoint-seconds", "1000", *flags)
+        TinyCommand(modality, tiny_data).run_inline(folder, "--checkpoint-seconds", "1000", *flags)
     assert exit_.value.code == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"error: {said}")
+    assert error.startswith(f"error: {message}")
     assert error.endswith(
         f"; try a smaller --lr than {float(flags[1]):g} or a smaller --beta than 1, and another --output-dir"
     )
@@ -132,26 +139,28 @@ def collapse(take_step, number, model, *rest):
 
 
 @pytest.mark.parametrize(
-    ("tamper", "reason", "said"),
+    ("tamper", "reason", "message"),
     [
         (explode, "exploding gradient", "the gradient's norm became "),
         (collapse, "constant embeddings", "the embeddings became constant"),
     ],
 )
-def test_a_run_that_diverges(tiny, whole_runs, tmp_path, monkeypatch, capsys, tamper, reason, said):
-    folder, taken, take_step = tmp_path / "run", [], core.training.loop.take_step
+def test_diverged_run_keeps_the_checkpoint_before(
+    tiny, finished_runs, tmp_path, monkeypatch, capsys, tamper, reason, message
+):
+    folder, calls, take_step = tmp_path / "run", [], core.training.loop.take_step
 
     def tampered(*arguments):
-        taken.append(1)
-        return tamper(take_step, len(taken), *arguments)
+        calls.append(1)
+        return tamper(take_step, len(calls), *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(core.training.loop, "take_step", tampered)
         with pytest.raises(SystemExit) as exit_:
-            tiny.here(folder, "--resume")
+            tiny.run_inline(folder, "--resume")
     assert exit_.value.code == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"error: {said}")
+    assert error.startswith(f"error: {message}")
     assert f"; the checkpoint before it is kept in {folder}; try a smaller --lr than" in error
     failure = read_record(folder / "failure.json")
     assert (failure["reason"], failure["modality"]) == (reason, tiny.modality)
@@ -167,22 +176,22 @@ def test_a_run_that_diverges(tiny, whole_runs, tmp_path, monkeypatch, capsys, ta
     records_main([str(tmp_path)])
     assert f"{folder} has no record: {failure['message']}" in capsys.readouterr().err
     if tamper is explode:
-        tiny.here(folder, "--resume")
-        check_is_as(whole_runs(tiny.modality), tiny, folder)  # no failure.json is left
+        tiny.run_inline(folder, "--resume")
+        assert_same_run(finished_runs(tiny.modality), tiny, folder)  # and failure.json is removed
 
 
-def test_weights_that_overflow_are_not_saved():
+def test_infinite_weights_are_detected():
     model = torch.nn.Linear(2, 2)
     divergence.check_weights(*divergence.weight_norms(model, 1), 1, 2, "try less")
     model.weight.data[0, 0] = float("inf")
     with pytest.raises(
         DivergedError, match="the weights' norm became inf in epoch 1, step 2; try less"
-    ) as found:
+    ) as error:
         divergence.check_weights(*divergence.weight_norms(model, 1), 1, 2, "try less")
-    assert found.value.reason == "non-finite weights"
+    assert error.value.reason == "non-finite weights"
 
 
-def test_each_run_of_a_group_has_norms_of_its_own():
+def test_norms_of_a_group_are_per_run():
     model = torch.nn.Linear(3, 2)
     model.weight, model.bias = (
         torch.nn.Parameter(torch.randn(4, *p.shape)) for p in (model.weight, model.bias)
@@ -194,5 +203,5 @@ def test_each_run_of_a_group_has_norms_of_its_own():
             (divergence.weight_norms(model, 4), (model.weight, model.bias)),
             (divergence.gradient_norm(model, loss).tolist(), (model.weight.grad, model.bias.grad)),
         ):
-            of_run = torch.cat([value[run].detach().flatten() for value in values])
-            assert norms[run] == pytest.approx(of_run.norm().item(), rel=1e-5)
+            expected = torch.cat([value[run].detach().flatten() for value in values])
+            assert norms[run] == pytest.approx(expected.norm().item(), rel=1e-5)
