@@ -238,6 +238,7 @@ def own_step(norm, dtype, chunk):
     return {name: value.numpy() for name, value in found.items()}
 
 
+@pytest.mark.distributed
 def test_two_processes_with_chunks_equal_one():
     """With the whole batch; where there is batch norm, with chunks that hold one of each process's."""
     whole, single, plain = Pair(), Pair().float(), Pair("batch")

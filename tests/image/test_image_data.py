@@ -353,9 +353,8 @@ def test_bad_data_end_the_command_in_one_line(served, tmp_path, monkeypatch, cap
     assert not list(tmp_path.rglob("result.json"))
 
 
+@pytest.mark.data("cifar10")
 def test_the_real_cifar10(data_root):
-    if not (data_root / "cifar10").exists():
-        pytest.skip(f"cifar10 is not under {data_root}")
     train, classes = folders._files_of(data_root / "cifar10" / "train")
     assert len(train) == 50000
     assert classes[0] == "airplane"

@@ -253,10 +253,10 @@ def real_model():
     return Path(package.__file__).parent / "model"
 
 
+@pytest.mark.slow
+@pytest.mark.data("SentEval")
 def test_a_real_model_reaches_its_published_correlation(data_root):
     """all-MiniLM-L6-v2: 82.03 on STS-B, as its card at the Hugging Face hub says."""
-    if not (data_root / "SentEval").exists():
-        pytest.skip(f"SentEval is not under {data_root}")
     model = SentenceTransformer(str(real_model()), device="cpu")
     task = {"stsb": load_task("stsb", data_root)}
     assert evaluate(encoder_of(model), task)["stsb_spearman"] == pytest.approx(0.8203, abs=5e-4)

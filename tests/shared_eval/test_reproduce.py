@@ -182,15 +182,16 @@ def test_a_shared_process_fills_the_folders_of_its_cells(root):
 def test_failures_do_not_stop_the_others(recipe, capsys):
     recipe.write_text(MOTIFS.replace('["motifs"]', '["nowhere", "motifs"]'))
     with pytest.raises(SystemExit) as exit_:
-        reproduce.main([str(recipe)])
+        reproduce.main([str(recipe), "--betas", "1"])
     assert exit_.value.code == 1
     output = capsys.readouterr()
-    assert "2 of 4 cells failed" in output.err
+    assert "1 of 2 cells failed" in output.err
     assert "--dataset nowhere is unknown" in output.err
     assert "runs/logs/graph-nowhere-hard-beta1-tau0.1-seed-0.log" in output.err
     assert "untrained encoder" in output.out
 
 
+@pytest.mark.faults
 def test_a_cell_cut_short_is_resumed(recipe):
     """Killed after its first epoch: only the rest is trained, and the record is whole."""
     [*_, hard] = read_recipe(recipe).cells()
@@ -215,6 +216,7 @@ def test_a_cell_cut_short_is_resumed(recipe):
     assert [line["epoch"] for line in lines] == [0, 1, 2]
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells a process of its parent's end")
 def test_cells_end_with_whoever_is_killed(recipe):
     """kill -9 of the table reaches the run under way, which saves; the same command goes on with it."""
@@ -341,6 +343,7 @@ def test_places_of_a_cluster():
         cells_module.places_of(resources, 1.0, 4.0)
 
 
+@pytest.mark.slow
 def test_a_small_plan_on_ray(recipe, capsys):
     pytest.importorskip("ray", reason="ray is not installed")
     reproduce.main([str(recipe), "--launcher", "ray", "--cpus", "1"])
