@@ -77,7 +77,7 @@ def chosen_by_folds(features, labels, penalties, seed=1111):
     return models[int(np.argmax(means))]
 
 
-@pytest.mark.parametrize("protocol", ["senteval", "quickthoughts"])
+@pytest.mark.parametrize("protocol", ["senteval", pytest.param("quickthoughts", marks=pytest.mark.slow)])
 def test_protocols_against_scikit_learn(data_folder, protocol):
     tasks, missing = load_tasks(tuple(SENTEVAL), data_folder, download=False)
     assert missing == []
