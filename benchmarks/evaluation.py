@@ -27,7 +27,7 @@ from sentence.encoder import QuickThought
 from sentence.evaluate import FOLDS, PENALTIES, embed
 from sentence.tasks import load_task
 from shared_eval.probes import knn_accuracy, linear_probe, nested_logistic_accuracy, svm_accuracy
-from shared_eval.svm import SVM_PENALTIES
+from shared_eval.svm_folds import SVM_PENALTIES
 
 TITLE = "Evaluation"
 ABOUT = (

@@ -88,7 +88,7 @@ class ImageSteps:
         if compiled:
             self.model.compile()
         self.optimizer = make_optimizer("adam", self.model.parameters(), 1e-3, 1e-6)
-        self.objective = HardNegativeLoss(1.0, 0.1, 0.5)
+        self.objective = HardNegativeLoss(1.0, 0.1, 0.5, normalize=False)
 
     def train(self, batches: Pairs, timer: Timer = untimed) -> None:
         """One step per batch."""

@@ -51,10 +51,10 @@ def implementations(settings: ObjectiveSettings) -> dict[str, alternatives.PairL
     """Every loss by name; the others are compared with the first."""
     temperature, tile_size = settings.temperature, settings.tile_size
     return {
-        DENSE: NTXentLoss(temperature),
-        TILED: NTXentLoss(temperature, tile_size),
-        HARD_DENSE: HardNegativeLoss(1.0, 0.1, temperature),
-        HARD_TILED: HardNegativeLoss(1.0, 0.1, temperature, tile_size),
+        DENSE: NTXentLoss(temperature, normalize=False),
+        TILED: NTXentLoss(temperature, normalize=False, tile_size=tile_size),
+        HARD_DENSE: HardNegativeLoss(1.0, 0.1, temperature, normalize=False),
+        HARD_TILED: HardNegativeLoss(1.0, 0.1, temperature, normalize=False, tile_size=tile_size),
         **alternatives.nt_xent_losses(temperature),
     }
 

@@ -59,9 +59,10 @@ QUICK = RankSettings(batch=512, encoder_batch=64, chunks=(16,), rounds=3)
 
 def objectives(settings: RankSettings) -> dict[str, HardNegativeLoss]:
     """The objective with each way to exchange embeddings."""
-    tiled = functools.partial(HardNegativeLoss, tile_size=settings.tile_size, gather_distributed=True)
+    gathered = functools.partial(HardNegativeLoss, normalize=False, gather_distributed=True)
+    tiled = functools.partial(gathered, tile_size=settings.tile_size)
     return {
-        "gathered, whole rows": HardNegativeLoss(gather_distributed=True),
+        "gathered, whole rows": gathered(),
         "gathered, in tiles": tiled(exchange="gather"),
         "in a ring, in tiles": tiled(exchange="ring"),
     }
@@ -138,7 +139,7 @@ def prepare(chunk: int | None, batch: int, device: str) -> Callable[[], object]:
     """Prepare a forward and backward pass of SimCLR, on the whole batch or in chunks."""
     seed_everything(0)
     pair = Pair(make_model("resnet18", width=16, norm="group")).to(device)
-    network, loss = cached(pair, chunk), HardNegativeLoss()
+    network, loss = cached(pair, chunk), HardNegativeLoss(normalize=False)
 
     def step(views: torch.Tensor) -> None:
         loss(*network(*views)).backward()

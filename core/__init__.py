@@ -1,6 +1,5 @@
-"""Contrastive objectives with hard negatives, and what every trainer needs."""
+"""Contrastive objectives with hard negatives, and what the training commands share."""
 
-from core.losses.contrastive import DebiasedLoss, HardNegativeLoss, NTXentLoss, hard_negative_loss
-from core.losses.infograph import InfoGraphLoss
+from .losses import DebiasedLoss, HardNegativeLoss, InfoGraphLoss, NTXentLoss, hard_negative_loss
 
 __all__ = ["DebiasedLoss", "HardNegativeLoss", "InfoGraphLoss", "NTXentLoss", "hard_negative_loss"]

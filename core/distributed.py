@@ -1,4 +1,4 @@
-"""Several processes that train as one: started by torchrun, silent where there is only one.
+"""Several processes that train together, started by torchrun; with one process nothing here has an effect.
 
 Every process holds an equal part of each batch. Losses are means over a process's own anchors, so the mean of
 the processes' gradients, which DistributedDataParallel takes, is the gradient of the whole batch.
@@ -26,17 +26,17 @@ def is_main_process() -> bool:
 def launched_processes() -> int:
     """How many processes torchrun has started; 1 without it.
 
-    Raises InputError where $WORLD_SIZE is no number.
+    Raises InputError if $WORLD_SIZE is not a number.
     """
     given = os.environ.get("WORLD_SIZE", "1")
     if not re.fullmatch(r"[1-9]\d{0,5}", given):
-        raise InputError(f"WORLD_SIZE is {given}; torchrun sets it: start several processes with that")
+        raise InputError(f"WORLD_SIZE is {given}; it must be a number, and torchrun sets it")
     return int(given)
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Inside, the processes that torchrun has started know each other: by gloo, and on GPUs by NCCL too."""
+    """Inside, the processes that torchrun has started communicate: by gloo, and on GPUs by NCCL too."""
     if launched_processes() == 1 or dist.is_initialized():
         yield
         return
@@ -50,7 +50,7 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def barrier() -> None:
-    """Return once every process has come here."""
+    """Wait until every process has called this."""
     if dist.is_initialized():
         dist.barrier()
 
@@ -61,7 +61,7 @@ def all_reduce_mean(x: Tensor) -> Tensor:
 
 
 def all_reduce_max(number: int) -> int:
-    """The largest of every process's number; exchanged by the hosts, so that no device is waited for."""
+    """The largest number of any process; hosts exchange it, so no device is waited for."""
     if world_size() == 1:
         return number
     largest = torch.tensor(number)
@@ -70,11 +70,11 @@ def all_reduce_max(number: int) -> int:
 
 
 def local_slice(batch_size: int) -> slice:
-    """Where this process's samples stand in the whole batch; raises InputError if it does not divide."""
+    """This process's part of the whole batch; raises InputError if the batch does not divide."""
     share, rest = divmod(batch_size, world_size())
     if rest:
         raise InputError(
-            f"--batch-size is {batch_size}, the whole batch of {world_size()} processes; "
+            f"`batch_size` is {batch_size}, the whole batch of {world_size()} processes; "
             f"it must be a multiple of {world_size()}"
         )
     return slice(rank() * share, (rank() + 1) * share)
@@ -83,9 +83,9 @@ def local_slice(batch_size: int) -> slice:
 def parallel(model: nn.Module, device: torch.device, has_unused: bool = False) -> nn.Module:
     """``model`` with gradients averaged and batch norm synchronised over the processes.
 
-    ``has_unused``: some of its parameters have no part in what it returns. In a single process it is
-    ``model`` itself. Otherwise the batch norms inside ``model`` are replaced, under the same names: make the
-    optimizer afterwards.
+    In a single process this is ``model`` itself. Otherwise the batch norms inside ``model`` are replaced,
+    under the same names: make the optimizer afterwards.
+    ``has_unused``: some parameters do not affect the output.
     """
     if world_size() == 1:
         return model
@@ -93,7 +93,7 @@ def parallel(model: nn.Module, device: torch.device, has_unused: bool = False) -
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     else:
         _synchronise_batch_norms(model)
-    # No device_ids: they would move inputs to the GPU that are meant to stay on the host.
+    # No device_ids: they would move inputs to the GPU that must stay on the host.
     return DistributedDataParallel(model, find_unused_parameters=has_unused)
 
 

@@ -2,5 +2,5 @@
 
 import warnings
 
-# torch_geometric still scripts functions as it is imported, and torch warns its users of that.
+# Importing torch_geometric calls torch.jit.script, of whose deprecation torch would warn the user.
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated", category=FutureWarning)

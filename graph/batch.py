@@ -1,12 +1,13 @@
-"""Batches in which equal nodes stand once, for one run or for several that are trained together.
+"""Batches of graphs for one or more runs, in which nodes with equal representations are computed once.
 
-Shapes: S runs · G graphs of a batch · V nodes of these · U different ones among them
+Shapes: S runs · G graphs of a batch · V nodes of these · U different nodes among them
         P pairs of a graph and one of its different nodes · F node features · D dim.
 """
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,16 +20,18 @@ from graph.refinement import refine
 
 @dataclass(frozen=True)
 class SparseSum:
-    """Sums of rows, within each of S runs: [S, n, D] -> [S, m, D]; the transpose is for the gradient."""
+    """Weighted sums of rows in each of S runs: [S, n, D] -> [S, m, D]."""
 
     matrix: Tensor  # (S·m, S·n) sparse CSR, block-diagonal
-    transpose: Tensor
+    transpose: Tensor  # for the gradient
 
     @classmethod
-    def of(cls, to: Tensor, of: Tensor, count: Tensor, shape: tuple[int, int]) -> "SparseSum":
-        """Row ``to`` of the sums has ``count`` times the row ``of``: [entries] each."""
-        matrix = torch.sparse_coo_tensor(torch.stack([to, of]), count, shape, check_invariants=False)
-        with warnings.catch_warnings():  # torch announces that sparse CSR is in beta, once a process
+    def from_entries(
+        cls, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]
+    ) -> "SparseSum":
+        """The matrix with ``values`` [n] at ``rows`` [n] and ``columns`` [n]."""
+        matrix = torch.sparse_coo_tensor(torch.stack([rows, columns]), values, shape, check_invariants=False)
+        with warnings.catch_warnings():  # torch warns once a process that sparse CSR is in beta
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
             return cls(matrix.coalesce().to_sparse_csr(), matrix.T.coalesce().to_sparse_csr())
 
@@ -36,104 +39,106 @@ class SparseSum:
         sums = _SparseSum.apply(x.to(self.matrix.dtype).flatten(0, 1), self)
         return sums.view(len(x), -1, x.shape[2])
 
-    def to(self, *arguments) -> "SparseSum":
+    def to(self, *arguments: Any) -> "SparseSum":
         return SparseSum(self.matrix.to(*arguments), self.transpose.to(*arguments))
 
 
 class _SparseSum(torch.autograd.Function):
-    """A x; torch's own gradient makes the transpose anew at every step."""
+    """A x. The gradient uses the stored transpose; torch's own transposes A again at every step."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, sums: SparseSum) -> Tensor:
+    def forward(ctx: Any, x: Tensor, sums: SparseSum) -> Tensor:
         ctx.sums = sums
-        with torch.autocast(x.device.type, enabled=False):  # sums of many rows are no work for half precision
+        with torch.autocast(x.device.type, enabled=False):  # half precision is too coarse for long sums
             return sums.matrix @ x
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _SparseSum.apply(grad.contiguous(), SparseSum(ctx.sums.transpose, ctx.sums.matrix)), None
 
 
 @dataclass(frozen=True)
 class GraphBatch:
-    """Some graphs of each run, on a device. A run with fewer nodes than another is padded."""
+    """One batch of each run, on a device. Runs with fewer nodes or pairs than another are padded."""
 
     features: Tensor  # (S, U, F)
-    neighbours: SparseSum  # over the neighbours of a node: [S, U, D] -> [S, U, D]
-    members: SparseSum  # over the nodes of a graph: [S, U, D] -> [S, G, D]
-    share: Tensor  # (S, 1, U), how much of a run's nodes a row stands for; sums to 1
-    count: Tensor  # (S, 1, 1), V of each run
-    node: Tensor  # (S, P) int, a pair's row among the U
-    graph: Tensor  # (S, P) int, its graph among the G
-    weight: Tensor  # (S, P), how much of a run's nodes a pair stands for; sums to 1, 0 in padding
-    positions: Tensor  # (S, G) int, where each graph stands in the dataset
+    neighbours: SparseSum  # sums over the neighbours of each node: [S, U, D] -> [S, U, D]
+    members: SparseSum  # sums over the nodes of each graph: [S, U, D] -> [S, G, D]
+    share: Tensor  # (S, 1, U), the fraction of the run's V nodes that a row represents; 0 in padding
+    count: Tensor  # (S, 1, 1), V
+    node: Tensor  # (S, P) int, the pair's row among the U
+    graph: Tensor  # (S, P) int, the pair's graph among the G
+    weight: Tensor  # (S, P), the fraction of the run's V nodes that a pair represents; 0 in padding
+    positions: Tensor  # (S, G) int, indices of the graphs in the dataset
 
-    def to(self, *arguments) -> "GraphBatch":
+    def to(self, *arguments: Any) -> "GraphBatch":
         return GraphBatch(*(getattr(self, field.name).to(*arguments) for field in fields(self)))
 
 
 class Collator:
-    """Makes batches of a dataset's graphs, for encoders of so many layers."""
+    """Collates graphs of a dataset into batches, for encoders with a given number of layers."""
 
     def __init__(self, dataset: GraphDataset, layers: int) -> None:
-        whole = Batch.from_data_list(dataset.graphs)
-        self.features, self.graph_of_node = whole.x, whole.batch
-        self.first_node = whole.ptr  # (graphs + 1,)
-        self.colour = refine(whole.x, whole.edge_index, layers)
-        # Edges by their target, so that a node's neighbours are found by slicing.
-        source, target = whole.edge_index
+        graphs = Batch.from_data_list(dataset.graphs)
+        self.features, self.graph_of_node = graphs.x, graphs.batch
+        self.first_node = graphs.ptr  # (graphs + 1,)
+        self.colour = refine(graphs.x, graphs.edge_index, layers)
+        # Edges sorted by target: the neighbours of a node are a slice.
+        source, target = graphs.edge_index
         self.source = source[target.argsort(stable=True)]
-        self.first_edge = torch.cat([target.new_zeros(1), target.bincount(minlength=len(whole.x)).cumsum(0)])
+        edges_per_node = target.bincount(minlength=len(graphs.x))
+        self.first_edge = torch.cat([target.new_zeros(1), edges_per_node.cumsum(0)])  # (nodes + 1,)
 
     def __call__(self, positions: Sequence[Tensor]) -> GraphBatch:
-        """The graphs at ``positions`` of the dataset, [G] for each run."""
-        parts = [self._of_run(of_run) for of_run in positions]
-        rows, graphs = max(len(part["features"]) for part in parts), len(positions[0])
+        """Collate the graphs at ``positions`` [G] of the dataset, for each run."""
+        runs = [self._collate_run(graphs) for graphs in positions]
+        num_nodes, num_graphs = max(len(run["features"]) for run in runs), len(positions[0])
 
-        def padded(name: str, repeat: bool = False) -> Tensor:
-            """Shorter runs end in zeros, or in their first entry again."""
-            longest = max(len(part[name]) for part in parts)
-            if repeat:
-                return torch.stack(
-                    [
-                        torch.cat([part[name], part[name][:1].expand(longest - len(part[name]))])
-                        for part in parts
-                    ]
-                )
-            return pad_sequence([part[name] for part in parts], batch_first=True)
+        def padded(name: str) -> Tensor:
+            """Stack the runs; shorter ones are padded with zeros."""
+            return pad_sequence([run[name] for run in runs], batch_first=True)
 
-        def sums(to: str, of: str, count: str, height: int) -> SparseSum:
-            """The runs' sums as one: each run's rows and columns after those of the run before."""
-            lines = [part[to] + s * height for s, part in enumerate(parts)]
-            columns = [part[of] + s * rows for s, part in enumerate(parts)]
-            counts = torch.cat([part[count] for part in parts]).float()
-            shape = (len(parts) * height, len(parts) * rows)
-            return SparseSum.of(torch.cat(lines), torch.cat(columns), counts, shape)
+        def repeated(name: str) -> Tensor:
+            """Stack the runs; shorter ones are padded with their first entry."""
+            length = max(len(run[name]) for run in runs)
+            padding = [run[name][:1].expand(length - len(run[name])) for run in runs]
+            return torch.stack(
+                [torch.cat([run[name], more]) for run, more in zip(runs, padding, strict=True)]
+            )
 
-        count = torch.stack([part["count"].sum() for part in parts]).float()
+        def block_diagonal(rows: str, columns: str, values: str, height: int) -> SparseSum:
+            """One matrix for all runs, with a block of ``height`` rows and ``num_nodes`` columns for each."""
+            return SparseSum.from_entries(
+                torch.cat([run[rows] + s * height for s, run in enumerate(runs)]),
+                torch.cat([run[columns] + s * num_nodes for s, run in enumerate(runs)]),
+                torch.cat([run[values] for run in runs]).float(),
+                (len(runs) * height, len(runs) * num_nodes),
+            )
+
+        count = torch.stack([run["count"].sum() for run in runs]).float()
         return GraphBatch(
             features=padded("features"),
-            neighbours=sums("target", "source", "one", rows),
-            members=sums("graph", "node", "count", graphs),
+            neighbours=block_diagonal("target", "source", "one", num_nodes),
+            members=block_diagonal("graph", "node", "count", num_graphs),
             share=(padded("copies") / count.unsqueeze(1)).unsqueeze(1),
             count=count.view(-1, 1, 1),
-            node=padded("node", repeat=True),
-            graph=padded("graph", repeat=True),
+            node=repeated("node"),
+            graph=repeated("graph"),
             weight=padded("count") / count.unsqueeze(1),
             positions=torch.stack(list(positions)),
         )
 
-    def _of_run(self, positions: Tensor) -> dict[str, Tensor]:
-        """One run's part: rows, edges and pairs by the numbers that they have in it."""
+    def _collate_run(self, positions: Tensor) -> dict[str, Tensor]:
+        """One run's rows, edges and pairs; nodes and graphs have their numbers in the batch."""
         nodes, graph = _ranges(self.first_node, positions)  # (V,)
         colours, row = self.colour[nodes].unique(return_inverse=True)  # (U,), (V,)
-        chosen = nodes.new_empty(len(colours)).scatter_(0, row, nodes)  # a node of each colour
-        neighbours, target = _ranges(self.first_edge, chosen)
+        representative = nodes.new_empty(len(colours)).scatter_(0, row, nodes)  # (U,), a node of each colour
+        edges, target = _ranges(self.first_edge, representative)
         row_of_node = torch.empty_like(self.graph_of_node).scatter_(0, nodes, row)
-        source = row_of_node[self.source[neighbours]]
-        (row, graph), count = torch.stack([row, graph]).unique(dim=1, return_counts=True)
+        source = row_of_node[self.source[edges]]
+        (row, graph), count = torch.stack([row, graph]).unique(dim=1, return_counts=True)  # (P,) each
         return {
-            "features": self.features[chosen],
+            "features": self.features[representative],
             "target": target,
             "source": source,
             "one": torch.ones_like(source),
@@ -145,18 +150,21 @@ class Collator:
 
 
 def _ranges(firsts: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Everything from ``firsts[i]`` to before ``firsts[i + 1]`` for each chosen i, and the place of its i."""
+    """The numbers ``firsts[i]`` to ``firsts[i + 1] - 1`` for each i in ``chosen``, and the index of that i.
+
+    ``firsts`` [0, 2, 5] and ``chosen`` [1, 0] give [2, 3, 4, 0, 1] and [0, 0, 0, 1, 1].
+    """
     counts = firsts[chosen + 1] - firsts[chosen]
-    place = torch.arange(len(chosen)).repeat_interleave(counts)
-    return torch.arange(len(place)) - (counts.cumsum(0) - counts - firsts[chosen])[place], place
+    index = torch.arange(len(chosen)).repeat_interleave(counts)
+    return torch.arange(len(index)) - (counts.cumsum(0) - counts - firsts[chosen])[index], index
 
 
 def make_batches(
     dataset: GraphDataset, batch_size: int, seeds: Sequence[int], device: torch.device, layers: int = 3
 ) -> list[GraphBatch]:
-    """Shuffle once by each run's seed, collate, and move to ``device``: the batches of every epoch.
+    """The batches of every epoch: shuffled once by the seed of each run, collated, and moved to ``device``.
 
-    A single graph left over joins the batch before it: alone it would have no negatives.
+    A last batch of a single graph, which would have no negatives, is merged with the one before it.
     """
     collate = Collator(dataset, layers)
     orders = [
@@ -165,5 +173,5 @@ def make_batches(
     ]
     chunks = list(zip(*orders, strict=True))
     if len(chunks) > 1 and len(chunks[-1][0]) == 1:
-        chunks[-2:] = [[torch.cat(pair) for pair in zip(*chunks[-2:], strict=True)]]
+        chunks[-2:] = [tuple(torch.cat(pair) for pair in zip(*chunks[-2:], strict=True))]
     return [collate(chunk).to(device) for chunk in chunks]

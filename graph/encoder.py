@@ -1,6 +1,6 @@
-"""GIN with sum readout of every layer, and InfoGraph's local and global heads, for S runs at a time.
+"""GIN with sum readout of every layer, and InfoGraph's local and global heads, for S runs at once.
 
-Every module holds the weights of S runs, which see each other's numbers nowhere.
+Every parameter and buffer has a first dimension of S. No operation mixes the runs.
 
 Shapes: S runs · U different nodes of a batch · G graphs · F node features · H hidden · L layers.
 """
@@ -16,7 +16,7 @@ from graph.batch import GraphBatch
 
 
 class Linear(nn.Module):
-    """A linear layer for each run; Xavier-uniform weights and zero biases, as InfoGraph starts them."""
+    """A linear layer for each run, with InfoGraph's initialisation: weights Xavier-uniform, biases zero."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -29,7 +29,10 @@ class Linear(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch norm for each run, over rows of which each stands for a share of the run's nodes."""
+    """Batch norm for each run; a row has the weight of all equal nodes that it represents."""
+
+    running_mean: Tensor  # (S, H)
+    running_var: Tensor
 
     def __init__(self, dim: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
@@ -40,7 +43,7 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(1, dim))
 
     def forward(self, x: Tensor, share: Tensor, count: Tensor) -> Tensor:
-        """Rows [S, U, H] with their share [S, 1, U] of ``count`` [S, 1, 1] nodes -> [S, U, H]."""
+        """Rows [S, U, H], their shares [S, 1, U] of the ``count`` [S, 1, 1] nodes -> [S, U, H]."""
         if not self.training:
             scale = self.weight * (self.running_var + self.eps).rsqrt()
             return (x - self.running_mean.unsqueeze(1)) * scale.unsqueeze(1) + self.bias.unsqueeze(1)
@@ -58,14 +61,14 @@ class BatchNorm(nn.Module):
 
 
 class GIN(nn.Module):
-    """Graph isomorphism network as InfoGraph has it (Sun et al., 2020; Xu et al., ICLR 2019, eq. 4.1).
+    """InfoGraph's graph isomorphism network (Sun et al., ICLR 2020; Xu et al., ICLR 2019, eq. 4.1).
 
-    A layer is an MLP of x_v + sum of its neighbours' x, then ReLU, then batch norm.
+    A layer is an MLP of x_v + sum of x over the neighbours of v, then ReLU, then batch norm.
 
     Args:
-        num_features: F, of a node.
-        hidden: H, of every layer.
-        layers: L; a node's representation is all layers' outputs side by side, L·H.
+        num_features: F.
+        hidden: H, the width of every layer.
+        layers: L. The outputs of all layers are concatenated to representations of L·H numbers.
     """
 
     def __init__(self, num_features: int, hidden: int = 32, layers: int = 3) -> None:
@@ -78,7 +81,7 @@ class GIN(nn.Module):
         self.dim = hidden * layers
 
     def forward(self, batch: GraphBatch) -> tuple[Tensor, Tensor]:
-        """Return the nodes' and the graphs' representations: [S, U, L·H], [S, G, L·H]."""
+        """The representations of nodes [S, U, L·H] and of graphs [S, G, L·H]."""
         x = batch.features
         outputs = []
         for mlp, norm in zip(self.mlps, self.norms, strict=True):
@@ -89,7 +92,7 @@ class GIN(nn.Module):
 
 
 class InfoGraph(nn.Module):
-    """The encoder with the two heads whose outputs the objective scores, and a prior for the graphs'."""
+    """The encoder, the two heads whose outputs the objective scores, and the prior discriminator."""
 
     def __init__(self, encoder: GIN) -> None:
         super().__init__()
@@ -99,13 +102,13 @@ class InfoGraph(nn.Module):
         self.prior = PriorDiscriminator(encoder.dim)
 
     def forward(self, batch: GraphBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return local [S, U, L·H] and global [S, G, L·H] projections, and the graphs' representations."""
+        """Local projections [S, U, L·H], global projections and graph representations [S, G, L·H]."""
         nodes, graphs = self.encoder(batch)
         return self.local_head(nodes), self.global_head(graphs), graphs
 
 
 class Head(nn.Module):
-    """Three Linear-ReLU and a linear shortcut, all of one width (InfoGraph's FF)."""
+    """Three Linear-ReLU blocks and a linear shortcut, all of one width (InfoGraph's FF)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -117,9 +120,9 @@ class Head(nn.Module):
 
 
 class PriorDiscriminator(nn.Module):
-    """Tells uniform draws from representations; InfoGraph's code may add its loss to the objective.
+    """Classifies uniform noise against representations; an option of InfoGraph's code.
 
-    As in that code, encoder and discriminator both minimise it: the term is no adversarial one.
+    As in that code, encoder and discriminator both minimise the loss: it is not adversarial.
     """
 
     def __init__(self, dim: int) -> None:
@@ -127,19 +130,19 @@ class PriorDiscriminator(nn.Module):
         self.logit = nn.Sequential(Linear(dim, dim), nn.ReLU(), Linear(dim, dim), nn.ReLU(), Linear(dim, 1))
 
     def forward(self, graphs: Tensor, uniform: Tensor) -> Tensor:
-        """-mean log D(u) - mean log(1 - D(graphs)), u uniform in [0, 1]: [S, G, dim] twice -> [S]."""
+        """-mean log D(uniform) - mean log(1 - D(graphs)): [S, G, dim] twice -> [S]."""
         terms = F.logsigmoid(self.logit(uniform)) + F.logsigmoid(-self.logit(graphs))
         return -terms.mean(dim=(1, 2))
 
 
 def make_models(num_features: int, hidden: int, layers: int, seeds: Sequence[int]) -> InfoGraph:
-    """A model that holds the weights of a run for each seed, drawn from it alone."""
+    """A model with the weights of one run for each seed; they depend on that seed alone."""
 
-    def drawn(seed: int) -> dict[str, Tensor]:
+    def initial_state(seed: int) -> dict[str, Tensor]:
         seed_everything(seed)
         return InfoGraph(GIN(num_features, hidden, layers)).state_dict()
 
-    states = [drawn(seed) for seed in seeds]
+    states = [initial_state(seed) for seed in seeds]
     models = InfoGraph(GIN(num_features, hidden, layers))
     for name, value in (*models.named_parameters(), *models.named_buffers()):
         value.data = torch.cat([state[name] for state in states])
@@ -147,5 +150,5 @@ def make_models(num_features: int, hidden: int, layers: int, seeds: Sequence[int
 
 
 def state_of_run(module: nn.Module, run: int) -> dict[str, Tensor]:
-    """The state of one run alone, as a module for one run has it but for the dimension of runs."""
+    """The state dict of one run, without the dimension S."""
     return {name: value[run] for name, value in module.state_dict().items()}

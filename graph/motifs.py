@@ -1,4 +1,4 @@
-"""The embedded graph dataset: random trees that carry copies of one of several motifs, made from a seed."""
+"""The embedded graph dataset: random trees with copies of one of five motifs."""
 
 import networkx as nx
 import torch
@@ -14,15 +14,15 @@ from core.training.seeding import seeded
 GRAPHS_PER_CLASS = 30
 MIN_MOTIFS, MAX_MOTIFS = 2, 20
 TREE_NODES_PER_MOTIF = 2.0
-# Random edges a node, expected. They hide the motifs: without them an untrained encoder tells the classes.
+# Expected number of random edges for each node. Without them an untrained encoder separates the classes.
 NOISE_EDGES_PER_NODE = 0.3
 
 
 def make_motifs(seed: int = 0) -> list[Data]:
-    """Graphs of five classes, 30 each: a tree with 2 to 20 copies of the class's motif, and random edges.
+    """30 graphs for each of five classes: a tree with 2 to 20 copies of the class's motif, and random edges.
 
-    The motifs are path, star, cycle and house of five nodes and the complete graph of four. Sizes vary as
-    much within a class as between classes. Nodes have no features; ``y`` is the class.
+    The motifs are a path, a star, a cycle and a house of five nodes, and the complete graph of four. Sizes
+    vary as much within a class as between classes. Nodes have no features; ``y`` is the class.
     """
     motifs = (
         CustomMotif(nx.path_graph(5)),
@@ -47,7 +47,7 @@ def _graph_with(motif: MotifGenerator, label: int) -> Data:
 
 
 def _random_edges(nodes: int) -> Tensor:
-    """About ``NOISE_EDGES_PER_NODE`` undirected edges a node, without self-loops: [2, edges]."""
+    """About ``NOISE_EDGES_PER_NODE`` undirected edges for each node, without self-loops: [2, edges]."""
     count = int(torch.poisson(torch.tensor(NOISE_EDGES_PER_NODE * nodes)))
     ends = torch.randint(0, nodes, (2, count))
     ends = ends[:, ends[0] != ends[1]]

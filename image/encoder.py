@@ -1,4 +1,4 @@
-"""ResNets with the stem for small images, and SimCLR's projection head.
+"""ResNets with a stem for small images, and SimCLR's projection head.
 
 Shapes: B batch · H, W height and width · D representation · P projection.
 """
@@ -23,15 +23,15 @@ Norm = Literal["batch", "group"]
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm with 16 channels a group; more where that does not divide them, all where they are fewer."""
+    """Group norm with 16 channels a group, more if 16 does not divide them, all if there are fewer."""
     return nn.GroupNorm(math.gcd(channels, max(1, channels // GROUP)), channels)
 
 
 def make_encoder(arch: str, width: int = 64, norm: Norm = "batch") -> ResNet:
     """torchvision's ResNet with a 3x3 first convolution and no max-pool (Chen et al., ICML 2020, B.9).
 
-    ``width`` is that of the first stage; 64 is the architecture's own. The encoder maps [B, 3, H, W] to
-    [B, D]; ``encoder.dim`` is D.
+    ``width`` is the number of channels of the first stage, 64 in torchvision. The encoder maps [B, 3, H, W]
+    to [B, D]; ``encoder.dim`` is D.
     """
     block, layers = ARCHITECTURES[arch]
     norm_layer = nn.BatchNorm2d if norm == "batch" else group_norm
@@ -44,8 +44,8 @@ def make_encoder(arch: str, width: int = 64, norm: Norm = "batch") -> ResNet:
     if width != 64:
         encoder.inplanes = width
         for stage, count in enumerate(layers):
-            made = encoder._make_layer(block, width * 2**stage, count, stride=1 if stage == 0 else 2)
-            setattr(encoder, f"layer{stage + 1}", made)
+            layer = encoder._make_layer(block, width * 2**stage, count, stride=1 if stage == 0 else 2)
+            setattr(encoder, f"layer{stage + 1}", layer)
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -53,7 +53,7 @@ def make_encoder(arch: str, width: int = 64, norm: Norm = "batch") -> ResNet:
 
 
 class SimCLR(nn.Module):
-    """An encoder and its projection head: Linear, norm, ReLU, Linear, to 128 numbers of unit norm."""
+    """An encoder and its projection head (Linear, norm, ReLU, Linear), whose output has unit norm."""
 
     def __init__(
         self, encoder: ResNet, hidden: int = 512, projection: int = 128, norm: Norm = "batch"
@@ -74,14 +74,14 @@ class SimCLR(nn.Module):
 
 
 def make_model(arch: str, width: int = 64, norm: Norm = "batch") -> SimCLR:
-    """The SimCLR of an architecture, encoder and head with the same kind of norm."""
+    """SimCLR with an encoder of that architecture; encoder and head have the same kind of norm."""
     return SimCLR(make_encoder(arch, width, norm), norm=norm)
 
 
 class Pair(nn.Module):
-    """The projections of two views as the result of one call, which is what can be made parallel.
+    """SimCLR's projections of two views in one call, as DistributedDataParallel needs.
 
-    Batch norm sees both views together.
+    Batch norm's statistics are those of both views together.
     """
 
     def __init__(self, model: SimCLR) -> None:

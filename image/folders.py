@@ -4,11 +4,11 @@ Shapes: N images · S size.
 """
 
 import contextlib
-import hashlib
 import os
 import stat
 import sys
 import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,66 +18,68 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from core.io.errors import InputError
+from core.io.digests import checksum, digest_of
+from core.io.errors import InputError, reason_of
 from core.io.files import check_regular, user_cache, write_atomically
 
-# A file and its class's number.
-LabelledFile = tuple[Path, int]
-# What is opened: among Pillow's other formats is PostScript, which it hands to another program.
+LabelledFile = tuple[Path, int]  # an image and the index of its class
+# Pillow's other formats stay closed; PostScript among them is handed to another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-CACHE_FORMAT = 2  # another number makes every cache anew
-MAX_PIXELS = 1 << 26  # pixels: 200 MB once decoded; a damaged or forged header easily says more
+CACHE_FORMAT = 3  # a new number invalidates every cache
+MAX_PIXELS = 1 << 26  # 200 MB decoded; a damaged or forged header easily asks for more
 
 
 def split_folders(path: Path) -> tuple[list[LabelledFile], list[LabelledFile], list[str]]:
     """Training files, test files and class names of PATH/{train, test or val}/CLASS/*, or of PATH/CLASS/*.
 
-    Without a test folder, every fifth file of each class is for testing. Raises InputError where there are
-    no class folders, one is empty, or training and test name different classes.
+    Without a test folder, every fifth file of each class is a test file. Raises InputError if there are no
+    class folders, if one is empty, or if the classes of train and test differ.
     """
     if not path.is_dir():
-        raise InputError(f"{path} is no folder; folder:PATH takes PATH/CLASS/*, or PATH/train and PATH/test")
+        raise InputError(
+            f"{path} is not a folder; folder:PATH takes PATH/CLASS/*, or PATH/train and PATH/test"
+        )
     tests = [path / name for name in ("test", "val") if (path / name).is_dir()]
     if (path / "train").is_dir() and tests:
-        train, classes = _files_of(path / "train")
-        test, test_classes = _files_of(tests[0])
+        train, classes = list_class_folders(path / "train")
+        test, test_classes = list_class_folders(tests[0])
         if classes != test_classes:
-            differ = sorted(set(classes) ^ set(test_classes))
-            raise InputError(f"{path}: {differ[0]} is a class of train or {tests[0].name} alone, not of both")
+            name = min(set(classes) ^ set(test_classes))
+            raise InputError(f"{path}: only one of train and {tests[0].name} has the class {name}")
         return train, test, classes
-    files, classes = _files_of(path)
-    place = [0] * len(classes)
+    files, classes = list_class_folders(path)
+    count: Counter[int] = Counter()
     train, test = [], []
     for file, label in files:
-        place[label] += 1
-        (test if place[label] % 5 == 0 else train).append((file, label))
+        count[label] += 1
+        (test if count[label] % 5 == 0 else train).append((file, label))
     if not test:
-        raise InputError(f"{path} has fewer than 5 images in every class; no fifth is left for testing")
+        raise InputError(f"{path} has fewer than 5 images in every class; every fifth is a test image")
     return train, test, classes
 
 
 def tiny_imagenet_files(path: Path) -> tuple[list[LabelledFile], list[LabelledFile], list[str]]:
-    """As ``split_folders``, for Tiny ImageNet's own layout, whose validation classes stand in a text file."""
-    train, classes = _files_of(path / "train")
+    """``split_folders`` for Tiny ImageNet's own layout, which lists the validation classes in a text file."""
+    train, classes = list_class_folders(path / "train")
     train = [(file, label) for file, label in train if file.suffix == ".JPEG"]
     annotations = path / "val" / "val_annotations.txt"
     try:
         check_regular(annotations)
         lines = [line.split("\t")[:2] for line in annotations.read_text("utf-8").splitlines()]
         images = path / "val" / "images"
-        test = [(images / Path(file).name, classes.index(wnid)) for file, wnid in lines]
-        return train, test, classes
+        return train, [(images / Path(file).name, classes.index(wnid)) for file, wnid in lines], classes
     except (OSError, ValueError) as error:
-        raise InputError(f"{annotations} is damaged or names a class that train has not ({error})") from error
+        raise InputError(f"{annotations} is damaged or names a class that train lacks ({error})") from error
 
 
-def _files_of(folder: Path) -> tuple[list[LabelledFile], list[str]]:
+def list_class_folders(folder: Path) -> tuple[list[LabelledFile], list[str]]:
+    """All files below each class folder, sorted, and the names of the classes."""
     try:
         classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error}") from error
     if not classes:
-        raise InputError(f"{folder} holds no class folders")
+        raise InputError(f"{folder} contains no class folders")
     files = []
     for label, name in enumerate(classes):
         paths = sorted(
@@ -95,68 +97,66 @@ def _files_of(folder: Path) -> tuple[list[LabelledFile], list[str]]:
 def read_class_folders(files: list[LabelledFile], size: int) -> tuple[Tensor, Tensor]:
     """Images [N, 3, S, S] uint8, resized at the short side and cropped in the centre, and labels [N].
 
-    The decoded images are kept in the user's cache, under a name that changes with the files.
+    The decoded images are cached; a change of any file's name, size or time invalidates the cache.
     """
     if not files:
-        raise InputError("there are no images where the layout has them")
+        raise InputError("the dataset's folders contain no images")
     labels = torch.tensor([label for _, label in files])
-    facts = [(str(path.absolute()), *_size_and_time(path)) for path, _ in files]
-    fingerprint = hashlib.sha256(repr((CACHE_FORMAT, size, facts)).encode()).hexdigest()[:16]
+    versions = [(str(path.absolute()), *_size_and_time(path)) for path, _ in files]
+    fingerprint = digest_of([repr((CACHE_FORMAT, size, versions))])
     cache = user_cache() / "images" / f"{fingerprint}.safetensors"
     images = _read_cache(cache)
     if images is None:
         images = _decode_all([path for path, _ in files], size)
-        _write_cache(cache, images)
+        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+            _write_cache(cache, images)
     return images, labels
 
 
 def _read_cache(path: Path) -> Tensor | None:
-    """The images [N, 3, S, S] of a cache; None where it is missing, or damaged, which stderr is told."""
+    """The images [N, 3, S, S] of a cache, None if it is missing or, with a warning, if it is damaged."""
     try:
         check_regular(path)
-        held = safetensors.torch.load_file(path)
-        if held["checksum"].tolist() == _checksum(held["images"]):
-            return held["images"]
+        with safetensors.safe_open(path, "pt") as file:
+            images, metadata = file.get_tensor("images"), file.metadata()
+        if metadata == {"sha256": _checksum(images)}:
+            return images
     except FileNotFoundError:
         return None
-    except (OSError, KeyError, safetensors.SafetensorError):
-        pass  # as damaged as one whose checksum does not hold
-    print(f"warning: {path} is damaged and made anew", file=sys.stderr)
+    except (OSError, safetensors.SafetensorError):
+        pass  # damaged, as with another checksum
+    print(f"warning: {path} is damaged and will be rebuilt", file=sys.stderr)
     return None
 
 
 def _write_cache(path: Path, images: Tensor) -> None:
-    held = {"images": images, "checksum": torch.tensor(_checksum(images), dtype=torch.uint8)}
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, safetensors.torch.save(held))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, safetensors.torch.save({"images": images}, {"sha256": _checksum(images)}))
 
 
-def _checksum(images: Tensor) -> list[int]:
-    """SHA-256 of images and of their shape, as 32 bytes."""
-    digest = hashlib.sha256(repr((images.dtype, tuple(images.shape))).encode())
-    digest.update(images.numpy())
-    return list(digest.digest())
+def _checksum(images: Tensor) -> str:
+    return checksum([repr((images.dtype, tuple(images.shape))), images])
 
 
 def _decode_all(paths: list[Path], size: int) -> Tensor:
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _decode refuses such images
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _decode rejects such images
         images = np.stack(list(pool.map(lambda path: _decode(path, size), paths)))
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise InputError(f"{path} is no regular file; class folders hold images")
-    return found.st_size, found.st_mtime_ns
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path} is not a regular file; class folders contain images")
+    return status.st_size, status.st_mtime_ns
 
 
 def _decode(path: Path, size: int) -> np.ndarray:
+    """The image, resized at the short side and cropped in the centre: uint8 [S, S, 3]."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
@@ -165,8 +165,7 @@ def _decode(path: Path, size: int) -> np.ndarray:
             side = min(width, height)
             left, top = (width - side) / 2, (height - side) / 2
             box = (left, top, left + side, top + side)
-            # With a box, what is cut off is never resized: a strip of one pixel's width stays small.
+            # Resizing the box alone keeps a strip of one pixel's width small: its rest is never enlarged.
             return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box))
-    except Exception as error:  # Pillow's many decoders raise errors of many kinds for damaged files
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is no image that can be read ({reason})") from error
+    except Exception as error:  # on damaged files Pillow's decoders raise errors of many types
+        raise InputError(f"{path} cannot be read as an image ({reason_of(error)})") from error

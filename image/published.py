@@ -1,9 +1,11 @@
-"""The published image datasets in torchvision's layouts: found, checked, or downloaded.
+"""The published image datasets, in their publishers' layouts: located, checked, or downloaded.
 
-Pickles are opened only by torchvision's classes, after the publisher's checksums held.
+Pickles are opened by torchvision's classes alone, once the publisher's checksums match.
 """
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,82 +15,101 @@ from core.io.downloads import fetch_archive
 from core.io.errors import InputError
 from image.folders import read_class_folders, tiny_imagenet_files
 
-# Images [N, 3, S, S] uint8 and labels [N] int64, -1 where there is none: of training, of testing; classes.
-Parts = tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], list[str]]
-
-SIZES = {"cifar10": 32, "cifar100": 32, "stl10": 96, "tinyimagenet": 64}
-# The publishers of STL-10 and of Tiny ImageNet give http addresses; their hosts answer https too.
-STL10_URL = STL10.url.replace("http://", "https://")
-TINY_IMAGENET_URL = "https://cs231n.stanford.edu/tiny-imagenet-200.zip"
-TINY_IMAGENET_MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
+Split = tuple[np.ndarray, np.ndarray]  # images uint8 [N, 3, S, S], labels int64 [N], -1 if unlabelled
+Splits = tuple[Split, Split, list[str]]  # training, test, names of the classes
 
 
-def is_there(name: str, data_root: Path) -> bool:
-    """Whether the dataset lies under ``data_root`` in its publisher's layout, whole or not."""
-    return (data_root / LOADERS[name][0]).exists()
+@dataclass(frozen=True)
+class Source:
+    """Where a dataset comes from, and how it is read."""
+
+    folder: str  # below the data root
+    read: Callable[[Path], Splits]  # takes the data root
+    image_size: int
+    url: str
+    md5: str  # of the archive at the URL
 
 
-def load(name: str, data_root: Path, may_download: bool) -> Parts:
-    """Read the dataset from its publisher's layout, fetching it first where it is missing and asked for.
+def exists(name: str, data_root: Path) -> bool:
+    """Whether the dataset's folder exists below ``data_root``, complete or not."""
+    return (data_root / SOURCES[name].folder).exists()
 
-    Raises InputError where it is missing, its checksums do not hold, or it cannot be fetched.
+
+def load(name: str, data_root: Path, download: bool) -> Splits:
+    """Read the dataset from its publisher's layout; download it first if it is missing.
+
+    Raises InputError if it is missing and not to be downloaded, if a download fails, or if a file is damaged.
     """
-    folder, loader, address = LOADERS[name]
-    where = data_root / folder
-    if not is_there(name, data_root):
-        if not may_download:
+    source = SOURCES[name]
+    folder = data_root / source.folder
+    if not folder.exists():
+        if not download:
             raise InputError(
-                f"--dataset {name}: neither {where} nor class folders under {data_root / name}; add "
-                f"--download to fetch it from {address}, or set --data-root (or $HCL_DATA) to where it is"
+                f"`dataset` is {name!r}, but {folder} does not exist, nor do class folders in "
+                f"{data_root / name}; set `download` to fetch it from {source.url}, or set `data_root` "
+                "(or $HCL_DATA)"
             )
-        _fetch(name, data_root, address)
+        fetch_archive(source.url, folder, f"md5:{source.md5}", inside=source.folder)
     try:
-        return loader(data_root)
+        return source.read(data_root)
     except RuntimeError as error:
         raise InputError(
-            f"{where} is damaged: the publisher's checksums do not hold; delete it and add --download"
+            f"{folder} is damaged: the publisher's checksums do not match; delete it and set `download`"
         ) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"{where} cannot be read: {error}; delete it and add --download") from error
+        raise InputError(f"{folder} cannot be read: {error}; delete it and set `download`") from error
 
 
-def _fetch(name: str, data_root: Path, address: str) -> None:
-    folder = LOADERS[name][0]
-    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100, "stl10": STL10}.get(name)
-    checksum = kind.tgz_md5 if kind else TINY_IMAGENET_MD5
-    fetch_archive(address, data_root / folder, f"md5:{checksum}", inside=folder)
+def _read_cifar(kind: type[CIFAR10], data_root: Path) -> Splits:
+    train, test = (kind(str(data_root), train=is_train) for is_train in (True, False))
+    images = [np.ascontiguousarray(split.data.transpose(0, 3, 1, 2)) for split in (train, test)]
+    labels = [np.array(split.targets, dtype=np.int64) for split in (train, test)]
+    return (images[0], labels[0]), (images[1], labels[1]), train.classes
 
 
-def _cifar(kind: type[CIFAR10]) -> Callable[[Path], Parts]:
-    def load_parts(data_root: Path) -> Parts:
-        train, test = (kind(str(data_root), train=part) for part in (True, False))
-        channels_first = [np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)) for part in (train, test)]
-        labels = [np.array(part.targets, dtype=np.int64) for part in (train, test)]
-        return (channels_first[0], labels[0]), (channels_first[1], labels[1]), train.classes
-
-    return load_parts
-
-
-def _stl10(data_root: Path) -> Parts:
-    train, test = (STL10(str(data_root), split=part) for part in ("train+unlabeled", "test"))
-    train_part, test_part = ((part.data, part.labels.astype(np.int64)) for part in (train, test))
-    classes = getattr(train, "classes", [])  # their names are the one file that has no checksum
+def _read_stl10(data_root: Path) -> Splits:
+    train, test = (STL10(str(data_root), split=name) for name in ("train+unlabeled", "test"))
+    classes = getattr(train, "classes", [])  # from class_names.txt, the only file without a checksum
     if len(classes) <= train.labels.max():
         raise ValueError(f"{STL10.class_names_file} names {len(classes)} classes")
-    return train_part, test_part, classes
+    images_and_labels = [(split.data, split.labels.astype(np.int64)) for split in (train, test)]
+    return images_and_labels[0], images_and_labels[1], classes
 
 
-def _tiny_imagenet(data_root: Path) -> Parts:
-    train, test, classes = tiny_imagenet_files(data_root / "tiny-imagenet-200")
-    parts = [read_class_folders(files, SIZES["tinyimagenet"]) for files in (train, test)]
-    train_part, test_part = ((images.numpy(), labels.numpy()) for images, labels in parts)
-    return train_part, test_part, classes
+def _read_tiny_imagenet(data_root: Path) -> Splits:
+    *splits, classes = tiny_imagenet_files(data_root / "tiny-imagenet-200")
+    train, test = (read_class_folders(files, size=64) for files in splits)
+    return (train[0].numpy(), train[1].numpy()), (test[0].numpy(), test[1].numpy()), classes
 
 
-# Folder under the data root, reader, official address.
-LOADERS: dict[str, tuple[str, Callable[[Path], Parts], str]] = {
-    "cifar10": (CIFAR10.base_folder, _cifar(CIFAR10), CIFAR10.url),
-    "cifar100": (CIFAR100.base_folder, _cifar(CIFAR100), CIFAR100.url),
-    "stl10": (STL10.base_folder, _stl10, STL10_URL),
-    "tinyimagenet": ("tiny-imagenet-200", _tiny_imagenet, TINY_IMAGENET_URL),
+# The publishers of STL-10 and Tiny ImageNet give http addresses; their servers answer https too.
+SOURCES = {
+    "cifar10": Source(
+        CIFAR10.base_folder,
+        functools.partial(_read_cifar, CIFAR10),
+        image_size=32,
+        url=CIFAR10.url,
+        md5=CIFAR10.tgz_md5,
+    ),
+    "cifar100": Source(
+        CIFAR100.base_folder,
+        functools.partial(_read_cifar, CIFAR100),
+        image_size=32,
+        url=CIFAR100.url,
+        md5=CIFAR100.tgz_md5,
+    ),
+    "stl10": Source(
+        STL10.base_folder,
+        _read_stl10,
+        image_size=96,
+        url=STL10.url.replace("http://", "https://"),
+        md5=STL10.tgz_md5,
+    ),
+    "tinyimagenet": Source(
+        "tiny-imagenet-200",
+        _read_tiny_imagenet,
+        image_size=64,
+        url="https://cs231n.stanford.edu/tiny-imagenet-200.zip",
+        md5="90528d7ca1a48142e341f4ef8d21d0de",
+    ),
 }

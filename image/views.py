@@ -1,7 +1,7 @@
-"""SimCLR's augmentation, a whole batch at a time on its device; each image has its own random draws.
+"""SimCLR's augmentation of a whole batch at once, on its device, with random parameters for each image.
 
-Every operation is a function of explicit parameters, one a sample, and equals torchvision's at those.
-Nothing here waits for the device, and random numbers come from the generator given.
+Every operation is a function of explicit parameters, one for each image, and equals torchvision's with these.
+Nothing synchronises with the device. Random numbers come from the generator that is passed in.
 
 Shapes: B batch · H, W height and width of an image · S size of a view.
 """
@@ -13,22 +13,23 @@ from torch import Tensor, nn
 
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2023, 0.1994, 0.2010)
-GREY = (0.2989, 0.587, 0.114)  # weights of red, green and blue, as torchvision has them
+GREY = (0.2989, 0.587, 0.114)  # weights of red, green and blue, those of torchvision
 CROP_TRIES = 10
 
 
 class Views(nn.Module):
     """One random view of each image: resized crop, flip, colour jitter, greyscale, blur, normalisation.
 
-    The recipe of Robinson et al. (2021), image code; the order of brightness, contrast, saturation and hue is
-    uniform over all 24 for each image, as in torchvision's ColorJitter.
+    The augmentation of the image code of Robinson et al. (2021). Each image has its own order of brightness,
+    contrast, saturation and hue, uniform over all 24, as in torchvision's ColorJitter.
 
     Args:
-        size: S, of the view.
-        scale: Range of the crop's share of the area.
-        ratio: Range of its width to height.
-        jitter: Strengths of brightness, contrast, saturation, hue.
-        mean, std: What the result is normalised by.
+        size: S.
+        scale: Range of the crop's area as a fraction of the image's.
+        ratio: Range of the crop's width divided by its height.
+        jitter: Strengths of brightness, contrast, saturation and hue.
+        blur_sigma: Range of the Gaussian's standard deviation, in pixels.
+        mean, std: Of the channels, for the normalisation.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Views(nn.Module):
             draws = torch.rand(*shape, device=images.device, generator=generator)
             return low + (high - low) * draws
 
-        # Quarter k of a random order has hue as its k-th operation of the jitter.
+        # In a random order of the images, quarter k has hue as the k-th operation of its jitter.
         order = uniform(count).argsort()
         with torch.autocast(images.device.type, enabled=False):
             x = images[order].float() / 255
@@ -69,8 +70,8 @@ class Views(nn.Module):
 
             jittered = uniform(count) < self.jitter_probability
             *strengths, hue = self.jitter_strength
-            factors = [uniform(count, low=1 - strength, high=1 + strength) for strength in strengths]
-            factors = torch.where(jittered, torch.stack(factors), 1.0)
+            factors = torch.stack([uniform(count, low=1 - s, high=1 + s) for s in strengths])
+            factors = torch.where(jittered, factors, 1.0)
             shift = torch.where(jittered, uniform(count, low=-hue, high=hue), 0.0)
             x = colour_jitter(x, factors, shift, uniform(3, count).argsort(dim=0))
 
@@ -81,7 +82,10 @@ class Views(nn.Module):
 
 
 class Normalise(nn.Module):
-    """What evaluation sees: the whole image, resized where it is not of the size trained on, normalised."""
+    """The whole image, resized to ``size`` if that is given, and normalised: the input of evaluation."""
+
+    mean: Tensor  # (3, 1, 1)
+    std: Tensor
 
     def __init__(
         self,
@@ -95,7 +99,7 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8, or float in [0, 1], [B, 3, H, W] -> float32, normalised, S x S where a size is set."""
+        """uint8, or float in [0, 1], [B, 3, H, W] -> float32 [B, 3, S, S], or H x W without a size."""
         x = images if images.is_floating_point() else images.float() / 255
         if self.size is not None and x.shape[2:] != (self.size, self.size):
             x = nn.functional.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
@@ -107,8 +111,8 @@ def crop_boxes(
 ) -> Tensor:
     """Boxes as torchvision's RandomResizedCrop draws them: uniform [4, B, tries] -> [4, B].
 
-    Rows of the result: top, left, height, width, whole numbers. A sample's box is its first try that fits the
-    image; where none does, the largest centred box of an allowed ratio.
+    Rows of the result: top, left, height and width in pixels. An image's box is the first try that fits into
+    it; if none does, the largest centred box with an allowed ratio.
     """
     area = height * width * (scale[0] + (scale[1] - scale[0]) * draws[0])
     low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -120,17 +124,17 @@ def crop_boxes(
     first = fits.int().argmax(dim=1, keepdim=True)
     boxes = torch.stack([tops, lefts, heights, widths]).gather(2, first.expand(4, -1, 1)).squeeze(2)
 
-    whole_width = min(width, round(height * ratio[1]))
-    whole_height = min(height, round(width / ratio[0]))
-    whole = ((height - whole_height) // 2, (width - whole_width) // 2, whole_height, whole_width)
-    fallback = torch.stack([torch.full_like(boxes[0], value) for value in whole])
+    max_width = min(width, round(height * ratio[1]))
+    max_height = min(height, round(width / ratio[0]))
+    largest = ((height - max_height) // 2, (width - max_width) // 2, max_height, max_width)
+    fallback = torch.stack([torch.full_like(boxes[0], value) for value in largest])
     return torch.where(fits.any(dim=1), boxes, fallback)
 
 
 def resized_crop(images: Tensor, boxes: Tensor, flipped: Tensor, size: int) -> Tensor:
     """Crop to boxes (top, left, height, width), resize bilinearly, flip: [B, 3, H, W], [4, B], [B] -> S x S.
 
-    Bilinear resizing is linear and separable: two small matrices a sample, applied to columns and to rows.
+    Bilinear resizing is linear and separable: each image has a small matrix for columns and one for rows.
     """
     top, left, height, width = boxes
     down = interpolation(top, height, size, images.shape[2])
@@ -140,9 +144,9 @@ def resized_crop(images: Tensor, boxes: Tensor, flipped: Tensor, size: int) -> T
 
 
 def interpolation(start: Tensor, length: Tensor, size: int, source: int) -> Tensor:
-    """Bilinear weights of ``source`` pixels for ``size`` points of a crop: [B], [B] -> [B, size, source].
+    """Weights of ``source`` pixels in ``size`` points of a crop: [B], [B] -> [B, size, source].
 
-    Points stand at pixel centres and never look outside the box, as in torch's interpolate.
+    Points lie at pixel centres and use no pixel outside the crop, as in torch's interpolate.
     """
     points = (torch.arange(size, device=start.device) + 0.5) * (length / size).unsqueeze(1) - 0.5
     points = points.clamp(min=0).minimum(length.unsqueeze(1) - 1) + start.unsqueeze(1)
@@ -151,13 +155,13 @@ def interpolation(start: Tensor, length: Tensor, size: int, source: int) -> Tens
 
 
 def colour_jitter(images: Tensor, factors: Tensor, hue: Tensor, order: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and hue, each sample in its own order: [B, 3, H, W] -> the same.
+    """Brightness, contrast, saturation and hue, each image in its own order: [B, 3, H, W] -> the same.
 
     Args:
-        factors: [3, B], of brightness, contrast and saturation; 1 changes nothing.
-        hue: [B], in turns; 0 changes nothing.
-        order: [3, B], which of the three factors comes first, second, third. Hue comes before all of them
-            for the first quarter of the batch, after the first for the second quarter, and so on.
+        factors: [3, B], of brightness, contrast and saturation; 1 is the identity.
+        hue: [B], in turns; 0 is the identity.
+        order: [3, B], which of the three factors comes first, second and third. Hue comes before all three
+            in the first quarter of the batch, after the first one in the second quarter, and so on.
     """
     quarters = [len(images) * k // 4 for k in range(5)]
 
@@ -169,7 +173,7 @@ def colour_jitter(images: Tensor, factors: Tensor, hue: Tensor, order: Tensor) -
     for position in range(3):
         x = shift_quarter(x, position)
         which = order[position]
-        # All three mix the image with something darker, flatter or greyer, and clamp.
+        # All three mix the image with black, with its mean grey or with its grey version, and clamp.
         greys = grey(x)
         mean = greys.mean(dim=(1, 2, 3), keepdim=True)
         towards = torch.where(per_sample(which == 1), mean, torch.where(per_sample(which == 2), greys, 0.0))
@@ -185,9 +189,9 @@ def grey(images: Tensor) -> Tensor:
 
 
 def shift_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Rotate the hue in HSV space, value and saturation kept: [B, 3, H, W] in [0, 1], [B] -> the same.
+    """Rotate the hue in HSV space: images [B, 3, H, W] in [0, 1], turns [B] -> images.
 
-    With V the largest channel and C = V S the largest less the smallest, a channel of the result is
+    With V the largest channel and C = V S the largest minus the smallest, a channel of the result is
     V - C max(0, min(k, 4 - k, 1)), k = (n + 6 hue) mod 6, n = 5, 3, 1 for red, green, blue.
     """
     red, green, blue = images.unbind(dim=1)
@@ -205,7 +209,7 @@ def shift_hue(images: Tensor, turns: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of kernel size 3, reflected at the border: [B, 3, H, W], [B] -> the same; 0 is none."""
+    """Gaussian blur of kernel size 3, reflected at the border; sigma 0 is the identity: [B, 3, H, W], [B]."""
     side = torch.exp(-0.5 / sigma.clamp(min=1e-3) ** 2)
     side = per_sample(side / (1 + 2 * side))
     for dim in (2, 3):
@@ -217,5 +221,5 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
 
 
 def per_sample(values: Tensor) -> Tensor:
-    """[B] -> [B, 1, 1, 1], to go with images."""
+    """[B] -> [B, 1, 1, 1], to broadcast over images."""
     return values.view(-1, 1, 1, 1)

@@ -5,7 +5,7 @@ Shapes: B sentences · T tokens of all of them · E word embedding · D one enco
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -15,13 +15,18 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_sequence
 
-from core.io.errors import InputError
 from core.io.files import read_json
 from core.losses.gradient_cache import parts_of
-from core.training.config import setting
+from core.training.config import check_ranges, check_type
 
 # What a QuickThought is made from beside its vocabulary, as its folder keeps it.
-SETTINGS = {"kind": str, "embedding_dim": int, "hidden": int, "bidirectional": bool, "longest": int}
+SETTINGS: dict[str, Any] = {
+    "kind": Literal["gru", "bow"],
+    "embedding_dim": int,
+    "hidden": int,
+    "bidirectional": bool,
+    "longest": int,
+}
 INITIAL_RANGE = 0.1  # weights begin uniform in +- this (lajanugen/S2V)
 
 
@@ -114,14 +119,10 @@ def make_encoder(
     return BagOfWords(vocab_size, embedding_dim)
 
 
-def checked_settings(held: dict[str, Any]) -> dict[str, Any]:
-    """A QuickThought's settings from those its folder holds; raises InputError where one is out of range."""
-    settings = {name: setting(held, name, kind) for name, kind in SETTINGS.items()}
-    if settings["kind"] not in ("gru", "bow"):
-        raise InputError(f"config.json has kind {settings['kind']}; gru or bow is needed")
-    for name, kind in SETTINGS.items():
-        if kind is int and settings[name] == 0:
-            raise InputError(f"config.json has {name} 0; at least 1 is needed")
+def checked_settings(saved: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a QuickThought as its folder holds them; raises InputError if one is out of range."""
+    settings = {name: check_type(name, saved.get(name), hint) for name, hint in SETTINGS.items()}
+    check_ranges(settings, dict.fromkeys(("embedding_dim", "hidden", "longest"), 1))
     return settings
 
 

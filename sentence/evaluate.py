@@ -18,14 +18,14 @@ from sentence_transformers import SentenceTransformer
 from sklearn.metrics import f1_score
 from torch import Tensor
 
-from core.io.errors import InputError
+from core.io.errors import InputError, reason_of
 from core.io.files import read_json
 from core.training.cli import command, parse
-from core.training.config import default_data_root, setting
+from core.training.config import default_data_root, load_config, read_settings
 from core.training.loop import eval_mode, progress_bar
 from core.training.records import check_files
-from core.training.run_folder import read_settings
-from core.training.runtime import autocast, choose_device
+from core.training.runtime import autocast, choose_device, choose_precision
+from sentence.config import SentenceConfig
 from sentence.data import SentenceBatch
 from sentence.encoder import Pair, QuickThought
 from sentence.tasks import (
@@ -40,9 +40,15 @@ from sentence.tasks import (
     fetch_senteval,
     load_task,
 )
-from shared_eval.logistic import fit_logistic, predict_logistic
 from shared_eval.metrics import SAMPLED, split_similarities
-from shared_eval.probes import SENTEVAL_SEED, choose_penalties, logistic_accuracies, nested_logistic_accuracy
+from shared_eval.probes import (
+    SENTEVAL_SEED,
+    choose_penalties,
+    fit_logistic,
+    logistic_accuracies,
+    nested_logistic_accuracy,
+    predict_logistic,
+)
 
 FOLDS = 10
 TOKENS_AT_ONCE = 16_384
@@ -65,8 +71,8 @@ Encode = Callable[[Sequence[str]], Tensor]
 def encoder_of(model: SentenceTransformer, precision: str = "float32") -> Encode:
     """A function from sentences to float32 embeddings [N, D] on the model's device.
 
-    A model of ours is run directly, sentences sorted by length, as many tokens at a time as fit; the same
-    embeddings as ``SentenceTransformer.encode`` gives.
+    A model of ours is called directly, on batches of equally many tokens, sorted by length; the embeddings
+    are those of ``SentenceTransformer.encode``.
     """
     if not isinstance(model[0], QuickThought):
         return lambda sentences: model.encode(list(sentences), convert_to_tensor=True).float()
@@ -74,12 +80,12 @@ def encoder_of(model: SentenceTransformer, precision: str = "float32") -> Encode
 
 
 def embed(module: QuickThought, sentences: Sequence[str], device: torch.device, precision: str) -> Tensor:
-    """f and g of every sentence, concatenated: [N, D]. The mode is eval meanwhile; each sentence's is one."""
+    """f and g of every sentence in eval mode, concatenated: [N, D]."""
     features = module.preprocess(sentences)
     lengths = features["lengths"]
     starts = lengths.cumsum(0) - lengths
     order = lengths.argsort(descending=True, stable=True)
-    found = torch.empty(len(sentences), module.get_embedding_dimension(), device=device)
+    embeddings = torch.empty(len(sentences), module.get_embedding_dimension(), device=device)
     begin = 0
     with eval_mode(module), autocast(device, precision):
         while begin < len(order):
@@ -87,17 +93,17 @@ def embed(module: QuickThought, sentences: Sequence[str], device: torch.device, 
             chosen = order[begin : begin + count]
             ids = torch.cat([features["ids"][starts[i] : starts[i] + lengths[i]] for i in chosen])
             pair = module.embed_pair(ids.to(device), lengths[chosen])
-            found[chosen.to(device)] = torch.cat(pair, dim=1)
+            embeddings[chosen.to(device)] = torch.cat(pair, dim=1)
             begin += count
-    return found
+    return embeddings
 
 
 def evaluate(
     encode: Encode, tasks: dict[str, Task], protocol: Protocol = "senteval", parts: int = 1
 ) -> dict[str, float]:
-    """Accuracies (and for MSRP F1, for STS-B Spearman's correlation) of every task, by its protocol.
+    """Accuracies (and for MSRP F1, for STS-B Spearman's correlation) of every task.
 
-    ``parts`` encoders made an embedding by concatenation; quick-thoughts' protocol scales each to unit norm.
+    An embedding is the concatenation of ``parts`` encoders; quick-thoughts' protocol normalises each.
     """
     normalised = (
         encode if protocol == "senteval" else lambda sentences: unit_norm_parts(encode(sentences), parts)
@@ -156,7 +162,7 @@ def _score(encode: Encode, name: str, task: Task, protocol: Protocol) -> dict[st
 
 
 def _each(encode: Encode, tuples: Sequence[tuple[str, ...]]) -> tuple[Tensor, ...]:
-    """Embeddings of the first, the second, ... sentences of every tuple, encoded together: [N, D] each."""
+    """Embeddings of the first, second, ... sentence of every tuple, encoded together: [N, D] each."""
     columns = list(zip(*tuples, strict=True))
     return encode([sentence for column in columns for sentence in column]).chunk(len(columns))
 
@@ -164,29 +170,29 @@ def _each(encode: Encode, tuples: Sequence[tuple[str, ...]]) -> tuple[Tensor, ..
 def sample(
     pair: Pair, batch: SentenceBatch, part: slice, window: int, encode: Encode, tasks: dict[str, Task]
 ) -> dict[str, Tensor]:
-    """Embeddings of a task's sentences with their labels; cosines of neighbours and of others in a batch.
+    """Embeddings of a task's sentences with labels, and cosines of neighbours and of others in a batch.
 
-    The task is the first that has sentences of classes; without one there are cosines alone.
+    The task is the first classification task; without one there are cosines alone.
     """
     with eval_mode(pair):
         f, g = (F.normalize(side, dim=1) for side in pair(batch.ids, batch.lengths))
-    places, book = batch.places[part], batch.book[part]
-    distance = (places - places[:, None]).abs()
+    position, book = batch.places[part], batch.book[part]
+    distance = (position - position[:, None]).abs()
     is_neighbour = (book == book[:, None]) & (distance > 0) & (distance <= window)
-    found = split_similarities(f @ g.T, is_neighbour, distance > 0)
+    sampled = split_similarities(f @ g.T, is_neighbour, distance > 0)
     for task in tasks.values():
         if isinstance(task, Classification):
             chosen = np.random.default_rng(0).permutation(len(task.sentences))[:SAMPLED]
-            found["representations"] = encode([task.sentences[i] for i in chosen])
-            found["labels"] = torch.from_numpy(task.labels[chosen])
+            sampled["representations"] = encode([task.sentences[i] for i in chosen])
+            sampled["labels"] = torch.from_numpy(task.labels[chosen])
             break
-    return found
+    return sampled
 
 
 def load_tasks(names: Sequence[str], data_root: Path, download: bool) -> tuple[dict[str, Task], list[str]]:
-    """The tasks there are data for, and the names of those that are missing, which stderr is told.
+    """The tasks whose data are there, and the names of the others, which a warning names.
 
-    Raises InputError where a name is unknown or no task at all is there.
+    Raises InputError if a name is unknown, or no task has data.
     """
     check_names(names)
     if download and any(name in SENTEVAL for name in names):
@@ -197,7 +203,7 @@ def load_tasks(names: Sequence[str], data_root: Path, download: bool) -> tuple[d
         where = f"no data for {', '.join(missing)} under {data_root / 'SentEval' / 'downstream'}"
         if len(missing) == len(tasks):
             raise InputError(
-                f"{where}; add --download to fetch them, or choose among --tasks {' '.join(TASKS)}"
+                f"{where}; set `download` to fetch them, or choose among `tasks` {' '.join(TASKS)}"
             )
         print(f"warning: {where}; the other tasks are evaluated", file=sys.stderr)
     return {name: task for name, task in tasks.items() if task is not None}, missing
@@ -214,11 +220,11 @@ class EvaluateConfig:
     protocol: Protocol = "senteval"
     """How penalties are chosen and embeddings scaled; figures of the two do not compare."""
     data_root: Path = field(default_factory=default_data_root)
-    """Where local copies of the data sets lie; $HCL_DATA sets the default."""
+    """Folder with local copies of the datasets; $HCL_DATA sets the default."""
     download: bool = False
-    """Fetch the tasks, or the model, where there is no local copy."""
+    """Download the tasks, or the model, if there is no local copy."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
+    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 
 
 def is_run(folder: Path) -> bool:
@@ -230,7 +236,7 @@ def is_run(folder: Path) -> bool:
 
 
 def is_quick_thought(folder: Path) -> bool:
-    """Whether a SentenceTransformer's folder holds one module, ours: then none of its own code is needed."""
+    """Whether a SentenceTransformer's folder holds our module alone: then none of its code is needed."""
     try:
         modules = read_json(folder / "modules.json")
         return [(module["type"], module["path"]) for module in modules] == [
@@ -241,19 +247,19 @@ def is_quick_thought(folder: Path) -> bool:
 
 
 def load_model(name: str, download: bool, device: torch.device) -> SentenceTransformer:
-    """The model of a run's folder, of a SentenceTransformer's, or of that name; raises InputError.
+    """The model of a run's folder, of a SentenceTransformer's folder, or of a name at the hub.
 
-    No code of the folder's is run and nothing in it unpickled, whoever made it.
+    No code of the folder is run, and nothing is unpickled. Raises InputError if there is no such model.
     """
     folder = Path(name)
     if is_run(folder):
         read_settings(folder, modality="sentence")
         folder = folder / "encoder"
         if not folder.exists():
-            raise InputError(f"{folder} is missing: the run is not finished; go on with --resume")
+            raise InputError(f"{folder} is missing: the run is not finished; resume it with `resume`")
         check_files(folder.parent)
     elif not folder.exists() and not download:
-        raise InputError(f"{name} is no folder; add --download to look for it at the Hugging Face hub")
+        raise InputError(f"{name} is not a folder; set `download` to look for it at the Hugging Face hub")
     try:
         if is_quick_thought(folder):
             module = QuickThought.load(str(folder), QUICK_THOUGHT_FOLDER)
@@ -264,25 +270,22 @@ def load_model(name: str, download: bool, device: torch.device) -> SentenceTrans
             device=str(device),
             local_files_only=not download,
             trust_remote_code=False,
-            # Said here, or the folder's own settings may say otherwise: no weights are unpickled.
+            # Set here because the folder's own settings may allow pickles.
             model_kwargs={"use_safetensors": True, "weights_only": True},
         )
-    except Exception as error:  # the library raises errors of many kinds for a folder of another kind
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{name} cannot be loaded as a SentenceTransformer: {reason}") from error
+    except Exception as error:  # the library raises errors of many kinds for other folders
+        raise InputError(f"{name} cannot be loaded as a SentenceTransformer: {reason_of(error)}") from error
 
 
 def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
     """The metrics of a run or model; of a run with its own tasks, what ``result.json`` has."""
     device = choose_device(config.device)
     model = load_model(config.model, config.download, device)
-    names, precision = config.tasks, "float32"
+    names, precision = tuple(SENTEVAL), "float32"
     if is_run(Path(config.model)):
-        settings = read_settings(Path(config.model))
-        names, precision = names or setting(settings, "tasks", list), setting(settings, "precision", str)
-        if precision not in ("float32", "bfloat16"):
-            raise InputError(f"config.json has precision {precision}; float32 or bfloat16 is needed")
-    tasks, _ = load_tasks(names or tuple(SENTEVAL), config.data_root, config.download)
+        trained = load_config(Path(config.model), SentenceConfig)
+        names, precision = trained.tasks, choose_precision(trained.precision, device)
+    tasks, _ = load_tasks(config.tasks or names, config.data_root, config.download)
     parts = QuickThought.parts if isinstance(model[0], QuickThought) else 1
     return evaluate(encoder_of(model, precision), tasks, config.protocol, parts)
 

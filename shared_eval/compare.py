@@ -1,10 +1,10 @@
-"""Two runs, or two folders of runs, side by side: ``python -m shared_eval.compare A B``."""
+"""Compare two runs, or two folders of runs: ``python -m shared_eval.compare A B``."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import tyro
@@ -20,7 +20,7 @@ from shared_eval.statistics import holm, paired_difference
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """Compare the scores of two runs, or of two folders of runs, and the settings in which they differ."""
+    """Compare the scores of two runs, or of two folders of runs, and list the settings that differ."""
 
     first: Annotated[Path, tyro.conf.Positional]
     """A run's folder, or a folder of runs."""
@@ -31,32 +31,31 @@ class CompareConfig:
 def compare_scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """One row for each dataset and metric that both have: means, and the difference at the same seeds.
 
-    Objectives that both have are compared each with itself; where they share none, the one that each holds.
-    p is corrected for the number of rows. Raises InputError where a seed has several runs: what is counted
-    more than once would make any difference look sure.
+    Objectives that both have are each compared with themselves; if they share none, the only one of each is
+    compared. p is corrected for the number of rows.
+
+    Raises:
+        InputError: A seed has several runs; counted more than once, it would make any difference significant.
     """
-    shared = set(first["label"]) & set(second["label"])
-    keys = ["dataset", "metric", *(["label"] if shared else [])]
+    shares_labels = bool(set(first["label"]) & set(second["label"]))
+    keys = ["dataset", "metric", *(["label"] if shares_labels else [])]
     for name, side in (("first", first), ("second", second)):
         repeated = side[side.duplicated([*keys, "seed"])]
         if len(repeated):
             paths = side[side["seed"] == repeated["seed"].iloc[0]]["path"].unique()
             raise InputError(
                 f"the {name} folder has several runs of one seed ({', '.join(paths[:2])}); "
-                "name folders with one run a seed, such as an objective's"
+                "name folders with one run for each seed, such as an objective's"
             )
     rows = []
-    for key, of_first in first.groupby(keys, sort=False):
-        of_second = second[(second[keys] == pd.Series(dict(zip(keys, key, strict=True)))).all(axis=1)]
-        pairs = of_first.merge(of_second, on=[*keys, "seed"], suffixes=("_first", "_second"))
-        if of_second.empty:
+    groups = dict(iter(second.groupby(keys)))
+    for key, group in first.groupby(keys, sort=False):
+        if key not in groups:
             continue
-        row = dict(zip(keys, key, strict=True))
-        row |= {
-            "first": of_first["value"].mean(),
-            "second": of_second["value"].mean(),
-            "seeds": pairs["seed"].nunique(),
-        }
+        other = groups[key]
+        pairs = group.merge(other, on=[*keys, "seed"], suffixes=("_first", "_second"))
+        row: dict[str, Any] = {name: group[name].iloc[0] for name in keys}
+        row |= {"first": group["value"].mean(), "second": other["value"].mean(), "seeds": len(pairs)}
         if len(pairs):
             difference = paired_difference(pairs["value_second"], pairs["value_first"])
             row |= {name: getattr(difference, name) for name in ("mean", "low", "high", "p")}
@@ -64,19 +63,21 @@ def compare_scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     if "p" in table:
         tested = table["p"].notna()
-        table.loc[tested, "p"] = holm(table.loc[tested, "p"])
+        table["p"] = pd.Series(holm(table["p"][tested]), index=table.index[tested])
     return table
 
 
-def different_settings(first: Sequence[Path], second: Sequence[Path]) -> dict[str, tuple[list, list]]:
-    """The settings that are not the same in both, with the values that each has."""
+def different_settings(
+    first: Sequence[Path], second: Sequence[Path]
+) -> dict[str, tuple[list[str], list[str]]]:
+    """The settings that differ between two sets of records, each with its values in both."""
 
     def values(paths: Sequence[Path]) -> dict[str, set[str]]:
-        found: dict[str, set[str]] = {}
+        by_name: dict[str, set[str]] = {}
         for path in paths:
-            for name, value in _facts(path.parent).items():
-                found.setdefault(name, set()).add(json.dumps(value))
-        return found
+            for name, value in _settings_and_environment(path.parent).items():
+                by_name.setdefault(name, set()).add(json.dumps(value))
+        return by_name
 
     ours, theirs = values(first), values(second)
     return {
@@ -86,42 +87,48 @@ def different_settings(first: Sequence[Path], second: Sequence[Path]) -> dict[st
     }
 
 
-def _facts(folder: Path) -> dict:
-    """A run's settings, and what of its environment bears on figures."""
-    environment = read_json(folder / "result.json")["environment"]
-    kept = ("revision", "torch", "device", "device_name")
-    return settings_of(folder) | {name: environment[name] for name in kept if name in environment}
+def _settings_and_environment(folder: Path) -> dict[str, Any]:
+    """A run's settings, and the parts of its environment that can change its scores."""
+    settings, environment = settings_of(folder), read_json(folder / "result.json")["environment"]
+    settings.pop("objective_fields", None)  # describes the settings
+    names = ("revision", "torch", "device", "device_name")
+    return settings | {name: environment[name] for name in names if name in environment}
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(CompareConfig, argv, "python -m shared_eval.compare")
-    paths = []
+    sides = []
     for folder in (config.first, config.second):
-        found = find_records([folder])
-        if not found:
+        paths = find_records([folder])
+        if not paths:
             raise InputError(f"no result.json at or below {folder}; name a finished run, or a folder of runs")
-        paths.append(found)
-    records = [read_records(of_folder) for of_folder in paths]
-    paths = [[Path(path) for path in of_folder["path"].unique()] for of_folder in records]
-    scores = compare_scores(*records)
+        sides.append(read_records(paths))
+    scores = compare_scores(*sides)
     if scores.empty:
         raise InputError(f"{config.first} and {config.second} share no dataset and metric")
-    names = [name for name in ("dataset", "label", "metric") if name in scores]
-    drawn = Table(*names, "first", "second", "difference", "95 % interval", "p (Holm)", "seeds")
-    for _, row in scores.iterrows():
-        numbers = [f"{row['first']:.4f}", f"{row['second']:.4f}"]
-        paired = "mean" in row and not pd.isna(row["mean"])
-        numbers.append(f"{row['mean']:+.4f}" if paired else "")
-        sure = paired and not pd.isna(row["low"])
-        numbers += [f"{row['low']:+.4f} to {row['high']:+.4f}", f"{row['p']:.3f}"] if sure else ["", ""]
-        drawn.add_row(*(str(row[name]) for name in names), *numbers, str(row["seeds"]))
-    show(drawn)
-    settings = Table("setting", "first", "second", title="what differs", title_justify="left")
-    for name, values in different_settings(*paths).items():
-        settings.add_row(name, *(", ".join(of_folder) for of_folder in values))
+    show(scores_table(scores))
+    first, second = ([Path(path) for path in side["path"].unique()] for side in sides)
+    settings = Table("setting", "first", "second", title="different settings", title_justify="left")
+    for name, values in different_settings(first, second).items():
+        settings.add_row(name, *(", ".join(side) for side in values))
     if settings.row_count:
         show(settings)
+
+
+def scores_table(scores: pd.DataFrame) -> Table:
+    """What ``compare_scores`` returns, as a table for a terminal."""
+    names = [name for name in ("dataset", "label", "metric") if name in scores]
+    table = Table(*names, "first", "second", "difference", "95 % interval", "p (Holm)", "seeds")
+    for row in scores.to_dict("records"):
+        difference = interval = p = ""
+        if not pd.isna(row.get("mean")):
+            difference = f"{row['mean']:+.4f}"
+        if not pd.isna(row.get("low")):
+            interval, p = f"{row['low']:+.4f} to {row['high']:+.4f}", f"{row['p']:.3f}"
+        means = [f"{row['first']:.4f}", f"{row['second']:.4f}"]
+        table.add_row(*(str(row[name]) for name in names), *means, difference, interval, p, str(row["seeds"]))
+    return table
 
 
 if __name__ == "__main__":

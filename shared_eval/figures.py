@@ -1,18 +1,19 @@
-"""Figures of records and samples: colours that everybody tells apart, marks that do so in print."""
+"""Figures of records and samples, in colours that everybody can distinguish, with marks for print."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import safetensors.numpy
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
 from core.io.files import write_atomically
 
-# Okabe and Ito's palette, which people with any colour vision tell apart, and marks that do so in print.
+# Okabe and Ito's palette, which people with any colour vision can distinguish; marks do it in print.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 SIZE = (5.2, 3.4)  # inches
@@ -21,16 +22,16 @@ Sample = Mapping[str, np.ndarray]
 
 
 def read_sample(folder: Path) -> Sample | None:
-    """What a run has kept of its embedding; None where it has kept nothing that can be drawn."""
+    """Read a run's ``sample.safetensors``; None if it is missing, damaged or cannot be drawn."""
     try:
         sample = safetensors.numpy.load_file(folder / "sample.safetensors")
-    except (OSError, safetensors.SafetensorError, TypeError, LookupError):  # a kind of number NumPy has not
+    except (OSError, safetensors.SafetensorError, TypeError, LookupError):  # a dtype that NumPy lacks
         return None
     return sample if _can_be_drawn(sample) else None
 
 
 def _can_be_drawn(sample: Sample) -> bool:
-    """Whether arrays have the shapes that ``Run.save_sample`` documents, and numbers in them."""
+    """Whether the arrays have the shapes that ``Run.save_sample`` documents, and are finite."""
     points = sample.get("representations")
     if points is not None and (points.ndim != 2 or min(points.shape) < 2):
         return False
@@ -41,15 +42,17 @@ def _can_be_drawn(sample: Sample) -> bool:
 
 
 def accuracy_against_beta(records: pd.DataFrame, column: str) -> Figure | None:
-    """A score against hardness, a seed each point, their mean a line; None where there is one beta alone.
+    """A score against hardness: a point for each seed, a line through their means.
 
-    ``column`` is ``dataset metric``; a line is a family, tau_plus and version (``tables.told_apart``).
+    ``column`` is ``dataset metric``; there is a line for each family, tau_plus and version, as
+    ``tables.label_versions`` gives it. None if there is only one beta.
     """
     rows = records[(records["dataset"] + " " + records["metric"]) == column]
     if rows["beta"].nunique() < 2:
         return None
     figure, axes = _axes(column, "beta", "percent")
-    for i, ((family, tau_plus, version), line) in enumerate(rows.groupby(["family", "tau_plus", "version"])):
+    for i, (_, line) in enumerate(rows.groupby(["family", "tau_plus", "version"])):
+        family, tau_plus, version = line[["family", "tau_plus", "version"]].iloc[0]
         name = ", ".join(filter(None, [f"tau_plus {tau_plus:g}", family, version]))
         means = line.groupby("beta")["value"].mean()
         colour, mark = COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]
@@ -65,7 +68,7 @@ def accuracy_against_beta(records: pd.DataFrame, column: str) -> Figure | None:
 
 
 def training_curves(folders: Mapping[str, Path], title: str) -> Figure | None:
-    """The loss of runs over their epochs; losses of different objectives are of different scale."""
+    """The loss of runs over their epochs; the scale of a loss depends on its objective."""
     figure, axes = _axes(title, "epoch", "loss")
     drawn = 0
     for i, (label, folder) in enumerate(folders.items()):
@@ -76,8 +79,9 @@ def training_curves(folders: Mapping[str, Path], title: str) -> Figure | None:
             continue
         if points:
             every = max(1, len(points) // 10)
-            style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKS[i % len(MARKS)], "markevery": every}
-            axes.plot(*zip(*points, strict=True), label=label, markersize=4, **style)
+            colour, mark = COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]
+            epochs, losses = zip(*points, strict=True)
+            axes.plot(epochs, losses, mark, ls="-", color=colour, label=label, markersize=4, markevery=every)
             drawn += 1
     if not drawn:
         return None
@@ -86,14 +90,14 @@ def training_curves(folders: Mapping[str, Path], title: str) -> Figure | None:
 
 
 def similarity_histograms(samples: Mapping[str, Sample], title: str) -> Figure | None:
-    """How near positives and negatives lie, a panel for each objective."""
-    held = {label: sample for label, sample in samples.items() if "positives" in sample}
-    if not held:
+    """Histograms of the cosines of positives and negatives, with a panel for each objective."""
+    drawn = {label: sample for label, sample in samples.items() if "positives" in sample}
+    if not drawn:
         return None
-    figure = Figure(figsize=(SIZE[0], 1.1 + 1.15 * len(held)), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(len(held), 1, sharex=True))
+    figure = Figure(figsize=(SIZE[0], 1.1 + 1.15 * len(drawn)), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(len(drawn), 1, sharex=True))
     edges = np.linspace(-1, 1, 61)
-    for axes, (label, sample) in zip(panels, held.items(), strict=True):
+    for axes, (label, sample) in zip(panels, drawn.items(), strict=True):
         for name, colour, hatch in (("negatives", COLOURS[1], "//"), ("positives", COLOURS[0], "")):
             values = sample[name].astype(float)
             weights = np.full(len(values), 1 / max(len(values), 1))
@@ -107,16 +111,17 @@ def similarity_histograms(samples: Mapping[str, Sample], title: str) -> Figure |
 
 
 def embedding_map(samples: Mapping[str, Sample], title: str) -> Figure | None:
-    """The first two principal components of representations, coloured by class, a panel an objective."""
-    held = {label: sample for label, sample in samples.items() if "representations" in sample}
-    if not held:
+    """The first two principal components of representations by class, with a panel for each objective."""
+    drawn = {label: sample for label, sample in samples.items() if "representations" in sample}
+    if not drawn:
         return None
-    figure = Figure(figsize=(2.6 * len(held), 2.9), layout="constrained")
-    for axes, (label, sample) in zip(np.atleast_1d(figure.subplots(1, len(held))), held.items(), strict=True):
+    figure = Figure(figsize=(2.6 * len(drawn), 2.9), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(drawn)))
+    for axes, (label, sample) in zip(panels, drawn.items(), strict=True):
         points = PCA(2).fit_transform(sample["representations"].astype(float))
-        for i, of_class in enumerate(np.unique(sample["labels"])):
-            chosen = points[sample["labels"] == of_class]
-            # After all colours have been used, each comes again with another mark.
+        for i, class_ in enumerate(np.unique(sample["labels"])):
+            chosen = points[sample["labels"] == class_]
+            # Once all colours have been used, they repeat with other marks.
             colour, mark = COLOURS[i % len(COLOURS)], MARKS[(i + i // len(COLOURS)) % len(MARKS)]
             axes.scatter(*chosen.T, s=8, color=colour, marker=mark, linewidths=0, alpha=0.7)
         axes.set_title(label, fontsize=8)
@@ -127,7 +132,7 @@ def embedding_map(samples: Mapping[str, Sample], title: str) -> Figure | None:
 
 
 def alignment_against_uniformity(records: pd.DataFrame, title: str) -> Figure | None:
-    """Alignment against uniformity, a run a point; both are the better the lower."""
+    """Alignment against uniformity, a point for each run; lower is better for both."""
     keys = ["label", "seed", "path"]
     table = records.pivot_table(index=keys, columns="metric", values="value").reset_index()
     if not {"alignment", "uniformity"} <= set(table.columns):
@@ -140,16 +145,17 @@ def alignment_against_uniformity(records: pd.DataFrame, title: str) -> Figure | 
     return figure
 
 
-def save(figure: Figure, path: Path) -> Sequence[Path]:
-    """Write the figure as PNG and SVG beside each other; ``path`` has no ending."""
-    written = [path.with_suffix(ending) for ending in (".png", ".svg")]
-    for target in written:
-        kind = target.suffix.removeprefix(".")
-        write_atomically(target, lambda file, kind=kind: figure.savefig(file, format=kind, dpi=200))
-    return written
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write the figure as PNG and SVG; ``path`` has no suffix."""
+    return [_save(figure, path.with_suffix(f".{suffix}"), suffix) for suffix in ("png", "svg")]
 
 
-def _axes(title: str, x: str, y: str):
+def _save(figure: Figure, path: Path, suffix: str) -> Path:
+    write_atomically(path, lambda file: figure.savefig(file, format=suffix, dpi=200))
+    return path
+
+
+def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, fontsize=10)

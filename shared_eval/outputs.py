@@ -1,4 +1,4 @@
-"""What commands give to people: text and tables on stdout, and files. No name in them can stop it."""
+"""What commands print and write: text and tables on stdout, and files. No name in them can break it."""
 
 import sys
 from collections.abc import Iterator
@@ -11,36 +11,36 @@ from rich.table import Table
 from core.io.errors import InputError
 from core.io.files import readable
 
-UNBOUNDED = 100_000  # columns
+UNLIMITED_WIDTH = 100_000  # columns
 
 
 def console(width: int | None = None) -> Console:
-    """Of stdout, and of its width: of any where it is no terminal. Brackets and colons are no markup."""
+    """A console for stdout, as wide as the terminal; unlimited if stdout is not one. Markup is off."""
     if width is None and not sys.stdout.isatty():
-        width = UNBOUNDED
+        width = UNLIMITED_WIDTH
     return Console(markup=False, emoji=False, highlight=False, width=width)
 
 
 def fits(table: Table) -> bool:
-    """Whether stdout is wide enough for the table without breaking its words."""
-    return console(UNBOUNDED).measure(table).minimum <= console().width
+    """Whether stdout is wide enough to print the table without breaking words."""
+    return console(UNLIMITED_WIDTH).measure(table).minimum <= console().width
 
 
-def show(shown: str | Table) -> None:
-    """Print a text or a table on stdout."""
-    if isinstance(shown, Table):
-        here = console()
-        with here.capture() as captured:
-            here.print(shown)
-        shown = captured.get().removesuffix("\n")
-    print(readable(shown, sys.stdout.encoding or "utf-8"))
+def show(content: str | Table) -> None:
+    """Print a text or a table on stdout; characters that it cannot encode are escaped."""
+    if isinstance(content, Table):
+        stdout = console()
+        with stdout.capture() as captured:
+            stdout.print(content)
+        content = captured.get().removesuffix("\n")
+    print(readable(content, sys.stdout.encoding or "utf-8"))
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Inside, ``path`` has a folder; what the disk refuses there is an InputError."""
+    """Make the folder of ``path``; an OSError inside becomes an InputError that names the path."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}; choose another place") from error
+        raise InputError(f"{path} cannot be written: {error.strerror}; choose another path") from error

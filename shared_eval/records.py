@@ -1,10 +1,10 @@
-"""Records: the ``result.json`` of finished runs, read into one table: ``python -m shared_eval.records``."""
+"""Records: read the ``result.json`` of finished runs into one table: ``python -m shared_eval.records``."""
 
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,10 +17,9 @@ from core.io.errors import InputError
 from core.io.files import read_json, readable, write_atomically
 from core.training.cli import command, parse
 from core.training.config import TrainConfig
-from core.training.records import read_record
+from core.training.records import objective_fields, read_record
 from shared_eval.outputs import show, writing
 
-NUMBER = int | float
 COLUMNS = (
     "modality",
     "dataset",
@@ -29,6 +28,7 @@ COLUMNS = (
     "tau_plus",
     "encoder",
     "family",
+    "plain_family",
     "label",
     "seed",
     "epochs",
@@ -41,12 +41,32 @@ COLUMNS = (
     "settings",
     "path",
 )
-
 LISTED = ("modality", "dataset", "label", "seed", "metric", "value", "untrained", "revision", "path")
-# Settings that rows, columns and seeds of a table stand for, and those that say where a run ran.
+
+Types = dict[str, type | tuple[type, ...]]
+NUMBER = (int, float)
+RECORD_TYPES: Types = {
+    "modality": str,
+    "dataset": str,
+    "seed": int,
+    "epochs": int,
+    "train_seconds": NUMBER,
+    "eval_seconds": NUMBER,
+    "metrics": dict,
+    "untrained_metrics": dict,
+}
+OBJECTIVE_TYPES: Types = {
+    "name": str,
+    "beta": (*NUMBER, type(None)),
+    "tau_plus": (*NUMBER, type(None)),
+    "encoder": (str, type(None)),
+    "label": str,
+    "family": str,
+    "plain_family": str,
+}
+# Settings that a table shows as rows, columns and seeds, or that say where a run was made.
 NOT_COMPARED = TrainConfig.not_identity | {
-    *("dataset", "seed", "objective", "beta", "tau_plus", "variant", "stop_gradient"),
-    *("anneal_beta", "positives", "normalize", "denominator", "window", "encoder"),
+    *("dataset", "seed", "objective", "beta", "tau_plus", "objective_fields")
 }
 
 
@@ -60,68 +80,66 @@ def _files_below(roots: Iterable[Path], name: str) -> list[Path]:
 
 
 def read_records(paths: Iterable[Path]) -> pd.DataFrame:
-    """One row for each metric of each record; what is damaged or of another schema is named and left out."""
-    rows = []
+    """One row for each metric of each record; a warning names each file that is not valid, and skips it."""
+    rows: list[dict[str, Any]] = []
     for path in paths:
         try:
             rows.extend(_rows(read_record(path), path))
         except (OSError, ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
-            print(f"warning: {path} is no whole record ({error!r}) and is left out", file=sys.stderr)
+            print(f"warning: {path} is not a valid record and is skipped ({error!r})", file=sys.stderr)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def name_failures(roots: Iterable[Path]) -> None:
-    """Say on stderr which runs at or below ``roots`` could not go on, and why."""
+def warn_failed_runs(roots: Iterable[Path]) -> None:
+    """Print a warning for each run at or below ``roots`` that failed, with the reason it recorded."""
     for path in _files_below(roots, "failure.json"):
         try:
-            why = read_record(path)["message"]
+            reason = read_record(path)["message"]
         except (OSError, ValueError, LookupError) as error:
-            why = f"{path.name} cannot be read ({error})"
-        print(f"warning: {path.parent} has no record: {why}", file=sys.stderr)
+            reason = f"{path.name} cannot be read ({error})"
+        print(f"warning: {path.parent} has no record: {reason}", file=sys.stderr)
 
 
 def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
-    objective = record["objective"]
-    _check_kinds(record, modality=str, dataset=str, seed=int, epochs=int)
-    _check_kinds(record, train_seconds=NUMBER, eval_seconds=NUMBER, metrics=dict, untrained_metrics=dict)
-    _check_kinds(objective, name=str)
-    _check_kinds({"beta": None, "tau_plus": None} | objective, beta=NUMBER | None, tau_plus=NUMBER | None)
-    _check_kinds({"encoder": None} | objective, encoder=str | None)
-    _check_kinds(record["environment"], revision=str | None)
+    objective = {"beta": None, "tau_plus": None, "encoder": None} | record["objective"]
+    environment = record["environment"]
+    _check_types(record, RECORD_TYPES)
+    _check_types(objective, OBJECTIVE_TYPES)
+    _check_types(environment, {"revision": (str, type(None))})
     for metrics in (record["metrics"], record["untrained_metrics"]):
-        _check_kinds(metrics, **dict.fromkeys(metrics, NUMBER))
-    common = {name: record[name] for name in ("modality", "dataset", "seed", "epochs")}
-    common |= {name: record[name] for name in ("train_seconds", "eval_seconds")}
-    common |= {name: objective.get(name) for name in ("beta", "tau_plus")}
-    common |= {"encoder": objective.get("encoder") or "", "family": ", ".join(objective_details(objective))}
-    common |= {"objective": objective["name"], "label": objective_label(objective), "path": str(path)}
-    common |= {"revision": record["environment"]["revision"], "settings": settings_fingerprint(path.parent)}
-    common = {name: readable(held) if isinstance(held, str) else held for name, held in common.items()}
-    if common["path"] != str(path):  # whoever has the row must find its files again
-        raise ValueError("the folder's name is no text; rename it")
+        _check_types(metrics, dict.fromkeys(metrics, NUMBER))
+    row = {name: record[name] for name in ("modality", "dataset", "seed", "epochs")}
+    row |= {name: record[name] for name in ("train_seconds", "eval_seconds")}
+    row |= {name: objective[name] for name in ("beta", "tau_plus", "family", "plain_family", "label")}
+    row |= {"objective": objective["name"], "encoder": objective["encoder"] or ""}
+    row |= {"revision": environment["revision"], "settings": settings_fingerprint(path.parent)}
+    row = {name: readable(value) if isinstance(value, str) else value for name, value in row.items()}
+    if readable(str(path)) != str(path):  # the path of a row must open its file
+        raise ValueError("the folder's name is not valid text; rename it")
     return [
-        common
+        row
         | {
             "metric": readable(metric),
             "value": value,
             "untrained": record["untrained_metrics"].get(metric),
+            "path": str(path),
         }
         for metric, value in record["metrics"].items()
     ]
 
 
-def _check_kinds(holder: dict[str, Any], **kinds: Any) -> None:
-    """Raise TypeError where a value is of another kind, or a number that no float holds."""
-    for name, kind in kinds.items():
-        value = holder[name]
-        if not isinstance(value, kind):
+def _check_types(values: Mapping[str, Any], types: Types) -> None:
+    """Raise TypeError where a value has another type, OverflowError where a float cannot hold an integer."""
+    for name, expected in types.items():
+        value = values[name]
+        if not isinstance(value, expected):
             raise TypeError(f"its {name} is {value!r}")
         if isinstance(value, int):
             float(value)
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
-    """A run's settings; none where the folder has a record and no settings that can be read beside it."""
+    """A run's settings; empty if ``config.json`` is missing or cannot be read."""
     try:
         settings = read_json(folder / "config.json")
     except (OSError, ValueError):
@@ -130,36 +148,16 @@ def settings_of(folder: Path) -> dict[str, Any]:
 
 
 def settings_fingerprint(folder: Path) -> str:
-    """Eight digits that differ where two runs' settings do, beside dataset, objective and seed.
+    """Eight digits that differ where two runs' settings do, apart from dataset, objective and seed.
 
-    Empty for a record whose run folder has no settings beside it.
+    Empty for a record without settings beside it.
     """
     settings = settings_of(folder)
     if not settings:
         return ""
-    kept = {name: value for name, value in settings.items() if name not in NOT_COMPARED}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def objective_label(objective: dict[str, Any]) -> str:
-    """An objective as a table's row names it, as ``hard, beta 1, tau_plus 0.1``."""
-    numbers = [f"{name} {objective[name]:g}" for name in ("beta", "tau_plus") if objective.get(name)]
-    return ", ".join([objective["name"], *numbers, *objective_details(objective)])
-
-
-def objective_details(objective: dict[str, Any]) -> list[str]:
-    """What sets an objective apart beside its name and numbers; objectives that share it are a family."""
-    details = [
-        objective.get("variant") == "released" and bool(objective.get("tau_plus")) and "released",
-        objective.get("stop_gradient") and "weights constant",
-        objective.get("anneal_beta") == "down" and "annealed",
-        objective.get("positives") == "label" and "true positives",
-        objective.get("normalize") and "normalized",
-        objective.get("denominator") == "all" and "denominator all",
-        objective.get("window", 1) > 1 and f"window {objective['window']}",
-        objective.get("encoder"),
-    ]
-    return [detail for detail in details if detail]
+    not_compared = NOT_COMPARED | objective_fields(settings)
+    compared = {name: value for name, value in settings.items() if name not in not_compared}
+    return hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +165,7 @@ class RecordsConfig:
     """List, filter and export the records of finished runs."""
 
     roots: Annotated[tuple[Path, ...], tyro.conf.Positional] = (Path("runs"),)
-    """Folders to look in."""
+    """Folders to search."""
     modality: str | None = None
     """image, graph or sentence."""
     dataset: str | None = None
@@ -179,9 +177,9 @@ class RecordsConfig:
     seed: int | None = None
     """Seed."""
     revision: str | None = None
-    """Commit that the run was made with, -dirty where the work tree was not clean."""
+    """Commit that the run was made with; it ends in -dirty if the work tree was not clean."""
     clean: bool = False
-    """Leave out what was made with an unclean work tree, or outside a checkout."""
+    """Leave out runs made with an unclean work tree, or outside a checkout."""
     csv: Path | None = None
     """Export as CSV."""
     parquet: Path | None = None
@@ -204,17 +202,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(RecordsConfig, argv, "python -m shared_eval.records")
     for root in config.roots:
         if not os.path.exists(root):
-            raise InputError(f"{root} is no folder; name one that holds runs")
+            raise InputError(f"{root} is not a folder; name one with runs in it")
     records = select(read_records(find_records(config.roots)), config)
-    name_failures(config.roots)
-    for path, write in ((config.csv, records.to_csv), (config.parquet, records.to_parquet)):
-        if path is not None:
-            with writing(path):
-                write_atomically(path, lambda file, write=write: write(file, index=False))
-    drawn = Table(*LISTED)
-    for _, row in records.iterrows():
-        drawn.add_row(*(_shown(row[name]) for name in LISTED))
-    show(drawn)
+    warn_failed_runs(config.roots)
+    if config.csv is not None:
+        with writing(config.csv):
+            write_atomically(config.csv, records.to_csv(index=False))
+    if config.parquet is not None:
+        with writing(config.parquet):
+            write_atomically(config.parquet, records.to_parquet(index=False))
+    table = Table(*LISTED)
+    for row in records.to_dict("records"):
+        table.add_row(*(_shown(row[name]) for name in LISTED))
+    show(table)
     show(f"{records['path'].nunique()} records")
 
 

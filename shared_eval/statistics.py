@@ -1,35 +1,35 @@
-"""Differences between two objectives at the same seeds, and how sure one can be of them."""
+"""Paired differences between two objectives at the same seeds, and their significance."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import bootstrap, wilcoxon
 
 RESAMPLES = 9999
-LEVEL = 0.05  # what a corrected p must stay below to count
-DIGITS = 9  # of a difference: 0.9 - 0.8 and 0.3 - 0.2 are a tie, which their 17th digits are not
+LEVEL = 0.05  # a corrected p below this is significant
+DIGITS = 9  # of a difference: 0.9 - 0.8 and 0.3 - 0.2 are a tie, though their 17th digits differ
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of paired differences, with its 95 % bootstrap interval and Wilcoxon's signed-rank p."""
+    """Mean of paired differences, with its 95 % bootstrap interval and Wilcoxon's signed-rank p."""
 
     mean: float
-    low: float  # this and what follows are nan where there is one pair alone
+    low: float  # nan, like the two below, if there is only one pair
     high: float
     p: float
     pairs: int
 
 
-def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Difference:
-    """What ``values`` are more than ``baseline``, pair by pair (two-sided test): [n], [n].
+def paired_difference(values: ArrayLike, baseline: ArrayLike) -> Difference:
+    """The differences ``values - baseline``, pair by pair, tested two-sided: [n], [n].
 
-    With five pairs the least p is 0.0625: fewer than six can never be significant at 0.05.
+    The smallest p of five pairs is 0.0625: fewer than six are never significant at 0.05.
     """
     differences = (np.asarray(values, float) - np.asarray(baseline, float)).round(DIGITS)
     if differences.ndim != 1 or not len(differences):
-        raise ValueError(f"the differences are {list(differences.shape)}; at least one pair is needed")
+        raise ValueError(f"the differences have shape {list(differences.shape)}; at least one pair is needed")
     mean, count = float(differences.mean()), len(differences)
     if count == 1:
         return Difference(mean, np.nan, np.nan, np.nan, 1)
@@ -42,8 +42,8 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> Dif
     return Difference(mean, low, high, p, count)
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p-values corrected for their number by Holm's step-down method (1979): [n] -> [n]."""
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """Correct p-values for their number by Holm's step-down method (1979): [n] -> [n]."""
     p = np.asarray(p_values, float)
     order = p.argsort(kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))

@@ -1,54 +1,37 @@
-"""Tables of records: objectives down, datasets across, mean ± standard deviation over seeds."""
+"""Result tables of records: objectives down, datasets across, mean ± standard deviation over seeds.
 
-import csv
-import io
-from collections.abc import Callable, Iterator, Mapping
+``table_formats`` writes them for terminals, in Markdown, CSV and LaTeX.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Literal, NamedTuple
 
 import pandas as pd
-from rich.cells import cell_len
-from rich.table import Column, Table
-from rich.text import Text
 
 from shared_eval.statistics import LEVEL, Difference, holm, paired_difference
 
 UNTRAINED = "untrained encoder"
-# The row of beta 0, tau_plus 0 where modalities, each with a name of its own for it, stand side by side.
+# The row of beta 0, tau_plus 0 where modalities, each with its own name for it, share a table.
 PLAIN = "plain (beta 0, tau_plus 0)"
 ORACLE = "best beta (oracle: chosen on the figures themselves)"
-CSV_COLUMNS = (
-    "objective",
-    "kind",
-    "column",
-    "mean",
-    "deviation",
-    "seeds",
-    "difference",
-    "low",
-    "high",
-    "p",
-    "corrected_p",
-)
-LATEX = {character: rf"\{character}" for character in "_%&#${}"}
-LATEX |= {"^": r"\^{}", "~": r"\~{}", "\\": r"\textbackslash{}"}
-# What identifies an objective beside its name, and the code and settings that its records are of.
-POINT = ["family", "tau_plus", "beta", "version"]
 
-# Published figures, fractions: row's label, which says whose they are, and column to value.
+# Published figures, as fractions, by (label, column); the label begins with the source.
 Published = Mapping[tuple[str, str], float]
-NOTHING: Published = MappingProxyType({})
+NO_FIGURES: Published = MappingProxyType({})
+
+Content = Literal["text", "difference_text"]  # what a table's cells show
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Scores of one objective on one dataset, a seed each."""
+class TableCell:
+    """Scores of one objective on one dataset, one for each seed."""
 
     scores: dict[int, float]  # by seed, fractions
-    records: tuple[str, ...] = ()  # the files they are from
+    records: tuple[str, ...] = ()  # the files they come from
     difference: Difference | None = None  # to the baseline at the same seeds
-    corrected_p: float | None = None  # of the difference, over all of the table; None of one seed
+    corrected_p: float | None = None  # of the difference, over the whole table; None for one seed
 
     @property
     def mean(self) -> float:
@@ -56,23 +39,25 @@ class Cell:
 
     @property
     def deviation(self) -> float:
-        """Sample standard deviation, nan of one seed."""
+        """Sample standard deviation; nan for one seed."""
         return float(pd.Series(self.scores).std())
 
     @property
     def is_better(self) -> bool:
-        """Whether the gain over the baseline survives the correction."""
-        return self.corrected_p is not None and self.corrected_p < LEVEL and self.difference.mean > 0
+        """Whether the cell has a gain over the baseline that is significant after correction."""
+        if self.difference is None or self.corrected_p is None:
+            return False
+        return self.corrected_p < LEVEL and self.difference.mean > 0
 
     @property
     def text(self) -> str:
-        """As ``84.2 ± 1.3 (10)``: percent, and in brackets the number of seeds."""
+        """As ``84.2 ± 1.3 (10)``: percent, and the number of seeds."""
         spread = f" ± {100 * self.deviation:.1f}" if len(self.scores) > 1 else ""
         return f"{100 * self.mean:.1f}{spread} ({len(self.scores)})"
 
     @property
     def difference_text(self) -> str:
-        """As ``+1.2 [0.3, 2.1] p 0.031``: points, 95 % interval, corrected p; of one seed points alone."""
+        """As ``+1.2 [0.3, 2.1] p 0.031``: points, 95 % interval, corrected p; for one seed only points."""
         if self.difference is None:
             return ""
         d = self.difference
@@ -81,26 +66,36 @@ class Cell:
         return f"{100 * d.mean:+.1f} [{100 * d.low:.1f}, {100 * d.high:.1f}] p {self.corrected_p:.3f}"
 
 
+class Point(NamedTuple):
+    """What identifies an objective in a table, and the code and settings of its records."""
+
+    family: str
+    tau_plus: float
+    beta: float
+    version: str
+
+
 @dataclass(frozen=True)
 class Row:
-    """An objective, or what stands beside them: the untrained encoder, the oracle, what was published."""
+    """An objective, or what is compared with it: the untrained encoder, the oracle, a published figure."""
 
     label: str
-    cells: dict[str, Cell]
-    kind: str = "objective"
-    point: tuple = ()  # family, tau_plus, beta, version
+    cells: dict[str, TableCell]
+    kind: Literal["untrained", "objective", "oracle", "published"] = "objective"
+    point: Point | None = None  # of an objective
+    plain_family: str = ""  # family of its plain objective
 
-    def text(self, column: str, what: str = "text") -> str:
-        """A cell's text, published figures without a number of seeds; empty where there is no cell."""
+    def text(self, column: str, content: Content = "text") -> str:
+        """A cell's text, empty where there is no cell; published figures show no number of seeds."""
         if column not in self.cells:
             return ""
-        text = getattr(self.cells[column], what)
+        text: str = getattr(self.cells[column], content)
         return text.removesuffix(" (1)") if self.kind == "published" else text
 
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Rows of cells; a cell that is missing has no record."""
+    """Rows of cells; a row has no cell in a column without a record."""
 
     columns: list[str]
     rows: list[Row] = field(default_factory=list)
@@ -108,13 +103,17 @@ class ResultTable:
     def row(self, label: str) -> Row:
         return next(row for row in self.rows if row.label == label)
 
+    def texts(self, content: Content = "text") -> list[tuple[Row, list[str]]]:
+        """Each row with the texts of its cells."""
+        return [(row, [row.text(column, content) for column in self.columns]) for row in self.rows]
+
     @property
     def has_tests(self) -> bool:
-        """Whether any difference is of several seeds, and so has an interval and a p."""
+        """Whether any difference is over several seeds, and so has an interval and a p."""
         return any(cell.corrected_p is not None for row in self.rows for cell in row.cells.values())
 
     def by_dataset(self) -> dict[str, "ResultTable"]:
-        """The part of each dataset, in its order; corrections stay those of the whole."""
+        """One table for each dataset; p-values stay corrected over all of them."""
         columns: dict[str, list[str]] = {}
         for column in self.columns:
             columns.setdefault(column.rpartition(" ")[0], []).append(column)
@@ -123,107 +122,111 @@ class ResultTable:
             for dataset, own in columns.items()
         }
 
-    def texts(
-        self, what: str = "text", write: Callable[[str, bool], Any] = lambda text, is_better: text
-    ) -> Iterator[tuple[Row, list[Any]]]:
-        """Each row with the texts of its cells, empty where there is none: (row, texts) pairs.
-
-        ``what`` is a property of cells; ``write`` makes of a text, and of whether it is a gain that survives,
-        what is to be shown.
-        """
-        for row in self.rows:
-            held = [(row.text(column, what), row.cells.get(column)) for column in self.columns]
-            yield row, [write(text, cell.is_better) if text else "" for text, cell in held]
-
 
 def scores(records: pd.DataFrame) -> pd.DataFrame:
-    """The records' rows that say how good a representation is; the rest describes it."""
+    """The rows whose metric scores a representation; other metrics only describe it."""
     metrics = records["metric"]
     return records[metrics.str.endswith(("_accuracy", "_f1", "_spearman")) & ~metrics.str.contains("top5")]
 
 
-def summarise(records: pd.DataFrame, published: Published = NOTHING, mix: bool = False) -> ResultTable:
-    """The table of some records: the untrained encoder first, then objectives by family, tau_plus and beta.
+def summarise(records: pd.DataFrame, published: Published = NO_FIGURES, merge: bool = False) -> ResultTable:
+    """Make a table: the untrained encoder first, then objectives by family, tau_plus and beta.
 
     Columns are ``dataset metric``. Records of different code or settings, or of an unclean work tree, get
-    rows of their own (``told_apart``), unless they are to be ``mix``-ed. Where a seed has several, their mean
-    counts; of an untrained encoder, whose score depends on the seed alone, equal ones are one.
+    rows of their own (see ``label_versions``) unless ``merge``. Several records of one seed count as their
+    mean; equal scores of an untrained encoder, which depend on the seed alone, count as one.
     """
     records = records.assign(column=records["dataset"] + " " + records["metric"])
     if records["modality"].nunique() > 1:
         is_plain = (records["beta"] == 0) & (records["tau_plus"] == 0)
-        plain = records["family"].map(lambda family: _listed(PLAIN, family))
+        plain = records["family"].map(lambda family: _join(PLAIN, family))
         records["label"] = records["label"].mask(is_plain, plain)
-    records = told_apart(records, mix).sort_values(POINT, kind="stable")
-    untrained = records.dropna(subset="untrained")
-    untrained = untrained.drop_duplicates(["column", "seed", "encoder", "version", "untrained"])
-    rows = [
-        Row(_of_version(_listed(UNTRAINED, encoder), version), _cells(of, "untrained"), "untrained")
-        for (encoder, version), of in untrained.groupby(["encoder", "version"])
-    ]
-    for (*point, label), of_row in records.groupby([*POINT, "label"], sort=False):
-        rows.append(Row(label, _cells(of_row, "value"), "objective", tuple(point)))
+    records = label_versions(records, merge).sort_values(list(Point._fields), kind="stable")
+    rows = [*_untrained_rows(records), *_objective_rows(records)]
     columns = list(dict.fromkeys(records.sort_index()["column"]))
-    table = ResultTable(columns, _with_differences(rows))
-    table = replace(table, rows=[*table.rows, *_oracles(table)])
-    return replace(table, rows=[*table.rows, *_published_rows(table, published)])
+    rows = _with_differences(rows)
+    return ResultTable(columns, [*rows, *_oracle_rows(rows, columns), *_published_rows(columns, published)])
 
 
-def told_apart(records: pd.DataFrame, mix: bool = False) -> pd.DataFrame:
-    """The records with a ``version``, which their labels then end in: what must not be averaged unasked.
+def label_versions(records: pd.DataFrame, merge: bool = False) -> pd.DataFrame:
+    """Add a ``version`` to records and to their labels: records of different versions are not averaged.
 
-    It names the code where a dataset's records are of several revisions, or of an unclean work tree, and the
-    settings where they are of several; it is empty where there is nothing to tell apart, or all is to be
-    ``mix``-ed.
+    A version names the revision if a dataset has records of several, or if the work tree was unclean, and the
+    settings' fingerprint if a dataset has several. It is empty otherwise, or if all are to ``merge``.
     """
-    if mix:
+    if merge:
         return records.assign(version="")
     revision, settings = records["revision"].fillna(""), records["settings"]
-    datasets = [records["modality"], records["dataset"]]
-    is_named = (revision.groupby(datasets).transform("nunique") > 1) | revision.str.endswith("-dirty")
-    is_set_apart = settings.groupby(datasets).transform("nunique") > 1
-    version = revision.where(is_named, "") + ("/" + settings).where(is_set_apart, "")
-    labels = [_of_version(*pair) for pair in zip(records["label"], version, strict=True)]
+    dataset = [records["modality"], records["dataset"]]
+    shows_revision = (revision.groupby(dataset).transform("nunique") > 1) | revision.str.endswith("-dirty")
+    shows_settings = settings.groupby(dataset).transform("nunique") > 1
+    version = revision.where(shows_revision, "") + ("/" + settings).where(shows_settings, "")
+    labels = [_at_version(*pair) for pair in zip(records["label"], version, strict=True)]
     return records.assign(version=version, label=labels)
 
 
-def _of_version(label: str, version: str) -> str:
+def _at_version(label: str, version: str) -> str:
     return f"{label} @ {version}" if version else label
 
 
-def _listed(*parts: str) -> str:
-    """What there is of some parts of a label, with commas."""
+def _join(*parts: str) -> str:
+    """The parts that are not empty, joined by commas."""
     return ", ".join(filter(None, parts))
 
 
-def _cells(records: pd.DataFrame, name: str) -> dict[str, Cell]:
-    """A row's cells, of the values of that name."""
-    return {
-        column: Cell(of_column.groupby("seed")[name].mean().to_dict(), tuple(of_column["path"].unique()))
-        for column, of_column in records.groupby("column", sort=False)
-    }
+def _untrained_rows(records: pd.DataFrame) -> list[Row]:
+    """A row for each encoder and version."""
+    untrained = records.dropna(subset="untrained")
+    untrained = untrained.drop_duplicates(["column", "seed", "encoder", "version", "untrained"])
+    rows = []
+    for _, group in untrained.groupby(["encoder", "version"]):
+        encoder, version = group[["encoder", "version"]].iloc[0]
+        label = _at_version(_join(UNTRAINED, encoder), version)
+        rows.append(Row(label, _cells(group, "untrained"), "untrained"))
+    return rows
+
+
+def _objective_rows(records: pd.DataFrame) -> list[Row]:
+    """A row for each point and label, in the records' order."""
+    rows = []
+    for _, group in records.groupby([*Point._fields, "label"], sort=False):
+        first = group.iloc[0]
+        point = Point(first["family"], first["tau_plus"], first["beta"], first["version"])
+        rows.append(
+            Row(first["label"], _cells(group, "value"), point=point, plain_family=first["plain_family"])
+        )
+    return rows
+
+
+def _cells(records: pd.DataFrame, name: str) -> dict[str, TableCell]:
+    """The cells of a row by column, with the values in the records' column ``name``."""
+    cells = {}
+    for column, group in records.groupby("column", sort=False):
+        seeds = group.groupby("seed")[name].mean()
+        by_seed = dict(zip(seeds.index.tolist(), seeds.tolist(), strict=True))
+        cells[str(column)] = TableCell(by_seed, tuple(group["path"].unique()))
+    return cells
 
 
 def _with_differences(rows: list[Row]) -> list[Row]:
-    """Every objective's difference to its baseline, corrected over all of several seeds in the table."""
-    found: dict[tuple[int, str], Difference] = {}
+    """Add every objective's difference to its baseline, p corrected over all that have several seeds."""
+    differences: dict[tuple[int, str], Difference] = {}
     for i, row in enumerate(rows):
-        baseline = baseline_of(row, rows)
-        for column, cell in row.cells.items() if baseline else ():
-            other = baseline.cells.get(column)
-            seeds = sorted(cell.scores.keys() & other.scores.keys()) if other else []
-            if seeds:
-                found[i, column] = paired_difference(
+        baseline = baseline_of(row, rows) or Row("", {})
+        for column, cell in row.cells.items():
+            other = baseline.cells.get(column, TableCell({}))
+            if seeds := sorted(cell.scores.keys() & other.scores.keys()):
+                differences[i, column] = paired_difference(
                     [cell.scores[seed] for seed in seeds], [other.scores[seed] for seed in seeds]
                 )
-    tested = {key: difference.p for key, difference in found.items() if difference.pairs > 1}
-    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    p_values = {key: difference.p for key, difference in differences.items() if difference.pairs > 1}
+    corrected = dict(zip(p_values, map(float, holm(list(p_values.values()))), strict=True))
     return [
         replace(
             row,
             cells={
                 column: replace(
-                    cell, difference=found.get((i, column)), corrected_p=corrected.get((i, column))
+                    cell, difference=differences.get((i, column)), corrected_p=corrected.get((i, column))
                 )
                 for column, cell in row.cells.items()
             },
@@ -232,129 +235,42 @@ def _with_differences(rows: list[Row]) -> list[Row]:
     ]
 
 
-def baseline_of(row: Row, rows: list[Row]) -> Row | None:
-    """The beta 0 objective of the same family and tau_plus; for that one, the family's plain objective.
+def baseline_of(row: Row, rows: Iterable[Row]) -> Row | None:
+    """The objective that ``row`` is compared with: same family, tau_plus and version, at beta 0.
 
-    Of the same version always. A plain objective is the same whether released or corrected.
+    The beta 0 row itself, and a row without one, is compared with its plain objective.
     """
-    if row.kind != "objective" or not any(row.point[1:3]):
+    if row.point is None or not (row.point.beta or row.point.tau_plus):
         return None
-    family, tau_plus, beta, version = row.point
-    plain_family = family.removeprefix("released").removeprefix(", ")
-    wanted = [(family, tau_plus, 0, version)] if beta > 0 else []
-    by_point = {other.point: other for other in rows if other.kind == "objective"}
-    found = [by_point[point] for point in [*wanted, (plain_family, 0, 0, version)] if point in by_point]
-    return found[0] if found else None
+    by_point = {other.point: other for other in rows if other.point is not None}
+    plain = Point(row.plain_family, 0, 0, row.point.version)
+    candidates = [row.point._replace(beta=0), plain] if row.point.beta > 0 else [plain]
+    return next((by_point[point] for point in candidates if point in by_point), None)
 
 
-def _oracles(table: ResultTable) -> list[Row]:
+def _oracle_rows(rows: list[Row], columns: list[str]) -> list[Row]:
     """For each family, tau_plus and version with several betas, the best of them on each dataset."""
-    groups: dict[tuple, list[Row]] = {}
-    for row in table.rows:
-        if row.kind == "objective" and row.point[2] > 0:
-            family, tau_plus, _, version = row.point
-            groups.setdefault((family, tau_plus, version), []).append(row)
+    groups: dict[Point, list[Row]] = {}
+    for row in rows:
+        if row.point is not None and row.point.beta > 0:
+            groups.setdefault(row.point._replace(beta=0), []).append(row)
     oracles = []
-    for (family, tau_plus, version), rows in groups.items():
-        if len(rows) > 1:
-            best = {
-                column: max(held, key=lambda cell: cell.mean)
-                for column in table.columns
-                if (held := [row.cells[column] for row in rows if column in row.cells])
-            }
-            cells = {column: Cell(cell.scores, cell.records) for column, cell in best.items()}
-            label = _of_version(_listed(ORACLE, f"tau_plus {tau_plus:g}", family), version)
+    for point, members in groups.items():
+        if len(members) > 1:
+            cells = {}
+            for column in columns:
+                if candidates := [row.cells[column] for row in members if column in row.cells]:
+                    best = max(candidates, key=lambda cell: cell.mean)
+                    cells[column] = TableCell(best.scores, best.records)
+            label = _at_version(_join(ORACLE, f"tau_plus {point.tau_plus:g}", point.family), point.version)
             oracles.append(Row(label, cells, "oracle"))
     return oracles
 
 
-def _published_rows(table: ResultTable, published: Published) -> list[Row]:
-    """A row for each label of published figures that there is a column for."""
-    rows: dict[str, dict[str, Cell]] = {}
+def _published_rows(columns: list[str], published: Published) -> list[Row]:
+    """A row for each label of published figures that belong in one of the columns."""
+    rows: dict[str, dict[str, TableCell]] = {}
     for (label, column), value in published.items():
-        if column in table.columns:
-            rows.setdefault(label, {})[column] = Cell({0: value})
+        if column in columns:
+            rows.setdefault(label, {})[column] = TableCell({0: value})
     return [Row(label, cells, "published") for label, cells in rows.items()]
-
-
-def to_terminal(table: ResultTable, title: str, what: str = "text") -> Table:
-    """The table for a terminal; bold is what beats its baseline after correction, ``what`` a cell's text.
-
-    Where it is narrow, labels are broken between words, and numbers never.
-    """
-    rows = [(Text(row.label), *texts) for row, texts in table.texts(what, _terminal_cell) if any(texts)]
-    heads = [Text(name.removesuffix("_accuracy").replace(" ", "\n", 1)) for name in table.columns]
-    held = zip(heads, *(texts for _, *texts in rows), strict=True)
-    columns = [Column(column[0], no_wrap=True, min_width=max(map(_width, column))) for column in held]
-    drawn = Table("objective", *columns, title=title, title_justify="left")
-    for texts in rows:
-        drawn.add_row(*texts)
-    return drawn
-
-
-def _terminal_cell(text: str, is_better: bool) -> Text:
-    return Text(text, "bold" if is_better else "")
-
-
-def _width(text: Text) -> int:
-    return max(map(cell_len, text.plain.split("\n")))
-
-
-def to_markdown(table: ResultTable, what: str = "text") -> str:
-    """The table in Markdown; ``what`` is ``text``, or ``difference_text`` for the differences."""
-    lines = [["objective", *table.columns], ["---"] * (1 + len(table.columns))]
-    written = table.texts(what, lambda text, better: f"**{text}**" if better else text)
-    lines += [[row.label, *texts] for row, texts in written if any(texts)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def to_csv(table: ResultTable) -> str:
-    """One line a cell: row, kind, column, mean, deviation, seeds, difference, interval, p, corrected p."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for row in table.rows:
-        for column in table.columns:
-            cell = row.cells.get(column)
-            if cell is None:
-                continue
-            d = cell.difference
-            of_difference = [d.mean, d.low, d.high, d.p, cell.corrected_p] if d else [None] * 5
-            seeds = None if row.kind == "published" else len(cell.scores)
-            numbers = [cell.mean, cell.deviation, seeds, *of_difference]
-            writer.writerow([row.label, row.kind, column, *(_plain(number) for number in numbers)])
-    return text.getvalue()
-
-
-def _plain(number: float | int | None) -> str:
-    if number is None or pd.isna(number):
-        return ""
-    return str(number) if isinstance(number, int) else f"{number:.6g}"
-
-
-def to_latex(table: ResultTable, what: str = "text") -> str:
-    """The table in LaTeX, for the package booktabs; ``what`` as for ``to_markdown``."""
-    lines = [
-        rf"\begin{{tabular}}{{l{'c' * len(table.columns)}}}",
-        r"\toprule",
-        " & ".join(["objective", *map(_latex, table.columns)]) + r" \\",
-        r"\midrule",
-    ]
-    kind = table.rows[0].kind if table.rows else ""
-    for row, texts in table.texts(what, _latex_cell):
-        if not any(texts):
-            continue
-        if row.kind != kind:
-            lines.append(r"\midrule")
-            kind = row.kind
-        lines.append(" & ".join([_latex(row.label), *texts]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def _latex_cell(text: str, is_better: bool) -> str:
-    written = _latex(text).replace("±", r"$\pm$")
-    return rf"\textbf{{{written}}}" if is_better else written
-
-
-def _latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)

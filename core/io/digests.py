@@ -1,4 +1,4 @@
-"""Digests: one hash, SHA-256, for files, text and tensors."""
+"""SHA-256 checksums of text, bytes, tensors and files."""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,20 +8,27 @@ from torch import Tensor
 
 from core.io.files import check_regular
 
+CHUNK_BYTES = 1 << 20
 
-def file_checksum(path: Path) -> str:
-    """SHA-256 of a file's bytes; raises OSError where it is no regular file."""
-    check_regular(path)
+
+def checksum(parts: Iterable[str | bytes | memoryview | Tensor]) -> str:
+    """SHA-256 of the parts one after the other, as 64 hexadecimal digits; of a tensor, its numbers alone."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    for part in parts:
+        if isinstance(part, Tensor):
+            digest.update(part.cpu().contiguous().numpy().data)
+        else:
+            digest.update(part.encode() if isinstance(part, str) else part)
     return digest.hexdigest()
 
 
-def digest_of(parts: Iterable[Tensor | str]) -> str:
-    """Sixteen digits for a fingerprint of data, which differ where any of the parts does."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.encode() if isinstance(part, str) else part.cpu().contiguous().numpy())
-    return digest.hexdigest()[:16]
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file's bytes; raises OSError unless it is a regular file."""
+    check_regular(path)
+    with open(path, "rb") as file:
+        return checksum(iter(lambda: file.read(CHUNK_BYTES), b""))
+
+
+def digest_of(parts: Iterable[str | bytes | memoryview | Tensor]) -> str:
+    """The first 16 digits of ``checksum(parts)``: a fingerprint of data, and a name for its cache."""
+    return checksum(parts)[:16]

@@ -1,20 +1,21 @@
-"""Downloads: over https, whole and checked or not there."""
+"""Downloads over https: a file or folder appears under its name only once it is complete and checked."""
 
 import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 import pooch
 import requests
 
 from core.io.archives import unpack
-from core.io.errors import InputError
+from core.io.errors import InputError, reason_of
 
-MAX_DOWNLOAD_BYTES = 8 << 30  # bytes; STL-10, the largest of ours, has 2.6 GB
-ATTEMPTS = 5  # once anything has come
-TIMEOUT = 30.0  # seconds in which a server has to say something
+MAX_DOWNLOAD_BYTES = 8 << 30  # STL-10, our largest, has 2.6 GB
+MAX_ATTEMPTS = 5  # of a download that is cut; one that never begins is tried once
+TIMEOUT = 30.0  # seconds without a byte from the server
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -25,10 +26,14 @@ def fetch_archive(
     inside: str = "",
     check: Callable[[Path], object] = lambda folder: None,
 ) -> None:
-    """Fetch an archive, unpack it beside ``target``, and rename: the folder is whole or not there.
+    """Download an archive, unpack it beside ``target``, check it, and rename it to ``target``.
 
-    The folder is the one ``inside`` the archive, by default all of it; ``check`` may refuse what it holds.
-    Raises InputError, naming the address, if any of it fails.
+    Args:
+        checksum: ``sha256:...`` or ``md5:...`` of the archive.
+        inside: The folder in the archive that becomes ``target``; by default all of it.
+        check: Called with that folder; raises InputError to reject it.
+
+    Raises InputError, with the address, if any of it fails. Nothing is left behind then.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -43,32 +48,31 @@ def fetch_archive(
             try:
                 (unpacked / inside).rename(target)
             except OSError:
-                if not target.exists():  # else another run has fetched the same meanwhile
+                if not target.exists():  # otherwise another process has downloaded the same meanwhile
                     raise
     except OSError as error:
         raise InputError(f"{url} cannot be stored under {target.parent}: {error}") from error
 
 
 def download(url: str, target: Path, checksum: str | None = None) -> Path:
-    """Fetch ``url`` to ``target``, which exists only once it is whole and its checksum, if known, holds.
+    """Download ``url`` to ``target``, which appears only when it is complete and has the ``checksum``.
 
-    ``checksum`` is ``sha256:...`` or ``md5:...``. Only https is spoken, after a redirect too, except with
-    this very machine. Raises InputError that names the address if that fails.
+    ``checksum`` is ``sha256:...`` or ``md5:...``; without one any content is accepted. Raises InputError,
+    with the address, if that fails, or if the address or a redirect is neither https nor this machine's.
     """
     require_https(url)
     try:
         pooch.retrieve(url, known_hash=checksum, fname=target.name, path=target.parent, downloader=_transfer)
     except (requests.RequestException, OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"could not download {url}: {reason}") from error
+        raise InputError(f"could not download {url}: {reason_of(error)}") from error
     return target
 
 
 def require_https(url: str) -> None:
-    """Raise InputError where an address is neither https nor this machine's own."""
+    """Raise InputError unless the address is https or this machine's own."""
     address = urlsplit(url)
     if address.scheme != "https" and address.hostname not in LOOPBACK:
-        raise InputError(f"{url} is not fetched: only https keeps others from changing it on its way")
+        raise InputError(f"{url} is not downloaded: only https protects it from changes on the way")
 
 
 class _Session(requests.Session):
@@ -80,49 +84,52 @@ class _Session(requests.Session):
 
 
 def _transfer(url: str, output: str, _: object = None) -> None:
-    """Write what ``url`` has to a file, as pooch asks of a downloader.
+    """Write the content of ``url`` to a file; the signature is that of pooch's downloaders.
 
-    Where the connection is cut, the next attempt goes on from there, or begins anew where the server gives
-    no parts or has another file by now.
+    If the connection is cut, the next attempt resumes there, or starts again if the server does not serve
+    ranges or the file has changed since.
     """
-    version = None
+    etag = None
     with _Session() as session, open(output, "wb") as file:
-        for attempt in range(1, ATTEMPTS + 1):
-            held = file.tell()
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            offset = file.tell()
             headers = {"Accept-Encoding": "identity"}
-            if held and version:
-                headers |= {"Range": f"bytes={held}-", "If-Range": version}
+            if offset and etag:
+                headers |= {"Range": f"bytes={offset}-", "If-Range": etag}
             try:
                 with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-                    if _is_another_part(response, held):
-                        version = None  # the next attempt asks for the whole
-                        raise requests.ConnectionError(f"the server has no part that begins at {held:,}")
+                    if not _is_usable(response, offset):
+                        etag = None  # the next attempt asks for the whole file
+                        raise requests.ConnectionError(f"the server does not serve the bytes from {offset:,}")
                     response.raise_for_status()
-                    version = response.headers.get("ETag")
+                    etag = response.headers.get("ETag")
                     if response.status_code != requests.codes.partial_content:
                         file.seek(0)
                         file.truncate()
                     _write_body(response, file)
                 return
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
-                if attempt == ATTEMPTS or file.tell() == 0:
+                if attempt == MAX_ATTEMPTS or file.tell() == 0:
                     raise
 
 
-def _is_another_part(response: requests.Response, held: int) -> bool:
-    """Whether a server answers with a part that is not all that follows the bytes ``held``, or with none."""
+def _is_usable(response: requests.Response, offset: int) -> bool:
+    """False if the server cannot serve the range from ``offset`` to the end, or serves another one."""
     if response.status_code != requests.codes.partial_content:
-        return response.status_code == requests.codes.requested_range_not_satisfiable
-    part = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
-    return part is None or int(part[1]) != held or int(part[2]) + 1 != int(part[3])
+        return response.status_code != requests.codes.requested_range_not_satisfiable
+    served = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
+    if served is None:
+        return False
+    first, last, length = map(int, served.groups())
+    return first == offset and last + 1 == length
 
 
-def _write_body(response: requests.Response, file) -> None:
-    promised, received = response.headers.get("Content-Length"), 0
+def _write_body(response: requests.Response, file: BinaryIO) -> None:
+    expected, received = response.headers.get("Content-Length"), 0
     for chunk in response.iter_content(1 << 16):
         file.write(chunk)
         received += len(chunk)
         if file.tell() > MAX_DOWNLOAD_BYTES:
-            raise InputError(f"{response.url} is larger than {MAX_DOWNLOAD_BYTES:,} bytes and is not fetched")
-    if promised is not None and received != int(promised):
-        raise requests.ConnectionError(f"the connection was cut after {received:,} of {promised} bytes")
+            raise InputError(f"{response.url} is larger than the {MAX_DOWNLOAD_BYTES:,} bytes allowed")
+    if expected is not None and received != int(expected):
+        raise requests.ConnectionError(f"the connection was cut after {received:,} of {expected} bytes")

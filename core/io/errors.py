@@ -1,25 +1,30 @@
 """Errors that are for people: one line on stderr and an exit code, never a traceback."""
 
+import difflib
 import signal
+from collections.abc import Collection, Iterable
 
 
 class InputError(Exception):
-    """Something given was wrong (a flag, a file, a folder): says what, and what would be right."""
+    """An argument, a file or a folder is wrong; the message says what was given and what is allowed.
+
+    Arguments are named in backquotes, as in "`batch_size` is 1"; the command line prints them as flags.
+    """
 
     exit_code = 2
 
     def __str__(self) -> str:
-        return " ".join(super().__str__().splitlines())  # a file's name may have line ends in it
+        return " ".join(super().__str__().splitlines())  # the name of a file may contain line ends
 
 
 class TrainingError(Exception):
-    """A run that cannot go on (a loss that is no number): says where, and what to try."""
+    """A run failed while it trained; the message says where, and what to try."""
 
     exit_code = 1
 
 
 class DivergedError(TrainingError):
-    """Training has left what can be computed, or what is worth computing: why, and from which step on."""
+    """Training diverged or collapsed; ``reason`` says how, ``epoch`` and ``step`` say when."""
 
     def __init__(self, reason: str, epoch: int, step: int, message: str) -> None:
         self.reason, self.epoch, self.step = reason, epoch, step
@@ -27,15 +32,15 @@ class DivergedError(TrainingError):
 
 
 class DamagedFileError(ValueError):
-    """A file is not what was written, or of a schema that this code does not read."""
+    """A file is damaged, or has a schema that this code does not read."""
 
 
 class NewerSchemaError(DamagedFileError):
-    """A file was written by newer code than this."""
+    """A file was written by a newer version of this code."""
 
 
 class Interrupted(BaseException):
-    """A signal asked the process to leave; no Exception, so that nothing that catches those swallows it."""
+    """A signal stops the process. Not an Exception: no handler for those may swallow it."""
 
     def __init__(
         self,
@@ -50,11 +55,24 @@ class Interrupted(BaseException):
 
 
 def reason_of(error: Exception) -> str:
-    """What a library's error says, on one line and no longer than anybody reads."""
+    """The message of a library's error on one line of at most 200 characters, or the error's type."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean cifar10?"`` if a known name is similar, in any case of letters; otherwise empty."""
+    by_lower_case = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1)
+    return f"; did you mean {by_lower_case[close[0]]}?" if close else ""
+
+
+def unknown_name(argument: str, name: str, known: Collection[str], more: str = "") -> InputError:
+    """The error for a name that is not a known one; ``more`` says what else ``argument`` may be."""
+    hint = did_you_mean(name, known) or "."
+    return InputError(f"`{argument}` is {name!r}, which is unknown{hint} Known: {', '.join(known)}{more}")
+
+
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether it is Python's, NumPy's or torch's error of that kind; on CPUs torch has no type for it."""
+    """Whether Python, NumPy or torch ran out of memory; on CPUs torch has no error type for it."""
     signs = ("out of memory", "can't allocate memory", "bad_alloc")
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and readers that no file can hold up."""
+"""Files that are written atomically, and readers that never block on a pipe or a device."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ from core.io.errors import DamagedFileError, NewerSchemaError
 
 
 def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
-    """Write ``path`` through a temporary sibling, so that it is never seen half-written.
+    """Write ``path`` through a temporary file beside it: readers see the old content or the new.
 
     ``content`` is text, bytes, or a function that writes to the open file.
     """
@@ -36,30 +36,30 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], obj
 
 
 def readable(text: str, encoding: str = "utf-8") -> str:
-    """The text, escaped where ``encoding`` cannot hold it, as the ``\\udcff`` of a name that is no text."""
+    """The text, what ``encoding`` lacks escaped: the ``\\udcff`` of an undecodable file name, for one."""
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def user_cache() -> Path:
-    """``$XDG_CACHE_HOME/hard-negatives``, by default under ``~/.cache``."""
+    """``$XDG_CACHE_HOME/hard-negatives``; ``$XDG_CACHE_HOME`` is ``~/.cache`` by default."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hard-negatives"
 
 
 def check_regular(path: Path) -> None:
-    """Raise OSError unless ``path`` is a regular file: reading a pipe or a device could wait for ever."""
+    """Raise OSError unless ``path`` is a regular file: reading a pipe or a device could block for ever."""
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
 
 
-def check_schema(found: Any, known: int) -> None:
-    """Raise DamagedFileError unless a file's schema is the ``known`` one; NewerSchemaError if it is newer."""
-    if found != known:
-        kind = NewerSchemaError if isinstance(found, int) and found > known else DamagedFileError
-        raise kind(f"its schema is {found}, this code reads {known}")
+def check_schema(schema: Any, supported: int) -> None:
+    """Raise DamagedFileError unless a file's ``schema`` is the supported one; NewerSchemaError if newer."""
+    if schema != supported:
+        kind = NewerSchemaError if isinstance(schema, int) and schema > supported else DamagedFileError
+        raise kind(f"its schema is {schema}, this code reads {supported}")
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; raises OSError or ValueError where there is none."""
+    """The value in a JSON file; raises OSError or ValueError if it cannot be read or parsed."""
     check_regular(path)
     try:
         return json.loads(path.read_text("utf-8"))

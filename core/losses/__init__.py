@@ -1,0 +1,28 @@
+"""Contrastive losses with hard negatives.
+
+This folder needs PyTorch alone: copy it into a project under any name and import the losses from there.
+
+    from my_losses import HardNegativeLoss
+
+    loss = HardNegativeLoss(beta=1.0, tau_plus=0.1, temperature=0.5)(view1, view2)
+
+To copy less: the formula on logits, ``hard_negative_loss``, is ``functional.py`` and ``checks.py``;
+``InfoGraphLoss`` needs ``infograph.py`` and ``backward.py`` beside these, ``GradientCached``
+``gradient_cache.py`` and ``backward.py``. All others belong to ``HardNegativeLoss``, of which the Triton
+kernels are used on a GPU if Triton is installed.
+"""
+
+from .contrastive import DebiasedLoss, HardNegativeLoss, NTXentLoss
+from .functional import hard_negative_loss
+from .gradient_cache import GradientCached, cached
+from .infograph import InfoGraphLoss
+
+__all__ = [
+    "DebiasedLoss",
+    "GradientCached",
+    "HardNegativeLoss",
+    "InfoGraphLoss",
+    "NTXentLoss",
+    "cached",
+    "hard_negative_loss",
+]

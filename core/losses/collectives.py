@@ -9,27 +9,27 @@ from torch import Tensor
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """This process's rank, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """The number of processes that train together."""
+    """The number of processes in the default group; 1 without one."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def all_gather(x: Tensor) -> Tensor:
-    """Every process's tensor, concatenated by rank, with its gradient: [n, ...] -> [W n, ...]."""
+    """Concatenate every process's tensor by rank, with a gradient: [n, ...] -> [W n, ...]."""
     return _AllGather.apply(x) if world_size() > 1 else x
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
-    """The sum of every process's tensor, with its gradient."""
+    """Sum every process's tensor, with a gradient."""
     return _AllReduceSum.apply(x) if world_size() > 1 else x
 
 
 class _AllGather(torch.autograd.Function):
-    """The gradient of a process's tensor is the sum of what every process sends back to it."""
+    """The gradient of a process's tensor is the sum of its gradients in every process."""
 
     @staticmethod
     def forward(ctx, x):

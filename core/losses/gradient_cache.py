@@ -1,8 +1,8 @@
-"""Gradient caching: a batch larger than memory goes through its encoder in chunks.
+"""Gradient caching: encode a batch in chunks, when what the encoder saves for backward exceeds memory.
 
-What an encoder makes of a batch is small; what it has to remember for its gradient is large. So the gradient
-is taken at the projections first, then carried through the encoder a chunk at a time (GradCache: Gao, Zhang,
-Han and Callan, RepL4NLP 2021).
+An encoder's output is small, what it saves for its gradient is large. So the loss is differentiated with
+respect to the outputs first; then each chunk is encoded again and takes its part of the gradient (GradCache:
+Gao, Zhang, Han and Callan, RepL4NLP 2021).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,39 +11,39 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from .custom_backward import first_derivative
+from .backward import full_precision_backward, refuse_double_backward
 
 Split = Callable[..., Sequence[tuple[Tensor, ...]]]
 
 
 def parts_of(x: Tensor, chunk: int) -> Sequence[Tensor]:
-    """Parts of at most ``chunk`` rows, as equal as can be: [B, ...] -> [b, ...] each."""
+    """Parts of nearly equal size, at most ``chunk`` rows each: [B, ...] -> [b, ...] each."""
     return x.tensor_split(-(-len(x) // chunk))
 
 
 def split_rows(chunk: int, *batch: Tensor) -> list[tuple[Tensor, ...]]:
-    """The chunks of tensors that have a row for each sample."""
+    """Chunks of tensors that have a row for each sample."""
     return list(zip(*(parts_of(x, chunk) for x in batch), strict=True))
 
 
 def cached(encoder: nn.Module, chunk: int | None, split: Split = split_rows) -> nn.Module:
-    """``encoder`` with its gradient cached; itself where there is no ``chunk``."""
+    """``encoder`` with its gradient cached, or unchanged where ``chunk`` is None."""
     return encoder if chunk is None else GradientCached(encoder, chunk, split)
 
 
 class GradientCached(nn.Module):
-    """``encoder`` of a whole batch, in the memory of a chunk; every chunk is encoded twice.
+    """Encodes a whole batch in the memory of a chunk; every chunk is encoded twice.
 
-    Value and gradient are those of the encoder called chunk by chunk: where it treats samples one by one,
+    Value and gradient are those of the encoder called chunk by chunk: where it treats samples independently,
     those of the whole batch at once. Batch norm does not: its statistics are then a chunk's, and its running
-    ones move once for each chunk. Dropout draws the same masks both times. The gradient reaches every
-    parameter once, as from a single call, so clipping, hooks and DistributedDataParallel work around it.
+    statistics are updated once per chunk. Dropout draws the same masks both times. The gradient reaches every
+    parameter once, as from a single call, so clipping, hooks and DistributedDataParallel work with it.
 
     Args:
-        encoder: Returns tensors with a row for each sample, which depend on its input, its parameters and the
-            random states alone. The input gets no gradient. Compile it, not what this class makes of it.
-        chunk: Most samples of a chunk.
-        split: Cuts a batch, the call's arguments, into the encoder's arguments for chunks of that size.
+        encoder: Returns tensors with a row for each sample, which depend only on its input, its parameters
+            and the random states. The input gets no gradient. To compile, compile this encoder.
+        chunk: Largest number of samples in a chunk.
+        split: Splits a batch, the call's arguments, into the encoder's arguments for each chunk.
     """
 
     def __init__(self, encoder: nn.Module, chunk: int, split: Split = split_rows) -> None:
@@ -51,9 +51,9 @@ class GradientCached(nn.Module):
         self.encoder, self.chunk, self.split = encoder, chunk, split
 
     def forward(self, *batch: Tensor) -> tuple[Tensor, ...]:
-        """What the encoder returns, of the whole batch.
+        """Return the encoder's outputs for the whole batch.
 
-        Its gradient raises RuntimeError if a parameter has been changed in between.
+        Backward raises RuntimeError if a parameter has changed since.
         """
         chunks = self.split(self.chunk, *batch)
         if len(chunks) == 1:
@@ -63,7 +63,7 @@ class GradientCached(nn.Module):
 
 
 class _InChunks(torch.autograd.Function):
-    """Forward keeps no graph; backward makes each chunk's anew, and sums the parameters' gradients."""
+    """Forward keeps no graph; backward encodes each chunk again and sums the parameters' gradients."""
 
     @staticmethod
     def forward(ctx, encoder, chunks, *parameters):
@@ -79,34 +79,35 @@ class _InChunks(torch.autograd.Function):
             ctx.random_states.append((torch.get_rng_state(), *get_device_states(*chunk)))
             outputs.append(encoder(*chunk))
         ctx.sizes = [len(first) for first, *_ in outputs]
-        ctx.save_for_backward(*parameters)  # in order that a change in between is noticed
+        ctx.save_for_backward(*parameters)  # so that autograd notices if one changes
         return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
     @staticmethod
-    @first_derivative(of="a cached encoder")
+    @full_precision_backward
     def backward(ctx, *grad_outputs):
+        refuse_double_backward("a cached encoder", instead="the encoder itself, `chunk=None`,")
         parameters = ctx.saved_tensors
         grads = [None] * len(parameters)
         buffers = [(buffer, buffer.clone()) for buffer in ctx.encoder.buffers()]
         by_chunk = [grad.split(ctx.sizes) for grad in grad_outputs]
         with torch.random.fork_rng():
-            for chunk, states, *grads_of_chunk in zip(ctx.chunks, ctx.random_states, *by_chunk, strict=True):
+            for chunk, states, *chunk_grads in zip(ctx.chunks, ctx.random_states, *by_chunk, strict=True):
                 torch.set_rng_state(states[0])
                 set_device_states(*states[1:])
                 with torch.enable_grad(), torch.autocast(**ctx.autocast):
                     outputs = ctx.encoder(*chunk)
-                parts = torch.autograd.grad(outputs, parameters, grads_of_chunk, allow_unused=True)
+                parts = torch.autograd.grad(outputs, parameters, chunk_grads, allow_unused=True)
                 grads = list(map(_add, parts, grads, parameters))
-        for buffer, held in buffers:  # batch norm's running statistics have moved in the forward pass
-            buffer.copy_(held)
+        for buffer, value in buffers:  # the forward pass has updated batch norm's running statistics
+            buffer.copy_(value)
         return None, None, *grads
 
 
 def _add(part: Tensor | None, grad: Tensor | None, parameter: Tensor) -> Tensor | None:
-    """A parameter's gradient so far, a chunk's added; None where no chunk has used the parameter.
+    """A parameter's gradient so far plus a chunk's; None where no chunk has used the parameter.
 
-    It is a tensor of its own, in the parameter's layout: autograd may hand out one gradient for several
-    parameters, and DistributedDataParallel wants their layout.
+    It is a new tensor in the parameter's layout: autograd may return one gradient for several parameters, and
+    DistributedDataParallel expects their layout.
     """
     if part is None:
         return grad

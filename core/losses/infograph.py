@@ -1,6 +1,6 @@
 """InfoGraph's Jensen-Shannon objective between nodes and graphs, with hard negatives.
 
-Shapes: V nodes of the batch · U different ones among them · G graphs of the batch · D dim.
+Shapes: V nodes of the batch · U different ones among them · G graphs of the batch · D dim · S runs.
 Any dimensions in front of these are runs that are trained together, each with its own loss.
 """
 
@@ -12,10 +12,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .contrastive import check_hardness, full_precision
-from .custom_backward import first_derivative
+from .backward import full_precision_backward
+from .checks import Reduction, check_choice, check_hardness, requires_grad
+from .functional import full_precision
 
 Variant = Literal["corrected", "released"]
+Setting = float | Sequence[float] | Tensor  # one for all runs, or one for each
+
+
+def hard_softplus(
+    scores: Tensor, beta: Tensor, row: Tensor, graph: Tensor, stop_gradient: bool = False
+) -> tuple[Tensor, Tensor]:
+    """p and mean_j w_j softplus(q_j) of every node: [S, U, G], [S], [S V], [S V] -> [S V], [S V].
+
+    ``row`` is each node's row among the S U, ``graph`` its own graph. The weights here sum to 1, so that the
+    mean is a sum. ``_HardSoftplus`` computes the same faster.
+    """
+    nodes, own = scores.flatten(0, -2)[row], graph.unsqueeze(1)  # (S V, G), (S V, 1)
+    positive = nodes.gather(1, own).squeeze(1)
+    q = nodes.scatter(1, own, 0.0)
+    m = q.detach().abs().reshape(*beta.shape, -1).amax(dim=-1).clamp(min=1e-30)  # all q may be 0
+    s = (2 * beta / m).unsqueeze(-1).expand(*beta.shape, len(row) // m.numel()).reshape(-1, 1)
+    w = torch.softmax((s * q).scatter(1, own, -torch.inf), dim=1)
+    if stop_gradient:
+        w = w.detach()
+    return positive, (w * softplus(q)).sum(dim=1)
 
 
 class InfoGraphLoss(nn.Module):
@@ -31,36 +52,47 @@ class InfoGraphLoss(nn.Module):
     ``variant="released"`` is the authors' code, value and gradient. It leaves the derivation in three places:
     the exponent of w has the other sign, so the easiest negatives weigh most; the class-prior term on p is
     added where the derivation subtracts it; and each node's own graph stays among its negatives, at score 0.
-    There m is no constant either, and its tau_plus is always 0.5.
+    There m is not a constant either, and its tau_plus is always 0.5.
 
     At ``beta=0, tau_plus=0`` both variants are InfoGraph's own objective.
 
     Args:
-        beta: Hardness, at least 0; or one for each of several runs.
+        beta: Hardness, at least 0; or one for each of several runs. Can be learnt: a tensor that requires a
+            gradient gets it.
         tau_plus: Prior probability, in [0, 1), that another graph has the node's class; or one for each run.
         variant: ``"corrected"`` or ``"released"``.
         stop_gradient: Treat the weights w as constants.
+        reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the loss of each node, [V].
 
     Raises:
-        ValueError: A setting is outside its range, the shapes do not fit, or the batch is a single graph.
+        ValueError: A setting is outside its range, the shapes do not match, or the batch is a single graph.
+
+    Example:
+        >>> local, global_, batch = torch.randn(6, 16), torch.randn(2, 16), torch.tensor([0, 0, 0, 1, 1, 1])
+        >>> loss = InfoGraphLoss(beta=1.0, tau_plus=0.1)(local, global_, batch)
     """
 
     def __init__(
         self,
-        beta: float | Sequence[float] = 1.0,
-        tau_plus: float | Sequence[float] = 0.1,
+        beta: Setting = 1.0,
+        tau_plus: Setting = 0.1,
+        *,
         variant: Variant = "corrected",
         stop_gradient: bool = False,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         for numbers in zip(*torch.broadcast_tensors(_row(beta), _row(tau_plus)), strict=True):
             check_hardness(*(number.item() for number in numbers))
-        if variant not in get_args(Variant):
-            raise ValueError(f"variant is {variant!r}; it must be one of {', '.join(get_args(Variant))}")
+        if stop_gradient and requires_grad(beta):
+            raise ValueError("`beta` requires a gradient, but `stop_gradient` makes the weights constants")
+        check_choice("variant", variant, get_args(Variant))
+        check_choice("reduction", reduction, get_args(Reduction))
         self.beta = beta
         self.tau_plus = tau_plus
-        self.variant = variant
+        self.variant: Variant = variant
         self.stop_gradient = stop_gradient
+        self.reduction: Reduction = reduction
 
     def forward(
         self,
@@ -70,45 +102,51 @@ class InfoGraphLoss(nn.Module):
         node: Tensor | None = None,
         weight: Tensor | None = None,
     ) -> Tensor:
-        """Return the mean loss over nodes: [V, D], [G, D], [V] int (each node's graph) -> scalar.
+        """Return the loss over nodes: [V, D], [G, D], [V] int (each node's graph) -> scalar, or [V].
 
-        Nodes with equal projections need to be given but once: then ``local`` is [U, D], ``node`` [V] says
-        which of its rows each entry of ``batch`` is, and ``weight`` [V] counts for how much of the mean (by
-        default equally much). With runs in front, [S, V, D], [S, G, D], [S, V] -> [S].
+        Nodes with equal projections may share one: then ``local`` is [U, D], and ``node`` [V] says which of
+        its rows each entry of ``batch`` has. ``weight`` [V] is the share of each node in the mean, by default
+        1 / V: given weights, ``"none"`` is each node's loss times its weight, ``"sum"`` and ``"mean"`` are
+        their sum. With runs in front, [S, V, D], [S, G, D], [S, V] -> [S], or [S, V].
         """
         check_local_global(local, global_, batch, node)
         with torch.autocast(local.device.type, enabled=False):
             scores = full_precision(local) @ full_precision(global_).mT  # (U, G)
             if node is None:
                 node = torch.arange(local.shape[-2], device=local.device).expand(batch.shape)
-            # Rows of all runs one below the other: what follows is a matter of rows.
-            runs, rows = batch.shape[:-1], scores.flatten(0, -2)
-            places = (node + _offsets(runs, local.shape[-2], node.device)).flatten()  # (S V,)
-            objective = self._corrected if self.variant == "corrected" else self._released
-            loss = objective(scores, rows, places, batch).view(batch.shape)
-            return loss.mean(dim=-1) if weight is None else (loss * weight).sum(dim=-1)
+            # The rows of all runs are numbered one run after the other.
+            row = (node + _offsets(batch.shape[:-1], local.shape[-2], node.device)).flatten()  # (S V,)
+            formula = self._corrected if self.variant == "corrected" else self._released
+            loss = formula(scores, row, batch).view(batch.shape)
+            if weight is not None:
+                loss = loss * weight
+            if self.reduction == "none":
+                return loss
+            return loss.mean(dim=-1) if self.reduction == "mean" and weight is None else loss.sum(dim=-1)
 
-    def _corrected(self, scores: Tensor, rows: Tensor, places: Tensor, batch: Tensor) -> Tensor:
-        own = batch.flatten()
-        beta = _as(self.beta, scores).expand(batch.shape[:-1])
-        positive, negative = _HardSoftplus.apply(scores, beta, places, own, self.stop_gradient)
-        tau_plus = _as(self.tau_plus, scores).unsqueeze(-1).expand(batch.shape).flatten()
+    def _corrected(self, scores: Tensor, row: Tensor, batch: Tensor) -> Tensor:
+        """Every node's loss: [S, U, G], [S V], [S, V] -> [S V]."""
+        beta = _like(self.beta, scores).expand(batch.shape[:-1])
+        mean_of_negatives = hard_softplus if beta.requires_grad else _HardSoftplus.apply
+        positive, negative = mean_of_negatives(scores, beta, row, batch.flatten(), self.stop_gradient)
+        tau_plus = _like(self.tau_plus, scores).unsqueeze(-1).expand(batch.shape).flatten()
         debiased = (negative - tau_plus * softplus(positive)) / (1 - tau_plus)
         return softplus(-positive) + debiased.clamp(min=0) - 2 * math.log(2)
 
-    def _released(self, scores: Tensor, rows: Tensor, places: Tensor, batch: Tensor) -> Tensor:
-        own = batch.reshape(-1, 1)
-        positive = rows[places, own.squeeze(1)]
+    def _released(self, scores: Tensor, row: Tensor, batch: Tensor) -> Tensor:
+        """Every node's loss: [S, U, G], [S V], [S, V] -> [S V]."""
+        rows, own = scores.flatten(0, -2), batch.reshape(-1, 1)
+        positive = rows[row, own.squeeze(1)]
         graphs, log2 = scores.shape[-1], math.log(2)
-        beta, tau_plus = (_as(value, scores) for value in (self.beta, self.tau_plus))
+        beta, tau_plus = (_like(value, scores) for value in (self.beta, self.tau_plus))
         beta, tau_plus = (
             value.unsqueeze(-1).expand(batch.shape).reshape(-1, 1) for value in (beta, tau_plus)
         )
         scale = 1 / (1 - tau_plus)
         # The own graph stays, at score 0, in the sum and in the weights' mean: G columns, divided by G - 1.
-        negatives = rows.index_select(0, places).scatter(1, own, 0.0)
-        of_run = negatives.view(*batch.shape, graphs)
-        largest = torch.maximum(of_run.amax((-2, -1)), of_run.amin((-2, -1)).abs())
+        negatives = rows.index_select(0, row).scatter(1, own, 0.0)
+        by_run = negatives.view(*batch.shape, graphs)
+        largest = torch.maximum(by_run.amax((-2, -1)), by_run.amin((-2, -1)).abs())
         largest = largest.clamp(min=torch.finfo(scores.dtype).tiny)[..., None].expand(batch.shape)
         hardness = -2 * negatives / largest.reshape(-1, 1)
         weights = torch.softmax(beta * (hardness.detach() if self.stop_gradient else hardness), dim=1)
@@ -122,89 +160,96 @@ class InfoGraphLoss(nn.Module):
         return negative.squeeze(1) + F.softplus(-positive) - log2 + (tau_plus * scale).squeeze(1) * prior
 
     def extra_repr(self) -> str:
-        names = ("beta", "tau_plus", "variant", "stop_gradient")
+        names = ("beta", "tau_plus", "variant", "stop_gradient", "reduction")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
 
 class _HardSoftplus(torch.autograd.Function):
-    """p and mean_j w_j softplus(q_j) of every node: [.., U, G], one beta a run -> [.. V], [.. V].
+    """``hard_softplus`` without a matrix that has a row for each of the V nodes.
 
-    A test holds it to five lines of autograd. Here no matrix has a row for each of the V nodes: nodes that
-    share a row of scores differ in the column alone that they leave out, their own graph's. What e^{s q},
-    s = 2 beta / m, sums to is kept for each row without the highest of its own graphs. For a node of that
-    graph this is its sum; for another node that column comes in and a lower one goes out, so the sum does
-    not shrink and no digit is lost. With D = sigmoid(q) + s softplus(q) and E_i the mean of node i, the
-    gradient that E_i sends to its column j is w_ij (D_j - s E_i).
+    Nodes that share a row of scores differ only in their own graph o. So Z = sum_j e^{s q_j}, s = 2 beta / m,
+    is computed once per row, without one column c: the row's highest score to an own graph. For the nodes of
+    graph c this is their sum. For the others Z_i = Z - e^{s q_o} + e^{s q_c}: never less than Z, so that no
+    digits are lost. The gradient of node i's mean E_i with respect to its column j is
+    w_ij (sigmoid(q_j) + s softplus(q_j) - s E_i).
     """
 
     @staticmethod
-    def forward(ctx, scores, beta, places, own, stop_gradient):
+    def forward(ctx, scores, beta, row, graph, stop_gradient):
         rows = scores.flatten(0, -2)
-        first = places * rows.shape[1]  # where a node's row begins
-        positive = rows.view(-1)[first + own]
-        highest = rows.new_full((len(rows),), -torch.inf).scatter_reduce_(0, places, positive, "amax")
-        # Of equals the last is left out, in order that a GPU chooses no other each time.
-        candidates = torch.where(positive == highest[places], own, 0)
-        left_out = places.new_zeros(len(rows)).scatter_reduce_(0, places, candidates, "amax")
-        coming, column = highest[places], left_out[places]
-        stays = own != column  # a node's own graph in its row's sum
+        start = row * rows.shape[1]  # where a node's row begins
+        positive = rows.view(-1)[start + graph]
+        highest = rows.new_full((len(rows),), -torch.inf).scatter_reduce_(0, row, positive, "amax")
+        # Of equal scores the last column, so that a GPU does not choose another one each time.
+        candidates = torch.where(positive == highest[row], graph, 0)
+        row_column = row.new_zeros(len(rows)).scatter_reduce_(0, row, candidates, "amax")  # c of each row
+        q_c, column = highest[row], row_column[row]
+        differs = graph != column  # Z has the node's own graph
 
-        # In place of what is left out, its neighbour: neither the lowest nor the largest changes.
-        left_out = left_out.unsqueeze(1)
-        others = rows.scatter(1, left_out, rows.gather(1, (left_out + 1) % rows.shape[1]))
+        # Column c is replaced by its neighbour, which changes neither the minimum nor the maximum.
+        row_column = row_column.unsqueeze(1)
+        others = rows.scatter(1, row_column, rows.gather(1, (row_column + 1) % rows.shape[1]))
         lowest, largest = others.amin(dim=1), others.amax(dim=1)
-        m = torch.maximum(largest, -lowest)[places].maximum(coming.abs().where(stays, 0.0))
-        m = m.view(*beta.shape, -1).amax(dim=-1).clamp(min=1e-30)  # all scores 0: any m will do
-        sharpness = (2 * beta / m).unsqueeze(-1).expand(scores.shape[:-1]).reshape(-1, 1)
+        m = torch.maximum(largest, -lowest)[row].maximum(q_c.abs().where(differs, 0.0))
+        m = m.view(*beta.shape, -1).amax(dim=-1).clamp(min=1e-30)  # all q may be 0
+        s = (2 * beta / m).unsqueeze(-1).expand(scores.shape[:-1]).reshape(-1, 1)
 
-        weights = torch.softmax(others.mul_(sharpness).scatter_(1, left_out, -torch.inf), dim=1)
+        weights = torch.softmax(others.mul_(s).scatter_(1, row_column, -torch.inf), dim=1)  # e^{s q_j} / Z
         terms = _softplus(rows)
-        mean = (weights * terms).sum(dim=1)[places]
-        log_sum = sharpness.squeeze(1) * largest - weights.amax(dim=1).log()
-        log_coming = (sharpness.squeeze(1) * highest - log_sum)[places]
-        scale = torch.exp(-log_coming.clamp(min=0)).where(stays, 1.0)
-        factor = torch.exp(log_coming.clamp(max=0)).where(stays, 0.0)
-        going = weights.view(-1)[first + own]
-        total = (1 - going) * scale + factor
-        mean = (mean - going * softplus(positive)) * scale + factor * softplus(coming)
-        mean, scale, factor = mean / total, scale / total, factor / total
-        going = -going * scale
-        if stop_gradient:
-            sharpness = torch.zeros_like(sharpness)
+        mean = (weights * terms).sum(dim=1)[row]
+        log_z = s.squeeze(1) * largest - weights.amax(dim=1).log()
+        log_ratio = (s.squeeze(1) * highest - log_z)[row]  # of e^{s q_c} to Z
+        # All sums are divided by the larger of Z and e^{s q_c}.
+        z = torch.exp(-log_ratio.clamp(min=0)).where(differs, 1.0)
+        weight_c = torch.exp(log_ratio.clamp(max=0)).where(differs, 0.0)
+        weight_o = weights.view(-1)[start + graph]
+        z_i = (1 - weight_o) * z + weight_c
+        mean = (mean - weight_o * softplus(positive)) * z + weight_c * softplus(q_c)
+        mean, z, weight_c = mean / z_i, z / z_i, weight_c / z_i
+        weight_o = -weight_o * z
+        ctx.stop_gradient = stop_gradient
         ctx.save_for_backward(
-            scores, sharpness, places, own, column, weights, terms, mean, scale, going, factor
+            scores, beta, s, row, graph, column, weights, terms, mean, z, weight_o, weight_c
         )
         return positive, mean
 
     @staticmethod
-    @first_derivative(of="InfoGraphLoss, corrected,")
+    @full_precision_backward
     def backward(ctx, grad_positive, grad_mean):
-        scores, sharpness, places, own, column, weights, terms, mean, scale, going, factor = ctx.saved_tensors
-        rows, s = scores.flatten(0, -2), sharpness.squeeze(1)[places]
-        of_row = torch.stack([grad_mean * scale, grad_mean * scale * s * mean], dim=1)
-        of_row = rows.new_zeros(len(rows), 2).index_add_(0, places, of_row)
-        grad = torch.sigmoid(rows).addcmul_(terms, sharpness).mul_(of_row[:, :1]).sub_(of_row[:, 1:])
+        scores, beta, s, row, graph, column, weights, terms, mean, z, weight_o, weight_c = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: the gradient needs a gradient too
+            outputs = hard_softplus(scores, beta, row, graph, ctx.stop_gradient)
+            grad_outputs = grad_positive, grad_mean
+            (grad,) = torch.autograd.grad(outputs, scores, grad_outputs, create_graph=True)
+            return grad, None, None, None, None
+        if ctx.stop_gradient:
+            s = torch.zeros_like(s)
+        rows, node_s = scores.flatten(0, -2), s.squeeze(1)[row]
+        row_sums = torch.stack([grad_mean * z, grad_mean * z * node_s * mean], dim=1)
+        row_sums = rows.new_zeros(len(rows), 2).index_add_(0, row, row_sums)
+        grad = torch.sigmoid(rows).addcmul_(terms, s).mul_(row_sums[:, :1]).sub_(row_sums[:, 1:])
         grad.mul_(weights)
-        at = places * rows.shape[1] + torch.stack([own, column])
-        ends = rows.view(-1)[at]
-        slopes = torch.sigmoid(ends) + s * (softplus(ends) - mean)
-        sent = grad_mean * torch.stack([going, factor]) * slopes
-        sent[0] += grad_positive
-        grad.view(-1).scatter_add_(0, at.flatten(), sent.flatten())
+        # The two columns in which a node's sum differs from its row's.
+        at = row * rows.shape[1] + torch.stack([graph, column])
+        q = rows.view(-1)[at]
+        derivative = torch.sigmoid(q) + node_s * (softplus(q) - mean)
+        change = grad_mean * torch.stack([weight_o, weight_c]) * derivative
+        change[0] += grad_positive
+        grad.view(-1).scatter_add_(0, at.flatten(), change.flatten())
         return grad.view(scores.shape), None, None, None, None
 
 
-def _row(value: float | Sequence[float]) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.float64).reshape(-1)
+def _row(value: Setting) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float64).detach().reshape(-1)
 
 
-def _as(value: float | Sequence[float], scores: Tensor) -> Tensor:
-    """A setting, one for all or one a run, as a tensor like ``scores``."""
+def _like(value: Setting, scores: Tensor) -> Tensor:
+    """A setting, one for all or one a run, as a tensor with the type and device of ``scores``."""
     return torch.as_tensor(value, dtype=scores.dtype, device=scores.device)
 
 
 def _offsets(runs: torch.Size, rows: int, device: torch.device) -> Tensor:
-    """Where each run's rows begin when they stand one below the other: [.., 1]."""
+    """The number of each run's first row: [S, 1]."""
     return rows * torch.arange(runs.numel(), device=device).view(*runs, 1)
 
 
@@ -214,7 +259,7 @@ def softplus(x: Tensor) -> Tensor:
 
 
 def _softplus(x: Tensor) -> Tensor:
-    """``softplus`` to an absolute, not a relative, rounding error, and without a gradient.
+    """``softplus`` with an absolute, not a relative, rounding error, and without a gradient.
 
     On a CPU log1p takes seven times as long as log.
     """
@@ -225,15 +270,15 @@ def check_local_global(local: Tensor, global_: Tensor, batch: Tensor, node: Tens
     """Raise ValueError unless the shapes are [nodes, dim], [graphs, dim], [nodes], of two graphs or more."""
     if local.ndim < 2 or global_.ndim != local.ndim or local.shape[-1] != global_.shape[-1]:
         raise ValueError(
-            f"local is {list(local.shape)} and global_ {list(global_.shape)}; "
-            "they must be [nodes, dim] and [graphs, dim] of one dim"
+            f"`local` is {list(local.shape)} and `global_` {list(global_.shape)}; "
+            "they must be [nodes, dim] and [graphs, dim] with the same dim"
         )
     entries = local.shape[:-1] if node is None else node.shape
     if batch.shape != entries or batch.dtype != torch.int64:
         raise ValueError(
-            f"batch is {list(batch.shape)} of {batch.dtype}; it must be {list(entries)} of torch.int64"
+            f"`batch` is {list(batch.shape)} of {batch.dtype}; it must be {list(entries)} of torch.int64"
         )
     if local.shape[-2] == 0:
-        raise ValueError("local has 0 nodes; at least 1 is needed")
+        raise ValueError("`local` has 0 nodes; at least 1 is needed")
     if global_.shape[-2] < 2:
-        raise ValueError(f"the batch has {global_.shape[-2]} graph; at least 2 are needed to have negatives")
+        raise ValueError(f"`global_` has {global_.shape[-2]} graph; at least 2 are needed to have negatives")

@@ -1,10 +1,9 @@
-"""The two log-sum-exps of every row, and their gradient, by Triton kernels: no tile ever leaves the chip.
+"""The functions of ``torch_tiles`` by Triton kernels: no tile of the similarity matrix is written to memory.
 
-The plain twin is ``tiled``; tests hold both to the whole matrix. Memory beside the embeddings is their
-gradient and a few numbers a row. No two programs write to one place, so the same input gives the same bits.
+Beside the embeddings, memory is for their gradient and a few numbers per row. No two programs write to the
+same address, so the same input gives the same bits.
 
-Shapes: R rows (anchors) · C columns (candidates) · D dim. Rows, and columns, are samples of two views, one
-view after the other; where samples are asked for, it is the range that each view holds, R == 2 * len(range).
+Shapes: R rows (anchors) · C columns (candidates) · D dim.
 """
 
 import functools
@@ -15,11 +14,13 @@ import warnings
 import torch
 from torch import Tensor
 
+from .torch_tiles import Block, TileSettings
+
 
 def is_usable(embeddings: Tensor) -> bool:
-    """Whether the kernels take these: float32, on a GPU for which Triton can compile, or interpreted.
+    """Whether the kernels can be used: float32, on a GPU that Triton compiles for, or interpreted.
 
-    Interpreted means ``TRITON_INTERPRET=1`` in the environment from the start: slow, for tests on a CPU.
+    They are interpreted if ``TRITON_INTERPRET=1`` was set when Triton was imported: slow, for tests on a CPU.
     """
     if embeddings.dtype != torch.float32 or importlib.util.find_spec("triton") is None:
         return False
@@ -28,24 +29,13 @@ def is_usable(embeddings: Tensor) -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def log_sums(
-    rows: Tensor,
-    columns: Tensor,
-    row_samples: range,
-    column_samples: range,
-    temperature: float,
-    beta: float,
-) -> tuple[Tensor, Tensor]:
-    """LSE_j((1 + beta) s_ij) and LSE_j(beta s_ij) over each row's negatives: [R, D], [C, D] -> [R], [R].
-
-    s = rows @ columns.T / temperature; a column of the row's own sample is no negative. Where the columns
-    hold no negative of a row, both are -inf.
-    """
+def log_sums(block: Block, settings: TileSettings) -> tuple[Tensor, Tensor]:
+    """``torch_tiles.log_sums``: [R], [R]. The kernels have tiles of their own size."""
     from triton import cdiv
 
     from .triton_kernels import BLOCKS, log_sums_kernel
 
-    rows, columns = rows.contiguous(), columns.contiguous()
+    rows, columns = block.rows.contiguous(), block.columns.contiguous()
     log_sum = rows.new_empty(len(rows))
     log_normaliser = torch.empty_like(log_sum)
     with torch.cuda.device_of(rows):
@@ -56,49 +46,36 @@ def log_sums(
             log_normaliser,
             len(rows),
             len(columns),
-            row_samples.start - column_samples.start,
-            1 / temperature,
-            float(beta),
+            block.row_samples.start - block.column_samples.start,
+            1 / settings.temperature,
+            float(settings.beta),
             D=rows.shape[1],
             **BLOCKS,
         )
     return log_sum, log_normaliser
 
 
-def gradient(
-    own: Tensor,
-    others: Tensor,
-    own_samples: range,
-    other_samples: range,
-    own_anchors: Tensor,
-    other_anchors: Tensor,
-    temperature: float,
-    beta: float,
-) -> Tensor:
-    """The gradient of ``own`` [R, D], as anchors of the ``others`` [C, D] and as their candidates.
-
-    Of anchors, [R, 4] and [C, 4]: both log-sum-exps, which may be over more than these, and what the gradient
-    of each is multiplied by.
-    """
+def gradient(block: Block, row_anchors: Tensor, column_anchors: Tensor, settings: TileSettings) -> Tensor:
+    """``torch_tiles.gradient``: [R, D]."""
     from triton import cdiv
 
     from .triton_kernels import BLOCKS, chunk_of, gradient_kernel
 
-    dim = own.shape[1]
+    rows, dim = block.rows, block.rows.shape[1]
     chunk = chunk_of(dim)
-    grad = torch.empty_like(own, memory_format=torch.contiguous_format)
-    with torch.cuda.device_of(own):
-        gradient_kernel[(cdiv(len(own), BLOCKS["BLOCK_R"]), cdiv(dim, chunk))](
-            own.contiguous(),
-            others.contiguous(),
-            own_anchors.contiguous(),
-            other_anchors.contiguous(),
+    grad = torch.empty_like(rows, memory_format=torch.contiguous_format)
+    with torch.cuda.device_of(rows):
+        gradient_kernel[(cdiv(len(rows), BLOCKS["BLOCK_R"]), cdiv(dim, chunk))](
+            rows.contiguous(),
+            block.columns.contiguous(),
+            row_anchors.contiguous(),
+            column_anchors.contiguous(),
             grad,
-            len(own),
-            len(others),
-            own_samples.start - other_samples.start,
-            1 / temperature,
-            float(beta),
+            len(rows),
+            len(block.columns),
+            block.row_samples.start - block.column_samples.start,
+            1 / settings.temperature,
+            float(settings.beta),
             D=dim,
             CHUNK=chunk,
             **BLOCKS,
@@ -108,15 +85,15 @@ def gradient(
 
 @functools.cache
 def _works_on(device: torch.device) -> bool:
-    """Whether the kernels compile and run: an old GPU, or a machine without a C compiler, is found here."""
+    """Whether the kernels compile and run: false on an old GPU, or without a C compiler."""
     x = torch.zeros(4, 128, device=device)
-    samples = range(2)
+    block, settings = Block(x, x, range(2), range(2)), TileSettings(1.0, 1.0, 1)
     try:
-        sums = log_sums(x, x, samples, samples, 1.0, 1.0)
+        sums = log_sums(block, settings)
         anchors = torch.stack([*sums, *sums], dim=1)
-        gradient(x, x, samples, samples, anchors, anchors, 1.0, 1.0)
+        gradient(block, anchors, anchors, settings)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
-        warnings.warn(f"Triton's kernels cannot run on {device}, PyTorch's tiles can: {reason}", stacklevel=2)
+        warnings.warn(f"Triton kernels fail on {device}; using PyTorch's tiles: {reason}", stacklevel=2)
         return False
     return True

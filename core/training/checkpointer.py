@@ -1,24 +1,28 @@
-"""How far a run has come, and its checkpoints: where to go on from, and nothing that has gone astray."""
+"""How far training has come, and when it is saved.
+
+Shapes: R runs that are trained together · T steps.
+"""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.distributed import barrier, is_main_process
-from core.io.errors import DivergedError, Interrupted
+from core.io.errors import Interrupted
 from core.training import divergence, signals
 from core.training.checkpoints import restoring
-from core.training.group import RunGroup
+from core.training.divergence import Divergence
 from core.training.run_folder import Run
 from core.training.seeding import random_states, set_random_states
+from core.training.task import Scores, Task
 
 
-class Watch:
-    """Seconds by a clock that never goes back."""
+class Stopwatch:
+    """Seconds between calls, by a clock that never goes back."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
@@ -34,141 +38,190 @@ class Watch:
 
 @dataclass
 class TrainState:
-    """How far a run has come: what a checkpoint holds beside weights, optimizer and random states."""
+    """What a checkpoint holds beside weights, optimizer and random states."""
 
-    history: list[dict[str, Any]]  # the lines of metrics.jsonl
-    epoch: int = 1  # under way
-    measures: list[Tensor] = field(default_factory=list)  # of its steps so far
-    epoch_seconds: float = 0.0
+    untrained: list[Scores]  # of each run, before its first step
+    histories: list[list[dict[str, Any]]]  # of each run, the lines of metrics.jsonl from epoch 1 on
+    epoch: int = 1  # in progress
+    step_statistics: list[Tensor] = field(default_factory=list)  # [R, 3] of each step in it so far
+    epoch_seconds: float = 0.0  # of the epoch in progress
     seconds: float = 0.0  # of the epochs before it
 
-    def last_step(self, steps: int) -> tuple[int, int]:
-        """The epoch and number of the last step taken, where an epoch has so many."""
-        return (self.epoch, len(self.measures)) if self.measures else (self.epoch - 1, steps)
+    @classmethod
+    def before_training(cls, untrained: list[Scores]) -> "TrainState":
+        return cls(untrained, [[] for _ in untrained])
 
-    def next_epoch(self, metrics: dict[str, Any]) -> "TrainState":
-        """The place after this epoch, whose ``metrics`` are kept."""
-        history = [*self.history, {"epoch": self.epoch} | metrics]
-        return TrainState(history, self.epoch + 1, seconds=self.seconds + self.epoch_seconds)
+    @property
+    def step(self) -> int:
+        """Steps that the epoch in progress has done."""
+        return len(self.step_statistics)
+
+    def epochs_done(self, steps: int) -> float:
+        """Epochs that are done, fractions included, if each has so many steps."""
+        return self.epoch - 1 + self.step / steps
+
+    def last_step(self, steps: int) -> tuple[int, int]:
+        """Epoch and number of the last step."""
+        return (self.epoch, self.step) if self.step else (self.epoch - 1, steps)
+
+    def end_epoch(self, metrics: Sequence[dict[str, Any]]) -> None:
+        """Append the epoch's metrics, one dict a run, and begin the next epoch."""
+        for history, own in zip(self.histories, metrics, strict=True):
+            history.append({"epoch": self.epoch} | own)
+        self.seconds += self.epoch_seconds
+        self.epoch, self.epoch_seconds, self.step_statistics = self.epoch + 1, 0.0, []
+
+    def metrics_lines(self, run: int) -> list[dict[str, Any]]:
+        """All lines of a run's metrics.jsonl; epoch 0 is the encoder before its first step."""
+        return [{"epoch": 0} | self.untrained[run], *self.histories[run]]
 
 
 class Checkpointer:
-    """Keeps a run's place in checkpoints, and nothing that has gone astray."""
+    """Saves training when it is due or a signal asks for it, but nothing that has diverged or collapsed.
 
-    def __init__(
-        self,
-        run: Run | RunGroup,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        represent: Callable[[], Tensor],
-        data: Mapping[str, int | str],
-        steps: int,
-    ) -> None:
-        self.run, self.model, self.optimizer = run, model, optimizer
-        self.represent, self.data, self.steps = represent, data, steps
-        self.since_saved = Watch()
+    Each run's folder gets its own part of the state, so that each can be resumed alone.
+    """
 
-    def load(self, device: torch.device) -> TrainState | None:
-        """Put back what was saved last, and return the place; None where nothing was."""
-        with restoring(self.run.folder / "checkpoint"):
-            state = self.run.load_checkpoint(self.data)
-            if state is None:
+    def __init__(self, task: Task, runs: Sequence[Run]) -> None:
+        self.task, self.runs = task, runs
+        self.epochs = runs[0].config.epochs
+        self.since_saved = Stopwatch()
+
+    def restore(self) -> TrainState | None:
+        """Load the last checkpoint into model, optimizer and random states; None if there is none.
+
+        Raises:
+            InputError: It is not of this run, or of other data.
+        """
+        states = [run.load_checkpoint(self.task.fingerprint) for run in self.runs]
+        with restoring(self.runs[0].checkpoints.folder):
+            loaded = [state for state in states if state is not None]
+            if not loaded:
                 return None
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            set_random_states(state["random"])
-            place = TrainState(**state["place"])
-            place.measures = list(place.measures.to(device))
-            return place
+            for name, target in (("model", self.task.model), ("optimizer", self.task.optimizer)):
+                target.load_state_dict(self.task.join_states([state[name] for state in loaded]))
+            set_random_states(loaded[0]["random"])
+            progress = [state["progress"] for state in loaded]
+            first = progress[0]
+            statistics = torch.stack([run["step_statistics"] for run in progress], dim=1)  # (T, R, 3)
+            return TrainState(
+                untrained=[run["untrained"] for run in progress],
+                histories=[run["history"] for run in progress],
+                epoch=first["epoch"],
+                step_statistics=list(statistics.to(self.task.device)),
+                epoch_seconds=first["epoch_seconds"],
+                seconds=first["seconds"],
+            )
 
-    def is_due(self) -> bool:
-        return self.since_saved.seconds() >= self.run.config.checkpoint_seconds
+    def after_step(self, state: TrainState) -> None:
+        """Stop if a process has received a signal; save if it is due.
 
-    def save(self, place: TrainState) -> bool:
-        """Keep what is needed to go on from ``place``, or False where that is not worth keeping.
+        Raises:
+            Interrupted: In every process alike, after the state was saved.
+        """
+        self._stop_if_signalled(state)
+        if state.step < self.task.steps and self._is_due():
+            self.save(state)
 
-        This reads the measures, which waits for the device.
+    def after_epoch(self, state: TrainState) -> None:
+        """Save if it is due, and after the last epoch."""
+        if state.epoch > self.epochs or self._is_due():
+            self.save(state)
+
+    def evaluate_epoch(self, state: TrainState) -> list[Scores]:
+        """The scores that are due after an epoch's last step; a signal does not wait for them."""
+        nothing: list[Scores] = [{} for _ in self.runs]
+        if not is_main_process():
+            return nothing
+        try:
+            with signals.interruptible():
+                return self.task.evaluate_epoch(state.epoch) or nothing
+        except Interrupted as interrupted:
+            raise Interrupted(interrupted.signum, kept=self._save_and_describe(state)) from None
+
+    def check_epoch(self, statistics: Tensor, epoch: int) -> None:
+        """Raise DivergedError if a run has diverged in a complete epoch: [T, R, 3]."""
+        for i, run in enumerate(self.runs):
+            _stop_if_diverged(run, divergence.check_steps(statistics[:, i], epoch_is_complete=True), epoch)
+
+    def save(self, state: TrainState) -> bool:
+        """Save what resuming from ``state`` needs; this waits for the device.
+
+        Return False, and save nothing, if the embeddings of its last step are constant.
+
+        Raises:
+            DivergedError: A run has diverged. Its last checkpoint stays.
         """
         if is_main_process():
-            shape = (0, 3) if isinstance(self.run, Run) else (0, len(self.run.runs), 3)
-            measures = torch.stack(place.measures) if place.measures else torch.empty(shape)
-            self.check_steps(measures, place.epoch, is_whole=False)
-            self.check_weights(place)
-            if place.epoch > self.run.config.epochs:
-                self.check_spread(place)
-            if divergence.seem_constant(measures):
-                return False  # what is saved stays the last good state
-            self.run.save_checkpoint(
-                {
-                    "place": vars(place) | {"measures": measures},
-                    "model": self.model.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "random": random_states(),
-                    "data": dict(self.data),
-                }
+            statistics = (
+                torch.stack(state.step_statistics) if state.step else torch.empty(0, len(self.runs), 3)
             )
+            self._check(state, statistics)
+            if divergence.may_be_collapsed(statistics):
+                return False  # the checkpoint before stays the last good state
+            for i, run in enumerate(self.runs):
+                run.save_checkpoint(self._state_of_run(state, statistics, i))
         self.since_saved.lap()
         return True
 
-    def stop_if_signalled(self, place: TrainState) -> None:
-        """Save and raise Interrupted in every process if any of them has had a signal."""
+    def _state_of_run(self, state: TrainState, statistics: Tensor, i: int) -> dict[str, Any]:
+        return {
+            "progress": {
+                "untrained": state.untrained[i],
+                "history": state.histories[i],
+                "step_statistics": statistics[:, i],
+                "epoch": state.epoch,
+                "epoch_seconds": state.epoch_seconds,
+                "seconds": state.seconds,
+            },
+            "model": self.task.split_state(self.task.model.state_dict(), i),
+            "optimizer": self.task.split_state(self.task.optimizer.state_dict(), i),
+            "random": random_states(),
+            "data": dict(self.task.fingerprint),
+        }
+
+    def _check(self, state: TrainState, statistics: Tensor) -> None:
+        """Raise DivergedError if steps or weights of a run have diverged or, at the end, it has collapsed."""
+        last_step = state.last_step(self.task.steps)
+        weight_norms = divergence.weight_norms(self.task.model, len(self.runs))
+        embeddings = self.task.probe_embeddings() if state.epoch > self.epochs else None
+        for i, run in enumerate(self.runs):
+            steps = divergence.check_steps(statistics[:, i], epoch_is_complete=False)
+            _stop_if_diverged(run, steps, state.epoch)
+            _stop_if_diverged(run, divergence.check_weights(weight_norms[i]), *last_step)
+            if embeddings is not None:
+                _stop_if_diverged(run, divergence.check_collapse(embeddings[i]), *last_step)
+
+    def _is_due(self) -> bool:
+        return self.since_saved.seconds() >= self.runs[0].config.checkpoint_seconds
+
+    def _stop_if_signalled(self, state: TrainState) -> None:
         if signum := signals.stop_requested():
-            kept = self._save_and_say(place)
-            barrier()  # a process that has left takes the others along, and the first may still write
-            epochs, done = self.run.config.epochs, len(place.measures)
-            where = f" in epoch {place.epoch} of {epochs}, after step {done} of {self.steps}"
+            kept = self._save_and_describe(state)
+            barrier()  # a process that exits ends the others, and the main process may still write
+            where = f" in epoch {state.epoch} of {self.epochs}, after step {state.step} of {self.task.steps}"
             raise Interrupted(signum, where, kept)
 
-    def _save_and_say(self, place: TrainState) -> str:
-        """Save, and what is kept then."""
-        if self.save(place):
+    def _save_and_describe(self, state: TrainState) -> str:
+        """Save, and say what is kept."""
+        if self.save(state):
             return "what was trained is kept"
-        what = "the checkpoint before is" if self.run.runs[0].checkpoints.exist() else "nothing is"
-        return f"the embeddings are constant, and {what} kept"
-
-    def scored(self, score: Callable[[int], dict[str, float]], place: TrainState) -> dict[str, float]:
-        """The scores after an epoch's last step; a signal meanwhile does not wait for them."""
-        if not is_main_process():
-            return {}
-        try:
-            with signals.shielded(False):
-                return score(place.epoch)
-        except Interrupted as interrupted:
-            raise Interrupted(interrupted.signum, kept=self._save_and_say(place)) from None
-
-    def check_steps(self, measures: Tensor, epoch: int, is_whole: bool) -> None:
-        """Raise DivergedError where a run has gone astray in a whole epoch, or in its steps so far."""
-        of_runs = measures.view(len(measures), len(self.run.runs), 3)
-        self._check_each(lambda i, advice: divergence.check(of_runs[:, i], epoch, advice, is_whole))
-
-    def check_weights(self, place: TrainState) -> None:
-        """Raise DivergedError where a run's weights have gone astray."""
-        norms = divergence.weight_norms(self.model, len(self.run.runs))
-        last = place.last_step(self.steps)
-        self._check_each(lambda i, advice: divergence.check_weights(norms[i], *last, advice))
-
-    def check_spread(self, place: TrainState) -> None:
-        """Raise DivergedError where a run's representations are constant."""
-        found = self.represent()
-        of_runs = found.view(len(self.run.runs), *found.shape[-2:])
-        last = place.last_step(self.steps)
-        self._check_each(lambda i, advice: divergence.check_spread(of_runs[i], *last, advice))
-
-    def _check_each(self, check: Callable[[int, str], None]) -> None:
-        """Check each run, by its place and an advice; what is found to diverge is said in its folder."""
-        for i, run in enumerate(self.run.runs):
-            try:
-                check(i, _advice(run))
-            except DivergedError as error:
-                run.fail(error)
-                raise
+        kept = "the checkpoint before is" if self.runs[0].checkpoints.exist() else "nothing is"
+        return f"the embeddings are constant, and {kept} kept"
 
 
-def _advice(run: Run) -> str:
-    """What to try where a run has diverged; its own folder takes no other settings."""
-    config = run.config
-    kept = f"the checkpoint before it is kept in {run.folder}; " if run.checkpoints.exist() else ""
-    tries = [f"a smaller --lr than {config.lr:g}"]
-    tries += [f"a smaller --beta than {config.beta:g}"] if config.beta else []
-    tries += ["--precision float32"] if config.precision != "float32" else []
-    return f"{kept}try {' or '.join(tries)}, and another --output-dir"
+def _stop_if_diverged(run: Run, diverged: Divergence | None, epoch: int, step: int | None = None) -> None:
+    """Record in the run's folder that it has diverged, and raise DivergedError."""
+    if diverged is not None:
+        raise run.fail(diverged, epoch, diverged.step or step or 0)
+
+
+def group_by_progress(runs: Sequence[Run]) -> list[list[Run]]:
+    """Groups of runs that have done equally many steps: a kill may have come between their checkpoints."""
+    groups: dict[tuple[int, int], list[Run]] = {}
+    for run in runs:
+        state = run.load_checkpoint() if len(runs) > 1 else None
+        with restoring(run.checkpoints.folder):
+            progress = state["progress"] if state else {"epoch": 0, "step_statistics": ()}
+            groups.setdefault((progress["epoch"], len(progress["step_statistics"])), []).append(run)
+    return list(groups.values())

@@ -1,4 +1,4 @@
-"""Checkpoints: two generations of a run's state, each with its checksum; the newest that is whole counts."""
+"""Checkpoint files: two generations of a run's state with checksums; the newest that is intact counts."""
 
 import hashlib
 import io
@@ -7,22 +7,23 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from core.io.errors import DamagedFileError, InputError, NewerSchemaError, is_out_of_memory, reason_of
 from core.io.files import check_regular, check_schema, write_atomically
 
-SCHEMA = 2  # of a file: a line of JSON, then what torch.save made of the state; 1 had no such line
+SCHEMA = 3  # of a file: a header in one line of JSON, then what torch.save writes
+READABLE_SCHEMAS = (2, SCHEMA)
 SLOTS = ("state-a.pt", "state-b.pt")
 
 
 class Checkpoints:
-    """What a run can go on from, in a folder of its own.
+    """The checkpoint files of a run.
 
-    A new state never replaces the newest that is whole, always the one before it or a damaged one: at any
-    instant the last good state is there, and after the second also the one before.
+    A new state replaces the older of two files or a damaged one, never the newest intact one. So at any
+    moment the last state is there, and from the second one on also the state before it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,18 +32,18 @@ class Checkpoints:
         self._generation = 0
 
     def exist(self) -> bool:
-        """Whether there is any file to go on from, damaged or not."""
+        """Whether there is any file, damaged or not."""
         return any(self.folder.glob("*.pt"))
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Write ``state``, of types that ``torch.load(weights_only=True)`` reads."""
         body = io.BytesIO()
         torch.save(dict(state), body)
-        facts = {"schema": SCHEMA, "generation": self._generation + 1}
-        header = facts | {"sha256": _digest(facts, body.getbuffer())}
+        header = {"schema": SCHEMA, "generation": self._generation + 1}
+        header |= {"sha256": _digest(header, body.getbuffer())}
         slot = next(name for name in SLOTS if name != self._newest)
 
-        def write(file) -> None:
+        def write(file: BinaryIO) -> None:
             file.write(json.dumps(header).encode() + b"\n")
             file.write(body.getbuffer())
 
@@ -50,62 +51,82 @@ class Checkpoints:
         self._newest, self._generation = slot, self._generation + 1
 
     def load(self) -> dict[str, Any] | None:
-        """The newest state that is whole, its tensors on the CPU; None where none was ever saved.
+        """The newest intact state, with tensors on the CPU; None if none was ever saved.
 
-        Files that are damaged or of an older schema are named on stderr; raises InputError where no other
-        is left, or where one is of a newer schema.
+        A warning names files that are damaged or of an older schema.
+
+        Raises:
+            InputError: No other file is left, or one is of a newer schema.
         """
-        whole, faults = [], []
+        intact, faults = [], []
         for path in sorted(self.folder.glob("*.pt")):
             try:
-                whole.append(read_checkpoint(path))
+                intact.append(read_checkpoint(path))
             except NewerSchemaError as error:
-                raise InputError(f"{path} cannot be read: {error}; choose another --output-dir") from error
+                raise InputError(f"{path} cannot be read: {error}; choose another `output_dir`") from error
             except (OSError, DamagedFileError) as error:
                 faults.append(f"{path} cannot be used: {error}")
-        if faults and not whole:
-            raise InputError(f"{'; '.join(faults)}; delete {self.folder} to start the run anew")
-        if not whole:
+        if faults and not intact:
+            raise InputError(f"{'; '.join(faults)}; delete {self.folder} to start again from the beginning")
+        if not intact:
             return None
-        path, self._generation, state = max(whole, key=lambda found: found[1])
+        path, self._generation, state = max(intact, key=lambda checkpoint: checkpoint[1])
         for fault in faults:
-            print(f"warning: {fault}; going on from {path.name}, the last that is whole", file=sys.stderr)
+            print(f"warning: {fault}; resuming from {path.name}, the last intact one", file=sys.stderr)
         self._newest = path.name
         return state
 
 
 def read_checkpoint(path: Path) -> tuple[Path, int, dict[str, Any]]:
-    """A checkpoint's path, generation and state, tensors on the CPU; parsed only once its checksum holds.
+    """A checkpoint's path, generation and state, tensors on the CPU; parsed only if its checksum is right.
 
-    Raises DamagedFileError, saying how, if it is damaged or of another schema; OSError if it cannot be read;
-    InputError if it is whole and still holds no state that can be parsed, here and now.
+    Raises:
+        DamagedFileError: It is damaged or of another schema.
+        OSError: It cannot be read.
+        InputError: Its checksum is right, but this torch, or this machine's memory, cannot load it.
     """
     check_regular(path)
     head, _, body = path.read_bytes().partition(b"\n")
     try:
-        header = json.loads(head)
-        facts = {name: header[name] for name in ("schema", "generation")}
-        checksum = header["sha256"]
+        fields = json.loads(head)
+        header = {name: fields[name] for name in ("schema", "generation")}
+        checksum = fields["sha256"]
     except (ValueError, LookupError, TypeError, RecursionError):
         raise DamagedFileError("it does not begin as a checkpoint does") from None
-    check_schema(facts["schema"], SCHEMA)
-    if checksum != _digest(facts, body):
-        raise DamagedFileError("its checksum does not hold: it is truncated or damaged")
-    if not isinstance(facts["generation"], int):
-        raise DamagedFileError(f"its generation is {facts['generation']!r}, no whole number")
+    if header["schema"] not in READABLE_SCHEMAS:
+        check_schema(header["schema"], SCHEMA)
+    if checksum != _digest(header, body):
+        raise DamagedFileError("its checksum is wrong: it is truncated or damaged")
+    if not isinstance(header["generation"], int):
+        raise DamagedFileError(f"its generation is {header['generation']!r}, which is not an integer")
     try:
         state = dict(torch.load(io.BytesIO(body), map_location="cpu", weights_only=True))
-    except Exception as error:  # of many kinds: the bytes may be anybody's, the torch another, memory short
+    except Exception as error:  # of many kinds: crafted bytes, another version of torch, too little memory
         raise InputError(
-            f"{path} cannot be read, though its checksum holds ({reason_of(error)}); go on with the same "
-            "command once that is mended, or delete the file to go on from the one before it"
+            f"{path} cannot be read, although its checksum is right ({reason_of(error)}); remove the cause "
+            "and use the same command again, or delete the file to resume from the one before it"
         ) from error
-    return path, facts["generation"], state
+    return path, header["generation"], _upgrade(state) if header["schema"] < SCHEMA else state
+
+
+def _upgrade(state: dict[str, Any]) -> dict[str, Any]:
+    """A state of schema 2 as the present schema has it."""
+    with restoring(Path("the checkpoint")):
+        progress = dict(state.pop("place"))
+        untrained, *history = progress["history"]
+        return state | {
+            "progress": {
+                "untrained": {name: value for name, value in untrained.items() if name != "epoch"},
+                "history": history,
+                "step_statistics": progress["measures"],
+                **{name: progress[name] for name in ("epoch", "epoch_seconds", "seconds")},
+            }
+        }
 
 
 @contextmanager
 def restoring(folder: Path) -> Iterator[None]:
-    """What a state lacks inside, or has of another kind or shape, is an InputError that names its folder."""
+    """Turn the error of a state that lacks something, or has it in another type or shape, into InputError."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -113,11 +134,12 @@ def restoring(folder: Path) -> Iterator[None]:
             raise
         reason = f"it lacks {error}" if isinstance(error, KeyError) else reason_of(error)
         raise InputError(
-            f"{folder} does not hold a state of this run ({reason}); delete it to start the run anew"
+            f"{folder} does not hold a state of this run ({reason}); "
+            "delete it to start again from the beginning"
         ) from error
 
 
-def _digest(facts: Mapping[str, Any], body: bytes | memoryview) -> str:
-    digest = hashlib.sha256(json.dumps(dict(facts), sort_keys=True).encode())
+def _digest(header: Mapping[str, Any], body: bytes | memoryview) -> str:
+    digest = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
     digest.update(body)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""From a command line to settings, and from errors to one line and an exit code."""
+"""From a command line to settings, and from an error to one line and an exit code."""
 
 import argparse
 import contextlib
@@ -9,37 +9,53 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from itertools import dropwhile, takewhile
+from typing import Any, TypeVar
 
 import tyro
 
 from core.io.errors import InputError, Interrupted, TrainingError, is_out_of_memory
-from core.training.config import Config, flag
+from core.training.config import Config, GroupConfig
+
+Parsed = TypeVar("Parsed")
+BOX_DRAWING = re.compile(r"[\u2500-\u257f]+")
+
+
+def flag(name: str) -> str:
+    """A setting's name as its flag."""
+    return f"--{name.replace('_', '-')}"
+
+
+def with_flags(message: str) -> str:
+    """A message with every ``argument`` in backquotes written as its flag."""
+    return re.sub(r"`([A-Za-z_]\w*)`", lambda match: flag(match[1]), message)
 
 
 def parse_config(
-    config_type: type[Config], recipe: Callable[..., Config], argv: Sequence[str] | None, prog: str
+    config_type: type[Config], defaults_for: Callable[..., Config], argv: Sequence[str] | None, prog: str
 ) -> Config:
-    """Parse ``argv`` over the defaults that ``recipe`` gives for the names in it.
+    """Parse ``argv`` over the defaults that ``defaults_for`` returns.
 
-    ``recipe`` takes by keyword what selects defaults (``dataset``, ``objective``, ...), each with its own
-    default; flags then override what it returns. Raises InputError for anything ``argv`` has wrong.
+    ``defaults_for`` takes by keyword what selects defaults (``dataset``, ``objective``, ...), each with a
+    default of its own. Raises InputError for anything that is wrong in ``argv``.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    names = inspect.signature(recipe).parameters
+    wants_group = any(re.match("--(seeds|betas)(=|$)", word) for word in argv)
+    if wants_group and not issubclass(config_type, GroupConfig):
+        raise InputError(
+            f"{config_type.modality} training does not support `seeds` and `betas`: a process trains one "
+            "run; start one for each `seed`, or use python -m shared_eval.reproduce"
+        )
     selector = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in names:
-        selector.add_argument(f"--{flag(name)}", nargs="?", default=argparse.SUPPRESS)
-    chosen = {name: value for name, value in vars(selector.parse_known_args(argv)[0]).items() if value}
-    return parse(config_type, argv, prog, default=recipe(**chosen)).checked()
-
-
-Parsed = TypeVar("Parsed")
+    for name in inspect.signature(defaults_for).parameters:
+        selector.add_argument(flag(name), nargs="?", default=argparse.SUPPRESS)
+    selected = {name: value for name, value in vars(selector.parse_known_args(argv)[0]).items() if value}
+    return parse(config_type, argv, prog, default=defaults_for(**selected)).checked()
 
 
 def parse(kind: type[Parsed], argv: Sequence[str] | None, prog: str, default: Parsed | None = None) -> Parsed:
-    """Parse ``argv`` to a dataclass with tyro, its boxed errors made InputErrors of one line."""
-    options = {} if default is None else {"default": default}
+    """Parse ``argv`` to a dataclass with tyro; what tyro reports becomes an InputError of one line."""
+    options: dict[str, Any] = {} if default is None else {"default": default}
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
@@ -53,33 +69,31 @@ def parse(kind: type[Parsed], argv: Sequence[str] | None, prog: str, default: Pa
     except SystemExit as exit_:
         if not exit_.code:
             raise
-        raise InputError(f"{_first_part_of_box(message.getvalue())}; see {prog} --help") from None
+        raise InputError(f"{first_paragraph(message.getvalue())}; see {prog} --help") from None
 
 
-def _first_part_of_box(text: str) -> str:
-    lines = []
-    for line in (line.strip().strip("│").strip() for line in text.splitlines()[1:]):
-        if line.startswith(("─", "╰")):
-            break
-        lines.append(line)
-    return " ".join(lines).rstrip(".")
+def first_paragraph(text: str) -> str:
+    """The first paragraph of a text, on one line, without the title and the lines of a box around it."""
+    lines = [BOX_DRAWING.sub(" ", line).strip() for line in text.splitlines()]
+    body = lines[1:] if len(lines) > 1 else lines
+    return " ".join(takewhile(bool, dropwhile(lambda line: not line, body))).rstrip(".")
 
 
 def command(main: Callable[..., None]) -> Callable[..., None]:
-    """Make ``main`` end in one clear line and its exit code where it raises one of our errors."""
+    """Make ``main`` end in one line on stderr and an exit code if it raises one of our errors."""
 
     @functools.wraps(main)
-    def run(*args, **kwargs) -> None:
-        speaks = os.environ.get("RANK", "0") == "0"  # of several processes, one
+    def run(*args: Any, **kwargs: Any) -> None:
+        is_main = os.environ.get("RANK", "0") == "0"  # of several processes one reports
         try:
             main(*args, **kwargs)
         except (InputError, TrainingError) as error:
-            if speaks:
-                print(f"error: {error}", file=sys.stderr)
+            if is_main:
+                print(f"error: {with_flags(str(error))}", file=sys.stderr)
             sys.exit(error.exit_code)
         except Interrupted as interruption:
-            if speaks:
-                print(interruption, file=sys.stderr)
+            if is_main:
+                print(with_flags(str(interruption)), file=sys.stderr)
             sys.exit(interruption.exit_code)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -87,7 +101,7 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            print(f"error: {_out_of_memory(error)}", file=sys.stderr)  # of several processes, any may be it
+            print(f"error: {with_flags(_out_of_memory(error))}", file=sys.stderr)  # any rank may be the one
             sys.exit(1)
 
     return run
@@ -96,5 +110,5 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
 def _out_of_memory(error: MemoryError | RuntimeError) -> str:
     wanted = re.search(r"allocate ([\d.]+ \w+)", str(error))
     how_much = f": {wanted[1]} more were asked for" if wanted else ""
-    tries = "a smaller --batch-size, a smaller encoder or, where there is one, --cache-chunk"
+    tries = "a smaller `batch_size`, a smaller encoder or, where there is one, `cache_chunk`"
     return f"out of memory{how_much}; try {tries}"

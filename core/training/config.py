@@ -1,24 +1,31 @@
-"""The settings every trainer has, and how a command line becomes them."""
+"""The settings that every trainer has, and what they say about the objective."""
 
 import dataclasses
 import json
+import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_origin, get_type_hints
+
+import typeguard
+from typing_extensions import Self
 
 from core.io.errors import InputError
-from core.losses.contrastive import check_hardness
+from core.io.files import read_json
+from core.losses.checks import check_hardness
 
-# beta and tau_plus where a command line gives an objective's name alone; any other name is the plain
-# objective of its modality (SimCLR, InfoGraph, quick-thoughts), which has neither.
+# beta and tau_plus of an objective's name alone. Any other name is the plain objective of its modality
+# (SimCLR, InfoGraph, quick-thoughts), which has neither.
 HARDNESS = {"debiased": (0.0, 0.1), "hard": (1.0, 0.1)}
 
-MAX_SEED = 2**32 - 1  # that NumPy takes
-MAX_COUNT = 2**20  # of what is counted: samples, channels, epochs, ...
-MAX_FLOAT = 3.4e38  # that float32 holds
+MAX_SEED = 2**32 - 1  # NumPy accepts no larger seed
+MAX_COUNT = 2**31 - 1  # of samples, channels, epochs, ...
+MAX_FLOAT = 3.4e38  # the largest float32
+MAX_GROUP = 1000  # seeds, or betas, that are trained together
 
 
 def hardness_of(objective: str) -> tuple[float, float]:
@@ -27,7 +34,7 @@ def hardness_of(objective: str) -> tuple[float, float]:
 
 
 def objective_slug(name: str, beta: float, tau_plus: float) -> str:
-    """An objective as a folder's name, as ``hard-beta1-tau0.1``."""
+    """An objective as the name of a folder, such as ``hard-beta1-tau0.1``."""
     numbers = [f"beta{beta:g}"] if beta else []
     if name in HARDNESS:
         numbers.append(f"tau{tau_plus:g}")
@@ -35,21 +42,43 @@ def objective_slug(name: str, beta: float, tau_plus: float) -> str:
 
 
 def default_data_root() -> Path:
-    """``$HCL_DATA`` where it is set, else ``data``."""
+    """``$HCL_DATA`` if it is set, else ``data``."""
     return Path(os.environ.get("HCL_DATA") or "data")
+
+
+@dataclass(frozen=True)
+class ObjectiveOption:
+    """How an option of the objective is named where it is not at its default.
+
+    ``slug`` is for folders and ``label`` for tables; ``{}`` in either is replaced by the value.
+    """
+
+    slug: str
+    label: str
+    affects_plain: bool  # whether it changes the objective at beta 0 and tau_plus 0
+
+
+def objective_option(default: Any, *, slug: str, label: str, affects_plain: bool = True) -> Any:
+    """A config's field that is part of the objective's identity; see ``ObjectiveOption``."""
+    option = ObjectiveOption(slug, label, affects_plain)
+    return field(default=default, metadata={"objective_option": option})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What the trainers of all modalities share; each adds its own."""
+    """The settings that the trainers of all modalities share. Each modality adds its own."""
 
+    modality: ClassVar[str]
     plain_objective: ClassVar[str]
-    # Settings that say where and how to run, not what is run: two runs that differ in these alone are one.
+    supports_torchrun: ClassVar[bool] = True
+    # Settings that say where and how to run, not what is run: they may differ when a run is resumed.
     not_identity: ClassVar[frozenset[str]] = frozenset(
         {"data_root", "download", "output_dir", "device", "resume", "checkpoint_seconds", "deterministic"}
     )
-    # The largest that whole numbers may be, where that is not MAX_COUNT.
-    largest: ClassVar[Mapping[str, int]] = MappingProxyType({"seed": MAX_SEED})
+    minimums: ClassVar[Mapping[str, float]] = MappingProxyType(
+        {"epochs": 1, "batch_size": 1, "checkpoint_seconds": 0, "seed": 0}
+    )
+    maximums: ClassVar[Mapping[str, float]] = MappingProxyType({"seed": MAX_SEED})  # others: MAX_COUNT
 
     dataset: str
     """Name of the dataset; it also brings the paper's settings for that dataset."""
@@ -70,106 +99,256 @@ class TrainConfig:
     seed: int = 0
     """Seeds weights, order, augmentation and the folds of the evaluation."""
     data_root: Path = field(default_factory=default_data_root)
-    """Where local copies of the data sets lie; $HCL_DATA sets the default."""
+    """Folder with local copies of the datasets; $HCL_DATA sets the default."""
     download: bool = False
-    """Fetch the data set from its official place where there is no local copy."""
+    """Download the dataset from its official place if there is no local copy."""
     output_dir: Path | None = None
-    """The run's folder; by default runs/MODALITY/DATASET/OBJECTIVE/seed-N."""
+    """Folder of the run; by default runs/MODALITY/DATASET/OBJECTIVE/seed-N. {seed} becomes the seed."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
+    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
-    """What matrix products are computed in; auto is bfloat16 where the device has it."""
+    """Precision of matrix products; auto is bfloat16 if the device computes it in hardware."""
     resume: bool = False
-    """Go on from the folder's checkpoint; starts anew where there is none."""
+    """Resume from the checkpoint in the folder; if there is none, start from the beginning."""
     checkpoint_seconds: float = 30.0
     """Seconds of training between checkpoints; 0 saves one after every step."""
     deterministic: bool = False
-    """Use no algorithm whose result may differ from one time to the next; some are slower, on GPUs alone."""
+    """Use deterministic algorithms alone; on GPUs some are slower."""
 
-    def checked(self) -> "TrainConfig":
-        """Return the config with the objective named by its numbers; raise InputError if one is off."""
+    def checked(self) -> Self:
+        """Return the config with the objective named by its numbers.
+
+        Raises:
+            InputError: A setting is out of range, or two contradict each other.
+        """
         try:
             check_hardness(self.beta, self.tau_plus)
         except ValueError as error:
-            raise InputError(f"--{str(error).replace('tau_plus', 'tau-plus')}") from None
-        for name, least in {"epochs": 1, "batch_size": 1, "checkpoint_seconds": 0, "seed": 0}.items():
-            if not getattr(self, name) >= least:
-                raise InputError(f"--{flag(name)} is {getattr(self, name)}; it must be at least {least}")
+            raise InputError(str(error)) from None
+        check_ranges(vars(self), self.minimums, self.maximums)
         if not self.lr > 0:
-            raise InputError(f"--lr is {self.lr}; it must be above 0")
-        check_not_too_large(vars(self), self.largest)
+            raise InputError(f"`lr` is {self.lr}; it must be above 0")
         if self.objective == self.plain_objective and (self.beta, self.tau_plus) != (0, 0):
             raise InputError(
-                f"--objective {self.objective} has beta 0 and tau_plus 0, but --beta is {self.beta:g} and "
-                f"--tau-plus {self.tau_plus:g}; leave them out, or use --objective debiased or hard"
+                f"`objective` {self.objective} has beta 0 and tau_plus 0, but `beta` is {self.beta:g} and "
+                f"`tau_plus` {self.tau_plus:g}; leave them out, or use `objective` debiased or hard"
             )
         if self.objective == "debiased" and self.beta != 0:
             raise InputError(
-                f"--objective debiased has beta 0, but --beta is {self.beta:g}; use --objective hard"
+                f"`objective` debiased has beta 0, but `beta` is {self.beta:g}; use `objective` hard"
             )
         if self.beta == 0:
             name = self.plain_objective if self.tau_plus == 0 else "debiased"
             return dataclasses.replace(self, objective=name)
         return self
 
+    def expand(self) -> list[Self]:
+        """The configs of the single runs that this one describes."""
+        return [self._with_output_dir(self.output_dir)]
+
+    def _with_output_dir(self, template: Path | None) -> Self:
+        """The config with ``{seed}`` in its folder replaced."""
+        if template is None:
+            return self
+        return dataclasses.replace(self, output_dir=Path(str(template).replace("{seed}", str(self.seed))))
+
+    @classmethod
+    def objective_options(cls) -> dict[str, ObjectiveOption]:
+        """The options of the modality's objective, by name."""
+        options = {item.name: item.metadata.get("objective_option") for item in dataclasses.fields(cls)}
+        return {name: option for name, option in options.items() if option is not None}
+
+    @classmethod
+    def objective_fields(cls) -> list[str]:
+        """The settings that tables show as the objective, beside its name, beta and tau_plus."""
+        return list(cls.objective_options())
+
+    def unusual_encoder(self) -> str | None:
+        """Name of the encoder if it is not the one that the dataset's name brings."""
+        return None
+
     def objective_slug(self) -> str:
-        """The objective as a folder's name, as ``hard-beta1-tau0.1``."""
-        return objective_slug(self.objective, self.beta, self.tau_plus)
+        """The objective as the name of a folder, such as ``hard-beta1-tau0.1-released``."""
+        slugs = [option.slug.format(value) for option, value in self._changed_options()]
+        name = objective_slug(self.objective, self.beta, self.tau_plus)
+        return "-".join(filter(None, [name, self.unusual_encoder(), *slugs]))
+
+    def objective_family(self, *, plain: bool = False) -> str:
+        """What sets the objective apart beside name, beta and tau_plus, such as ``released, annealed``.
+
+        Objectives of one family are compared with each other. With ``plain`` this is the family that the
+        objective would have at beta 0 and tau_plus 0.
+        """
+        plain = plain or self.beta == self.tau_plus == 0
+        options = [pair for pair in self._changed_options() if pair[0].affects_plain or not plain]
+        labels = [option.label.format(value) for option, value in options]
+        return ", ".join(filter(None, [self.unusual_encoder(), *labels]))
+
+    def objective_label(self) -> str:
+        """The objective as a row of a table, such as ``hard, beta 1, tau_plus 0.1, released``."""
+        numbers = [f"{name} {value:g}" for name in ("beta", "tau_plus") if (value := getattr(self, name))]
+        return ", ".join(filter(None, [self.objective, *numbers, self.objective_family()]))
 
     def objective_record(self) -> dict[str, Any]:
         """The objective as records hold it."""
-        names = ("beta", "tau_plus", "temperature")
-        return {"name": self.objective} | {name: getattr(self, name) for name in names}
+        names = ("beta", "tau_plus", "temperature", *self.objective_options())
+        return {
+            "name": self.objective,
+            **{name: getattr(self, name) for name in names},
+            "encoder": self.unusual_encoder(),
+            "slug": self.objective_slug(),
+            "label": self.objective_label(),
+            "family": self.objective_family(),
+            "plain_family": self.objective_family(plain=True),
+        }
+
+    def _changed_options(self) -> list[tuple[ObjectiveOption, Any]]:
+        """The objective's options that are not at their default, with their values."""
+        defaults = {item.name: item.default for item in dataclasses.fields(self)}
+        options = self.objective_options().items()
+        return [(opt, getattr(self, name)) for name, opt in options if getattr(self, name) != defaults[name]]
 
     def as_dict(self) -> dict[str, Any]:
-        """Every setting, as JSON holds it."""
+        """Every setting, in types that JSON holds."""
         return json.loads(json.dumps(dataclasses.asdict(self), default=str))
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """The settings that have one value by default whatever the dataset, as JSON holds them."""
-        found = {
-            of.name: of.default for of in dataclasses.fields(cls) if of.default is not dataclasses.MISSING
-        }
-        return json.loads(json.dumps(found, default=str))
+        """The settings that have one default for all datasets, in types that JSON holds."""
+        constant = [item for item in dataclasses.fields(cls) if item.default is not dataclasses.MISSING]
+        return json.loads(json.dumps({item.name: item.default for item in constant}, default=str))
 
     def identity(self) -> dict[str, Any]:
         """The settings that say what is run."""
         return {name: value for name, value in self.as_dict().items() if name not in self.not_identity}
 
 
+@dataclass(frozen=True, kw_only=True)
+class GroupConfig(TrainConfig):
+    """The settings of a trainer that can train several runs together."""
+
+    supports_torchrun: ClassVar[bool] = False
+
+    seeds: str | None = None
+    """Several seeds, as 0-9 or 0,3,5: their runs are trained together, each with a folder of its own."""
+    betas: str | None = None
+    """Several hardnesses, as 0,1,2,10, trained together at each seed; 0 is the debiased objective."""
+
+    def expand(self) -> list[Self]:
+        """A config for each of ``seeds`` and ``betas``; the config itself if neither is given."""
+        if self.seeds is None and self.betas is None:
+            return super().expand()
+        if self.seeds is not None and self.seed != 0:
+            raise InputError(f"`seed` is {self.seed} and `seeds` {self.seeds}; leave one of them out")
+        if self.betas is not None and self.objective != "hard":
+            raise InputError(f"`betas` is {self.betas}, but `objective` {self.objective} has beta 0")
+        seeds = [self.seed] if self.seeds is None else parse_numbers(self.seeds, "seeds", int)
+        betas = [self.beta] if self.betas is None else parse_numbers(self.betas, "betas", float)
+        single = dataclasses.replace(self, seeds=None, betas=None)
+        runs = [
+            dataclasses.replace(single, beta=beta, seed=seed).checked() for beta in betas for seed in seeds
+        ]
+        if self.output_dir is None or "{seed}" in str(self.output_dir):
+            return [run._with_output_dir(self.output_dir) for run in runs]
+        folder = self.output_dir
+        return [run._with_output_dir(folder / run.objective_slug() / f"seed-{run.seed}") for run in runs]
+
+
 Config = TypeVar("Config", bound=TrainConfig)
+Number = TypeVar("Number", int, float)
 
 
-Value = TypeVar("Value")
+def parse_numbers(text: str, name: str, kind: Callable[[str], Number]) -> list[Number]:
+    """The numbers of a list such as ``0,1,2`` or, for integers, ``0-9``; raises InputError for other text."""
+    numbers: list[Number] = []
+    try:
+        for part in text.split(","):
+            ends = re.fullmatch(r"(\d{1,10})-(\d{1,10})", part) if kind is int else None
+            numbers += range(int(ends[1]), int(ends[2]) + 1)[: MAX_GROUP + 1] if ends else [kind(part)]
+    except ValueError:
+        numbers = []
+    if not 0 < len(numbers) <= MAX_GROUP or len(set(numbers)) < len(numbers):
+        example = "0-9 or 0,3,5" if kind is int else "0,1,2,10"
+        raise InputError(
+            f"`{name}` is {text}; it must be different numbers, as {example}, and {MAX_GROUP} at most"
+        )
+    return numbers
 
 
-def check_not_too_large(
-    settings: Mapping[str, Any], largest: Mapping[str, int] = MappingProxyType({})
+def check_ranges(
+    settings: Mapping[str, Any],
+    minimums: Mapping[str, float] = MappingProxyType({}),
+    maximums: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
-    """Raise InputError where a number of a command line is larger than anything can be made of, or nan.
+    """Raise InputError if a number is nan, below its minimum, or above its maximum.
 
-    ``largest`` has by their settings' names the whole numbers that MAX_COUNT is no bound for.
+    By default the maximum is MAX_FLOAT for floats and MAX_COUNT for integers. Settings that are None pass.
     """
     for name, value in settings.items():
-        most = MAX_FLOAT if isinstance(value, float) else largest.get(name, MAX_COUNT)
-        if isinstance(value, int | float) and not value <= most:
-            raise InputError(f"--{flag(name)} is {value}; it must be at most {most}")
+        if not isinstance(value, int | float):
+            continue
+        if math.isnan(value):
+            raise InputError(f"`{name}` is nan; it must be a number")
+        minimum = minimums.get(name, -math.inf)
+        if not value >= minimum:
+            raise InputError(f"`{name}` is {value}; it must be at least {minimum}")
+        maximum = MAX_FLOAT if isinstance(value, float) else maximums.get(name, MAX_COUNT)
+        if not value <= maximum:
+            raise InputError(f"`{name}` is {value}; it must be at most {maximum}")
 
 
-def setting(settings: dict[str, Any], name: str, kind: type[Value], most: int = MAX_COUNT) -> Value:
-    """One of the settings that a run's folder holds; it may be anybody's.
+def read_settings(folder: Path, modality: str | None = None) -> dict[str, Any]:
+    """The ``config.json`` of a run folder.
 
-    Raises InputError where it is missing, of another kind than ``kind``, or a whole number below 0 or above
-    ``most``.
+    Raises:
+        InputError: There is none, or it is of another modality than ``modality``.
     """
-    value = settings.get(name)
-    if type(value) is not kind or (kind is int and not 0 <= value <= most):
-        expected = f"a whole number from 0 to {most}" if kind is int else f"a {kind.__name__}"
-        raise InputError(f"config.json has {name} {json.dumps(value)[:100]}; {expected} is needed")
-    return value
+    path = folder / "config.json"
+    try:
+        settings = read_json(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} is not a run folder: {path} cannot be read ({error})") from error
+    if not isinstance(settings, dict) or "modality" not in settings:
+        raise InputError(f"{folder} is not a run folder: {path} names no modality")
+    if modality is not None and settings["modality"] != modality:
+        raise InputError(
+            f"{folder} holds a run of modality {settings['modality']}; a run of {modality} is needed"
+        )
+    return settings
 
 
-def flag(name: str) -> str:
-    """A setting's name as its flag, without the dashes."""
-    return name.replace("_", "-")
+def load_config(folder: Path, config_type: type[Config]) -> Config:
+    """The settings of a run, checked as those of a command line are. The folder may come from anybody.
+
+    Raises:
+        InputError: There is no run of the config's modality, or a setting is missing, of the wrong type or
+            out of range.
+    """
+    settings = read_settings(folder, config_type.modality)
+    hints = get_type_hints(config_type)
+    values = {}
+    for item in dataclasses.fields(config_type):
+        if item.name in settings:
+            values[item.name] = check_type(item.name, settings[item.name], hints[item.name])
+        elif item.default is item.default_factory is dataclasses.MISSING:
+            raise InputError(f"{folder / 'config.json'} has no {item.name}")
+    try:
+        return config_type(**values).checked()
+    except InputError as error:
+        raise InputError(f"{folder / 'config.json'}: {str(error).replace('`', '')}") from None
+
+
+def check_type(name: str, value: Any, hint: Any) -> Any:
+    """A value from JSON as the type of a setting."""
+    if hint in (Path, Path | None) and isinstance(value, str):
+        return Path(value)
+    if get_origin(hint) is tuple and isinstance(value, list):
+        value = tuple(value)
+    is_bool_for_number = isinstance(value, bool) and hint is not bool  # a bool is an int to Python
+    try:
+        if not is_bool_for_number:
+            return typeguard.check_type(value, hint)
+    except typeguard.TypeCheckError:
+        pass
+    expected = getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
+    raise InputError(f"config.json has {name} {json.dumps(value)[:100]}; {expected} is expected")

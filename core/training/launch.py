@@ -1,4 +1,4 @@
-"""From configs to finished runs."""
+"""From a config to finished runs."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -6,61 +6,45 @@ from dataclasses import replace
 
 import torch
 
-from core.distributed import is_main_process, process_group
-from core.io.errors import DivergedError
+from core.distributed import is_main_process, launched_processes, process_group
+from core.io.errors import DivergedError, InputError
 from core.training import signals
+from core.training.checkpointer import group_by_progress
 from core.training.config import Config, TrainConfig
-from core.training.group import RunGroup, by_progress
 from core.training.run_folder import Run
 from core.training.runtime import choose_device, choose_precision, set_deterministic
 
 
-def launch(modality: str, train: Callable[[Run, Config, torch.device], None], config: Config) -> None:
-    """Carry out and report the run that ``config`` describes, in all the processes that torchrun has started.
+def launch(train: Callable[[Sequence[Run], torch.device], None], config: TrainConfig) -> None:
+    """Train and report the runs that ``config`` describes, in all processes that torchrun has started.
 
-    SIGTERM and Ctrl-C end it with what was trained kept.
+    ``train`` trains and records a group of runs. A run that diverges does not stop the others; its error is
+    raised at the end. SIGTERM and Ctrl-C save what was trained, and leave.
     """
-    with signals.graceful_shutdown(), process_group(choose_device(config.device)):
-        run = run_training(modality, train, config)
-        if is_main_process():
-            run.report()
-
-
-def run_training(modality: str, train: Callable[[Run, Config, torch.device], None], config: Config) -> Run:
-    """Have ``train`` train, evaluate and record the run that ``config`` describes, or find it done."""
-    config, device = resolve_runtime(config)
-    with Run.open(modality, config) as run:
-        if not run.is_finished():
-            train(run, config, device)
-    return run
-
-
-def resolve_runtime(config: Config) -> tuple[Config, torch.device]:
-    """The config with its precision resolved for its device, and that device, ready as the config asks."""
+    if launched_processes() > 1 and not config.supports_torchrun:
+        raise InputError(f"{config.modality} training runs in one process; start it without torchrun")
     set_deterministic(config.deterministic)
     device = choose_device(config.device)
-    return replace(config, precision=choose_precision(config.precision, device)), device
-
-
-def launch_together(
-    modality: str, train: Callable[[RunGroup, torch.device], None], configs: Sequence[TrainConfig]
-) -> None:
-    """Carry out and report the runs that ``configs`` describe, those that are not finished, together.
-
-    One that diverges is recorded as that and does not stop the others; its error is raised in the end.
-    SIGTERM and Ctrl-C end all with what was trained kept.
-    """
     errors = []
-    with signals.graceful_shutdown(), ExitStack() as stack:
-        settled = [resolve_runtime(config) for config in configs]
-        runs = [stack.enter_context(Run.open(modality, config)) for config, _ in settled]
-        while pending := [run for run in runs if not run.is_finished() and not run.has_failed()]:
+    with signals.graceful_shutdown(), process_group(device), ExitStack() as stack:
+        configs = [with_precision(single, device) for single in config.expand()]
+        runs = [stack.enter_context(Run.open(single)) for single in configs]
+        pending = [run for run in runs if not run.is_finished()]
+        while pending:
+            group = group_by_progress(pending)[0]
             try:
-                train(by_progress(pending)[0], settled[0][1])
+                train(group, device)
+                pending = [run for run in pending if run not in group]
             except DivergedError as error:
                 errors.append(error)
+                pending = [run for run in pending if not run.has_diverged]
         for run in runs:
-            if run.is_finished():
+            if is_main_process() and not run.has_diverged:
                 run.report()
     if errors:
         raise errors[0]
+
+
+def with_precision(config: Config, device: torch.device) -> Config:
+    """The config with ``precision`` resolved for the device."""
+    return replace(config, precision=choose_precision(config.precision, device))

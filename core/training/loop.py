@@ -1,10 +1,13 @@
-"""The one training loop: epochs, steps, metrics."""
+"""The one training loop: epochs, steps, statistics, checkpoints, evaluation.
+
+Shapes: R runs that are trained together (usually 1) · T steps of an epoch.
+"""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
 
 import torch
 from rich.console import Console
@@ -20,122 +23,116 @@ from torch import Tensor, nn
 
 from core.distributed import all_reduce_mean, is_main_process
 from core.training import divergence, signals
-from core.training.checkpointer import Checkpointer, TrainState, Watch
-from core.training.group import RunGroup
-from core.training.run_folder import Run, Trained
+from core.training.checkpointer import Checkpointer, Stopwatch, TrainState
+from core.training.run_folder import Measurements, Run
 from core.training.runtime import autocast
+from core.training.task import Scores, Task
 
-Batch = TypeVar("Batch")
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training leaves beside the weights."""
+
+    untrained: list[Scores]  # of each run, before its first step
+    seconds: float  # one run's share
+    samples_per_second: float
 
 
-def fit(
-    run: Run | RunGroup,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches: Callable[[int], Iterable[Batch]],
-    loss_of: Callable[[Batch], tuple[Tensor, Tensor]],
-    score: Callable[[int], dict[str, float]],
-    represent: Callable[[], Tensor],
-    *,
-    data: Mapping[str, int | str],
-    steps: int,
-    device: torch.device,
-    samples_per_epoch: int,
-    lr_factor: Callable[[float], float] = lambda epochs: 1.0,
-    clip_norm: float | None = None,
-) -> Trained:
-    """Train ``model`` for the run's epochs, from its checkpoint where there is one.
-
-    Of a group of runs, ``model`` holds the weights of all; losses, embeddings and scores are then one for
-    each: a dimension in front, or a list.
-
-    Args:
-        batches: The batches of an epoch, counted from 1; they depend on seed and epoch alone.
-        loss_of: A batch's loss, a scalar, and the embeddings [B, D] that are watched for collapse.
-        score: Scores of the model after so many epochs, 0 before the first step; empty where none are due.
-            Must leave no trace in the model and the random states.
-        represent: Representations [N, D] of some samples in eval mode, which in the end are not to be
-            constant; like ``score`` it leaves no trace.
-        data: A fingerprint of what is trained on, counts and digests by their names: the run goes on from
-            its checkpoint with the same data alone.
-        steps: Batches of an epoch.
-        samples_per_epoch: Of all processes together, for one run.
-        lr_factor: What the learning rate is multiplied by after that many epochs, fractions included.
-        clip_norm: The norm that a step's gradient is cut to, if it is larger.
+def fit(task: Task, runs: Sequence[Run]) -> TrainResult:
+    """Train the task's model for the epochs of its runs, from their checkpoint if there is one.
 
     Raises:
-        DivergedError: Loss, gradient or weights are not finite or of absurd size, or the embeddings are
-            constant. The checkpoint before it is kept, and the run's folder says why.
-        InputError: What the run's checkpoint holds is not of this run, or was trained on other data.
-        Interrupted: A signal came. The step under way was finished, and a checkpoint saved.
+        DivergedError: A loss, a gradient or the weights are not finite or exploding, or the embeddings have
+            collapsed. The last checkpoint is kept, and ``failure.json`` says why.
+        InputError: The checkpoint is not of this run, or was trained on other data.
+        Interrupted: A signal was received. The step in progress was finished, and a checkpoint saved.
     """
-    config = run.config
-    checkpointer = Checkpointer(run, model, optimizer, represent, data, steps)
-    place = checkpointer.load(device) or TrainState(
-        history=[{"epoch": 0, **(score(0) if is_main_process() else {})}]
-    )
-    run.rewrite_metrics(place.history)
-    watch = Watch()
+    config = runs[0].config
+    checkpointer = Checkpointer(task, runs)
+    state = checkpointer.restore() or TrainState.before_training(evaluate(task, runs))
+    write_metrics(runs, state)
+    stopwatch = Stopwatch()
 
     with progress_bar() as progress, signals.shielded():
-        task = progress.add_task("training", total=config.epochs * steps)
-        while place.epoch <= config.epochs:
-            done = place.epoch - 1
-            progress.update(task, completed=done * steps + len(place.measures))
-            model.train()
-            watch.lap()
-            for batch in islice(batches(place.epoch), len(place.measures), None):
-                rate = config.lr * lr_factor(done + len(place.measures) / steps)
-                with autocast(device, config.precision):
-                    loss, embedding = loss_of(batch)
-                norm = take_step(model, optimizer, loss, rate, clip_norm)
-                place.measures.append(divergence.measure(loss, norm, embedding))
-                progress.advance(task)
-                place.epoch_seconds += watch.lap()
-                checkpointer.stop_if_signalled(place)
-                if checkpointer.is_due() and len(place.measures) < steps:
-                    checkpointer.save(place)
-                    watch.lap()
-            measures = all_reduce_mean(torch.stack(place.measures))  # [steps, 3] or [steps, runs, 3]
-            checkpointer.check_steps(measures, place.epoch, is_whole=True)
-            mean_loss = measures[..., 0].mean(0).tolist()  # waits for the device: the epoch's time is whole
-            place.epoch_seconds += watch.lap()
-            place = place.next_epoch(
-                {
-                    "loss": mean_loss,
-                    "learning_rate": optimizer.param_groups[0]["lr"],
-                    "samples_per_second": round(samples_per_epoch / place.epoch_seconds, 1),
-                    **checkpointer.scored(score, place),
-                }
+        bar = progress.add_task("training", total=config.epochs * task.steps)
+        while state.epoch <= config.epochs:
+            progress.update(bar, completed=(state.epoch - 1) * task.steps + state.step)
+            task.start_epoch(state.epoch)
+            task.model.train()
+            stopwatch.lap()
+            for batch in islice(task.batches(state.epoch), state.step, None):
+                with autocast(task.device, config.precision):
+                    losses, embeddings = task.training_step(batch)
+                norms = optimizer_step(
+                    task, losses, config.lr * task.lr_factor(state.epochs_done(task.steps))
+                )
+                state.step_statistics.append(divergence.step_statistics(losses, norms, embeddings))
+                state.epoch_seconds += stopwatch.lap()
+                progress.advance(bar)
+                checkpointer.after_step(state)
+                stopwatch.lap()
+
+            statistics = all_reduce_mean(torch.stack(state.step_statistics))  # (T, R, 3)
+            checkpointer.check_epoch(statistics, state.epoch)
+            epoch_losses = statistics[..., 0].mean(0).tolist()  # this waits for the device
+            state.epoch_seconds += stopwatch.lap()
+            shared = {
+                "learning_rate": task.optimizer.param_groups[0]["lr"],
+                "samples_per_second": round(task.samples_per_epoch / state.epoch_seconds, 1),
+            }
+            scores = checkpointer.evaluate_epoch(state)
+            state.end_epoch(
+                [{"loss": loss, **shared, **own} for loss, own in zip(epoch_losses, scores, strict=True)]
             )
-            run.append_metrics(place.history[-1])
-            if place.epoch > config.epochs or checkpointer.is_due():
-                checkpointer.save(place)
+            for run, history in zip(runs, state.histories, strict=True):
+                run.append_metrics(history[-1])
+            checkpointer.after_epoch(state)
 
-    run.rewrite_metrics(place.history)  # whatever has become of the file meanwhile
-    untrained_metrics = {name: value for name, value in place.history[0].items() if name != "epoch"}
-    seconds = place.seconds / len(run.runs)
-    return Trained(untrained_metrics, seconds, samples_per_epoch * config.epochs / seconds)
+    write_metrics(runs, state)  # the file may have been damaged during training
+    seconds = state.seconds / len(runs)
+    return TrainResult(state.untrained, seconds, task.samples_per_epoch * config.epochs / seconds)
 
 
-def take_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, rate: float, clip_norm: float | None
-) -> Tensor:
-    """One optimizer step down the gradient of ``loss``; return its norm. Nothing waits for the device."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    loss.sum().backward()
-    norm = divergence.gradient_norm(model, loss)
-    if clip_norm is not None:
-        nn.utils.clip_grads_with_norm_(model.parameters(), clip_norm, norm)
-    optimizer.step()
-    return norm
+def optimizer_step(task: Task, losses: Tensor, lr: float) -> Tensor:
+    """Take one step down the gradient of the losses [R]; return its norms [R]. This does not synchronise."""
+    for group in task.optimizer.param_groups:
+        group["lr"] = lr
+    task.optimizer.zero_grad(set_to_none=True)
+    losses.sum().backward()
+    norms = divergence.gradient_norms(task.model, len(losses))
+    if task.clip_norm is not None:
+        nn.utils.clip_grads_with_norm_(task.model.parameters(), task.clip_norm, norms.squeeze())
+    task.optimizer.step()
+    return norms
+
+
+def evaluate(task: Task, runs: Sequence[Run]) -> list[Scores]:
+    """All scores of each run; in processes other than the main one none."""
+    return task.evaluate() if is_main_process() else [{} for _ in runs]
+
+
+def write_metrics(runs: Sequence[Run], state: TrainState) -> None:
+    """Make each run's ``metrics.jsonl`` hold the lines of the state."""
+    for i, run in enumerate(runs):
+        run.write_metrics(state.metrics_lines(i))
+
+
+def record(task: Task, runs: Sequence[Run], result: TrainResult) -> None:
+    """Evaluate the trained model, and write each run's encoder, sample and record."""
+    if not is_main_process():
+        return
+    stopwatch = Stopwatch()
+    scores = task.evaluate()
+    task.save(runs)
+    eval_seconds = stopwatch.lap() / len(runs)
+    for run, metrics, untrained in zip(runs, scores, result.untrained, strict=True):
+        measured = Measurements(metrics, untrained, result.seconds, eval_seconds, result.samples_per_second)
+        run.finish(measured, task.device, **task.record_fields)
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside: batch norm's statistics do not move; no gradient is kept."""
+    """Eval mode without gradients inside: the statistics of batch norm do not move."""
     was_training = model.training
     model.eval()
     with torch.no_grad():
@@ -144,16 +141,17 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def warn_dropped_samples(count: int, what: str, batch_size: int) -> None:
-    """Say on stderr that so many samples fill no batch, if any do, so that none is dropped in silence."""
+    """Say on stderr how many samples an epoch drops (``drop_last``), if any."""
     if count and is_main_process():
         print(
-            f"{count:,} {what}, others in every epoch, fill no batch of {batch_size}: left out",
+            f"{count:,} {what} are dropped in each epoch, others each time: they do not fill a batch of "
+            f"{batch_size}",
             file=sys.stderr,
         )
 
 
 def progress_bar() -> Progress:
-    """A bar with the time left on stderr; silent where that is no terminal."""
+    """A bar with the time left on stderr; silent if that is not a terminal."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),

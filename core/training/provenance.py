@@ -28,7 +28,7 @@ RECORDED_PACKAGES = (
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory held so far: the GPU's allocations, or on the CPU the process's resident set."""
+    """Peak memory so far: the GPU's allocations, or on the CPU the process's resident set."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
@@ -36,7 +36,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
-    """What a record says of where it was made."""
+    """What a record says about code, versions and device."""
     is_cuda = device.type == "cuda"
     return {
         "python": platform.python_version(),
@@ -69,7 +69,7 @@ def _processor_name() -> str:
 
 @functools.cache
 def _revision() -> str | None:
-    """The checkout's commit, ``-dirty`` where tracked files differ from it; None outside a checkout.
+    """The checkout's commit, with ``-dirty`` if tracked files differ from it; None outside a checkout.
 
     What studies have recorded is no code: a suite that writes one result after the other stays clean. It is
     asked once a process, which goes on with the code that it has loaded.

@@ -1,7 +1,8 @@
-"""A record's file: its schema and checksum, and those of the files beside it."""
+"""Records: the file ``result.json``, its schema and checksum, and the checksums of the files beside it."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,49 +11,92 @@ from core.io.errors import DamagedFileError, InputError
 from core.io.files import check_schema, read_json
 
 SCHEMA = 1
+# The settings that identified an objective before ``config.json`` listed them as ``objective_fields``.
+OLDER_OBJECTIVE_FIELDS = frozenset(
+    {
+        *("variant", "stop_gradient", "anneal_beta", "positives"),
+        *("normalize", "denominator", "window", "encoder"),
+    }
+)
 
 
 def record_text(record: dict[str, Any]) -> str:
-    """A record as its file holds it, with the checksum of all the rest."""
+    """The text of a record's file: JSON with a checksum of the rest."""
     return json.dumps(record | {"checksum": record_checksum(record)}, indent=2) + "\n"
 
 
 def record_checksum(record: dict[str, Any]) -> str:
-    """SHA-256 of a record's canonical JSON, without the checksum that it may hold already."""
+    """SHA-256 of a record's canonical JSON, its own ``checksum`` left out."""
     rest = {name: value for name, value in record.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A ``result.json`` or ``failure.json``; records without a checksum are those of earlier code.
+    """Read a ``result.json`` or ``failure.json``; older ones need no checksum, and get a label.
 
-    Raises DamagedFileError, saying how, where it is truncated, changed, or of another schema; OSError where
-    it cannot be read.
+    Raises:
+        DamagedFileError: The file is truncated, was changed, or has another schema.
+        OSError: The file cannot be read.
     """
     try:
         record = read_json(path)
         schema = record["schema"]
     except (ValueError, LookupError, TypeError) as error:
-        raise DamagedFileError(f"it is no whole record ({error})") from error
+        raise DamagedFileError(f"it is not a valid record ({error})") from error
     check_schema(schema, SCHEMA)
-    has_checksum = "checksum" in record or "files" in record  # a flipped bit in its name takes none away
+    has_checksum = "checksum" in record or "files" in record  # a flipped bit in its name must not hide it
     if has_checksum and record.get("checksum") != record_checksum(record):
-        raise DamagedFileError("its checksum does not hold: it was damaged or edited")
+        raise DamagedFileError("its checksum does not match: it was damaged or edited")
+    objective = record.get("objective")
+    if isinstance(objective, dict) and "label" not in objective:
+        record["objective"] = label_older_objective(objective)
     return record
 
 
+def label_older_objective(objective: Mapping[str, Any]) -> dict[str, Any]:
+    """Add ``label``, ``family`` and ``plain_family`` to an objective of a record made before it held them.
+
+    Raises DamagedFileError if a value has the wrong type.
+    """
+    get = objective.get
+    try:
+        numbers = [f"{name} {objective[name]:g}" for name in ("beta", "tau_plus") if get(name)]
+        # At beta 0 and tau_plus 0 the released and the corrected objective are one.
+        is_released = get("variant") == "released" and numbers
+        options = [
+            "annealed" if get("anneal_beta") == "down" else "",
+            "weights constant" if get("stop_gradient") else "",
+            "true positives" if get("positives") == "label" else "",
+            "normalized" if get("normalize") else "",
+            "denominator all" if get("denominator") == "all" else "",
+            f"window {get('window')}" if get("window", 1) > 1 else "",
+        ]
+        plain_family = ", ".join(filter(None, [get("encoder"), *options]))
+        family = ", ".join(filter(None, [get("encoder"), "released" if is_released else "", *options]))
+        label = ", ".join(filter(None, [objective["name"], *numbers, family]))
+    except (LookupError, TypeError, ValueError) as error:
+        raise DamagedFileError(f"its objective is not valid ({error})") from error
+    return {"encoder": None, **objective, "label": label, "family": family, "plain_family": plain_family}
+
+
+def objective_fields(settings: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the settings in a ``config.json`` that are part of the objective's identity."""
+    names = settings.get("objective_fields")
+    return frozenset(map(str, names)) if isinstance(names, list) else OLDER_OBJECTIVE_FIELDS
+
+
 def read_result(path: Path) -> dict[str, Any]:
-    """A ``result.json`` with the scores that every one has; raises as ``read_record`` does."""
+    """Read a ``result.json`` and check its scores; raises as ``read_record`` does."""
     record = read_record(path)
     for name in ("metrics", "untrained_metrics"):
         scores = record.get(name)
         if not (isinstance(scores, dict) and all(isinstance(value, float) for value in scores.values())):
-            raise DamagedFileError(f"its {name} are not numbers with names")
+            raise DamagedFileError(f"its {name} are not a mapping from names to numbers")
     return record
 
 
 def check_files(folder: Path) -> None:
-    """Raise InputError if a file of a finished run is not what its record was made with."""
+    """Raise InputError if a file of a finished run has changed since its record was written."""
     path = folder / "result.json"
     try:
         files = read_record(path).get("files", {})
@@ -70,13 +114,13 @@ def _is_inside(name: str) -> bool:
 
 def _check_file(path: Path, checksum: str) -> None:
     try:
-        is_whole = file_checksum(path) == checksum
+        is_unchanged = file_checksum(path) == checksum
     except FileNotFoundError:
-        return  # whoever needs it says so
+        return  # whoever reads the file reports it
     except (OSError, ValueError) as error:
         raise InputError(f"{path}, named in result.json, cannot be read: {error}") from error
-    if not is_whole:
+    if not is_unchanged:
         raise InputError(
             f"{path} is damaged: its checksum is not the one in result.json; delete result.json "
-            "and train with --resume to write both anew"
+            "and train again with `resume` to write both"
         )

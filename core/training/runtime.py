@@ -1,4 +1,4 @@
-"""Where a run runs: device, precision, random states, and the environment that its record names."""
+"""Device, precision and determinism of a process."""
 
 import os
 from contextlib import AbstractContextManager
@@ -11,11 +11,10 @@ DEVICE_TYPES = ("cpu", "cuda")
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is a GPU where there is one.
+    """The device of that name; ``auto`` is a GPU if there is one.
 
-    Raises InputError if it is not there, or nothing can be trained on it (such as torch's meta device).
-
-    Of the processes that torchrun starts on a machine, each gets a GPU of its own.
+    Of the processes that torchrun starts on a machine, each gets a GPU of its own. Raises InputError if the
+    device is not there, or cannot train anything (such as torch's meta device).
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -26,14 +25,14 @@ def choose_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name} cannot be used: {reason}; auto or cpu always can") from None
+        raise InputError(f"`device` {name} cannot be used: {reason}; auto and cpu always can") from None
     if device.type not in DEVICE_TYPES:
-        raise InputError(f"--device is {name}; it must be auto, cpu, cuda, or one GPU as cuda:1")
+        raise InputError(f"`device` is {name}; it must be auto, cpu, cuda, or one GPU as cuda:1")
     return device
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """``auto`` is bfloat16 where ``device`` computes it in hardware, else float32; other names stay."""
+    """``auto`` is bfloat16 if ``device`` computes it in hardware, else float32; other names stay."""
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -45,9 +44,9 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def set_deterministic(wanted: bool) -> None:
-    """Have torch use deterministic algorithms alone, and raise where it has none; before a GPU is used.
+    """Have torch use deterministic algorithms alone, and raise an error where it has none.
 
-    On a CPU results depend on the number of threads, not on the time: there nothing changes.
+    Call this before a GPU is used. On a CPU nothing changes: results depend on the number of threads alone.
     """
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -55,6 +54,6 @@ def set_deterministic(wanted: bool) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
     """Matrix products in ``precision`` (``float32`` or ``bfloat16``) on ``device``."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

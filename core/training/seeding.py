@@ -17,7 +17,7 @@ def seed_everything(seed: int) -> None:
 
 
 def epoch_generator(seed: int, epoch: int, device: torch.device, rank: int = 0) -> torch.Generator:
-    """Random numbers of one epoch (and process), whatever was drawn before: what resuming relies on."""
+    """A generator for one epoch (and process), independent of earlier draws, so that runs can resume."""
     entropy = np.random.SeedSequence((seed, epoch, rank)).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(entropy[0] >> 1))
 
@@ -39,7 +39,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Put back what ``random_states`` gave."""
+    """Restore what ``random_states`` returned."""
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
@@ -50,7 +50,7 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 @contextmanager
 def preserve_random_states() -> Iterator[None]:
-    """Random states from before are back afterwards."""
+    """Restore the random states at the end of the block."""
     before = random_states()
     try:
         yield
@@ -60,7 +60,7 @@ def preserve_random_states() -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Random states from ``seed`` inside; those from before are back afterwards."""
+    """Random states from ``seed`` inside the block; those from before are restored at its end."""
     with preserve_random_states():
         seed_everything(seed)
         yield

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: wait for what must not be cut, then leave; a second signal leaves at once."""
+"""SIGTERM and Ctrl-C: finish the step, save and leave. A second signal leaves at once."""
 
 import os
 import signal
@@ -11,36 +11,36 @@ from core.distributed import all_reduce_max, launched_processes
 from core.io.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# timeout(1), schedulers and torchrun may send one request twice; what comes later is a second one.
+# timeout(1), schedulers and torchrun may send one request twice; only what comes later is a second request.
 SAME_REQUEST_SECONDS = 1.0
 
 
 class _Request:
-    """What this process has been asked, and whether it may be cut where it is."""
+    """The signal that this process has received, and whether it must wait."""
 
     signum: int | None = None
-    at = 0.0
+    received_at = 0.0
     is_shielded = False
-    go_on = ""
+    resume_with = ""
 
 
 @contextmanager
-def graceful_shutdown(go_on: str = "the same command and --resume") -> Iterator[None]:
-    """Inside, the signals raise Interrupted, or where that is ``shielded`` wait until it ends.
+def graceful_shutdown(resume_with: str = "the same command and `resume`") -> Iterator[None]:
+    """Inside, a signal raises Interrupted; inside ``shielded`` it waits until that block ends.
 
-    ``go_on`` is what the message tells to go on with.
+    ``resume_with`` is what the message recommends.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {signum: signal.signal(signum, _handle) for signum in SIGNALS}
-    _Request.signum, _Request.is_shielded, _Request.go_on = None, False, go_on
+    _Request.signum, _Request.is_shielded, _Request.resume_with = None, False, resume_with
     try:
         yield
     except Exception:
-        # Where several train as one, those that leave first break the others' communication.
+        # Of several processes, the first that leaves breaks the communication of the others.
         if _Request.signum is not None and launched_processes() > 1:
-            raise Interrupted(_Request.signum, go_on=go_on) from None
+            raise Interrupted(_Request.signum, resume_with=resume_with) from None
         raise
     finally:
         for signum, handler in before.items():
@@ -48,13 +48,10 @@ def graceful_shutdown(go_on: str = "the same command and --resume") -> Iterator[
 
 
 @contextmanager
-def shielded(defer: bool = True) -> Iterator[None]:
-    """Inside, a signal waits: for the end of the block, or for whoever asks ``stop_requested`` before."""
-    before = _Request.is_shielded
-    _Request.is_shielded = defer
+def shielded() -> Iterator[None]:
+    """Inside, a signal waits for the end of the block, or for a call of ``stop_requested``."""
+    before, _Request.is_shielded = _Request.is_shielded, True
     try:
-        if not defer:
-            raise_if_requested()
         yield
     finally:
         _Request.is_shielded = before
@@ -62,25 +59,36 @@ def shielded(defer: bool = True) -> Iterator[None]:
         raise_if_requested()
 
 
-def stop_requested() -> int | None:
-    """The signal that any of the processes that train as one has had, the same answer in all of them.
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside, a signal raises Interrupted at once, also where the block lies inside ``shielded``."""
+    before, _Request.is_shielded = _Request.is_shielded, False
+    try:
+        raise_if_requested()
+        yield
+    finally:
+        _Request.is_shielded = before
 
-    Every process must ask at the same point. The exchange is between the hosts: no device is waited for.
+
+def stop_requested() -> int | None:
+    """The signal that any of the processes has received; the answer is the same in all of them.
+
+    Every process must call this at the same point. Hosts exchange it, so no device is waited for.
     """
     return all_reduce_max(_Request.signum or 0) or None
 
 
 def raise_if_requested() -> None:
-    """Raise Interrupted if a signal has waited."""
+    """Raise Interrupted if a signal has been received."""
     if _Request.signum is not None:
-        raise Interrupted(_Request.signum, go_on=_Request.go_on)
+        raise Interrupted(_Request.signum, resume_with=_Request.resume_with)
 
 
 def _handle(signum: int, frame: object) -> None:
     if _Request.signum is not None:
-        if time.monotonic() - _Request.at > SAME_REQUEST_SECONDS:
-            os._exit(128 + signum)  # as SIGKILL would leave: the folder is whole at any instant
+        if time.monotonic() - _Request.received_at > SAME_REQUEST_SECONDS:
+            os._exit(128 + signum)  # as SIGKILL would; every file of the folder is complete at any moment
         return
-    _Request.signum, _Request.at = signum, time.monotonic()
+    _Request.signum, _Request.received_at = signum, time.monotonic()
     if not _Request.is_shielded:
-        raise Interrupted(signum, go_on=_Request.go_on)
+        raise Interrupted(signum, resume_with=_Request.resume_with)

@@ -15,7 +15,6 @@ from core.distributed import (
     world_size,
 )
 from core.io.errors import InputError
-from core.losses import exchange
 from core.losses.collectives import all_gather
 from image.encoder import SimCLR, make_encoder
 from tests.processes import in_processes
@@ -29,24 +28,11 @@ OBJECTIVES = {
     "hard, weights constant": HardNegativeLoss(2.0, 0.1, 0.5, stop_gradient=True),
     "hard, in tiles": HardNegativeLoss(2.0, 0.1, 0.5, tile_size=3, exchange="gather"),
     "hard, in a ring": HardNegativeLoss(2.0, 0.1, 0.5, tile_size=3, exchange="ring"),
-    "weights constant, in a ring": HardNegativeLoss(2.0, 0.1, 0.5, 3, True, exchange="ring"),
+    "weights constant, in a ring": HardNegativeLoss(
+        2.0, 0.1, 0.5, tile_size=3, stop_gradient=True, exchange="ring"
+    ),
     "simclr, in a ring": HardNegativeLoss(0.0, 0.0, 0.5, tile_size=3, exchange="ring"),
 }
-
-
-def gathers():
-    x = torch.full((2, 1), float(rank()), requires_grad=True)
-    everything = all_gather(x)
-    # Every process weighs the parts differently: the gradient of a part is the sum of what all make of it.
-    (everything * (1 + rank()) * torch.arange(1.0, 2 * world_size() + 1).view(-1, 1)).sum().backward()
-    return everything.detach().flatten().tolist(), x.grad.flatten().tolist(), all_reduce_mean(x).tolist()
-
-
-def test_gathering_has_its_gradient():
-    for number, (everything, grad, mean) in enumerate(in_processes(3, gathers)):
-        assert everything == [0, 0, 1, 1, 2, 2]
-        assert grad == [(1 + 2 + 3) * (2 * number + 1), (1 + 2 + 3) * (2 * number + 2)]
-        assert mean == [[1], [1]]
 
 
 class Double(nn.Module):
@@ -115,38 +101,6 @@ def uneven():
 
 def test_a_batch_is_divided_evenly_or_refused():
     assert in_processes(2, uneven) == [(0, 3), (3, 6)]
-
-
-def uneven_views():
-    """A last batch that does not divide: refused by every process, in tiles and without.
-
-    Also by one object that has seen either size in all processes before.
-    """
-    for exchange_ in ("auto", "ring"):
-        for tile_size in (None, 2):
-            loss = HardNegativeLoss(tile_size=tile_size, gather_distributed=True, exchange=exchange_)
-            for count in (2, 3):
-                assert loss(torch.eye(4)[:count], torch.eye(4)[:count]).isfinite()
-            views = torch.eye(4)[: 2 + rank()]
-            with pytest.raises(ValueError, match="the processes have 2, 3 samples; all must have equally"):
-                loss(views, views)
-
-
-def test_uneven_views_are_refused():
-    in_processes(2, uneven_views)
-
-
-def exchanges(free):
-    """What is chosen for 4 embeddings of 2 numbers where so many bytes are free, one for each process."""
-    exchange.free_memory = lambda device: free[rank()]
-    return [exchange.choose_exchange(torch.zeros(4, 2))]
-
-
-def test_everything_at_once_only_where_it_fits_everywhere():
-    """Two processes' 64 bytes come and are held: 128, a quarter of 512."""
-    assert in_processes(2, exchanges, (513, 513)) == [["gather"]] * 2
-    assert in_processes(2, exchanges, (513, 511)) == [["ring"]] * 2
-    assert 2**20 < exchange.free_memory(torch.device("cpu")) < 2**50
 
 
 def test_a_world_of_no_size(monkeypatch):

@@ -44,11 +44,12 @@ from sentence.corpora import Faults, find_corpus
 from sentence.tasks import SENTEVAL, load_task
 from sentence.text import sentences_of
 from shared_eval import compare, records, report, reproduce
-from shared_eval.cells import Launch
 from shared_eval.outputs import show
-from shared_eval.recipes import FOLDER, read_recipe
-from shared_eval.tables import scores, summarise, to_markdown, to_terminal
-from tests.core.test_archives import MEMBERS, tar_of, zip_of
+from shared_eval.reproduce.recipes import FOLDER, read_recipe
+from shared_eval.reproduce.spec import Job
+from shared_eval.table_formats import to_markdown, to_terminal
+from shared_eval.tables import scores, summarise
+from tests.core.io.test_archives import MEMBERS, tar_of, zip_of
 from tests.graph.conftest import write_tu_dataset
 from tests.sentence.conftest import write_senteval
 from tests.shared_eval.conftest import write_record
@@ -173,7 +174,7 @@ def read_a_recipe(content: bytes, folder: Path) -> None:
     (folder / "recipe.toml").write_bytes(content)
     recipe = read_recipe(folder / "recipe.toml")
     recipe.published_figures()
-    assert all(Launch((cell,)).command() and cell.folder for cell in recipe.cells())
+    assert all(Job((spec,)).command() and spec.folder for spec in recipe.specs())
 
 
 TOML_VALUES = (

@@ -57,7 +57,7 @@ def flags_of(root: Path, dataset: str) -> list[str]:
     [
         ("graph_labels.txt", b"1\n" * 10, "names 24 graphs and TINY_graph_labels.txt has 10 lines"),
         ("A.txt", b"1, 2\n", "has edge 1, 2 but not 2, 1 (1 such); TUDatasets are undirected"),
-        ("A.txt", b"1; 2\n", "TINY_A.txt has 1 columns; each line must hold 2 integers"),
+        ("A.txt", b"1; 2\n", "TINY_A.txt has 1 columns; each line must have 2 integers"),
         ("A.txt", b"1, 2\n2, " + b"9" * 40 + b"\n", "TINY_A.txt is damaged: Overflow"),
         ("A.txt", b",1" * 50_000, "TINY_A.txt has 32769 columns"),
         ("graph_indicator.txt", b"\0\0\0\0", "TINY_graph_indicator.txt is damaged"),
@@ -72,7 +72,7 @@ def flags_of(root: Path, dataset: str) -> list[str]:
             b"0\n" * 119 + b"-9223372036854775808\n",
             "coded one-hot they take too much memory",
         ),
-        ("graph_labels.txt", "pipe", "TINY_graph_labels.txt is damaged: [Errno 22] is no regular file"),
+        ("graph_labels.txt", "pipe", "TINY_graph_labels.txt is damaged: [Errno 22] is not a regular file"),
     ],
 )
 def test_damaged_graph_files_are_refused(root, capsys, file, content, message):
@@ -99,8 +99,8 @@ def test_damaged_graph_files_are_refused(root, capsys, file, content, message):
             "x.txt.gz cannot be read: Compressed file ended",
         ),
         ("x.txt.gz", gzip.compress(b"", mtime=0)[:10] + b"\xff" * 30, "x.txt.gz cannot be read: Error -3"),
-        ("x.txt", "folder", "x.txt cannot be read: [Errno 22] is no regular file"),
-        ("x.txt", "pipe", "x.txt cannot be read: [Errno 22] is no regular file"),
+        ("x.txt", "folder", "x.txt cannot be read: [Errno 22] is not a regular file"),
+        ("x.txt", "pipe", "x.txt cannot be read: [Errno 22] is not a regular file"),
         ("x.txt", "loop", "the text cannot be read: [Errno 40] Too many levels of symbolic links"),
     ],
 )
@@ -162,20 +162,20 @@ def png_of(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "x.png is no image that can be read"),
-        (b"no image", "x.png is no image that can be read"),
-        (image_of("PNG")[:-60], "x.png is no image that can be read"),
-        (image_of("JPEG")[:200], "x.png is no image that can be read"),
+        (b"", "x.png cannot be read as an image"),
+        (b"no image", "x.png cannot be read as an image"),
+        (image_of("PNG")[:-60], "x.png cannot be read as an image"),
+        (image_of("JPEG")[:200], "x.png cannot be read as an image"),
         (
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
-            "x.png is no image that can be read",
+            "x.png cannot be read as an image",
         ),
-        (png_of(20_000, 20_000), "x.png is no image that can be read"),
+        (png_of(20_000, 20_000), "x.png cannot be read as an image"),
         (png_of(9_000, 9_000), "it has 9000 x 9000 pixels; 67,108,864 are allowed"),
-        (png_of(2**31 - 1, 2**31 - 1), "x.png is no image that can be read"),
+        (png_of(2**31 - 1, 2**31 - 1), "x.png cannot be read as an image"),
         ("loop", "x.png cannot be read: [Errno 40] Too many levels of symbolic links"),
         ("nowhere", "x.png cannot be read: [Errno 2] No such file or directory"),
-        ("pipe", "x.png is no regular file; class folders hold images"),
+        ("pipe", "x.png is not a regular file; class folders contain images"),
         ("folder", None),
     ],
 )
@@ -186,7 +186,7 @@ def test_unreadable_images_are_refused(root, capsys, content, message):
     elif content == "folder":
         path.mkdir()
         (path / "0.png").write_bytes(b"")
-        message = "0.png is no image that can be read"
+        message = "0.png cannot be read as an image"
     elif content == "pipe":
         os.mkfifo(path)
     else:
@@ -210,8 +210,8 @@ def test_bad_recipes_records_and_command_lines_are_refused(root, capsys, monkeyp
     monkeypatch.chdir(root)
     Path("odd.toml").write_text('title = "x"\nmodality = "os"\n')
     for main, flags, message in (
-        (reproduce.main, ["odd.toml"], "odd.toml is no recipe: 'objectives'"),
-        (reproduce.main, ["nothing"], "nothing is no table"),
+        (reproduce.main, ["odd.toml"], "odd.toml is not a recipe: 'objectives'"),
+        (reproduce.main, ["nothing"], "nothing is not a table"),
         (reproduce.main, ["demo", "--jobs", "0"], "--jobs is 0"),
         (report.main, ["books"], "no result.json below books"),
         (compare.main, ["books", "cifar10"], "no result.json at or below books"),

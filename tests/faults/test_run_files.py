@@ -29,7 +29,7 @@ def test_damaged_record_is_left_out_and_written_again(tiny_graph, finished_runs,
     shutil.copytree(finished_runs("graph"), folder)
     damage(folder / "result.json", how)
     assert read_records(find_records([tmp_path])).empty
-    assert f"{folder / 'result.json'} is no whole record" in capsys.readouterr().err
+    assert f"{folder / 'result.json'} is not a valid record" in capsys.readouterr().err
     process = tiny_graph.run(folder)
     assert process.wait() == 2
     assert "unfinished, 3 of 3 epochs done; add --resume" in process.output()
@@ -45,11 +45,11 @@ def test_changed_number_in_a_record_is_detected(finished_runs, tmp_path):
     path.write_text(record_text(record))
     assert read_record(path) == record
     path.write_text(json.dumps(record | {"metrics": {"svm_accuracy": 0.999}}))
-    with pytest.raises(DamagedFileError, match="its checksum does not hold"):
+    with pytest.raises(DamagedFileError, match="its checksum does not match"):
         read_record(path)
     del record["checksum"]
     path.write_text(json.dumps(record))
-    with pytest.raises(DamagedFileError, match="its checksum does not hold"):
+    with pytest.raises(DamagedFileError, match="its checksum does not match"):
         read_record(path)
     del record["files"]  # earlier code wrote neither of them
     path.write_text(json.dumps(record))
@@ -109,7 +109,7 @@ def test_every_file_of_a_sentence_encoder_has_a_checksum(finished_runs, tmp_path
         ({"../../../../../../../../dev/zero": "1"}, "its files are not checksums by names inside"),
         ({"/dev/zero": "1"}, "its files are not checksums by names inside"),
         (["encoder.safetensors"], "its files are not checksums by names inside"),
-        ({"checkpoint": "1"}, "named in result.json, cannot be read: .*is no regular file"),
+        ({"checkpoint": "1"}, "named in result.json, cannot be read: .*is not a regular file"),
         ({"\0": "1"}, "named in result.json, cannot be read"),
         ({"encoder.safetensors": 5}, "its checksum is not the one in result.json"),
     ],

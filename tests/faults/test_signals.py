@@ -13,8 +13,8 @@ import torch
 from core.training import divergence
 from core.training.checkpoints import Checkpoints
 from core.training.run_folder import Run
-from shared_eval.cells import Launch
-from shared_eval.recipes import read_recipe
+from shared_eval.reproduce.recipes import read_recipe
+from shared_eval.reproduce.spec import Job
 from tests.faults.tiny import TinyCommand, assert_same_run, has_trained, wait_for
 
 LONG = ("--epochs", "500")
@@ -139,8 +139,8 @@ def test_signal_to_reproduce_stops_the_running_cell(tmp_path):
         "epochs = 5000\nseeds = 1\npublished = []\n"
         '[[objectives]]\nobjective = "hard"\ntau_plus = 0.1\nbetas = [1.0]\n'
     )
-    [cell] = read_recipe(path).cells()
-    folder = tmp_path / cell.folder
+    [spec] = read_recipe(path).specs()
+    folder = tmp_path / spec.folder
     process = subprocess.Popen(
         [sys.executable, "-m", "shared_eval.reproduce", str(path)],
         cwd=tmp_path,
@@ -153,5 +153,5 @@ def test_signal_to_reproduce_stops_the_running_cell(tmp_path):
     _, output = process.communicate(timeout=120)
     assert process.returncode == 143
     assert output.splitlines()[-1].endswith("go on with the same command")
-    assert "interrupted by SIGTERM in epoch" in (tmp_path / Launch((cell,)).log).read_text()
+    assert "interrupted by SIGTERM in epoch" in (tmp_path / Job((spec,)).log).read_text()
     assert Checkpoints(folder / "checkpoint").load() is not None

@@ -1,4 +1,4 @@
-"""Merged nodes against whole graphs in PyG: nothing may differ but the time it takes."""
+"""Merged nodes against PyG's layers on all nodes: values and gradients must be equal."""
 
 import dataclasses
 
@@ -30,8 +30,7 @@ def graphs(draw):
 
 
 @given(graphs(), st.integers(0, 4))
-def test_colours_are_trees_of_neighbours(graph, rounds):
-    """Two nodes share a colour exactly if the trees that unfold from them do."""
+def test_colours_are_equal_exactly_if_the_trees_of_neighbours_are(graph, rounds):
     features, edges = graph
 
     def tree(node: int, depth: int) -> tuple:
@@ -47,8 +46,8 @@ def test_colours_are_trees_of_neighbours(graph, rounds):
             assert (colour[a] == colour[b]) == (trees[a] == trees[b])
 
 
-class WholeGIN(nn.Module):
-    """The encoder on PyG's own layers, every node computed."""
+class PlainGIN(nn.Module):
+    """The encoder with PyG's layers, which computes every node."""
 
     def __init__(self, num_features: int, hidden: int, layers: int) -> None:
         super().__init__()
@@ -68,9 +67,9 @@ class WholeGIN(nn.Module):
         return nodes, global_add_pool(nodes, batch.batch)
 
 
-def whole_model(models: InfoGraph, run: int, num_features: int, hidden: int, layers: int) -> InfoGraph:
-    """One run's weights in a model of plain layers."""
-    model = InfoGraph(WholeGIN(num_features, hidden, layers))
+def plain_model(models: InfoGraph, run: int, num_features: int, hidden: int, layers: int) -> InfoGraph:
+    """A model with PyG's and torch's layers, and the weights of one run."""
+    model = InfoGraph(PlainGIN(num_features, hidden, layers))
     for name in ("local_head", "global_head"):
         head = Head(hidden * layers)
         head.block = nn.Sequential(
@@ -86,12 +85,12 @@ def whole_model(models: InfoGraph, run: int, num_features: int, hidden: int, lay
 
 
 def in_double(batch):
-    def of(value):
+    def convert(value):
         if isinstance(value, SparseSum):
             return SparseSum(value.matrix.double(), value.transpose.double())
         return value.double() if value.is_floating_point() else value
 
-    values = {field.name: of(getattr(batch, field.name)) for field in dataclasses.fields(batch)}
+    values = {field.name: convert(getattr(batch, field.name)) for field in dataclasses.fields(batch)}
     for name, nodes in (("share", batch.count), ("weight", batch.count.squeeze(2))):
         values[name] = (values[name] * nodes).round() / nodes.double()
     return dataclasses.replace(batch, **values)
@@ -99,28 +98,28 @@ def in_double(batch):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("variant", ["corrected", "released"])
-def test_runs_together_are_each_one_alone_in_pyg(tiny_root, training, variant):
+def test_runs_trained_together_equal_each_run_alone_in_pyg(tiny_root, training, variant):
     """Representations, losses, gradients and batch norm's statistics of three runs, in float64."""
     dataset = load_dataset("TINY", tiny_root)
     batch = in_double(make_batches(dataset, 10, SEEDS, CPU, layers=3)[1])
     models = make_models(dataset.num_features, 8, 3, SEEDS).double().train(training)
-    whole = [whole_model(models, run, dataset.num_features, 8, 3).train(training) for run in range(3)]
+    plain = [plain_model(models, run, dataset.num_features, 8, 3).train(training) for run in range(3)]
     betas = [0.0, 1.0, 10.0]
-    assert batch.features.shape[1] < 30 < batch.count.min()  # equal nodes stand once
+    assert batch.features.shape[1] < 30 < batch.count.min()  # equal nodes are computed once
 
     local, global_, graphs = models(batch)
-    losses = InfoGraphLoss(betas, 0.1, variant)(local, global_, batch.graph, batch.node, batch.weight)
+    losses = InfoGraphLoss(betas, 0.1, variant=variant)(local, global_, batch.graph, batch.node, batch.weight)
     parameters = {name: p for name, p in models.named_parameters() if not name.startswith("prior")}
     gradients = dict(
         zip(parameters, torch.autograd.grad(losses.sum(), list(parameters.values())), strict=True)
     )
-    for run, (model, beta) in enumerate(zip(whole, betas, strict=True)):
+    for run, (model, beta) in enumerate(zip(plain, betas, strict=True)):
         positions = batch.positions[run].tolist()
-        of_pyg = Batch.from_data_list([dataset.graphs[i] for i in positions])
-        of_pyg.x = of_pyg.x.double()
-        one_local, one_global, one_graphs = model(of_pyg)
+        pyg_batch = Batch.from_data_list([dataset.graphs[i] for i in positions])
+        pyg_batch.x = pyg_batch.x.double()
+        one_local, one_global, one_graphs = model(pyg_batch)
         torch.testing.assert_close(graphs[run], one_graphs)
-        loss = InfoGraphLoss(beta, 0.1, variant)(one_local, one_global, of_pyg.batch)
+        loss = InfoGraphLoss(beta, 0.1, variant=variant)(one_local, one_global, pyg_batch.batch)
         torch.testing.assert_close(losses[run], loss)
         own = dict(model.named_parameters())
         alone = torch.autograd.grad(loss, [own[name] for name in gradients])
@@ -136,14 +135,14 @@ def test_shares_and_weights_sum_to_one(tiny_root):
             torch.testing.assert_close(part, torch.ones(len(SEEDS)))
 
 
-def test_gradient_of_sparse_sums(tiny_root):
+def test_sparse_sum_has_the_right_gradient(tiny_root):
     batch = in_double(make_batches(load_dataset("TINY", tiny_root), 24, SEEDS, CPU)[0])
     for sums in (batch.neighbours, batch.members):
         x = torch.randn(*batch.features.shape[:2], 2, dtype=torch.float64, requires_grad=True)
         assert torch.autograd.gradcheck(sums, (x,))
 
 
-def test_batches_hold_every_graph_once_in_an_order_of_the_seed(tiny_root):
+def test_batches_contain_every_graph_once_in_an_order_drawn_from_the_seed(tiny_root):
     dataset = load_dataset("TINY", tiny_root)
     batches = make_batches(dataset, 10, SEEDS, CPU)
     assert [batch.positions.shape for batch in batches] == [(3, 10), (3, 10), (3, 4)]
@@ -152,10 +151,10 @@ def test_batches_hold_every_graph_once_in_an_order_of_the_seed(tiny_root):
         assert sorted(positions[run].tolist()) == list(range(24))
         alone = torch.cat([batch.positions[0] for batch in make_batches(dataset, 10, [seed], CPU)])
         assert positions[run].tolist() == alone.tolist()
-    assert len({tuple(of_run) for of_run in positions.tolist()}) == 3
+    assert len({tuple(order) for order in positions.tolist()}) == 3
 
 
-def test_a_single_graph_left_over_joins_the_batch_before(tiny_root):
+def test_last_batch_of_a_single_graph_is_merged_with_the_one_before(tiny_root):
     dataset = load_dataset("TINY", tiny_root)
     for batch_size, sizes in ((23, [24]), (8, [8, 8, 8])):
         batches = make_batches(dataset, batch_size, SEEDS, CPU)

@@ -1,4 +1,4 @@
-"""Graph datasets: reading, features, batches, downloads, and what is said of bad ones."""
+"""Graph datasets: reading, features, downloads, and messages about damaged files."""
 
 import io
 import zipfile
@@ -16,7 +16,7 @@ from graph.motifs import make_motifs
 from tests.graph.conftest import write_tu_dataset
 
 
-def test_reads_graphs_labels_and_node_labels(tiny_root):
+def test_load_dataset_reads_graphs_labels_and_node_labels(tiny_root):
     dataset = load_dataset("TINY", tiny_root)
     assert len(dataset.graphs) == 24
     assert dataset.labels.tolist() == [0, 1] * 12
@@ -25,7 +25,7 @@ def test_reads_graphs_labels_and_node_labels(tiny_root):
     assert degree(dataset.graphs[1].edge_index[0]).tolist() == [4, 1, 1, 1, 1]
 
 
-def test_degree_features_where_there_are_no_node_labels(tmp_path):
+def test_features_without_node_labels_are_one_hot_degrees(tmp_path):
     write_tu_dataset(tmp_path, node_labels=False)
     dataset = load_dataset("TINY", tmp_path)
     for graph in dataset.graphs:
@@ -34,7 +34,7 @@ def test_degree_features_where_there_are_no_node_labels(tmp_path):
     assert dataset.num_features == 6  # degrees 0 to 5
 
 
-def test_standardised_degree_where_it_is_over_a_thousand(tmp_path):
+def test_degrees_from_a_thousand_on_are_standardised(tmp_path):
     raw = write_tu_dataset(tmp_path, node_labels=False)
     nodes = len((raw / "TINY_graph_indicator.txt").read_text().split())
     with open(raw / "TINY_A.txt", "a") as edges, open(raw / "TINY_graph_indicator.txt", "a") as indicator:
@@ -51,18 +51,18 @@ def test_standardised_degree_where_it_is_over_a_thousand(tmp_path):
     assert features.std().item() == pytest.approx(1, abs=1e-5)
 
 
-def test_one_hot_degrees_that_fill_the_memory(tmp_path, monkeypatch):
+def test_one_hot_degrees_beyond_the_memory_limit_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(
         "graph.data.MAX_FEATURE_ENTRIES", 24 * 5 * 6 - 1
     )  # 24 graphs of 5 nodes, degrees 0 to 5
     write_tu_dataset(tmp_path, node_labels=False)
     with pytest.raises(
-        InputError, match=r"--dataset TINY has degrees from 0 to 5 at 120 nodes; .* too much memory"
+        InputError, match=r"`dataset` is 'TINY', whose 120 nodes have degrees up to 5; .* too much memory"
     ):
         load_dataset("TINY", tmp_path)
 
 
-def test_a_last_graph_without_edges_is_kept(tmp_path):
+def test_last_graph_without_edges_is_kept(tmp_path):
     raw = write_tu_dataset(tmp_path)
     for kind, line in (("graph_indicator", "25"), ("graph_labels", "1"), ("node_labels", "2")):
         with open(raw / f"TINY_{kind}.txt", "a") as file:
@@ -73,7 +73,7 @@ def test_a_last_graph_without_edges_is_kept(tmp_path):
     assert dataset.graphs[24].edge_index.shape == (2, 0)
 
 
-def test_motifs_are_the_same_each_time_and_leave_the_random_states_alone():
+def test_motifs_are_deterministic_and_restore_the_random_states():
     torch.manual_seed(5)
     np.random.seed(5)
     expected = torch.rand(1), np.random.rand()
@@ -87,7 +87,7 @@ def test_motifs_are_the_same_each_time_and_leave_the_random_states_alone():
     assert torch.bincount(labels).tolist() == [30] * 5
     sizes = torch.tensor([float(graph.num_nodes) for graph in graphs])
     per_class = torch.stack([sizes[labels == label].mean() for label in range(5)])
-    assert per_class.std() < sizes.std() / 3  # the size alone does not give the class away
+    assert per_class.std() < sizes.std() / 3  # the size alone does not determine the class
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,13 @@ def test_motifs_are_the_same_each_time_and_leave_the_random_states_alone():
     [
         ("graph_labels", lambda lines: lines[:-2], "names 24 graphs and TINY_graph_labels.txt has 22"),
         ("graph_indicator", lambda lines: lines[:-6], "names 23 graphs"),
-        ("node_labels", lambda lines: lines[:-1], "TINY_node_labels.txt has 119 lines; 120 are needed"),
+        (
+            "node_labels",
+            lambda lines: lines[:-1],
+            "TINY_node_labels.txt has 119 lines; it must have 120",
+        ),
         ("edge_labels", lambda lines: lines[:9], "TINY_edge_labels.txt has 9 lines"),
-        ("A", lambda lines: lines[:-1], "is it cut short?"),
+        ("A", lambda lines: lines[:-1], "is it truncated?"),
         ("A", lambda lines: [*lines[:-1], "12"], "TINY_A.txt is damaged"),
         ("A", lambda lines: ["1, 200", *lines[1:]], "TINY_A.txt, line 1: edge 1, 200; nodes are 1 to 120"),
         ("A", lambda lines: ["1, 0", *lines[1:]], "line 1: edge 1, 0"),
@@ -109,8 +113,25 @@ def test_motifs_are_the_same_each_time_and_leave_the_random_states_alone():
         ("graph_indicator", lambda lines: [*lines[:-1], "30"], "line 120: graph 30"),
         ("graph_labels", None, "TINY_graph_labels.txt is missing"),
     ],
+    ids=[
+        "fewer graph labels",
+        "fewer graphs",
+        "fewer node labels",
+        "fewer edge labels",
+        "fewer edges",
+        "edge of one node",
+        "node too large",
+        "node zero",
+        "edge between graphs",
+        "word instead of a node",
+        "no edges",
+        "fraction instead of a label",
+        "first graph is not 1",
+        "gap between graphs",
+        "file missing",
+    ],
 )
-def test_damaged_files_are_named(tiny_root, kind, change, said):
+def test_damaged_file_is_an_error_that_names_it(tiny_root, kind, change, said):
     path = tiny_root / "TUDataset" / "TINY" / "raw" / f"TINY_{kind}.txt"
     if change is None:
         path.unlink()
@@ -122,19 +143,19 @@ def test_damaged_files_are_named(tiny_root, kind, change, said):
     assert "\n" not in str(error.value)
 
 
-def test_mended_files_are_read_anew(tiny_root):
+def test_changed_files_are_read_again(tiny_root):
     load_dataset("TINY", tiny_root)
     path = tiny_root / "TUDataset" / "TINY" / "raw" / "TINY_graph_labels.txt"
     path.write_text("3\n" * 12 + "4\n" * 12)
     assert load_dataset("TINY", tiny_root).labels.tolist() == [0] * 12 + [1] * 12
 
 
-def test_unknown_and_missing_names(tmp_path):
-    with pytest.raises(InputError, match=r"MUTAGG is unknown \(did you mean MUTAG\?\)"):
+def test_unknown_or_missing_dataset_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"`dataset` is 'MUTAGG', which is unknown; did you mean MUTAG\?"):
         load_dataset("MUTAGG", tmp_path)
-    with pytest.raises(InputError, match="COLLAB is unknown; known: motifs, MUTAG"):
+    with pytest.raises(InputError, match=r"which is unknown. Known: motifs, MUTAG.* others with `download`"):
         load_dataset("COLLAB", tmp_path)
-    with pytest.raises(InputError, match=r"no PTC_MR_A.txt under .*; add --download to fetch it from https"):
+    with pytest.raises(InputError, match=r"has no PTC_MR_A.txt; set `download` to fetch it from https"):
         load_dataset("PTC_MR", tmp_path)
     with pytest.raises(InputError, match="unknown"):
         load_dataset("../MUTAG", tmp_path, download=True)
@@ -143,7 +164,7 @@ def test_unknown_and_missing_names(tmp_path):
 
 @pytest.fixture
 def server(served, monkeypatch):
-    """The served folder, as the publisher's."""
+    """The served folder, as the publisher of TUDatasets."""
     folder, address = served
     monkeypatch.setattr(tudataset, "TU_URL", address)
     return folder
@@ -157,7 +178,7 @@ def zip_of(raw: Path) -> bytes:
     return buffer.getvalue()
 
 
-def test_download(server, tiny_root, tmp_path):
+def test_download_creates_the_raw_folder(server, tiny_root, tmp_path):
     raw = tiny_root / "TUDataset" / "TINY" / "raw"
     (server / "TINY.zip").write_bytes(zip_of(raw))
     fresh = tmp_path / "fresh"
@@ -169,7 +190,7 @@ def test_download(server, tiny_root, tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"<html>not found</html>", "truncated", "damaged"])
-def test_a_download_that_fails_leaves_nothing(server, tiny_root, tmp_path, content):
+def test_failed_download_leaves_nothing(server, tiny_root, tmp_path, content):
     raw = tiny_root / "TUDataset" / "TINY" / "raw"
     if content == "damaged":
         (raw / "TINY_graph_labels.txt").write_text("1\n")
@@ -198,7 +219,7 @@ def test_a_download_that_fails_leaves_nothing(server, tiny_root, tmp_path, conte
         ]
     ],
 )
-def test_the_paper_s_datasets(data_root, name, graphs, classes, features):
+def test_paper_s_datasets_have_the_published_sizes(data_root, name, graphs, classes, features):
     assert name in PAPER_DATASETS
     dataset = load_dataset(name, data_root)
     assert len(dataset.graphs) == graphs

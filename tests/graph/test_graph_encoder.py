@@ -1,4 +1,4 @@
-"""How the encoder and its heads start, and the prior."""
+"""Shapes and initial weights of the encoder and its heads, and the prior."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def batch(tiny_root):
     return make_batches(load_dataset("TINY", tiny_root), 24, [0, 1], torch.device("cpu"))[0]
 
 
-def test_shapes_and_start(batch):
+def test_model_has_the_right_shapes_and_initial_weights(batch):
     model = make_models(3, 8, 2, seeds=[0, 1])
     local, global_, graphs = model(batch)
     assert local.shape == (2, batch.features.shape[1], 16)
@@ -27,21 +27,21 @@ def test_shapes_and_start(batch):
             assert (module.bias == 0).all()
 
 
-def test_each_run_starts_from_its_own_seed_alone():
+def test_weights_of_a_run_depend_on_its_seed_alone():
     together, alone = make_models(3, 8, 2, [4, 7]).state_dict(), make_models(3, 8, 2, [7]).state_dict()
     for name, value in alone.items():
         assert torch.equal(together[name][1:], value)
     assert not torch.equal(*together["encoder.mlps.0.0.weight"])
 
 
-def test_prior_is_log_two_each_for_an_indifferent_discriminator():
+def test_prior_is_two_log_two_for_a_constant_discriminator():
     prior = InfoGraph(GIN(3, hidden=8, layers=2)).prior
     torch.nn.init.zeros_(prior.logit[-1].weight)
     loss = prior(torch.randn(1, 5, 16), torch.rand(1, 5, 16))
     assert loss.item() == pytest.approx(2 * torch.tensor(2.0).log().item())
 
 
-def test_prior_of_each_run_is_that_of_its_own_graphs():
+def test_prior_equals_its_formula():
     prior = PriorDiscriminator(4)
     graphs, uniform = torch.randn(1, 5, 4), torch.rand(1, 5, 4)
     by_hand = -torch.sigmoid(prior.logit(uniform)).log().mean()

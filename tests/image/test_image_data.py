@@ -1,5 +1,6 @@
-"""Image datasets: embedded, published layouts, class folders, caches, downloads, and bad ones."""
+"""Image datasets: embedded, published layouts, class folders, caches, downloads, and damaged files."""
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -26,7 +27,7 @@ from tests.image.conftest import make_images, write_class_folders
 from tests.runs import failure_of
 
 
-def test_shapes_are_ten_balanced_classes_of_a_seed():
+def test_shapes_are_ten_balanced_classes_drawn_from_the_seed():
     images, labels = make_shapes(60, seed=3)
     assert images.shape == (60, 3, 32, 32)
     assert images.dtype == np.uint8
@@ -41,7 +42,7 @@ def test_shapes_are_ten_balanced_classes_of_a_seed():
 )
 def test_embedded_datasets(tmp_path, name, train, test, size):
     dataset = load_dataset(name, tmp_path)
-    assert dataset.train is dataset.memory
+    assert dataset.train is dataset.labelled
     assert dataset.train.images.shape == (train, 3, size, size)
     assert dataset.test.images.shape == (test, 3, size, size)
     assert dataset.train.images.dtype == torch.uint8
@@ -50,8 +51,8 @@ def test_embedded_datasets(tmp_path, name, train, test, size):
     assert load_dataset(name, tmp_path, image_size=24).test.images.shape == (test, 3, 24, 24)
 
 
-def test_resizing_is_that_of_pillow():
-    """Antialiased bilinear, to a grey level."""
+def test_resize_equals_pillow():
+    """Antialiased bilinear, within one grey level."""
     images, _ = make_images(6, 40, seed=0)
     resized = data.resize(torch.from_numpy(images).permute(0, 3, 1, 2), 16)
     for ours, image in zip(resized, images, strict=True):
@@ -59,7 +60,7 @@ def test_resizing_is_that_of_pillow():
         assert np.abs(ours.permute(1, 2, 0).numpy().astype(int) - theirs).max() <= 1
 
 
-def checked(monkeypatch, kind, files: dict[str, bytes], lists: dict[str, list[str]]) -> None:
+def publish_checksums(monkeypatch, kind, files: dict[str, bytes], lists: dict[str, list[str]]) -> None:
     """Make the publisher's checksums those of ``files``."""
     for attribute, names in lists.items():
         sums = [[name, hashlib.md5(files[name]).hexdigest()] for name in names]
@@ -82,7 +83,7 @@ def cifar(monkeypatch, kind, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     test_name = kind.test_list[0][0]
     files[test_name] = pickle.dumps({"data": flat[:3], key: labels[:3].tolist()})
     files[kind.meta["filename"]] = pickle.dumps({kind.meta["key"]: ["bars", "dots", "plain"]})
-    checked(monkeypatch, kind, files, {"train_list": names, "test_list": [test_name]})
+    publish_checksums(monkeypatch, kind, files, {"train_list": names, "test_list": [test_name]})
     meta_sum = hashlib.md5(files[kind.meta["filename"]]).hexdigest()
     monkeypatch.setattr(kind, "meta", kind.meta | {"md5": meta_sum})
     folder.mkdir(parents=True)
@@ -93,7 +94,7 @@ def cifar(monkeypatch, kind, folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cifar10", CIFAR10), ("cifar100", CIFAR100)])
-def test_cifar_as_published(tmp_path, monkeypatch, name, kind):
+def test_cifar_in_the_publisher_s_layout(tmp_path, monkeypatch, name, kind):
     images, labels = cifar(monkeypatch, kind, tmp_path / kind.base_folder)
     dataset = load_dataset(name, tmp_path)
     np.testing.assert_array_equal(dataset.train.images.numpy(), images)
@@ -102,16 +103,18 @@ def test_cifar_as_published(tmp_path, monkeypatch, name, kind):
     assert dataset.classes == ("bars", "dots", "plain")
 
 
-def test_a_damaged_pickle_is_not_opened(tmp_path, monkeypatch):
+def test_damaged_pickle_is_never_opened(tmp_path, monkeypatch):
     cifar(monkeypatch, CIFAR10, tmp_path / CIFAR10.base_folder)
     with open(tmp_path / CIFAR10.base_folder / "data_batch_3", "ab") as file:
         file.write(b"more")
     monkeypatch.setattr(pickle, "load", lambda *arguments, **options: pytest.fail("unpickled"))
-    with pytest.raises(InputError, match=r"cifar-10-batches-py is damaged: the publisher's checksums"):
+    with pytest.raises(
+        InputError, match=r"cifar-10-batches-py is damaged: the publisher's checksums do not match"
+    ):
         load_dataset("cifar10", tmp_path)
 
 
-def test_stl10_trains_on_unlabelled_images_too(tmp_path, monkeypatch):
+def test_stl10_trains_on_unlabelled_images_and_probes_on_labelled_ones(tmp_path, monkeypatch):
     images, labels = make_images(9, 96, seed=0)
     columns_first = images.transpose(0, 3, 2, 1)
     files = {
@@ -125,17 +128,17 @@ def test_stl10_trains_on_unlabelled_images_too(tmp_path, monkeypatch):
         "train_list": ["train_X.bin", "train_y.bin", "unlabeled_X.bin"],
         "test_list": ["test_X.bin", "test_y.bin"],
     }
-    checked(monkeypatch, STL10, files, lists)
+    publish_checksums(monkeypatch, STL10, files, lists)
     folder = tmp_path / "stl10_binary"
     folder.mkdir()
     for name, content in files.items():
         (folder / name).write_bytes(content)
     (folder / "class_names.txt").write_text("bars\ndots\nplain\n")
     dataset = load_dataset("stl10", tmp_path)
-    assert (len(dataset.train), len(dataset.memory), len(dataset.test)) == (9, 6, 3)
+    assert (len(dataset.train), len(dataset.labelled), len(dataset.test)) == (9, 6, 3)
     assert dataset.train.labels[6:].tolist() == [-1] * 3
     np.testing.assert_array_equal(dataset.train.images.numpy(), images.transpose(0, 3, 1, 2))
-    np.testing.assert_array_equal(dataset.memory.labels.numpy(), labels[:6])
+    np.testing.assert_array_equal(dataset.labelled.labels.numpy(), labels[:6])
 
 
 def write_tiny_imagenet(root: Path) -> None:
@@ -154,30 +157,28 @@ def write_tiny_imagenet(root: Path) -> None:
     (root / "val" / "val_annotations.txt").write_text("".join(lines))
 
 
-def test_tiny_imagenet_as_published(tmp_path):
+def test_tiny_imagenet_in_the_publisher_s_layout(tmp_path):
     write_tiny_imagenet(tmp_path / "tiny-imagenet-200")
     dataset = load_dataset("tinyimagenet", tmp_path)
     assert dataset.train.images.shape == (6, 3, 64, 64)
     assert dataset.test.labels.tolist() == [0, 1, 2]
     (tmp_path / "tiny-imagenet-200" / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn99\n")
-    with pytest.raises(
-        InputError, match=r"val_annotations.txt is damaged or names a class that train has not"
-    ):
+    with pytest.raises(InputError, match=r"val_annotations.txt is damaged or names a class that train lacks"):
         load_dataset("tinyimagenet", tmp_path)
 
 
-def test_class_folders_with_and_without_a_test_part(tiny_folder, tmp_path):
+def test_class_folders_with_and_without_a_test_folder(tiny_folder, tmp_path):
     images, labels = make_images(48, 16, seed=0)
     dataset = load_dataset(f"folder:{tiny_folder}", tmp_path, image_size=16)
     assert (len(dataset.train), len(dataset.test)) == (48, 12)
     order = np.argsort(labels, kind="stable")
     np.testing.assert_array_equal(dataset.train.images.numpy(), images[order].transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(dataset.train.labels.numpy(), labels[order])
-    whole = load_dataset(f"folder:{tiny_folder / 'train'}", tmp_path, image_size=16)
-    assert (len(whole.train), len(whole.test)) == (39, 9)
+    unsplit = load_dataset(f"folder:{tiny_folder / 'train'}", tmp_path, image_size=16)
+    assert (len(unsplit.train), len(unsplit.test)) == (39, 9)
 
 
-def test_a_published_name_finds_class_folders(tmp_path):
+def test_published_name_reads_class_folders_below_the_data_root(tmp_path):
     for part in ("train", "test"):
         write_class_folders(tmp_path / "cifar10" / part, per_class=2, size=32)
     dataset = load_dataset("cifar10", tmp_path)
@@ -185,8 +186,8 @@ def test_a_published_name_finds_class_folders(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp", "bmp", "gif"])
-def test_any_format_and_shape_of_image(tmp_path, kind):
-    """Resized at the short side, cropped in the centre; grey images become colour."""
+def test_image_of_any_format_and_shape_is_resized_and_cropped(tmp_path, kind):
+    """At the short side and in the centre; grey images become RGB."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for number in range(5):
@@ -200,7 +201,7 @@ def test_any_format_and_shape_of_image(tmp_path, kind):
     assert images[:, :, :, :3].mean() < 15
 
 
-def test_decoded_once_and_again_when_a_file_changes(tiny_folder, tmp_path, monkeypatch):
+def test_images_are_decoded_once_and_again_when_a_file_changes(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     decoded = []
     decode = folders._decode
@@ -220,10 +221,10 @@ def test_decoded_once_and_again_when_a_file_changes(tiny_folder, tmp_path, monke
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty", "other", "pipe"])
-def test_a_damaged_cache_is_made_anew(tmp_path, monkeypatch, capsys, how):
+def test_damaged_cache_is_rebuilt(tmp_path, monkeypatch, capsys, how):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = write_class_folders(tmp_path / "images", per_class=2)
-    files, _ = folders._files_of(root)
+    files, _ = folders.list_class_folders(root)
     images, labels = folders.read_class_folders(files, 16)
     [path] = (user_cache() / "images").iterdir()
     content = path.read_bytes()
@@ -237,13 +238,13 @@ def test_a_damaged_cache_is_made_anew(tmp_path, monkeypatch, capsys, how):
     assert capsys.readouterr().err == ""
     again, _ = folders.read_class_folders(files, 16)
     assert torch.equal(again, images)
-    assert capsys.readouterr().err == f"warning: {path} is damaged and made anew\n"
+    assert capsys.readouterr().err == f"warning: {path} is damaged and will be rebuilt\n"
     assert path.read_bytes() == content
     assert labels.tolist() == [0, 0, 1, 1, 2, 2]
 
 
-def test_images_in_the_host_s_memory_are_fetched_in_order(monkeypatch):
-    """What happens where a GPU has no room: gathered a batch ahead, every image once, in the order asked."""
+def test_fetch_from_the_host_s_memory_keeps_the_order(monkeypatch):
+    """If a GPU lacks the memory, a thread gathers one batch ahead; every image comes once."""
     images = Images(
         torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1).expand(20, 3, 2, 2), torch.zeros(20)
     )
@@ -257,7 +258,7 @@ def test_images_in_the_host_s_memory_are_fetched_in_order(monkeypatch):
     assert list(images.fetch([])) == []
 
 
-def test_what_has_room_on_a_device(monkeypatch):
+def test_images_may_take_half_of_the_free_device_memory(monkeypatch):
     assert data.fits(10**15, torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
     assert data.fits(500, torch.device("cuda"))
@@ -265,28 +266,32 @@ def test_what_has_room_on_a_device(monkeypatch):
 
 
 def publish(monkeypatch, served, name: str, archive: str) -> Path:
-    """Make ``name`` come from the served folder; returns where its archive has to be."""
+    """Make the served folder the publisher of ``name``; returns the path that its archive needs."""
     folder, address = served
-    where, loader, _ = published.LOADERS[name]
-    monkeypatch.setitem(published.LOADERS, name, (where, loader, f"{address}/{archive}"))
+    change_source(monkeypatch, name, url=f"{address}/{archive}")
     return folder / archive
 
 
-def test_downloads_are_checked_and_unpacked(served, tmp_path, monkeypatch):
+def change_source(monkeypatch, name: str, **changes: str) -> None:
+    source = dataclasses.replace(published.SOURCES[name], **changes)
+    monkeypatch.setitem(published.SOURCES, name, source)
+
+
+def test_download_is_checked_and_unpacked(served, tmp_path, monkeypatch):
     images, _ = cifar(monkeypatch, CIFAR10, tmp_path / "made" / CIFAR10.base_folder)
     archive = publish(monkeypatch, served, "cifar10", "cifar-10-python.tar.gz")
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tmp_path / "made" / CIFAR10.base_folder, CIFAR10.base_folder)
-    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    change_source(monkeypatch, "cifar10", md5=hashlib.md5(archive.read_bytes()).hexdigest())
     root = tmp_path / "data"
     dataset = load_dataset("cifar10", root, download=True)
     np.testing.assert_array_equal(dataset.train.images.numpy(), images)
     assert [path.name for path in root.iterdir()] == [CIFAR10.base_folder]
     archive.unlink()
-    load_dataset("cifar10", root, download=True)  # it is there
+    load_dataset("cifar10", root, download=True)  # is not downloaded again
 
 
-def test_tiny_imagenet_downloads(served, tmp_path, monkeypatch):
+def test_tiny_imagenet_is_downloaded(served, tmp_path, monkeypatch):
     write_tiny_imagenet(tmp_path / "tiny-imagenet-200")
     archive = publish(monkeypatch, served, "tinyimagenet", "tiny-imagenet-200.zip")
     buffer = io.BytesIO()
@@ -294,12 +299,12 @@ def test_tiny_imagenet_downloads(served, tmp_path, monkeypatch):
         for path in sorted((tmp_path / "tiny-imagenet-200").rglob("*.*")):
             file.write(path, path.relative_to(tmp_path))
     archive.write_bytes(buffer.getvalue())
-    monkeypatch.setattr(published, "TINY_IMAGENET_MD5", hashlib.md5(buffer.getvalue()).hexdigest())
+    change_source(monkeypatch, "tinyimagenet", md5=hashlib.md5(buffer.getvalue()).hexdigest())
     assert len(load_dataset("tinyimagenet", tmp_path / "data", download=True).train) == 6
 
 
 @pytest.mark.parametrize("content", [None, b"<html>not found</html>"])
-def test_a_download_that_fails_leaves_nothing(served, tmp_path, monkeypatch, content):
+def test_failed_download_leaves_nothing(served, tmp_path, monkeypatch, content):
     archive = publish(monkeypatch, served, "cifar10", "cifar-10-python.tar.gz")
     if content:
         archive.write_bytes(content)
@@ -308,41 +313,43 @@ def test_a_download_that_fails_leaves_nothing(served, tmp_path, monkeypatch, con
     assert not list((tmp_path / "data").iterdir())
 
 
-def test_what_cannot_be_read(tiny_folder, tmp_path):
-    def said(name, **options):
+def test_unreadable_datasets_are_errors_of_one_line(tiny_folder, tmp_path):
+    def message(name, **options):
         with pytest.raises(InputError) as error:
             load_dataset(name, tmp_path, **options)
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    assert "(did you mean cifar10?)" in said("cifar-10")
-    assert "add --download to fetch it from https://www.cs.toronto.edu" in said("cifar10")
-    assert "is no folder" in said("folder:nowhere")
-    assert "--image-size is 4" in said("shapes", image_size=4)
-    (tiny_folder / "train" / "dots" / "notes.txt").write_text("no image")
-    assert "notes.txt is no image that can be read" in said(f"folder:{tiny_folder}")
+    assert "`dataset` is 'cifar-10', which is unknown; did you mean cifar10? Known: shapes" in message(
+        "cifar-10"
+    )
+    assert "set `download` to fetch it from https://www.cs.toronto.edu" in message("cifar10")
+    assert "nowhere is not a folder" in message("folder:nowhere")
+    assert "`image_size` is 4; it must be at least 8" in message("shapes", image_size=4)
+    (tiny_folder / "train" / "dots" / "notes.txt").write_text("not an image")
+    assert "notes.txt cannot be read as an image" in message(f"folder:{tiny_folder}")
     (tiny_folder / "train" / "dots" / "notes.txt").unlink()
-    whole = (tiny_folder / "train" / "dots" / "001.png").read_bytes()
-    (tiny_folder / "train" / "dots" / "001.png").write_bytes(whole[:-200])
-    assert "001.png is no image that can be read" in said(f"folder:{tiny_folder}")
+    intact = (tiny_folder / "train" / "dots" / "001.png").read_bytes()
+    (tiny_folder / "train" / "dots" / "001.png").write_bytes(intact[:-200])
+    assert "001.png cannot be read as an image" in message(f"folder:{tiny_folder}")
     (tiny_folder / "test" / "extra").mkdir()
-    assert "extra is a class folder without images" in said(f"folder:{tiny_folder}")
+    assert "extra is a class folder without images" in message(f"folder:{tiny_folder}")
     Image.new("RGB", (16, 16)).save(tiny_folder / "test" / "extra" / "0.png")
-    assert "extra is a class of train or test alone" in said(f"folder:{tiny_folder}")
+    assert "only one of train and test has the class extra" in message(f"folder:{tiny_folder}")
     few = write_class_folders(tmp_path / "few", per_class=4)
-    assert "fewer than 5 images in every class" in said(f"folder:{few}")
+    assert "fewer than 5 images in every class" in message(f"folder:{few}")
     (tmp_path / "empty").mkdir()
-    assert "holds no class folders" in said(f"folder:{tmp_path / 'empty'}")
+    assert "contains no class folders" in message(f"folder:{tmp_path / 'empty'}")
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--dataset", "folder:one"], "--dataset folder:one has 1 class; at least 2 are needed"),
+        (["--dataset", "folder:one"], "--dataset is 'folder:one', which has 1 class; at least 2 are needed"),
         (["--dataset", "cifar10", "--download"], "could not download http://127.0.0.1"),
     ],
 )
-def test_bad_data_end_the_command_in_one_line(served, tmp_path, monkeypatch, capsys, flags, said):
+def test_command_ends_in_one_line_on_a_bad_dataset(served, tmp_path, monkeypatch, capsys, flags, said):
     publish(monkeypatch, served, "cifar10", "cifar-10-python.tar.gz")  # where nothing is
     write_class_folders(tmp_path / "one", per_class=6)
     for name in ("dots", "plain"):
@@ -354,8 +361,8 @@ def test_bad_data_end_the_command_in_one_line(served, tmp_path, monkeypatch, cap
 
 
 @pytest.mark.data("cifar10")
-def test_the_real_cifar10(data_root):
-    train, classes = folders._files_of(data_root / "cifar10" / "train")
+def test_real_cifar10(data_root):
+    train, classes = folders.list_class_folders(data_root / "cifar10" / "train")
     assert len(train) == 50000
     assert classes[0] == "airplane"
     sample, _ = folders.read_class_folders(train[::500], 32)

@@ -1,4 +1,4 @@
-"""ResNets for small images: shapes, the stem, and the whole beside torchvision's own."""
+"""ResNets for small images: shapes, stem, norms, and equality with torchvision's."""
 
 import pytest
 import torch
@@ -28,14 +28,14 @@ def test_shapes(arch, width, dim):
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet34", "resnet50"])
-def test_parameters_are_torchvision_s_but_for_stem_and_classifier(arch):
+def test_parameters_are_torchvision_s_except_stem_and_classifier(arch):
     theirs = getattr(torchvision.models, arch)().state_dict()
     ours = make_encoder(arch).state_dict()
     shapes = {name: value.shape for name, value in theirs.items() if not name.startswith(("conv1.", "fc."))}
     assert {name: value.shape for name, value in ours.items() if name != "conv1.weight"} == shapes
 
 
-def test_same_values_as_torchvision_with_the_stem_replaced():
+def test_values_equal_torchvision_s_with_the_stem_replaced():
     theirs = torchvision.models.resnet18()
     theirs.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)
     theirs.maxpool = theirs.fc = torch.nn.Identity()
@@ -45,7 +45,7 @@ def test_same_values_as_torchvision_with_the_stem_replaced():
     torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
 
 
-def test_the_head_is_the_paper_s():
+def test_head_is_the_paper_s():
     head = SimCLR(make_encoder("resnet50")).head
     assert [type(layer).__name__ for layer in head] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
     assert (head[0].in_features, head[0].out_features, head[3].out_features) == (2048, 512, 128)
@@ -66,8 +66,8 @@ def test_group_norm_treats_images_one_by_one(arch):
     model = make_model(arch, 8, "group")
     assert not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
     images = torch.randn(4, 3, 16, 16)
-    whole, alone = model(images)[1], torch.cat([model(image[None])[1] for image in images])
-    torch.testing.assert_close(whole, alone, rtol=1e-4, atol=1e-5)
-    assert (whole[0] - whole[1]).abs().max() > 1e-3
+    together, alone = model(images)[1], torch.cat([model(image[None])[1] for image in images])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    assert (together[0] - together[1]).abs().max() > 1e-3
     batch = make_model(arch, 8)
     assert (batch(images)[1] - batch(images[:2].repeat(2, 1, 1, 1))[1])[0].abs().max() > 1e-3

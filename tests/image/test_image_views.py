@@ -1,4 +1,4 @@
-"""Every operation against torchvision's at fixed parameters, and the draws against its distributions."""
+"""Operations equal torchvision's for fixed parameters; random parameters have its distributions."""
 
 import pytest
 import torch
@@ -51,10 +51,10 @@ def test_grey():
 
 
 @pytest.mark.parametrize("turns", [-0.5, -0.1, 0.0, 0.03, 0.5])
-def test_hue(turns):
+def test_shift_hue(turns):
     x = images()
     x[0] = 0.5  # grey has no hue
-    x[1, 0] = x[1, 1]  # two channels alike
+    x[1, 0] = x[1, 1]  # two equal channels
     close(shift_hue(x, torch.full((6,), turns)), TF.adjust_hue(x, turns))
 
 
@@ -68,7 +68,7 @@ def test_blur():
 
 
 def test_colour_jitter_in_every_order():
-    """24 samples; hue's place is the sample's quarter, the others' order is drawn."""
+    """24 images; the quarter gives the position of hue, the others have a random order."""
     x = images(count=24)
     generator = torch.Generator().manual_seed(1)
     factors = 0.6 + 0.8 * torch.rand(3, 24, generator=generator)
@@ -88,15 +88,15 @@ def test_colour_jitter_in_every_order():
     assert len(seen) > 8
 
 
-def test_jitter_of_factor_one_changes_nothing():
+def test_colour_jitter_with_factors_of_one_is_the_identity():
     x = images(count=8)
     order = torch.rand(3, 8).argsort(dim=0)
     close(colour_jitter(x, torch.ones(3, 8), torch.zeros(8), order), x, atol=1e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (96, 96), (20, 60)])
-def test_crops_are_distributed_as_torchvision_s(height, width):
-    """Areas, ratios and places of 3,000 boxes: the same distributions, by Kolmogorov and Smirnov."""
+def test_crop_boxes_are_distributed_as_torchvision_s(height, width):
+    """Areas, ratios and positions of 3,000 boxes, by the Kolmogorov-Smirnov test."""
     torch.manual_seed(0)
     scale, ratio = (0.08, 1.0), (3 / 4, 4 / 3)
     canvas = torch.empty(3, height, width)
@@ -108,17 +108,17 @@ def test_crops_are_distributed_as_torchvision_s(height, width):
     assert (ours[:2] >= 0).all()
     assert (ours[0] + ours[2] <= height).all()
     assert (ours[1] + ours[3] <= width).all()
-    for of in (
+    for statistic in (
         lambda box: box[2] * box[3],
         lambda box: box[3] / box[2],
         lambda box: box[0],
         lambda box: box[1],
     ):
-        assert ks_2samp(of(ours.float()), of(theirs.float())).pvalue > 1e-3
+        assert ks_2samp(statistic(ours.float()), statistic(theirs.float())).pvalue > 1e-3
 
 
-def test_no_crop_fits_a_sliver():
-    """Where all ten tries fail, the largest centred box of an allowed ratio, as torchvision's."""
+def test_crop_falls_back_to_the_largest_centred_box():
+    """If all ten tries fail, as for a sliver of an image; the same box as torchvision's."""
     draws = torch.ones(4, 2, 10) * 0.999
     ours = crop_boxes(draws, 4, 100, (0.9, 1.0), (3 / 4, 4 / 3))
     torch.manual_seed(0)
@@ -127,7 +127,7 @@ def test_no_crop_fits_a_sliver():
 
 
 def only(**changes):
-    """A view with every random part off but those given."""
+    """Views without any random operation except the flip and those in ``changes``."""
     off = {
         "scale": (1.0, 1.0),
         "ratio": (1.0, 1.0),
@@ -140,8 +140,8 @@ def only(**changes):
     return Views(32, **off | changes)
 
 
-def test_probabilities_of_flip_grey_blur_and_jitter():
-    """Each happens to its share of 2,000 images, within four standard errors, and to nothing else."""
+def test_flip_grey_blur_and_jitter_have_their_probabilities():
+    """Among 2,000 images, within four standard errors."""
     x = uint8(1).expand(2000, -1, -1, -1)
     generator = torch.Generator().manual_seed(0)
     plain = x[0].float() / 255
@@ -163,8 +163,8 @@ def changed(view, plain):
     return (unflipped & ((view - plain.flip(2)).abs().amax(dim=(1, 2, 3)) > 1e-3)).float().mean()
 
 
-def test_strengths_of_the_jitter():
-    """On a grey image brightness alone shows: its factor is uniform in [0.6, 1.4], as torchvision's."""
+def test_brightness_is_distributed_as_torchvision_s():
+    """A grey image shows brightness alone: its factor is uniform in [0.6, 1.4]."""
     x = torch.full((4000, 3, 32, 32), 100, dtype=torch.uint8)
     view = only(jitter_probability=1.0)(x, torch.Generator().manual_seed(0))
     factors = view.mean(dim=(1, 2, 3)) * 255 / 100
@@ -174,7 +174,7 @@ def test_strengths_of_the_jitter():
     assert ks_2samp(factors.numpy(), theirs).pvalue > 1e-3
 
 
-def test_draws_depend_on_the_generator_alone():
+def test_views_depend_on_the_generator_alone():
     x = uint8(16)
     views = Views(32)
     first, again, other = (views(x, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
@@ -182,15 +182,15 @@ def test_draws_depend_on_the_generator_alone():
     assert not torch.equal(first, other)
 
 
-def test_two_copies_get_two_views():
+def test_copies_of_an_image_get_different_views():
     x = uint8(1).expand(16, -1, -1, -1)
     views = Views(32)(x, torch.Generator().manual_seed(0))
     distances = torch.cdist(views.flatten(1), views.flatten(1)) + 1e9 * torch.eye(16)
     assert distances.min() > 0.1
 
 
-def test_views_keep_their_places():
-    """The order that the jitter works in is undone."""
+def test_views_are_in_the_order_of_the_images():
+    """The random order that the jitter uses is undone."""
     x = (torch.arange(8, dtype=torch.uint8) * 30).view(8, 1, 1, 1).expand(8, 3, 32, 32)
     view = only()(x, torch.Generator().manual_seed(0))
     close(view, x.float() / 255)
@@ -207,7 +207,7 @@ def test_shape_type_and_range(count, memory_format):
     assert view.max() <= 1 + 1e-6
 
 
-def test_autocast_is_left_outside():
+def test_views_do_not_depend_on_autocast():
     x = uint8(8)
     views = Views(32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -225,7 +225,7 @@ def test_normalise():
 
 
 @pytest.mark.gpu
-def test_nothing_waits_for_the_device():
+def test_views_never_synchronise_with_the_device():
     views, x = Views(32).cuda(), uint8(64).cuda()
     generator = torch.Generator("cuda").manual_seed(0)
     views(x, generator)

@@ -1,4 +1,4 @@
-"""Two runs, and two sets of runs, side by side."""
+"""Comparing two runs, and two folders of runs."""
 
 import json
 
@@ -21,7 +21,7 @@ def write_set(root, gain, objective=HARD, seeds=6, lr=0.1):
     return root
 
 
-def test_two_runs(tmp_path, capsys):
+def test_two_runs_show_scores_and_different_settings(tmp_path, capsys):
     first = write_set(tmp_path / "a", 0.0, seeds=1)
     second = write_set(
         tmp_path / "b", 0.05, objective={"name": "infograph", "beta": 0, "tau_plus": 0}, seeds=1, lr=0.2
@@ -33,7 +33,7 @@ def test_two_runs(tmp_path, capsys):
     assert "hidden" not in said
 
 
-def test_two_sets_are_paired_by_seed(tmp_path):
+def test_two_folders_are_paired_by_seed(tmp_path):
     first = write_set(tmp_path / "a", 0.0)
     second = write_set(tmp_path / "b", 0.05, seeds=8)
     paths = [find_records([root]) for root in (first, second)]
@@ -46,7 +46,7 @@ def test_two_sets_are_paired_by_seed(tmp_path):
     assert different_settings(*paths) == {}
 
 
-def test_objectives_are_compared_each_with_itself(tmp_path):
+def test_shared_objectives_are_compared_with_themselves(tmp_path):
     for name, gain in (("a", 0.0), ("b", 0.1)):
         write_set(tmp_path / name / "hard", gain, seeds=2)
         write_set(tmp_path / name / "harder", 2 * gain, objective=HARD | {"beta": 2.0}, seeds=2)
@@ -65,8 +65,8 @@ def test_p_is_corrected_for_the_number_of_rows(tmp_path):
     assert rows["p"].tolist() == pytest.approx([0.0625, 0.0625])
 
 
-def test_no_run_counts_more_than_once(tmp_path, capsys):
-    """One plain set against three betas: three pairs a seed would be no more than three seeds."""
+def test_several_runs_of_one_seed_are_refused(tmp_path, capsys):
+    """One plain objective against two betas: each seed would count twice."""
     write_set(tmp_path / "a", 0.0, objective={"name": "infograph", "beta": 0, "tau_plus": 0}, seeds=3)
     for beta in (1.0, 2.0):
         write_set(tmp_path / "b" / f"{beta}", 0.1, objective=HARD | {"beta": beta}, seeds=3)
@@ -74,7 +74,7 @@ def test_no_run_counts_more_than_once(tmp_path, capsys):
     assert "the second folder has several runs of one seed" in line
 
 
-def test_bad_input(tmp_path, capsys):
+def test_folders_that_share_nothing_are_refused(tmp_path, capsys):
     write_set(tmp_path / "a", 0.0, seeds=1)
     write_record(tmp_path / "b" / "0", dataset="DD")
     (tmp_path / "c").mkdir()

@@ -1,4 +1,4 @@
-"""Figures: what they draw is what the records and samples hold."""
+"""Figures draw what is in the records and samples."""
 
 import json
 
@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from shared_eval import figures
 from shared_eval.records import find_records, read_records
-from shared_eval.tables import told_apart
+from shared_eval.tables import label_versions
 from tests.shared_eval.conftest import HARD, write_record
 
 
@@ -27,7 +27,7 @@ def records(tmp_path):
                     "uniformity": -2.0 - beta,
                 },
             )
-    return told_apart(read_records(find_records([tmp_path])))
+    return label_versions(read_records(find_records([tmp_path])))
 
 
 def test_accuracy_against_beta(records):
@@ -40,9 +40,9 @@ def test_accuracy_against_beta(records):
     assert figures.accuracy_against_beta(records[records["beta"] == 1], "MUTAG svm_accuracy") is None
 
 
-def test_versions_are_lines_of_their_own(records):
+def test_each_version_has_its_own_line(records):
     other = records.assign(revision="def5678", value=records["value"] - 0.3)
-    both = told_apart(pd.concat([records, other]).drop(columns="version"))
+    both = label_versions(pd.concat([records, other]).drop(columns="version"))
     axes = figures.accuracy_against_beta(both, "MUTAG svm_accuracy").axes[0]
     assert [line.get_label() for line in axes.lines if not line.get_label().startswith("_")] == [
         "tau_plus 0.1, abc1234",
@@ -73,7 +73,7 @@ def a_sample():
     }
 
 
-def test_similarities_and_map():
+def test_histograms_and_map_have_a_panel_for_each_objective():
     samples = {"simclr": a_sample(), "hard": a_sample()}
     histograms = figures.similarity_histograms(samples, "shapes")
     assert [axes.get_title(loc="left") for axes in histograms.axes] == ["simclr", "hard"]
@@ -81,7 +81,7 @@ def test_similarities_and_map():
     assert sum(heights) == pytest.approx(2)  # each of the two histograms adds up to one
     panels = figures.embedding_map(samples, "shapes").axes
     assert len(panels) == 2
-    assert [len(of_class.get_offsets()) for of_class in panels[0].collections] == [10, 10, 10]
+    assert [len(points.get_offsets()) for points in panels[0].collections] == [10, 10, 10]
     assert figures.similarity_histograms({}, "shapes") is None
     assert figures.embedding_map({"hard": {"positives": np.ones(3)}}, "shapes") is None
 
@@ -92,14 +92,14 @@ def test_alignment_against_uniformity(records):
     assert figures.alignment_against_uniformity(records[records["metric"] == "svm_accuracy"], "MUTAG") is None
 
 
-def test_png_and_svg(tmp_path, records):
+def test_figure_is_saved_as_png_and_svg(tmp_path, records):
     paths = figures.save(figures.accuracy_against_beta(records, "MUTAG svm_accuracy"), tmp_path / "figure")
     assert [path.suffix for path in paths] == [".png", ".svg"]
     assert paths[0].read_bytes().startswith(b"\x89PNG")
     assert "<svg" in paths[1].read_text()
 
 
-def test_samples_that_cannot_be_read(tmp_path):
+def test_invalid_samples_are_not_read(tmp_path):
     assert figures.read_sample(tmp_path) is None
     (tmp_path / "sample.safetensors").write_bytes(b"cut")
     assert figures.read_sample(tmp_path) is None
@@ -117,5 +117,5 @@ def test_samples_that_cannot_be_read(tmp_path):
         assert figures.read_sample(tmp_path) is None
 
 
-def test_every_series_has_its_own_colour_and_mark():
+def test_colours_and_marks_are_all_different():
     assert len(set(figures.COLOURS)) == len(set(figures.MARKS)) == 8

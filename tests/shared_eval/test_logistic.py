@@ -5,13 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_eval.logistic import fit_logistic, predict_logistic
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from core.io.errors import InputError
 from shared_eval import logistic
-from shared_eval.logistic import fit_logistic, predict_logistic
 from shared_eval.probes import choose_penalties, fold_masks, nested_logistic_accuracy
 
 PENALTIES = (0.25, 1.0, 8.0)

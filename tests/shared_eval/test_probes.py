@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from shared_eval.svm import SVM_PENALTIES
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -15,7 +16,6 @@ from sklearn.svm import SVC
 from core.io.errors import InputError
 from shared_eval import probes
 from shared_eval.probes import knn_accuracy, linear_probe, svm_accuracies, svm_accuracy
-from shared_eval.svm import SVM_PENALTIES
 
 
 @pytest.fixture(scope="module")

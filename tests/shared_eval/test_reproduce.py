@@ -1,4 +1,4 @@
-"""Planning, running, skipping, resuming and failing cells, with real processes."""
+"""Planning, running, skipping, resuming and failing runs, with real processes."""
 
 import dataclasses
 import json
@@ -20,12 +20,13 @@ from image.train import ImageConfig
 from image.train import recipe as image_recipe
 from sentence.train import SentenceConfig
 from sentence.train import recipe as sentence_recipe
-from shared_eval import cells as cells_module
 from shared_eval import reproduce
-from shared_eval.cells import Cell, Launch, launches
-from shared_eval.recipes import FOLDER, TABLES, load_recipes, read_recipe
 from shared_eval.records import find_records, read_records
-from shared_eval.reproduce import estimated_seconds
+from shared_eval.reproduce.cli import show_table, table_text
+from shared_eval.reproduce.plan import describe_estimate, estimated_seconds
+from shared_eval.reproduce.recipes import FOLDER, TABLES, load_recipes, read_recipe
+from shared_eval.reproduce.run import num_slots, num_threads, run_here
+from shared_eval.reproduce.spec import Job, RunSpec, group_jobs
 from shared_eval.tables import scores, summarise
 from tests.shared_eval.conftest import HARD, write_record
 
@@ -58,14 +59,19 @@ betas = [0.0, 1.0]
 """
 
 
-def cell(**changes) -> Cell:
-    hard = Cell("graph", "motifs", "hard", beta=1.0, tau_plus=0.1, seed=0, epochs=2)
+def run_spec(**changes) -> RunSpec:
+    hard = RunSpec("graph", "motifs", "hard", beta=1.0, tau_plus=0.1, seed=0, epochs=2, seeds_together=True)
     return dataclasses.replace(hard, **changes)
+
+
+def parsed(job: Job):
+    """The config that a job's command gives its trainer."""
+    return parse_config(*CONFIGS[job.specs[0].modality], job.command()[3:], "test")
 
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
-    """A small recipe, in a fresh folder that runs go to."""
+    """A small recipe; the working directory, where runs are written, is empty otherwise."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     path = tmp_path / "two.toml"
@@ -73,48 +79,76 @@ def recipe(tmp_path, monkeypatch):
     return path
 
 
-def test_the_graphs_table_has_every_cell_once():
-    [of_graphs] = load_recipes("graphs")
-    cells = of_graphs.cells(datasets=("MUTAG", "DD"), seeds=3)
-    assert len(cells) == len(set(cells)) == 2 * 3 * (1 + 2 * 4)
-    assert len({cell.folder for cell in cells}) == len(cells)
-    assert {cell.tau_plus for cell in cells if cell.variant == "released"} == {0.5}
-    assert {cell.objective for cell in cells if cell.beta == 0} == {"infograph", "debiased"}
-    narrowed = of_graphs.cells(datasets=("MUTAG",), objectives=("hard",), betas=(0.5,), seeds=1)
-    assert [(cell.objective, cell.beta) for cell in narrowed] == [("hard", 0.5)] * 2
+def test_graphs_table_plans_every_run_once():
+    [graphs] = load_recipes("graphs")
+    specs = graphs.specs(datasets=("MUTAG", "DD"), seeds=3)
+    assert len(specs) == len(set(specs)) == 2 * 3 * (1 + 2 * 4)
+    assert len({spec.folder for spec in specs}) == len(specs)
+    assert {spec.tau_plus for spec in specs if dict(spec.options) == {"variant": "released"}} == {0.5}
+    assert {spec.objective for spec in specs if spec.beta == 0} == {"infograph", "debiased"}
+    narrowed = graphs.specs(datasets=("MUTAG",), objectives=("hard",), betas=(0.5,), seeds=1)
+    assert [(spec.objective, spec.beta) for spec in narrowed] == [("hard", 0.5)] * 2
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_recipe_is_one_that_the_commands_take(path):
-    """Every cell's command parses, and lies where the recipe says; figures name rows that there are."""
-    recipe = read_recipe(path)
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.toml")))
+def test_recipe_makes_commands_that_its_trainer_accepts(name):
+    """Its folder is the trainer's default for these settings; published figures name rows of the table."""
+    recipe = read_recipe(FOLDER / f"{name}.toml")
     assert recipe.source
     labels = set()
-    for cell_ in recipe.cells():
-        config = parse_config(*CONFIGS[cell_.modality], Launch((cell_,)).command()[3:], "test")
+    for spec in recipe.specs():
+        config = parsed(Job((spec,)))
         assert config.resume
+        assert config.output_dir == spec.folder
         settings = config.as_dict()
-        assert {name: settings[name] for name in cell_.settings()} == cell_.settings()
-        chosen = default_folder(cell_.modality, config.dataset, config.objective_slug(), config.seed)
-        assert cell_.folder == Path(recipe.folder) / chosen.relative_to("runs")
+        assert {name: settings[name] for name in spec.settings()} == spec.settings()
+        chosen = default_folder(spec.modality, config.dataset, config.objective_slug(), config.seed)
+        assert spec.folder == Path(recipe.folder) / chosen.relative_to("runs")
         numbers = [
-            f"{name} {value:g}"
-            for name, value in (("beta", cell_.beta), ("tau_plus", cell_.tau_plus))
-            if value
+            f"{name} {value:g}" for name, value in (("beta", spec.beta), ("tau_plus", spec.tau_plus)) if value
         ]
-        labels.add(", ".join([cell_.objective, *numbers]))
+        labels.add(", ".join([spec.objective, *numbers]))
     for entry in recipe.published:
         assert entry["label"] in labels
         assert entry["dataset"] in recipe.datasets
         assert 0 < entry["value"] < 1
 
 
-def test_the_demo_has_every_modality_at_three_objectives():
-    cells = [cell_ for recipe_ in load_recipes("demo") for cell_ in recipe_.cells()]
-    assert {cell_.modality for cell_ in cells} == {"image", "graph", "sentence"}
-    points = {(cell_.modality, cell_.beta, cell_.tau_plus) for cell_ in cells}
-    assert len(points) == len(cells) == 9
+def test_demo_has_every_modality_at_three_objectives():
+    specs = [spec for recipe in load_recipes("demo") for spec in recipe.specs()]
+    assert {spec.modality for spec in specs} == {"image", "graph", "sentence"}
+    points = {(spec.modality, spec.beta, spec.tau_plus) for spec in specs}
+    assert len(points) == len(specs) == 9
     assert set(TABLES["all"]) < {path.stem for path in FOLDER.glob("*.toml")}
+
+
+@pytest.mark.parametrize(
+    ("options", "flags", "slug"),
+    [
+        ({"stop_gradient": True}, "--stop-gradient", "hard-beta1-tau0.1-stop_gradient"),
+        ({"stop_gradient": False}, "", "hard-beta1-tau0.1"),
+        (
+            {"denominator": "all", "window": 2},
+            "--denominator all --window 2",
+            "hard-beta1-tau0.1-all-window2",
+        ),
+        ({"model": "a/b c"}, "--model 'a/b c'", "hard-beta1-tau0.1-a-b-c"),
+        ({"crop_scale": 0.25}, "--crop-scale 0.25", "hard-beta1-tau0.1-crop_scale0.25"),
+    ],
+)
+def test_options_of_an_objective_become_flags_and_name_the_folder(options, flags, slug):
+    spec = run_spec(options=tuple(options.items()))
+    command = str(Job((spec,)))
+    before, after = f"--epochs 2 {flags}".rstrip(), f" --output-dir runs/graph/motifs/{slug}/seed-0 --resume"
+    assert command.endswith(before + after)
+
+
+def test_options_of_a_recipe_reach_the_trainer(recipe):
+    recipe.write_text(MOTIFS + 'variant = "released"\nstop_gradient = true\n')
+    for spec in read_recipe(recipe).specs():
+        config = parsed(Job((spec,)))
+        assert (config.variant, config.stop_gradient, config.hidden) == ("released", True, 8)
+        assert spec.slug.endswith("-released-stop_gradient")
 
 
 @pytest.mark.parametrize(
@@ -125,17 +159,19 @@ def test_the_demo_has_every_modality_at_three_objectives():
         ("epochs = 2", 'epochs = "two"\nunknown = 1'),
         ("betas = [0.0, 1.0]", 'betas = ["a"]'),
         ("[[objectives]]", "[[objective]]"),
+        ("tau_plus = 0.1", "window = [1, 2]"),
+        ("epochs = 2", 'epochs = 2\nseeds_together = "yes"'),
         ("value = 0.987", "values = 0.987"),
         ("modality", "modality ="),
     ],
 )
-def test_a_damaged_recipe(recipe, change):
+def test_damaged_recipe_is_refused_by_name(recipe, change):
     recipe.write_text(MOTIFS.replace(*change))
-    with pytest.raises(InputError, match=r"two\.toml is no recipe"):
+    with pytest.raises(InputError, match=r"two\.toml is not a recipe"):
         read_recipe(recipe)
 
 
-def test_a_table_from_nothing_and_again(recipe, monkeypatch, capsys):
+def test_table_is_made_from_nothing_and_not_run_again(recipe, monkeypatch, capsys):
     reproduce.main([str(recipe), "--jobs", "2", "--output", "table.md", "table.csv", "table.tex"])
     shown = capsys.readouterr()
     assert shown.err.count("done: ") == 2
@@ -157,10 +193,56 @@ def test_a_table_from_nothing_and_again(recipe, monkeypatch, capsys):
     assert "98.7" in capsys.readouterr().out
 
 
-def test_seeds_of_a_graph_run_share_a_process():
-    graphs = [cell(beta=beta, seed=seed) for beta in (1.0, 2.0) for seed in range(3)]
-    images = [cell(modality="image", dataset="shapes", seed=seed) for seed in range(2)]
-    planned = [[(c.beta, c.seed) for c in launch.cells] for launch in launches([*graphs, *images], 2)]
+def test_recipe_with_a_boolean_setting_runs(recipe, capsys):
+    recipe.write_text(MOTIFS.replace("betas = [0.0, 1.0]", "stop_gradient = true\nbetas = [1.0]"))
+    reproduce.main([str(recipe)])
+    assert "hard, beta 1, tau_plus 0.1, weights constant" in capsys.readouterr().out
+    folder = Path("runs/graph/motifs/hard-beta1-tau0.1-stop_gradient/seed-0")
+    assert json.loads((folder / "config.json").read_text())["stop_gradient"]
+
+
+def test_run_without_a_record_of_its_settings_has_failed(recipe, monkeypatch, capsys):
+    """Whatever its exit code: no table passes for whole that lacks a row."""
+    monkeypatch.setattr(Job, "command", lambda job: [sys.executable, "-c", ""])
+    with pytest.raises(SystemExit) as exit_:
+        reproduce.main([str(recipe)])
+    assert exit_.value.code == 1
+    error = capsys.readouterr().err
+    assert "2 of 2 runs failed" in error
+    assert "left no record of these settings in runs/graph/motifs/hard-beta1-tau0.1/seed-0" in error
+
+
+def test_table_without_rows_is_an_error(recipe, capsys):
+    for spec in read_recipe(recipe).specs():
+        write_record(spec.folder, metrics={"alignment": 0.5})
+        (spec.folder / "config.json").write_text(json.dumps(spec.settings()))
+    with pytest.raises(SystemExit) as exit_:
+        reproduce.main([str(recipe)])
+    assert exit_.value.code == 1
+    assert "the table has no rows: none of 2 records has a score" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("modality", "key", "together"),
+    [
+        ("graph", "", True),
+        ("image", "", False),
+        ("image", "seeds_together = true", True),
+        ("graph", "seeds_together = false", False),
+    ],
+)
+def test_recipe_says_whether_seeds_are_trained_together(recipe, modality, key, together):
+    recipe.write_text(MOTIFS.replace('modality = "graph"', f'modality = "{modality}"\n{key}'))
+    specs = read_recipe(recipe).specs(seeds=3, betas=(1.0,))
+    assert [len(job.specs) for job in group_jobs(specs, 5)] == ([3] if together else [1, 1, 1])
+
+
+def test_seeds_that_can_be_trained_together_share_a_job():
+    graphs = [run_spec(beta=beta, seed=seed) for beta in (1.0, 2.0) for seed in range(3)]
+    images = [
+        run_spec(modality="image", dataset="shapes", seed=seed, seeds_together=False) for seed in range(2)
+    ]
+    planned = [[(spec.beta, spec.seed) for spec in job.specs] for job in group_jobs([*graphs, *images], 2)]
     assert planned == [
         *([(beta, 0), (beta, 1)] if first else [(beta, 2)] for beta in (1.0, 2.0) for first in (True, False)),
         [(1.0, 0)],
@@ -169,32 +251,30 @@ def test_seeds_of_a_graph_run_share_a_process():
 
 
 @pytest.mark.parametrize("root", ["runs", "elsewhere"])
-def test_a_shared_process_fills_the_folders_of_its_cells(root):
-    cells = tuple(cell(seed=seed, root=root) for seed in (0, 4))
-    config = parse_config(*CONFIGS["graph"], Launch(cells).command()[3:], "test")
-    folders = [
-        run.output_dir or default_folder("graph", run.dataset, run.objective_slug(), run.seed)
-        for run in expand(config)
-    ]
-    assert folders == [cell_.folder for cell_ in cells]
+def test_job_of_several_seeds_trains_each_in_its_own_folder(root):
+    options = (("stop_gradient", True),)
+    specs = tuple(run_spec(seed=seed, root=root, options=options) for seed in (0, 4))
+    command = Job(specs).command()
+    assert command[-3:-1] == ["--output-dir", str(specs[0].folder).replace("seed-0", "seed-{seed}")]
+    assert [config.output_dir for config in expand(parsed(Job(specs)))] == [spec.folder for spec in specs]
 
 
-def test_failures_do_not_stop_the_others(recipe, capsys):
+def test_failed_run_does_not_stop_the_others(recipe, capsys):
     recipe.write_text(MOTIFS.replace('["motifs"]', '["nowhere", "motifs"]'))
     with pytest.raises(SystemExit) as exit_:
         reproduce.main([str(recipe), "--betas", "1"])
     assert exit_.value.code == 1
     output = capsys.readouterr()
-    assert "1 of 2 cells failed" in output.err
+    assert "1 of 2 runs failed" in output.err
     assert "--dataset nowhere is unknown" in output.err
     assert "runs/logs/graph-nowhere-hard-beta1-tau0.1-seed-0.log" in output.err
     assert "untrained encoder" in output.out
 
 
 @pytest.mark.faults
-def test_a_cell_cut_short_is_resumed(recipe):
-    """Killed after its first epoch: only the rest is trained, and the record is whole."""
-    [*_, hard] = read_recipe(recipe).cells()
+def test_killed_run_is_resumed(recipe):
+    """Killed after its first epoch: only the second is trained, and the record is complete."""
+    [*_, hard] = read_recipe(recipe).specs()
     code = (
         "import core.training.loop, os, sys\n"
         "take = core.training.loop.take_step\n"
@@ -205,7 +285,7 @@ def test_a_cell_cut_short_is_resumed(recipe):
         "core.training.loop.take_step = step\n"
         "import graph.train; graph.train.main(sys.argv[1:])\n"
     )
-    flags = [*Launch((hard,)).command()[3:], "--checkpoint-seconds", "0"]
+    flags = [*Job((hard,)).command()[3:], "--checkpoint-seconds", "0"]
     killed = subprocess.run([sys.executable, "-c", code, *flags])
     assert killed.returncode == 9
     assert not hard.is_finished()
@@ -217,12 +297,12 @@ def test_a_cell_cut_short_is_resumed(recipe):
 
 
 @pytest.mark.faults
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells a process of its parent's end")
-def test_cells_end_with_whoever_is_killed(recipe):
-    """kill -9 of the table reaches the run under way, which saves; the same command goes on with it."""
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a process when its parent ends")
+def test_run_saves_and_ends_when_reproduce_is_killed(recipe):
+    """After kill -9 of the command its run saves and exits; the same command resumes it."""
     recipe.write_text(MOTIFS.replace("epochs = 2", "epochs = 30"))
     flags = [str(recipe), "--objectives", "hard"]
-    [*_, hard] = read_recipe(recipe).cells()
+    [*_, hard] = read_recipe(recipe).specs()
     first = subprocess.Popen([sys.executable, "-m", "shared_eval.reproduce", *flags])
     metrics, end = hard.folder / "metrics.jsonl", time.monotonic() + 60
     while not metrics.exists() or metrics.read_bytes().count(b"\n") < 3:
@@ -233,7 +313,7 @@ def test_cells_end_with_whoever_is_killed(recipe):
     first.wait()
     reproduce.main(flags)
     assert hard.is_finished()
-    assert "interrupted by SIGTERM in epoch" in Launch((hard,)).log.read_text()
+    assert "interrupted by SIGTERM in epoch" in Job((hard,)).log.read_text()
     assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(31))
 
 
@@ -243,20 +323,19 @@ def test_dry_run_runs_nothing_and_estimates(tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 * (1 + 2 * 2) + 1
     assert all(line.startswith("to run") for line in lines[:-1])
-    assert lines[-1] == "10 of 10 to run: 10 have no earlier record to go by"
+    assert lines[-1] == "10 of 10 to run: 10 have no earlier record to estimate from"
     assert not list(tmp_path.iterdir())
     record = {"train_seconds": 100.0, "eval_seconds": 10.0, "epochs": 100, "objective": HARD}
     write_record(Path("runs/graph/MUTAG/x/seed-0"), **record)
-    # An epoch takes a second, an evaluation ten; a cell has 200 epochs and two evaluations.
-    assert estimated_seconds([cell(dataset="MUTAG", epochs=200)]) == (pytest.approx(220), 0)
-    assert estimated_seconds([cell()]) == (0, 1)
-    assert estimated_seconds([cell(dataset="MUTAG", root="runs/small")]) == (0, 1)
-    assert reproduce.estimate([cell(dataset="MUTAG", epochs=200, seed=seed) for seed in range(12)], 2) == (
-        "about 22 min"
-    )
+    # An epoch takes a second, an evaluation ten; a run has 200 epochs and two evaluations.
+    assert estimated_seconds([run_spec(dataset="MUTAG", epochs=200)]) == (pytest.approx(220), 0)
+    assert estimated_seconds([run_spec()]) == (0, 1)
+    assert estimated_seconds([run_spec(dataset="MUTAG", root="runs/small")]) == (0, 1)
+    specs = [run_spec(dataset="MUTAG", epochs=200, seed=seed) for seed in range(12)]
+    assert describe_estimate(specs, 2) == "about 22 min"
 
 
-def test_each_recipe_of_several_takes_its_own_datasets(monkeypatch, tmp_path, capsys):
+def test_each_of_several_recipes_takes_its_own_datasets(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     reproduce.main(["all", "--datasets", "MUTAG", "cifar10", "--seeds", "1", "--dry-run"])
     planned = capsys.readouterr().out
@@ -266,7 +345,7 @@ def test_each_recipe_of_several_takes_its_own_datasets(monkeypatch, tmp_path, ca
 
 
 def test_differences_are_printed_and_written(tmp_path, monkeypatch, capsys):
-    """In every format, once there are several seeds; a table that is too wide for a terminal is cut up."""
+    """In every format, if there are several seeds; a table too wide for the terminal is split by dataset."""
     for dataset in ("MUTAG", "DD"):
         for seed in range(2):
             write_record(tmp_path / dataset / f"plain{seed}", dataset=dataset, seed=seed)
@@ -278,21 +357,21 @@ def test_differences_are_printed_and_written(tmp_path, monkeypatch, capsys):
                 metrics={"svm_accuracy": 0.9},
             )
     table = summarise(scores(read_records(find_records([tmp_path]))))
-    for ending, separator in ((".md", "|"), (".tex", "&")):
-        assert f"{separator} +10.0 [10.0, 10.0] p 1.000 {separator}" in reproduce.written(table, ending)
-    reproduce.show_table(table)
+    for suffix, separator in ((".md", "|"), (".tex", "&")):
+        assert f"{separator} +10.0 [10.0, 10.0] p 1.000 {separator}" in table_text(table, suffix)
+    show_table(table)
     said = capsys.readouterr().out
     assert said.count("+10.0 [10.0, 10.0] p 1.000") == 2
     assert said.count("objective") == 2
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "60")
-    reproduce.show_table(table)
+    show_table(table)
     assert capsys.readouterr().out.count("objective") == 1 + 2
 
 
-def test_a_finished_cell_has_a_whole_record_of_the_same_settings(tmp_path, monkeypatch):
+def test_finished_run_has_a_valid_record_of_the_same_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    done = cell()
+    done = run_spec()
     assert not done.is_finished()
     write_record(done.folder)
     assert not done.is_finished()
@@ -305,8 +384,8 @@ def test_a_finished_cell_has_a_whole_record_of_the_same_settings(tmp_path, monke
 
 
 @pytest.mark.parametrize(("given", "threads"), [(None, "2"), ("3", "3")])
-def test_each_job_gets_its_share_of_the_cores(monkeypatch, tmp_path, given, threads):
-    """Or as many threads as whoever starts them says."""
+def test_process_gets_its_share_of_the_cores(monkeypatch, tmp_path, given, threads):
+    """Or as many threads as OMP_NUM_THREADS says."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS")
@@ -324,27 +403,27 @@ def test_each_job_gets_its_share_of_the_cores(monkeypatch, tmp_path, given, thre
             return 0
 
     monkeypatch.setattr(subprocess, "Popen", Process)
-    assert len(list(cells_module.run_here([Launch((cell(),)), Launch((cell(seed=1),))], jobs=4))) == 2
+    assert len(list(run_here([Job((run_spec(seed=seed),)) for seed in range(2)], num_processes=4))) == 2
     assert seen == [threads, threads]
 
 
 @pytest.mark.parametrize("given", ["x", "0", "-1", "1e9", "9" * 5000])
-def test_a_number_of_threads_that_is_none(monkeypatch, given):
+def test_invalid_number_of_threads_is_refused(monkeypatch, given):
     monkeypatch.setenv("OMP_NUM_THREADS", given)
     with pytest.raises(InputError, match=f"OMP_NUM_THREADS is {given}; it must be a whole number"):
-        cells_module.threads_of_a_process(2)
+        num_threads(2)
 
 
-def test_places_of_a_cluster():
+def test_slots_of_a_cluster():
     resources = {"CPU": 8.0, "GPU": 2.0, "memory": 1e9}
-    assert cells_module.places_of(resources, 1.0, 0.0) == 8
-    assert cells_module.places_of(resources, 2.0, 0.5) == 4
-    with pytest.raises(InputError, match="--gpus 4, but the Ray cluster has 8 CPUs and 2 GPUs"):
-        cells_module.places_of(resources, 1.0, 4.0)
+    assert num_slots(resources, 1.0, 0.0) == 8
+    assert num_slots(resources, 2.0, 0.5) == 4
+    with pytest.raises(InputError, match="`gpus` 4, but the Ray cluster has 8 CPUs and 2 GPUs"):
+        num_slots(resources, 1.0, 4.0)
 
 
 @pytest.mark.slow
-def test_a_small_plan_on_ray(recipe, capsys):
+def test_small_table_on_ray(recipe, capsys):
     pytest.importorskip("ray", reason="ray is not installed")
     reproduce.main([str(recipe), "--launcher", "ray", "--cpus", "1"])
     assert "hard, beta 1, tau_plus 0.1" in capsys.readouterr().out
@@ -353,7 +432,7 @@ def test_a_small_plan_on_ray(recipe, capsys):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["nothing"], "nothing is no table (demo, images, graphs, sentences, all), recipe ("),
+        (["nothing"], "nothing is not a table (demo, images, graphs, sentences, all), recipe ("),
         (["demo", "--jobs", "0"], "--jobs is 0"),
         (["demo", "--together", "0"], "--together is 0; it must be at least 1"),
         (["demo", "--cpus", "0"], "--cpus is 0"),
@@ -362,16 +441,16 @@ def test_a_small_plan_on_ray(recipe, capsys):
         (["demo", "--seeds", "1000000000", "--dry-run"], "--seeds is 1000000000; it must be at most 1048576"),
         (
             ["demo", "--seeds", "1000000", "--dry-run"],
-            "would have 3,000,000 runs; 100,000 at most",
+            "would have 3,000,000 runs; a table has at most 100,000",
         ),
         (["demo", "--betas", "1", "nan", "--dry-run"], "--betas has nan; each must be at least 0"),
         (["demo", "--betas", "-1", "--dry-run"], "--betas has -1.0; each must be at least 0"),
-        (["x" * 3000], "is no table (demo, "),
-        (["demo", "--output", "table.doc"], "its ending must be one of .md, .csv, .tex"),
-        (["graphs", "--objectives", "simclr"], "leaves nothing of graphs to run"),
+        (["x" * 3000], "is not a table (demo, "),
+        (["demo", "--output", "table.doc"], "its suffix must be one of .md, .csv, .tex"),
+        (["graphs", "--objectives", "simclr"], "no run of TUDatasets is left with --objectives simclr"),
     ],
 )
-def test_bad_input(tmp_path, monkeypatch, capsys, flags, said):
+def test_invalid_input_is_an_error_of_one_line(tmp_path, monkeypatch, capsys, flags, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as exit_:
         reproduce.main(flags)
@@ -381,9 +460,9 @@ def test_bad_input(tmp_path, monkeypatch, capsys, flags, said):
     assert error.count("\n") == 1
 
 
-def test_as_a_command():
+def test_module_runs_as_a_command():
     answer = subprocess.run(
         [sys.executable, "-m", "shared_eval.reproduce", "nothing"], capture_output=True, text=True, cwd=ROOT
     )
     assert answer.returncode == 2
-    assert answer.stderr.startswith("error: nothing is no table")
+    assert answer.stderr.startswith("error: nothing is not a table")

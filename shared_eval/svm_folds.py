@@ -1,6 +1,9 @@
-"""The cross-validated RBF SVM, fold by fold. Imports no torch, so a process of a pool is soon up.
+"""The folds of the cross-validated RBF SVM.
 
-Shapes: N samples · D dim.
+Outside the package ``probes``, whose import brings torch: the processes of a pool import only this module and
+start quickly.
+
+Shapes: N samples · D features.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,10 +18,10 @@ SVM_PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
 class CrossValidation:
-    """Stratified folds of one set of features, each to be scored by itself: [N, D], [N].
+    """Stratified folds of one set of features, each scored on its own: [N, D], [N].
 
-    Distances are computed once for all SVMs of all folds; a test holds the figures to scikit-learn's own
-    GridSearchCV.
+    Distances are computed once for all SVMs of all folds; a test compares the accuracies with those of
+    scikit-learn's GridSearchCV.
     """
 
     def __init__(self, features: np.ndarray, labels: np.ndarray, seed: int, folds: int) -> None:
@@ -27,19 +30,19 @@ class CrossValidation:
         self.splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
 
     def folds(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The training and the test samples of each fold."""
+        """Indices of the training and the test samples of each fold."""
         return self.splitter.split(self.features, self.labels)
 
     def accuracy(self, train: np.ndarray, test: np.ndarray) -> float:
         """Test accuracy on one fold, the penalty chosen by 5-fold search inside its training samples."""
-        # scikit-learn would look at each of the few numbers that are fitted for as long as it fits them.
+        # scikit-learn's checks of its input would take as long as these small fits themselves.
         with config_context(assume_finite=True, skip_parameter_validation=True):
             inner = StratifiedKFold(5).split(train, self.labels[train])
             means = np.mean([self._accuracies(train[a], train[b], SVM_PENALTIES) for a, b in inner], axis=0)
             return self._accuracies(train, test, [SVM_PENALTIES[means.argmax()]])[0]
 
     def _accuracies(self, train: np.ndarray, test: np.ndarray, penalties: Sequence[float]) -> list[float]:
-        """Of an SVM for each penalty; gamma is scikit-learn's own, of the training part."""
+        """Test accuracy for each penalty; gamma is scikit-learn's default, computed on the training part."""
         variance = self.features[train].var()
         gamma = 1 / (self.features.shape[1] * variance) if variance > 0 else 1.0
         kernel = np.exp(-gamma * self.distances[:, train])

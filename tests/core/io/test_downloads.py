@@ -1,4 +1,4 @@
-"""Downloads: what is fetched, what is refused, and connections that are cut."""
+"""Downloads: complete files, rejected addresses, and connections that are cut."""
 
 import hashlib
 import http.server
@@ -11,24 +11,24 @@ import requests
 from core.io import downloads
 from core.io.downloads import download, fetch_archive, require_https
 from core.io.errors import InputError
-from tests.core.test_archives import zip_of
+from tests.core.io.test_archives import zip_of
 
 CONTENT = bytes(range(256)) * 1000
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 
 
 class Cutting(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT, cutting the connection after ``cut_after`` bytes as many times as ``cuts`` says.
+    """Serves CONTENT and cuts the first ``cuts`` connections after ``cut_after`` bytes.
 
-    ``ranges`` says what it gives where it is asked for a part: that, all, another, too little, or an error.
+    ``ranges`` is the answer to a range request: that part, all, another part, too little, or an error.
     """
 
     cuts, cut_after, ranges, etag = 0, 100_000, "part", '"1"'
-    asked: list[str | None]
+    requested: list[str | None]
 
     def do_GET(self):
         kind, wanted = type(self), self.headers.get("Range")
-        kind.asked.append(wanted)
+        kind.requested.append(wanted)
         if self.path == "/elsewhere":
             self.send_response(302)
             self.send_header("Location", "http://example.org/set.zip")
@@ -58,7 +58,7 @@ class Cutting(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[tuple[type[Cutting], str]]:
-    handler = type("Handler", (Cutting,), {"asked": []})
+    handler = type("Handler", (Cutting,), {"requested": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
         yield handler, f"http://127.0.0.1:{httpd.server_port}"
@@ -66,29 +66,29 @@ def server() -> Iterator[tuple[type[Cutting], str]]:
 
 
 @pytest.mark.parametrize(("ranges", "etag"), [("part", '"1"'), ("all", '"1"'), ("part", None)])
-def test_a_cut_download_goes_on(server, tmp_path, ranges, etag):
-    """From where it was cut, or from the start where the server gives no parts of the same file."""
+def test_cut_download_is_resumed(server, tmp_path, ranges, etag):
+    """At the cut, or from the start if the server does not serve ranges or has no ETag."""
     handler, address = server
     handler.cuts, handler.ranges, handler.etag = 2, ranges, etag
     path = download(f"{address}/set.bin", tmp_path / "set.bin", MD5)
     assert path.read_bytes() == CONTENT
-    assert len(handler.asked) == 3
-    assert handler.asked[0] is None
-    starts = [int(wanted[6:-1]) if wanted else 0 for wanted in handler.asked]
+    assert len(handler.requested) == 3
+    assert handler.requested[0] is None
+    starts = [int(wanted[6:-1]) if wanted else 0 for wanted in handler.requested]
     assert (starts[2] > starts[1] > 0) == (ranges == "part" and etag is not None)
     assert (starts[1] > 0) == (etag is not None)
 
 
 @pytest.mark.parametrize("ranges", ["another", "too little", "error"])
-def test_another_part_than_the_one_asked_for(server, tmp_path, ranges):
-    """It is not taken for the rest, checksum or not; all is asked for anew."""
+def test_wrong_range_is_not_appended(server, tmp_path, ranges):
+    """Not even without a checksum; the whole file is requested again."""
     handler, address = server
     handler.cuts, handler.ranges = 1, ranges
     assert download(f"{address}/set.bin", tmp_path / "set.bin").read_bytes() == CONTENT
-    assert [wanted is not None for wanted in handler.asked] == [False, True, False]
+    assert [wanted is not None for wanted in handler.requested] == [False, True, False]
 
 
-def test_a_download_that_is_always_cut_leaves_nothing_and_a_second_call_completes(server, tmp_path):
+def test_download_that_is_always_cut_leaves_nothing_and_a_second_call_completes(server, tmp_path):
     handler, address = server
     handler.cuts, handler.cut_after, handler.ranges = 10**6, 1000, "all"
     with pytest.raises(InputError, match=rf"could not download {address}/set.bin") as error:
@@ -99,17 +99,17 @@ def test_a_download_that_is_always_cut_leaves_nothing_and_a_second_call_complete
     assert download(f"{address}/set.bin", tmp_path / "set.bin").read_bytes() == CONTENT
 
 
-def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
+def test_wrong_checksum_leaves_nothing(server, tmp_path):
     _, address = server
     with pytest.raises(InputError, match="could not download"):
         download(f"{address}/set.bin", tmp_path / "set.bin", "md5:" + "0" * 32)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_size_beyond_all_data_sets(server, tmp_path, monkeypatch):
+def test_file_above_the_size_limit_is_rejected(server, tmp_path, monkeypatch):
     _, address = server
     monkeypatch.setattr(downloads, "MAX_DOWNLOAD_BYTES", 1000)
-    with pytest.raises(InputError, match="is larger than 1,000 bytes"):
+    with pytest.raises(InputError, match="is larger than the 1,000 bytes allowed"):
         download(f"{address}/set.bin", tmp_path / "set.bin")
     assert not list(tmp_path.iterdir())
 
@@ -125,31 +125,31 @@ def test_a_size_beyond_all_data_sets(server, tmp_path, monkeypatch):
         "set.zip",
     ],
 )
-def test_only_https(url, tmp_path, monkeypatch):
+def test_other_protocol_is_rejected(url, tmp_path, monkeypatch):
     monkeypatch.setattr(requests.Session, "send", lambda *arguments, **options: pytest.fail("sent"))
     with pytest.raises(InputError, match="only https"):
         download(url, tmp_path / "set.zip")
 
 
-def test_no_redirect_to_http(server, tmp_path):
+def test_redirect_to_http_is_rejected(server, tmp_path):
     handler, address = server
-    with pytest.raises(InputError, match=r"http://example.org/set.zip is not fetched: only https"):
+    with pytest.raises(InputError, match=r"http://example.org/set.zip is not downloaded: only https"):
         download(f"{address}/elsewhere", tmp_path / "set.zip")
-    assert len(handler.asked) == 1
+    assert len(handler.requested) == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_the_publishers_addresses():
+def test_publishers_addresses_are_https():
     from graph.tudataset import TU_URL
-    from image.published import LOADERS
+    from image.published import SOURCES
     from sentence.tasks import SENTEVAL_URL
 
-    for url in (TU_URL, SENTEVAL_URL, *(address for _, _, address in LOADERS.values())):
+    for url in (TU_URL, SENTEVAL_URL, *(source.url for source in SOURCES.values())):
         assert url.startswith("https://")
         require_https(url)
 
 
-def test_an_archive_that_another_run_fetched_meanwhile(served, tmp_path):
+def test_archive_downloaded_by_another_process_meanwhile_is_kept(served, tmp_path):
     folder, address = served
     (folder / "set.zip").write_bytes(zip_of({"set/a.txt": b"a"}))
     target = tmp_path / "set"
@@ -164,7 +164,7 @@ def test_an_archive_that_another_run_fetched_meanwhile(served, tmp_path):
 
 
 @pytest.mark.parametrize("members", [{"../out": b""}, {"other/a.txt": b""}])
-def test_an_archive_of_another_kind(served, tmp_path, members):
+def test_archive_with_other_members_is_rejected(served, tmp_path, members):
     folder, address = served
     (folder / "set.zip").write_bytes(zip_of(members))
     with pytest.raises(InputError) as error:

@@ -1,4 +1,4 @@
-"""A batch encoded in chunks equals the whole: value, gradients, statistics, masks, and in less memory."""
+"""Gradient caching has the value, gradients, statistics and masks of the whole batch, in less memory."""
 
 import weakref
 
@@ -35,23 +35,23 @@ def views():
 
 
 def by_chunks(encoder, chunks):
-    """The plain twin: every chunk's graph is held until the loss is known."""
+    """The reference: every chunk's graph is kept until backward."""
     return [torch.cat(parts) for parts in zip(*(encoder(*chunk) for chunk in chunks), strict=True)]
 
 
 def step(encoder, encode, **objective):
-    """Loss, gradients and buffers after a step of ``encoder``, whose outputs ``encode()`` gives."""
-    loss = HardNegativeLoss(2.0, 0.1, 0.5, **objective)(*encode())
+    """Loss, gradients and buffers after a step of ``encoder``, whose outputs ``encode()`` returns."""
+    loss = HardNegativeLoss(2.0, 0.1, 0.5, normalize=False, **objective)(*encode())
     loss.backward()
-    found = {name: parameter.grad for name, parameter in encoder.named_parameters()}
-    return {"loss": loss.detach()} | found | dict(encoder.named_buffers())
+    actual = {name: parameter.grad for name, parameter in encoder.named_parameters()}
+    return {"loss": loss.detach()} | actual | dict(encoder.named_buffers())
 
 
-def assert_same(found, expected, **tolerance):
-    assert found.keys() == expected.keys()
+def assert_same(actual, expected, **tolerance):
+    assert actual.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(
-            found[name], value, **tolerance, msg=lambda text, name=name: f"{name}: {text}"
+            actual[name], value, **tolerance, msg=lambda text, name=name: f"{name}: {text}"
         )
 
 
@@ -59,7 +59,7 @@ EXACTLY = {"rtol": 1e-12, "atol": 1e-12}
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 8, 100])
-def test_the_whole_batch_s_value_and_gradient(chunk):
+def test_chunks_have_the_value_and_gradient_of_the_whole_batch(chunk):
     whole, chunked = Pair(), Pair()
     expected = step(whole, lambda: whole(*views()))
     assert_same(step(chunked, lambda: GradientCached(chunked, chunk)(*views())), expected, **EXACTLY)
@@ -67,8 +67,8 @@ def test_the_whole_batch_s_value_and_gradient(chunk):
 
 
 @pytest.mark.parametrize("chunk", [2, 3])
-def test_batch_norm_sees_a_chunk_and_counts_it_once(chunk):
-    """As if its encoder were called chunk by chunk, running statistics included; not the whole's value."""
+def test_batch_norm_has_a_chunk_s_statistics_and_counts_it_once(chunk):
+    """As if the encoder were called chunk by chunk, running statistics included; unlike the whole batch."""
     plain, chunked, whole = Pair("batch"), Pair("batch"), Pair("batch")
     chunks = GradientCached(plain, chunk).split(chunk, *views())
     expected = step(plain, lambda: by_chunks(plain, chunks))
@@ -77,7 +77,7 @@ def test_batch_norm_sees_a_chunk_and_counts_it_once(chunk):
     assert (step(whole, lambda: whole(*views()))["loss"] - expected["loss"]).abs() > 1e-4
 
 
-def test_dropout_draws_the_same_masks_twice():
+def test_dropout_draws_the_same_masks_in_both_passes():
     plain, chunked = Pair(dropout=0.5), Pair(dropout=0.5)
     torch.manual_seed(1)
     chunks = GradientCached(plain, 3).split(3, *views())
@@ -92,7 +92,7 @@ def test_dropout_draws_the_same_masks_twice():
 
 @pytest.mark.parametrize("backward_inside", [True, False])
 def test_under_autocast(backward_inside):
-    """Both passes in bfloat16, wherever the gradient is asked for."""
+    """Both passes run in bfloat16, whether backward is called under autocast or not."""
 
     def one_step(encoder, encode):
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -105,27 +105,27 @@ def test_under_autocast(backward_inside):
     images = views().float()
     chunks = GradientCached(plain, 3).split(3, *images)
     expected = one_step(plain, lambda: by_chunks(plain, chunks))
-    found = one_step(chunked, lambda: GradientCached(chunked, 3)(*images))
+    actual = one_step(chunked, lambda: GradientCached(chunked, 3)(*images))
     full = Pair()
     exact = step(full, lambda: full(*views()))
-    assert found["loss"] == expected["loss"] != exact["loss"].float()
-    # The plain twin adds up a weight's gradient over the chunks in bfloat16, we in float32.
-    assert_same(found, expected, rtol=0.1, atol=0.05)
-    for name, value in found.items():
+    assert actual["loss"] == expected["loss"] != exact["loss"].float()
+    # The reference adds up a weight's gradient over the chunks in bfloat16, we in float32.
+    assert_same(actual, expected, rtol=0.1, atol=0.05)
+    for name, value in actual.items():
         ours, theirs = (
             (grad.double() - exact[name]).norm() / exact[name].norm() for grad in (value, expected[name])
         )
         assert ours <= 1.5 * theirs + 1e-3, name
 
 
-def test_a_clipped_step_of_a_fused_optimizer():
+def test_clipping_and_a_fused_optimizer_work():
     def trained(chunk):
         encoder = Pair()
         network = cached(encoder, chunk)
         optimizer = torch.optim.Adam(encoder.parameters(), lr=0.1, fused=True)
         for _ in range(2):
             optimizer.zero_grad(set_to_none=True)
-            HardNegativeLoss(2.0, 0.1, 0.5)(*network(*views())).backward()
+            HardNegativeLoss(2.0, 0.1, 0.5, normalize=False)(*network(*views())).backward()
             norm = nn.utils.clip_grad_norm_(encoder.parameters(), 0.5)
             optimizer.step()
         return encoder.state_dict() | {"norm": norm}
@@ -134,7 +134,7 @@ def test_a_clipped_step_of_a_fused_optimizer():
     assert_same(trained(3), trained(None), rtol=1e-8, atol=1e-8)
 
 
-def test_parameters_that_share_a_gradient_or_have_none():
+def test_parameters_may_share_a_gradient_or_have_none():
     class Sum(nn.Module):
         def __init__(self):
             super().__init__()
@@ -158,7 +158,16 @@ def test_parameters_that_share_a_gradient_or_have_none():
     assert encoder.unused.grad is encoder.frozen.grad is None
 
 
-def test_parameters_changed_before_the_gradient_is_taken():
+def test_double_backward_is_refused():
+    encoder = Pair()
+    loss = GradientCached(encoder, 3)(*views())[0].sum()
+    with pytest.raises(
+        RuntimeError, match=r"does not support double backward .*; the encoder itself, `chunk=None`"
+    ):
+        torch.autograd.grad(loss, list(encoder.parameters()), create_graph=True)
+
+
+def test_parameters_changed_before_backward_are_refused():
     encoder = Pair()
     outputs = GradientCached(encoder, 3)(*views())
     with torch.no_grad():
@@ -175,7 +184,7 @@ def test_without_a_gradient_there_is_no_graph():
     torch.testing.assert_close(outputs, encoder(*views()), **EXACTLY)
 
 
-def test_a_compiled_encoder():
+def test_a_compiled_encoder_can_be_cached():
     plain, chunked = Pair(), Pair()
     chunked.compile(backend="aot_eager")
     expected = step(plain, lambda: plain(*views()))
@@ -183,34 +192,34 @@ def test_a_compiled_encoder():
 
 
 def most_saved(run):
-    """The most bytes that autograd holds for backward passes at any time of ``run()``."""
-    held = most = 0
+    """The most bytes that autograd has saved for backward at any time of ``run()``."""
+    saved = most = 0
 
-    class Held:
+    class Saved:
         def __init__(self, x):
             self.x = x
 
-    def drop(size):
-        nonlocal held
-        held -= size
+    def release(size):
+        nonlocal saved
+        saved -= size
 
     def pack(x):
-        nonlocal held, most
-        if x.is_leaf and x.requires_grad:  # parameters are held anyway
+        nonlocal saved, most
+        if x.is_leaf and x.requires_grad:  # parameters are in memory anyway
             return x
         size = x.numel() * x.element_size()
-        held += size
-        most = max(most, held)
-        kept = Held(x)
-        weakref.finalize(kept, drop, size)
-        return kept
+        saved += size
+        most = max(most, saved)
+        packed = Saved(x)
+        weakref.finalize(packed, release, size)
+        return packed
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda kept: getattr(kept, "x", kept)):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda packed: getattr(packed, "x", packed)):
         run()
     return most
 
 
-def test_memory_is_a_chunk_s():
+def test_saved_memory_is_that_of_a_chunk():
     def bytes_of(chunk):
         encoder = Pair()
         return most_saved(lambda: step(encoder, lambda: cached(encoder, chunk)(*views())))
@@ -221,7 +230,7 @@ def test_memory_is_a_chunk_s():
 
 
 def steps_of_chunks():
-    """Steps on this process's part of the batch: group norm in both precisions, batch norm."""
+    """Steps on this process's part of the batch: group norm in both precisions, then batch norm."""
     return [
         own_step("group", torch.float64, 3),
         own_step("group", torch.float32, 2),
@@ -233,23 +242,23 @@ def own_step(norm, dtype, chunk):
     encoder = Pair(norm).to(dtype)
     network = parallel(cached(encoder, chunk), torch.device("cpu"))
     part = views()[:, local_slice(BATCH)].to(dtype)
-    found = step(encoder, lambda: network(*part), gather_distributed=world_size() > 1)
-    found["loss"] = all_reduce_mean(found["loss"])
-    return {name: value.numpy() for name, value in found.items()}
+    actual = step(encoder, lambda: network(*part), gather_distributed=world_size() > 1)
+    actual["loss"] = all_reduce_mean(actual["loss"])
+    return {name: value.numpy() for name, value in actual.items()}
 
 
 @pytest.mark.distributed
 def test_two_processes_with_chunks_equal_one():
-    """With the whole batch; where there is batch norm, with chunks that hold one of each process's."""
+    """With the whole batch; with batch norm one with chunks made of a chunk of each process."""
     whole, single, plain = Pair(), Pair().float(), Pair("batch")
     chunks = [tuple(views()[:, [i, i + 1, i + 4, i + 5]]) for i in (0, 2)]
-    places = torch.tensor([0, 1, 4, 5, 2, 3, 6, 7]).argsort()
+    order = torch.tensor([0, 1, 4, 5, 2, 3, 6, 7]).argsort()
     expected = [
         step(whole, lambda: whole(*views())),
         step(single, lambda: single(*views().float())),
-        step(plain, lambda: [outputs[places] for outputs in by_chunks(plain, chunks)]),
+        step(plain, lambda: [outputs[order] for outputs in by_chunks(plain, chunks)]),
     ]
     for steps in in_processes(2, steps_of_chunks):
-        for found, same, tolerance in zip(steps, expected, (1e-12, 1e-6, 1e-9), strict=True):
-            found = {name: torch.from_numpy(value) for name, value in found.items()}
-            assert_same(found, same, rtol=tolerance, atol=tolerance)
+        for actual, same, tolerance in zip(steps, expected, (1e-12, 1e-6, 1e-9), strict=True):
+            actual = {name: torch.from_numpy(value) for name, value in actual.items()}
+            assert_same(actual, same, rtol=tolerance, atol=tolerance)

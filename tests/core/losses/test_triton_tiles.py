@@ -14,7 +14,8 @@ from torch.nn.functional import normalize
 
 from core import HardNegativeLoss
 from core.losses import triton_tiles
-from core.losses.contrastive import log_negative_mean, samples_of_views
+from core.losses.functional import log_negative_mean
+from core.losses.torch_tiles import Block, TileSettings
 
 pytest.importorskip("triton")
 from triton.backends.compiler import GPUTarget
@@ -28,7 +29,7 @@ on_a_gpu = pytest.mark.gpu
 
 @pytest.fixture(scope="module")
 def run():
-    """Calls a function where the kernels run; numpy arrays in and out."""
+    """Calls a function in the process where the kernels run; numpy arrays in and out."""
     if DEVICE == "cuda":
         yield lambda function, *arguments: function(*arguments)
         return
@@ -40,24 +41,24 @@ def run():
 
 
 def kernels(rows, columns, row_samples, column_samples, temperature, beta, stop_gradient, weights, sums=None):
-    """What ``dense`` gives; the gradients with ``sums`` where they are over more columns than these."""
+    """What ``dense`` returns; the gradients with ``sums`` where they are over more columns than these."""
     x = torch.from_numpy(rows).to(DEVICE)
     y = x if columns is None else torch.from_numpy(columns).to(DEVICE)
     assert triton_tiles.is_usable(x)
     assert not triton_tiles.is_usable(x.double())
-    block = x, y, row_samples, column_samples, temperature, beta
-    own_sums = triton_tiles.log_sums(*block)
+    block, settings = Block(x, y, row_samples, column_samples), TileSettings(temperature, beta, 1)
+    own_sums = triton_tiles.log_sums(block, settings)
     sums = own_sums if sums is None else [torch.from_numpy(each).to(DEVICE) for each in sums]
     anchors = anchors_of(sums, torch.from_numpy(weights).to(DEVICE), temperature, beta, stop_gradient)
     if columns is None:
-        grads = [triton_tiles.gradient(x, x, row_samples, row_samples, anchors, anchors, temperature, beta)]
+        grads = [triton_tiles.gradient(block, anchors, anchors, settings)]
     else:
-        # Infinite sums: softmaxes are 0, and those embeddings no anchors.
+        # Where the sums are infinite the softmaxes are 0: these embeddings are candidates only.
         candidates = torch.tensor([torch.inf, torch.inf, 0, 0], device=DEVICE).expand(len(y), 4)
-        backwards = y, x, column_samples, row_samples, candidates, anchors, temperature, beta
+        transposed = Block(y, x, column_samples, row_samples)
         grads = [
-            triton_tiles.gradient(*block[:4], anchors, candidates, temperature, beta),
-            triton_tiles.gradient(*backwards),
+            triton_tiles.gradient(block, anchors, candidates, settings),
+            triton_tiles.gradient(transposed, candidates, anchors, settings),
         ]
     return [each.cpu().numpy() for each in (*own_sums, *grads)]
 
@@ -69,11 +70,11 @@ def anchors_of(sums, weights, temperature, beta, stop_gradient):
 
 
 def dense(rows, columns, row_samples, column_samples, temperature, beta, stop_gradient, weights):
-    """Both sums, and autograd's gradients of weights @ (their difference); no columns are the rows."""
+    """Both sums, and autograd's gradients of weights @ (their difference); without columns, the rows are."""
     x = torch.from_numpy(rows).double().requires_grad_()
     y = x if columns is None else torch.from_numpy(columns).double().requires_grad_()
     logits = x @ y.T / temperature
-    mask = samples_of_views(x, row_samples.start)[:, None] != samples_of_views(y, column_samples.start)
+    mask = torch.tensor([*row_samples] * 2)[:, None] != torch.tensor([*column_samples] * 2)
     sums = [torch.where(mask, scale * logits, -torch.inf).logsumexp(dim=1) for scale in (1 + beta, beta)]
     objective = torch.from_numpy(weights).double() @ log_negative_mean(logits, mask, beta, stop_gradient)
     grads = torch.autograd.grad(objective, [x] if columns is None else [x, y])
@@ -81,7 +82,7 @@ def dense(rows, columns, row_samples, column_samples, temperature, beta, stop_gr
 
 
 def embeddings(samples, dim):
-    """Unit vectors of two views, and weights that tell the rows apart: [2 samples, dim], [2 samples]."""
+    """Unit vectors of two views, and a different weight for each row: [2 samples, dim], [2 samples]."""
     generator = torch.Generator().manual_seed(samples)
     x = normalize(torch.randn(2 * samples, dim, generator=generator), dim=1)
     return x.numpy(), torch.randn(2 * samples, generator=generator).numpy()
@@ -95,16 +96,16 @@ def part(x, samples):
 
 
 def assert_close(actual, expected, temperature, beta):
-    """As near as float32 comes, relative to an array's largest number.
+    """Equal up to float32's rounding, relative to an array's largest number.
 
-    An exponential's relative error is the error of what stands in it, which may be (1 + beta) / temperature.
+    An exponential's relative error is the error of its argument, which may be (1 + beta) / temperature.
     """
     tolerance = 1e-5 + 2 * np.finfo(np.float32).eps * (1 + beta) / temperature
-    for given, wanted in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(given, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
+    for one, other in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * np.abs(other).max())
 
 
-# Blocks hold 128 rows, 64 columns, 32 and 128 dimensions: some fill theirs, in some a view ends inside.
+# A block is 128 rows, 64 columns, 32 or 128 dimensions: some cases fill it, in some a view ends inside.
 @pytest.mark.parametrize("stop_gradient", [False, True])
 @pytest.mark.parametrize(("beta", "temperature"), [(0, 0.5), (1, 0.05), (8, 0.5), (8, 0.05)])
 @pytest.mark.parametrize(("samples", "dim"), [(2, 3), (64, 16), (67, 100), (96, 160)])
@@ -128,69 +129,71 @@ def test_rows_are_some_of_the_columns(run, first, beta, temperature, stop_gradie
 @pytest.mark.parametrize("beta", [0, 1])
 @pytest.mark.parametrize("size", [1, 35])
 def test_columns_in_parts(run, size, beta):
-    """Sums add up and gradients are parts of the whole, also where a part holds but the row's own sample."""
+    """Sums add up and gradients are parts of the whole, also where a part has no negatives."""
     x, weights = embeddings(3 * size, 16)
     parts = [range(first, first + size) for first in range(0, 3 * size, size)]
     rows, weights = part(x, parts[1]), part(weights, parts[1])
     settings = 0.5, beta, False, weights
     alone = [run(kernels, rows, part(x, samples), parts[1], samples, *settings) for samples in parts]
     if size == 1:
-        for found, nothing in zip(alone[1], (-np.inf, -np.inf, 0, 0), strict=True):
-            assert (found == nothing).all()
-    sums = [np.logaddexp.reduce([found[k] for found in alone]) for k in range(2)]
+        for actual, nothing in zip(alone[1], (-np.inf, -np.inf, 0, 0), strict=True):
+            assert (actual == nothing).all()
+    sums = [np.logaddexp.reduce([actual[k] for actual in alone]) for k in range(2)]
     expected = dense(rows, x, parts[1], range(3 * size), *settings)
     together = [run(kernels, rows, part(x, samples), parts[1], samples, *settings, sums) for samples in parts]
-    assert_close([*sums, sum(found[2] for found in together)], expected[:3], 0.5, beta)
-    for samples, found in zip(parts, together, strict=True):
-        np.testing.assert_allclose(found[3], part(expected[3], samples), rtol=0, atol=1e-5)
+    assert_close([*sums, sum(actual[2] for actual in together)], expected[:3], 0.5, beta)
+    for samples, actual in zip(parts, together, strict=True):
+        np.testing.assert_allclose(actual[3], part(expected[3], samples), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("beta", [0, 32])
 def test_where_exponentials_overflow(run, beta):
-    """Copies and opposites at temperature 0.01: logits of 100 and -100, times 33. A maximum taken before a
-    row's own similarity is excluded, or begun at 0, would leave nothing but zeros of the negatives."""
+    """Copies and opposites at temperature 0.01: logits of 100 and -100, times 33.
+
+    A maximum over a row's own sample too, or one that starts at 0, would make all negatives' weights 0.
+    """
     x, weights = embeddings(20, 16)
     x[1], x[2], x[23] = x[0], -x[0], x[0]
     opposites = np.array([[1, 0], [-1, 0]] * 2, dtype=np.float32)
     for each in (x, opposites, np.eye(40, dtype=np.float32), np.ones_like(x) / 4):
         samples = range(len(each) // 2)
         settings = samples, samples, 0.01, beta, False, weights[: len(each)]
-        found = run(kernels, each, None, *settings)
-        assert all(np.isfinite(array).all() for array in found)
-        assert_close(found, dense(each, None, *settings), 0.01, beta)
+        actual = run(kernels, each, None, *settings)
+        assert all(np.isfinite(array).all() for array in actual)
+        assert_close(actual, dense(each, None, *settings), 0.01, beta)
 
 
 def objective(views, tile_size, beta, tau_plus):
-    """The loss of two views, its gradient, and how often the kernels were asked."""
-    asked = []
+    """The loss of two views, its gradient, and how often the kernels were called."""
+    calls = []
     with pytest.MonkeyPatch.context() as patch:
         log_sums = triton_tiles.log_sums
-        patch.setattr(triton_tiles, "log_sums", lambda *block: asked.append(1) or log_sums(*block))
+        patch.setattr(triton_tiles, "log_sums", lambda *block: calls.append(1) or log_sums(*block))
         x = torch.from_numpy(views).to(DEVICE).requires_grad_()
-        loss = HardNegativeLoss(beta, tau_plus, 0.5, tile_size)(*x)
+        loss = HardNegativeLoss(beta, tau_plus, 0.5, tile_size=tile_size)(*x)
         (grad,) = torch.autograd.grad(loss, x)
-    return loss.item(), grad.cpu().numpy(), len(asked)
+    return loss.item(), grad.cpu().numpy(), len(calls)
 
 
 @pytest.mark.parametrize(("beta", "tau_plus"), [(0, 0), (0, 0.1), (2, 0.1)])
-def test_the_objective_in_tiles_takes_the_kernels_by_itself(run, beta, tau_plus):
+def test_a_loss_in_tiles_uses_the_kernels(run, beta, tau_plus):
     views = embeddings(20, 16)[0].reshape(2, 20, 16)
-    loss, grad, asked = run(objective, views, 7, beta, tau_plus)
-    expected, wanted, of_dense = run(objective, views, None, beta, tau_plus)
-    assert (asked, of_dense) == (1, 0)
+    loss, grad, calls = run(objective, views, 7, beta, tau_plus)
+    expected, expected_grad, calls_without_tiles = run(objective, views, None, beta, tau_plus)
+    assert (calls, calls_without_tiles) == (1, 0)
     assert loss == pytest.approx(expected, rel=1e-5)
-    np.testing.assert_allclose(grad, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+    np.testing.assert_allclose(grad, expected_grad, rtol=0, atol=1e-5 * np.abs(expected_grad).max())
 
 
-def test_not_numbers_are_not_hidden(run):
+def test_nan_is_not_hidden(run):
     x, weights = embeddings(5, 3)
     x[3] = np.nan
     sums = run(kernels, x, None, range(5), range(5), 0.5, 1, False, weights)[:2]
     assert np.isnan(sums).all(axis=0).sum() >= 8  # all but, at most, the two rows of the sample itself
 
 
-def test_usable_where_the_kernels_compile(monkeypatch):
-    """A GPU on which a trial fails is left to PyTorch's tiles, with a word about why."""
+def test_pytorch_s_tiles_are_used_where_the_kernels_fail(monkeypatch):
+    """A warning says why."""
     assert not triton_tiles.is_usable(torch.zeros(4, 3, dtype=torch.float64))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     assert not triton_tiles.is_usable(torch.zeros(4, 3))
@@ -199,42 +202,40 @@ def test_usable_where_the_kernels_compile(monkeypatch):
         raise RuntimeError("Failed to find C compiler.\nAnd more")
 
     monkeypatch.setattr(triton_tiles, "log_sums", no_compiler)
-    with pytest.warns(
-        UserWarning, match=r"cannot run on cpu, PyTorch's tiles can: Failed to find C compiler\.$"
-    ):
+    message = r"Triton kernels fail on cpu; using PyTorch's tiles: Failed to find C compiler\.$"
+    with pytest.warns(UserWarning, match=message):
         assert not triton_tiles._works_on.__wrapped__(torch.device("cpu"))
 
 
-def test_compiles_for_an_h100_without_one(monkeypatch, tmp_path):
-    """What the interpreter forgives, the compiler may not; and every GPU since Ampere has 99 KiB to share."""
-    made = []
+def test_kernels_compile_for_an_h100_without_one(monkeypatch, tmp_path):
+    """The compiler is stricter than the interpreter. Every GPU since Ampere has 99 KiB of shared memory."""
+    compiled = []
     for name in ("log_sums_kernel", "gradient_kernel"):
-        monkeypatch.setattr(triton_kernels, name, Compiled(getattr(triton_kernels, name), made))
+        monkeypatch.setattr(triton_kernels, name, Compiler(getattr(triton_kernels, name), compiled))
     monkeypatch.setattr(driver, "_active", H100())
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     x, weights = map(torch.from_numpy, embeddings(67, 100))
-    block = x, x.clone(), range(67), range(67), 0.5, 1.0
-    sums = triton_tiles.log_sums(*block)
-    anchors = anchors_of(sums, weights, 0.5, 1.0, False)
-    triton_tiles.gradient(*block[:4], anchors, anchors, 0.5, 1.0)
-    assert len(made) == 2
-    assert max(kernel.metadata.shared for kernel in made) <= 99 * 2**10
+    block, settings = Block(x, x.clone(), range(67), range(67)), TileSettings(0.5, 1.0, 1)
+    anchors = anchors_of(triton_tiles.log_sums(block, settings), weights, 0.5, 1.0, False)
+    triton_tiles.gradient(block, anchors, anchors, settings)
+    assert len(compiled) == 2
+    assert max(kernel.metadata.shared for kernel in compiled) <= 99 * 2**10
 
 
-class Compiled:
-    """In a kernel's place: compiles it for what it would be launched with."""
+class Compiler:
+    """Replaces a kernel: compiles it for its arguments instead of launching it."""
 
-    def __init__(self, kernel, made):
-        self.kernel, self.made = kernel, made
+    def __init__(self, kernel, compiled):
+        self.kernel, self.compiled = kernel, compiled
 
     def __getitem__(self, grid):
-        return lambda *arguments, **constants: self.made.append(
+        return lambda *arguments, **constants: self.compiled.append(
             self.kernel.warmup(*arguments, grid=grid, **constants)
         )
 
 
 class H100:
-    """As much of a GPU's driver as compiling asks for."""
+    """The part of a GPU driver that the compiler needs."""
 
     def get_current_target(self):
         return GPUTarget("cuda", 90, 32)
@@ -249,30 +250,30 @@ class H100:
 @on_a_gpu
 def test_equals_pytorch_on_a_gpu():
     x, weights = (torch.from_numpy(array).cuda() for array in embeddings(4096, 128))
-    block = x, x, range(4096), range(4096), 0.1, 1.0
-    sums = triton_tiles.log_sums(*block)
+    block, settings = Block(x, x, range(4096), range(4096)), TileSettings(0.1, 1.0, 1)
+    sums = triton_tiles.log_sums(block, settings)
     anchors = anchors_of(sums, weights, 0.1, 1.0, False)
-    grad = triton_tiles.gradient(*block[:4], anchors, anchors, 0.1, 1.0)
+    grad = triton_tiles.gradient(block, anchors, anchors, settings)
     x.requires_grad_()
-    samples = samples_of_views(x)
+    samples = torch.arange(4096, device="cuda").repeat(2)
     expected = log_negative_mean(x @ x.T / 0.1, samples[:, None] != samples, 1.0, False)
-    (wanted,) = torch.autograd.grad(expected @ weights, x)
-    for found, known in ((sums[0] - sums[1], expected), (grad, wanted)):
-        assert (found - known).abs().max() < 5e-5 * known.abs().max()
+    (expected_grad,) = torch.autograd.grad(expected @ weights, x)
+    for actual, known in ((sums[0] - sums[1], expected), (grad, expected_grad)):
+        assert (actual - known).abs().max() < 5e-5 * known.abs().max()
 
 
 @on_a_gpu
 @pytest.mark.parametrize("batch", [4096, 32_768, 262_144])
 def test_memory_is_linear_on_a_gpu(batch):
-    """One more tensor like the embeddings, and some numbers a row."""
+    """One more tensor like the embeddings, and a few numbers per row."""
     x = normalize(torch.randn(2 * batch, 128, device="cuda"), dim=1)
-    block = x, x, range(batch), range(batch), 0.5, 1.0
+    block, settings = Block(x, x, range(batch), range(batch)), TileSettings(0.5, 1.0, 1)
     triton_tiles.is_usable(x)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    sums = triton_tiles.log_sums(*block)
+    sums = triton_tiles.log_sums(block, settings)
     anchors = anchors_of(sums, torch.ones_like(sums[0]), 0.5, 1.0, False)
-    grad = triton_tiles.gradient(*block[:4], anchors, anchors, 0.5, 1.0)
+    grad = triton_tiles.gradient(block, anchors, anchors, settings)
     torch.cuda.synchronize()
     assert torch.cuda.max_memory_allocated() - before <= x.nbytes + 2 * batch * 12 * 4 + 2**20
     assert grad.isfinite().all()

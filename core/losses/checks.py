@@ -1,0 +1,72 @@
+"""Checks of the losses' settings and inputs. Each raises ValueError."""
+
+import math
+from typing import Literal
+
+from torch import Tensor
+
+Scalar = float | Tensor  # a tensor has shape [] and may require a gradient
+Reduction = Literal["mean", "sum", "none"]
+
+
+def check_hardness(beta: Scalar, tau_plus: float, stop_gradient: bool = False) -> None:
+    """Raise unless beta >= 0 and 0 <= tau_plus < 1, and whatever requires a gradient has one."""
+    check_range("beta", beta, 0 <= number("beta", beta) < math.inf, "at least 0 and finite")
+    check_range("tau_plus", tau_plus, 0 <= number("tau_plus", tau_plus) < 1, "at least 0 and below 1")
+    if requires_grad(tau_plus):
+        raise ValueError("`tau_plus` requires a gradient; only `temperature` and `beta` can be learnt")
+    if stop_gradient and requires_grad(beta):
+        raise ValueError("`beta` requires a gradient, but `stop_gradient` makes the weights constants")
+
+
+def check_temperature(temperature: Scalar) -> None:
+    """Raise unless the temperature is above 0 and finite."""
+    value = number("temperature", temperature)
+    check_range("temperature", temperature, 0 < value < math.inf, "above 0 and finite")
+
+
+def check_range(name: str, value: Scalar, is_inside: bool, bounds: str) -> None:
+    """Raise unless a setting is inside its bounds."""
+    if not is_inside:
+        raise ValueError(f"`{name}` is {value}; it must be {bounds}")
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise unless a setting is one of its choices."""
+    if value not in choices:
+        raise ValueError(f"`{name}` is {value!r}; it must be one of {', '.join(choices)}")
+
+
+def check_views(view1: Tensor, view2: Tensor) -> None:
+    """Raise unless both views are float tensors of one type and one shape [batch, dim]."""
+    if view1.ndim != 2 or view1.shape != view2.shape:
+        raise ValueError(
+            f"`view1` is {list(view1.shape)} and `view2` {list(view2.shape)}; "
+            "both must be the same [batch, dim]"
+        )
+    if not (view1.is_floating_point() and view1.dtype == view2.dtype):
+        raise ValueError(
+            f"`view1` is {view1.dtype} and `view2` {view2.dtype}; both must be the same float type"
+        )
+
+
+def check_labels(labels: Tensor, batch: int) -> None:
+    """Raise unless the labels are integers, one a sample."""
+    if labels.shape != (batch,) or labels.is_floating_point() or labels.is_complex():
+        raise ValueError(
+            f"`labels` is {list(labels.shape)} of {labels.dtype}; it must be [{batch}] of integers"
+        )
+
+
+def number(name: str, value: Scalar) -> float:
+    """The value of a setting; raises if it is a tensor of several."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.ndim > 0:
+        raise ValueError(f"`{name}` is a tensor {list(value.shape)}; it must be a number or a tensor []")
+    return float(value.detach())
+
+
+def requires_grad(value: object) -> bool:
+    """Whether a setting is to be learnt."""
+    return isinstance(value, Tensor) and value.requires_grad

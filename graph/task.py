@@ -1,0 +1,92 @@
+"""InfoGraph as a task for the training loop, for one run or for several that are trained together.
+
+Shapes: R runs · G graphs of a batch · D dim.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from core import InfoGraphLoss
+from core.io.digests import digest_of
+from core.training.run_folder import Run
+from core.training.seeding import epoch_generator
+from core.training.task import GroupTask, Scores
+from graph.batch import GraphBatch, make_batches
+from graph.config import GraphConfig
+from graph.data import GraphDataset, load_dataset
+from graph.encoder import make_models, state_of_run
+from graph.evaluate import evaluate, represent_batch, samples
+
+# A batch, and the prior's draws [R, G, D] if the prior has a weight.
+Batch = tuple[GraphBatch, Tensor | None]
+
+
+class GraphTask(GroupTask):
+    """Train a GIN encoder and InfoGraph's heads, with the weights of all runs in one model.
+
+    The configs differ in seed and objective alone.
+    """
+
+    def __init__(self, configs: Sequence[GraphConfig], device: torch.device) -> None:
+        config = configs[0]
+        self.device, self.prior_weight = device, config.prior_weight
+        self.seeds = [single.seed for single in configs]
+        self.dataset = load_dataset(config.dataset, config.data_root, config.download)
+        self.graph_batches = make_batches(self.dataset, config.batch_size, self.seeds, device, config.layers)
+        self.fingerprint = fingerprint(self.dataset)
+        self.steps = len(self.graph_batches)
+        self.samples_per_epoch = len(self.dataset.graphs)
+        self.record_fields = {"trained_together": len(configs)}
+        model = make_models(self.dataset.num_features, config.hidden, config.layers, self.seeds)
+        self.model = model.to(device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
+        self.objective = InfoGraphLoss(
+            [single.beta for single in configs],
+            [single.tau_plus for single in configs],
+            variant=config.variant,
+            stop_gradient=config.stop_gradient,
+        )
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        if not self.prior_weight:
+            yield from ((batch, None) for batch in self.graph_batches)
+            return
+        generators = [epoch_generator(seed, epoch, self.device) for seed in self.seeds]
+        for batch in self.graph_batches:
+            shape = batch.positions.shape[1], self.model.encoder.dim
+            draws = [torch.rand(shape, generator=generator, device=self.device) for generator in generators]
+            yield batch, torch.stack(draws)
+
+    def training_step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        graph_batch, uniform = batch
+        local, global_, graphs = self.model(graph_batch)
+        losses = self.objective(local, global_, graph_batch.graph, graph_batch.node, graph_batch.weight)
+        if uniform is not None:
+            losses = losses + self.prior_weight * self.model.prior(graphs, uniform)
+        return losses, global_
+
+    def evaluate(self) -> list[Scores]:
+        return evaluate(self.model.encoder, self.graph_batches, self.dataset.labels, self.seeds)
+
+    def probe_embeddings(self) -> Tensor:
+        return represent_batch(self.model.encoder, self.graph_batches[0])
+
+    def save(self, runs: Sequence[Run]) -> None:
+        sampled = samples(self.model, self.graph_batches, self.dataset.labels)
+        for i, (run, sample) in enumerate(zip(runs, sampled, strict=True)):
+            run.save_encoder(state_of_run(self.model.encoder, i))
+            run.save_sample(sample)
+
+
+def fingerprint(dataset: GraphDataset) -> dict[str, int | str]:
+    """What distinguishes the data from others: counts, and digests of what batches hold."""
+    graphs = dataset.graphs
+    return {
+        "graphs": len(graphs),
+        "features": dataset.num_features,
+        "labels": digest_of([torch.from_numpy(dataset.labels)]),
+        "edges": digest_of(graph.edge_index for graph in graphs),
+        "nodes": digest_of(graph.x != 0 for graph in graphs),  # standardised degrees are rounded differently
+    }

@@ -1,0 +1,64 @@
+"""The batches of SimCLR training: two views of each image.
+
+Shapes: N images · B batch of this process · S size of the views.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from core.distributed import local_slice, rank
+from core.training.seeding import epoch_generator, epoch_order
+from image.config import ImageConfig
+from image.data import Images
+from image.views import Views
+
+
+class ViewBatches:
+    """The batches of every epoch, two views each; order and draws depend on seed and epoch alone.
+
+    Each process makes the views of its own part of every batch, with draws of its own. Images that do not
+    fill a batch are dropped.
+    """
+
+    def __init__(self, train: Images, views: Views, config: ImageConfig) -> None:
+        self.train, self.views, self.config = train, views, config
+        self.steps = len(train) // config.batch_size
+        self.local = local_slice(config.batch_size)
+        if config.positives == "label":
+            labels = train.labels.cpu()
+            self.by_class = labels.argsort(stable=True)
+            self.counts = torch.bincount(labels)
+            self.first = self.counts.cumsum(0) - self.counts
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield pairs of views, float32 [B, 3, S, S] each."""
+        seed, device = self.config.seed, self.train.device
+        order = epoch_order(len(self.train), seed, epoch)
+        generator = epoch_generator(seed, epoch, device, rank())
+        if self.config.positives == "views":
+            for images in self.train.fetch(self._local_batches(order)):
+                yield self.views(images, generator), self.views(images, generator)
+            return
+        orders = order, self._others_of_class(order, epoch)
+        for images, positives in zip(
+            *(self.train.fetch(self._local_batches(o)) for o in orders), strict=True
+        ):
+            yield self.views(images, generator), self.views(positives, generator)
+
+    def _local_batches(self, order: Tensor) -> list[Tensor]:
+        """This process's part of every batch, moved once an epoch to the device of the images."""
+        order = order.to(self.train.images.device)
+        return [batch[self.local] for batch in order.split(self.config.batch_size)[: self.steps]]
+
+    def _others_of_class(self, order: Tensor, epoch: int) -> Tensor:
+        """For each image another image of its class, or itself if it is the only one: [N] -> [N]."""
+        classes = self.train.labels.cpu()[order]
+        index_in_class = torch.empty_like(order)
+        index_in_class[self.by_class] = torch.arange(len(order)) - self.first.repeat_interleave(self.counts)
+        generator = epoch_generator(self.config.seed, epoch, torch.device("cpu"))
+        draws = torch.rand(len(order), generator=generator)
+        others = (self.counts[classes] - 1).clamp(min=1)
+        step = 1 + (draws * others).long()  # 1 to count - 1: goes round the class and never back to the image
+        return self.by_class[self.first[classes] + (index_in_class[order] + step) % self.counts[classes]]

@@ -1,0 +1,102 @@
+"""The settings of SimCLR training, and what a dataset's name brings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+from typing_extensions import Self
+
+from core.io.errors import InputError
+from core.training.config import TrainConfig, hardness_of, objective_option
+from image.data import MIN_IMAGE_SIZE
+from image.encoder import Norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig(TrainConfig):
+    """Train SimCLR, evaluate it by nearest neighbours and a linear probe, and record both."""
+
+    modality: ClassVar[str] = "image"
+    plain_objective: ClassVar[str] = "simclr"
+    minimums: ClassVar[Mapping[str, float]] = {
+        **TrainConfig.minimums,
+        **{
+            "width": 1,
+            "view_size": MIN_IMAGE_SIZE,
+            "image_size": MIN_IMAGE_SIZE,
+            "warmup": 0,
+            "knn_every": 0,
+        },
+        **{"tile_size": 1, "cache_chunk": 1, "weight_decay": 0},
+    }
+    maximums: ClassVar[Mapping[str, float]] = {**TrainConfig.maximums, "image_size": 1024, "view_size": 1024}
+
+    dataset: str = "shapes"
+    """shapes or digits (embedded), cifar10, cifar100, stl10, tinyimagenet, or folder:PATH (class folders)."""
+    objective: Literal["simclr", "debiased", "hard"] = "hard"
+    """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
+    temperature: float = 0.5
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    epochs: int = 400
+    batch_size: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 1e-6
+    """Weight decay."""
+    optimizer: Literal["adam", "adamw", "sgd", "lars"] = "adam"
+    """Optimizer; sgd and lars have momentum 0.9."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """The learning rate after the warm-up."""
+    warmup: int = 0
+    """Epochs in which the learning rate rises linearly."""
+    anneal_beta: Literal["none", "down"] = objective_option("none", slug="annealed", label="annealed")
+    """down: beta falls from its value to 0 in nine steps over the epochs."""
+    stop_gradient: bool = objective_option(False, slug="stopgradient", label="weights constant")
+    """Treat the negatives' weights as constants."""
+    tile_size: int | None = None
+    """Size of the similarity matrix's tiles, for large batches; by default the matrix is held whole."""
+    cache_chunk: int | None = None
+    """Images that a process encodes at a time at most (gradient caching); batch norm then sees a chunk."""
+    arch: Literal["resnet10", "resnet18", "resnet34", "resnet50"] = "resnet50"
+    """Encoder, with a 3x3 first convolution and no max-pool."""
+    width: int = 64
+    """Channels of the encoder's first stage; 64 is the architecture's own."""
+    norm: Norm = "batch"
+    """Normalisation of encoder and head; group treats images one by one."""
+    image_size: int | None = None
+    """Size of the images, resized once; by default the dataset's own."""
+    view_size: int = 32
+    """Size of the views that are trained on."""
+    crop_scale: float = 0.08
+    """Smallest share of the image's area that a view shows."""
+    positives: Literal["views", "label"] = objective_option(
+        "views", slug="truepositives", label="true positives"
+    )
+    """label: the second view is of another image of the class, the paper's oracle."""
+    knn_every: int = 0
+    """Epochs between nearest-neighbour scores; 0 takes them before and after training alone."""
+    compile: bool = False
+    """Compile encoder and head with torch.compile."""
+
+    def checked(self) -> Self:
+        if not self.temperature > 0:
+            raise InputError(f"`temperature` is {self.temperature}; it must be above 0")
+        if self.batch_size < 2:
+            raise InputError(f"`batch_size` is {self.batch_size}; at least 2 images are needed for negatives")
+        if self.cache_chunk == 1 and self.norm == "batch":
+            raise InputError("`cache_chunk` is 1; batch norm needs at least 2 images, or use `norm` group")
+        if not 0 < self.crop_scale <= 1:
+            raise InputError(f"`crop_scale` is {self.crop_scale}; it must be above 0 and at most 1")
+        return super().checked()
+
+
+def defaults_for(dataset: str = "shapes", objective: str = "hard") -> ImageConfig:
+    """The paper's settings (image code), and small ones for the embedded datasets, made for two cores."""
+    beta, tau_plus = hardness_of(objective)
+    config = ImageConfig(dataset=dataset, beta=beta, tau_plus=tau_plus)
+    if dataset not in ("shapes", "digits"):
+        return config
+    small: dict[str, Any] = {"arch": "resnet10", "width": 16, "epochs": 20, "lr": 2e-3}
+    if dataset == "digits":
+        return replace(config, **small, view_size=16)
+    # Shapes differ by their outline, of which a small crop shows too little.
+    return replace(config, **small, crop_scale=0.3)

@@ -1,0 +1,132 @@
+"""SimCLR as a task for the training loop."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from core import HardNegativeLoss
+from core.distributed import is_main_process, parallel, world_size
+from core.io.digests import digest_of
+from core.io.errors import InputError
+from core.losses.gradient_cache import cached
+from core.training.loop import warn_dropped_samples
+from core.training.optimizers import lr_factor, make_optimizer
+from core.training.run_folder import Run
+from core.training.seeding import seed_everything
+from core.training.task import Scores, Task
+from image.batches import ViewBatches
+from image.config import ImageConfig
+from image.data import ImageDataset, Images, load_dataset
+from image.encoder import Pair, make_model
+from image.evaluate import CHUNK, evaluate, represent_all, sample, score_neighbours
+from image.views import Views
+
+ANNEAL_STEPS = 9  # beta falls in as many equal steps, the last of them to 0
+
+
+class ImageTask(Task):
+    """Train an encoder and its projection head on two views of each image."""
+
+    def __init__(self, config: ImageConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        dataset = load_dataset(config.dataset, config.data_root, config.download, config.image_size)
+        check_fits(config, dataset)
+        self.dataset = dataset.to(device)
+        self.views = Views(config.view_size, scale=(config.crop_scale, 1.0)).to(device)
+        self.view_batches = ViewBatches(self.dataset.train, self.views, config)
+        self.fingerprint = fingerprint(dataset)
+        self.steps = self.view_batches.steps
+        self.samples_per_epoch = self.steps * config.batch_size
+        images = len(dataset.train)
+        warn_dropped_samples(images - self.samples_per_epoch, f"of {images:,} images", config.batch_size)
+        if world_size() > 1 and is_main_process():
+            local = config.batch_size // world_size()
+            print(f"{world_size()} processes: batches of {config.batch_size} images, {local} a process")
+
+        seed_everything(config.seed)
+        self.model = make_model(config.arch, config.width, config.norm).to(device)
+        pair = Pair(self.model)
+        self.network = parallel(cached(pair, config.cache_chunk), device)
+        if config.compile:
+            (pair if config.cache_chunk else self.network).compile()
+        self.optimizer = make_optimizer(
+            config.optimizer, self.model.parameters(), config.lr, config.weight_decay
+        )
+        self.objective = HardNegativeLoss(
+            config.beta,
+            config.tau_plus,
+            config.temperature,
+            normalize=False,  # the projections have unit length
+            tile_size=config.tile_size,
+            stop_gradient=config.stop_gradient,
+            gather_distributed=world_size() > 1,
+        )
+
+    def start_epoch(self, epoch: int) -> None:
+        config = self.config
+        self.objective.beta = annealed(config.beta, config.anneal_beta, epoch, config.epochs)
+
+    def batches(self, epoch: int) -> Iterable[tuple[Tensor, Tensor]]:
+        return self.view_batches.epoch(epoch)
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        projection1, projection2 = self.network(*batch)
+        return self.objective(projection1, projection2).unsqueeze(0), projection1.unsqueeze(0)
+
+    def lr_factor(self, epochs_done: float) -> float:
+        config = self.config
+        return lr_factor(config.schedule, config.epochs, config.warmup, epochs_done)
+
+    def evaluate(self) -> list[Scores]:
+        return [evaluate(self.model, self.dataset, self.views, self.config.seed, self.config.precision)]
+
+    def evaluate_epoch(self, epoch: int) -> list[Scores]:
+        if not self.config.knn_every or epoch % self.config.knn_every:
+            return []
+        return [score_neighbours(self.model.encoder, self.dataset, self.config.precision)]
+
+    def probe_embeddings(self) -> Tensor:
+        train = self.dataset.train
+        some = Images(train.images[:CHUNK], train.labels[:CHUNK])
+        return represent_all(self.model.encoder, some, self.config.precision).unsqueeze(0)
+
+    def save(self, runs: Sequence[Run]) -> None:
+        [run] = runs
+        run.save_encoder(self.model.state_dict())
+        run.save_sample(sample(self.model, self.dataset, self.views, self.config.seed, self.config.precision))
+
+
+def annealed(beta: float, how: str, epoch: int, epochs: int) -> float:
+    """The hardness of an epoch, counted from 1: constant, or down to 0 in nine steps."""
+    if how == "none":
+        return beta
+    step = (epoch - 1) * ANNEAL_STEPS // epochs
+    return beta * (1 - step / (ANNEAL_STEPS - 1))
+
+
+def fingerprint(dataset: ImageDataset) -> dict[str, int | str]:
+    """What distinguishes the data from others: counts, and digests of classes and labels."""
+    parts = (dataset.train, dataset.labelled, dataset.test)
+    return {
+        "images": len(dataset.train),
+        "image_size": dataset.image_size,
+        "classes": digest_of(f"{name}/" for name in dataset.classes),
+        "labels": digest_of(part.labels for part in parts),
+    }
+
+
+def check_fits(config: ImageConfig, dataset: ImageDataset) -> None:
+    """Raise InputError if batch or views are larger than the dataset allows."""
+    name, images = config.dataset, len(dataset.train)
+    if config.batch_size > images:
+        raise InputError(f"`batch_size` is {config.batch_size}; {name} has {images} training images")
+    if config.view_size > dataset.image_size:
+        raise InputError(
+            f"`view_size` is {config.view_size}; the images of {name} are {dataset.image_size} pixels wide: "
+            "use a smaller one, or a larger `image_size`"
+        )
+    if config.positives == "label" and (dataset.train.labels < 0).any():
+        raise InputError(
+            f"`positives` label needs labels, and {config.dataset} trains on unlabelled images too"
+        )

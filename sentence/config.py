@@ -1,0 +1,115 @@
+"""The settings of quick-thought training, and what a dataset's name brings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from typing_extensions import Self
+
+from core.io.errors import InputError
+from core.training.config import TrainConfig, hardness_of, objective_option
+from sentence.objective import Denominator
+from sentence.tasks import EMBEDDED, SENTEVAL
+
+DEFAULT_TEMPERATURE = 0.1  # of cosines
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceConfig(TrainConfig):
+    """Train quick-thought sentence embeddings, evaluate them on tasks, and record both."""
+
+    modality: ClassVar[str] = "sentence"
+    plain_objective: ClassVar[str] = "quickthought"
+    not_identity: ClassVar[frozenset[str]] = TrainConfig.not_identity | {"strict"}
+    minimums: ClassVar[Mapping[str, float]] = {
+        **TrainConfig.minimums,
+        **dict.fromkeys(("window", "embedding_dim", "hidden", "vocab_size", "longest", "cache_chunk"), 1),
+    }
+
+    dataset: str = "pydoc"
+    """pydoc (embedded), books, bookcorpus, wikitext-103, or folder:PATH (a .txt or .txt.gz a book)."""
+    objective: Literal["quickthought", "debiased", "hard"] = "hard"
+    """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
+    temperature: float | None = None
+    """Divides the cosines of --normalize (0.1 by default); inner products have none."""
+    normalize: bool = objective_option(False, slug="normalized", label="normalized")
+    """Score by cosines instead of inner products."""
+    denominator: Denominator = objective_option("negatives", slug="{}", label="denominator {}")
+    """all: the sentence itself, at score 0, and its other positives count too, as in quick-thoughts' code."""
+    stop_gradient: bool = objective_option(False, slug="stopgradient", label="weights constant")
+    """Treat the negatives' weights as constants."""
+    window: int = objective_option(1, slug="window{}", label="window {}")
+    """Sentences to each side that are positives."""
+    epochs: int = 1
+    batch_size: int = 400
+    cache_chunk: int | None = None
+    """Sentences that a process encodes at a time at most (gradient caching)."""
+    lr: float = 5e-4
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    encoder: Literal["gru", "bow", "transformer"] = "gru"
+    """gru, bow (mean of word embeddings), or a transformer, fine-tuned from --model."""
+    model: str | None = None
+    """The transformer's checkpoint: a folder, or with --download a name at the Hugging Face hub."""
+    embedding_dim: int = 620
+    """Size of a word embedding."""
+    hidden: int = 600
+    """Size of the GRU's state, in each direction."""
+    bidirectional: bool = True
+    """Whether the GRU reads in both directions."""
+    vocab_size: int = 50_000
+    """Words of the vocabulary at most, learned from the corpus."""
+    longest: int = 30
+    """Tokens of a sentence at most; the rest is cut."""
+    clip_norm: float = 5.0
+    """Maximum norm of a step's gradient."""
+    strict: bool = False
+    """Stop at the first fault of the corpus (bytes that are not UTF-8, books without neighbours)."""
+    tasks: tuple[str, ...] = tuple(SENTEVAL)
+    """Tasks to evaluate on."""
+
+    def checked(self) -> Self:
+        if self.batch_size < 3:
+            raise InputError(
+                f"`batch_size` is {self.batch_size}; at least 3 sentences are needed for negatives"
+            )
+        if not self.clip_norm > 0:
+            raise InputError(f"`clip_norm` is {self.clip_norm}; it must be above 0")
+        if self.temperature is not None and not self.normalize:
+            raise InputError(
+                f"`temperature` is {self.temperature:g}, but scores are inner products, which have none; "
+                "leave it out, or add `normalize`"
+            )
+        if self.temperature is not None and not self.temperature > 0:
+            raise InputError(f"`temperature` is {self.temperature:g}; it must be above 0")
+        if (self.encoder == "transformer") != (self.model is not None):
+            raise InputError("`encoder` transformer and `model` belong together: the checkpoint to fine-tune")
+        if self.normalize and self.temperature is None:
+            return replace(self, temperature=DEFAULT_TEMPERATURE).checked()
+        return super().checked()
+
+    @classmethod
+    def objective_fields(cls) -> list[str]:
+        return ["encoder", *super().objective_fields()]
+
+    def unusual_encoder(self) -> str | None:
+        """The encoder, or its checkpoint, if it is not the one that the dataset's name brings."""
+        if self.encoder == defaults_for(self.dataset).encoder:
+            return None
+        return Path(self.model).name if self.model else self.encoder
+
+
+def defaults_for(dataset: str = "pydoc", objective: str = "hard", encoder: str = "gru") -> SentenceConfig:
+    """Quick-thoughts' settings, and small ones for the embedded corpus, made for two cores."""
+    beta, tau_plus = hardness_of(objective)
+    config = SentenceConfig(dataset=dataset, beta=beta, tau_plus=tau_plus)
+    if encoder == "transformer":
+        config = replace(config, batch_size=64, lr=2e-5, normalize=True)
+    if dataset != "pydoc":
+        return config
+    config = replace(config, tasks=tuple(EMBEDDED))
+    if encoder == "transformer":
+        return config
+    # The corpus has too few sentences for a GRU.
+    small: dict[str, Any] = {"encoder": "bow", "embedding_dim": 128, "hidden": 128, "epochs": 30}
+    return replace(config, **small, batch_size=100, lr=5e-3, precision="float32")

@@ -1,0 +1,156 @@
+"""Quick-thoughts as a task for the training loop.
+
+Shapes: b sentences of this process · B sentences of the whole batch · D dim.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from core.distributed import is_main_process, local_slice, parallel
+from core.io.digests import digest_of
+from core.losses.collectives import all_gather
+from core.losses.gradient_cache import cached
+from core.training.loop import eval_mode, warn_dropped_samples
+from core.training.optimizers import make_optimizer
+from core.training.run_folder import Run
+from core.training.seeding import seed_everything
+from core.training.task import Scores, Task
+from sentence.config import SentenceConfig
+from sentence.corpora import find_corpus
+from sentence.data import Batches, EncodedCorpus, SentenceBatch, encode_corpus
+from sentence.encoder import PaddedTransformer, Pair, QuickThought, split_sentences
+from sentence.evaluate import encoder_of, evaluate, load_model, load_tasks, sample
+from sentence.objective import quick_thought_loss
+
+
+class SentenceTask(Task):
+    """Train two encoders f and g to score a sentence's neighbours above the other sentences of a batch."""
+
+    def __init__(self, config: SentenceConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.clip_norm = config.clip_norm
+        source = find_corpus(config.dataset, config.data_root, config.download)
+        self.tasks, missing = load_tasks(config.tasks, config.data_root, config.download)
+        self.record_fields = {"missing_tasks": missing}
+        tokenizer = tokenizer_of(config)
+        corpus = encode_corpus(source, config.vocab_size, strict=config.strict, tokenizer=tokenizer)
+        self.local = local_slice(config.batch_size)
+        self.sentence_batches = Batches(
+            corpus, config.batch_size, config.longest, config.seed, self.local, device
+        )
+        self.fingerprint = fingerprint(corpus)
+        self.steps = self.sentence_batches.steps
+        self.samples_per_epoch = self.steps * config.batch_size
+        if is_main_process():
+            describe(config, corpus)
+        warn_dropped_samples(len(corpus) - self.samples_per_epoch, "sentences", config.batch_size)
+
+        seed_everything(config.seed)
+        self.model = make_model(config, corpus.tokenizer, device)
+        self.is_transformer = config.encoder == "transformer"
+        self.pair = Pair(PaddedTransformer(self.model) if self.is_transformer else self.model[0])
+        # Many checkpoints have parameters that the embedding does not use, such as a pooler's.
+        self.network = parallel(
+            cached(self.pair, config.cache_chunk, split_sentences), device, has_unused=self.is_transformer
+        )
+        self.encode = encoder_of(self.model, config.precision)
+        self.optimizer = make_optimizer("adam", self.model.parameters(), config.lr, weight_decay=0.0)
+
+    def batches(self, epoch: int) -> Iterable[SentenceBatch]:
+        return self.sentence_batches.of_epoch(epoch)
+
+    def training_step(self, batch: SentenceBatch) -> tuple[Tensor, Tensor]:
+        config = self.config
+        f, g = self.network(batch.ids, batch.lengths)
+        with torch.autocast(f.device.type, enabled=False):
+            if config.normalize:
+                f, g = F.normalize(f, dim=1) / config.temperature, F.normalize(g, dim=1)
+            loss = quick_thought_loss(
+                f @ all_gather(g).T,  # (b, B)
+                batch.places,
+                batch.book,
+                self.local.start or 0,
+                beta=config.beta,
+                tau_plus=config.tau_plus,
+                window=config.window,
+                denominator=config.denominator,
+                floor=-1 / config.temperature if config.normalize else None,
+                stop_gradient=config.stop_gradient,
+            )
+        return loss.unsqueeze(0), f.unsqueeze(0)
+
+    def evaluate(self) -> list[Scores]:
+        parts = 1 if self.is_transformer else QuickThought.parts
+        return [evaluate(self.encode, self.tasks, parts=parts)]
+
+    def probe_embeddings(self) -> Tensor:
+        batch = self._first_batch()
+        with eval_mode(self.pair):
+            return torch.cat(self.pair(batch.ids, batch.lengths), dim=1).unsqueeze(0)
+
+    def save(self, runs: Sequence[Run]) -> None:
+        [run] = runs
+        run.save_sample(
+            sample(self.pair, self._first_batch(), self.local, self.config.window, self.encode, self.tasks)
+        )
+        run.save_encoder_folder(lambda folder: self.model.save(str(folder), create_model_card=False))
+
+    def _first_batch(self) -> SentenceBatch:
+        return next(iter(self.batches(epoch=1)))
+
+
+def make_model(
+    config: SentenceConfig, tokenizer: Tokenizer | None, device: torch.device
+) -> SentenceTransformer:
+    """The encoder that is trained, as the SentenceTransformer that it is saved as."""
+    if config.encoder == "transformer":
+        model = load_model(config.model, config.download, device)
+        model.max_seq_length = config.longest
+        return model
+    module = QuickThought(
+        tokenizer, config.encoder, config.embedding_dim, config.hidden, config.bidirectional, config.longest
+    )
+    return SentenceTransformer(modules=[module], device=str(device))
+
+
+def tokenizer_of(config: SentenceConfig) -> Tokenizer | None:
+    """The transformer's own, cutting sentences at ``longest`` tokens; None if one is to be learned."""
+    if config.encoder != "transformer":
+        return None
+    model = load_model(config.model, config.download, torch.device("cpu"))
+    tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(config.longest)
+    return tokenizer
+
+
+def describe(config: SentenceConfig, corpus: EncodedCorpus) -> None:
+    """Say on stderr how large the corpus is, and what the vocabulary does not cover."""
+    words, tokens = corpus.tokenizer.get_vocab_size(), len(corpus.tokens)
+    print(
+        f"{config.dataset}: {len(corpus.books) - 1} books, {len(corpus):,} sentences, {tokens:,} tokens; "
+        f"{corpus.unknown:,} of them ({corpus.unknown / tokens:.2%}) are not in the vocabulary of {words:,}",
+        file=sys.stderr,
+    )
+    if config.encoder != "transformer" and words < config.vocab_size:
+        print(
+            f"the corpus has fewer words than vocab_size {config.vocab_size:,}: all are kept",
+            file=sys.stderr,
+        )
+
+
+def fingerprint(corpus: EncodedCorpus) -> dict[str, int | str]:
+    """What distinguishes the data from others: counts, and a digest of the vocabulary."""
+    return {
+        "books": len(corpus.books) - 1,
+        "sentences": len(corpus),
+        "tokens": len(corpus.tokens),
+        "vocabulary": digest_of([json.dumps(corpus.tokenizer.get_vocab(), sort_keys=True)]),
+    }

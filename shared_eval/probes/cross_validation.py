@@ -1,0 +1,92 @@
+"""Cross-validated logistic regressions, SentEval's protocol; all folds and penalties are fitted together.
+
+Shapes: N samples · D features · P problems.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.model_selection import StratifiedKFold
+from torch import Tensor
+
+from shared_eval.probes.checks import check_counts, check_finite
+from shared_eval.probes.logistic import fit_logistic, predict_logistic
+
+SENTEVAL_SEED = 1111  # of all its folds (facebookresearch/SentEval)
+
+
+def nested_logistic_accuracy(
+    features: Tensor, labels: Tensor, penalties: Sequence[float], folds: int = 10, seed: int = SENTEVAL_SEED
+) -> np.ndarray:
+    """Test accuracy of a logistic regression on each fold, C chosen inside it: [N, D], [N] -> [folds].
+
+    Stratified, shuffled folds outside, as many inside, none of which sees the outer fold's test samples; the
+    chosen C is then fitted to the outer fold's whole training part (SentEval's scikit-learn mode). Features
+    are not scaled.
+
+    Raises:
+        InputError: A class has fewer samples than the folds need, or the features are not finite.
+    """
+    check_counts(labels.numpy(force=True), folds + 2, f"{folds} folds inside {folds} folds")
+    outer = fold_masks(labels, torch.ones_like(labels, dtype=torch.bool), folds, seed)
+    training, test = zip(*outer, strict=True)
+    chosen = choose_penalties(features, labels, training, penalties, folds, seed)
+    return logistic_accuracies(features, labels, training, test, chosen)
+
+
+def choose_penalties(
+    features: Tensor,
+    labels: Tensor,
+    parts: Sequence[Tensor],
+    penalties: Sequence[float],
+    folds: int,
+    seed: int,
+) -> list[float]:
+    """The penalty C with the best mean accuracy over stratified, shuffled folds of each part: [N, D], [N].
+
+    ``parts`` are masks [N] of the samples to choose on. The smallest C wins a tie.
+    """
+    train_masks: list[Tensor] = []
+    test_masks: list[Tensor] = []
+    for part in parts:
+        for training, test in fold_masks(labels, part, folds, seed):
+            train_masks += [training] * len(penalties)
+            test_masks += [test] * len(penalties)
+    grid = list(penalties) * (len(parts) * folds)
+    accuracies = logistic_accuracies(features, labels, train_masks, test_masks, grid)
+    means = accuracies.reshape(len(parts), folds, len(penalties)).mean(axis=1)
+    return [penalties[best] for best in means.argmax(axis=1)]
+
+
+def logistic_accuracies(
+    features: Tensor,
+    labels: Tensor,
+    train_masks: Sequence[Tensor],
+    test_masks: Sequence[Tensor],
+    penalties: Sequence[float],
+) -> np.ndarray:
+    """Test accuracy of P regressions, each with its own masks [N] of samples and its own C: [P]."""
+    check_finite(features)
+    classes = int(labels.max()) + 1
+    grid = torch.tensor(penalties, device=features.device)
+    coefficients = fit_logistic(features, labels, classes, torch.stack(list(train_masks)), grid)
+    accuracies = []
+    for mask, coefficient in zip(test_masks, coefficients, strict=True):
+        correct = predict_logistic(features[mask], coefficient[None])[0] == labels[mask]
+        accuracies.append(correct.double().mean().item())
+    return np.array(accuracies)
+
+
+def fold_masks(labels: Tensor, part: Tensor, folds: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Training and test masks [N] of stratified, shuffled folds of the samples in ``part`` [N]."""
+    indices = part.nonzero().squeeze(1).cpu().numpy()
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+
+    def mask(chosen: np.ndarray) -> Tensor:
+        selected = torch.zeros_like(part)
+        selected[torch.from_numpy(indices[chosen]).to(part.device)] = True
+        return selected
+
+    splits = splitter.split(indices, labels.cpu().numpy()[indices])
+    return [(mask(training), mask(test)) for training, test in splits]

@@ -1,0 +1,173 @@
+"""The command: run what is missing of a table, then print it.
+
+A finished run is not run again, an interrupted one is resumed, and one that fails does not stop the others.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.markup import escape
+
+from core.io.errors import InputError, TrainingError
+from core.io.files import write_atomically
+from core.training import signals
+from core.training.cli import command, parse
+from core.training.config import MAX_FLOAT, check_not_too_large
+from core.training.loop import progress_bar
+from shared_eval.outputs import fits, show, writing
+from shared_eval.records import read_records, warn_failed_runs
+from shared_eval.report_page import write_report
+from shared_eval.reproduce.plan import describe_estimate, plan_specs
+from shared_eval.reproduce.recipes import load_recipes, published_figures
+from shared_eval.reproduce.run import Outcome, run_here, run_on_ray
+from shared_eval.reproduce.spec import Job, RunSpec, group_jobs
+from shared_eval.table_formats import to_csv, to_latex, to_markdown, to_terminal
+from shared_eval.tables import Content, ResultTable, scores, summarise
+
+TITLES: dict[Content, str] = {
+    "text": "accuracy in percent, mean ± standard deviation (seeds)",
+    "difference_text": "difference to beta 0 at the same seeds: points [95 % interval], "
+    "Wilcoxon's p corrected by Holm",
+}
+SUFFIXES = (".md", ".csv", ".tex")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceConfig:
+    """Run what is missing of a table, then print the table."""
+
+    table: Annotated[str, tyro.conf.Positional]
+    """demo, images, graphs, sentences, all, or a recipe: its name or its file."""
+    datasets: tuple[str, ...] = ()
+    """Datasets instead of the recipe's."""
+    objectives: tuple[str, ...] = ()
+    """Objectives to select, by name: simclr, infograph, quickthought, debiased, hard."""
+    betas: tuple[float, ...] = ()
+    """Hardnesses instead of the recipe's; 0 is the debiased objective."""
+    seeds: int | None = None
+    """Number of seeds, from 0, instead of the recipe's."""
+    jobs: int = 1
+    """Processes at a time on this machine; each gets its share of the cores."""
+    together: int = 5
+    """Seeds of a graph run that one process trains at once."""
+    launcher: Literal["here", "ray"] = "here"
+    """ray: run on a Ray cluster, that of RAY_ADDRESS or one on this machine."""
+    cpus: float = 1.0
+    """CPUs that a process declares to Ray."""
+    gpus: float = 0.0
+    """GPUs that a process declares to Ray."""
+    dry_run: bool = False
+    """Print the runs, whether they are done, and how long the rest may take; run nothing."""
+    mix: bool = False
+    """Average records of different code or settings, which otherwise get rows of their own."""
+    output: tuple[Path, ...] = ()
+    """Write the table to these files as well: .md, .csv or .tex."""
+
+    def checked(self) -> "ReproduceConfig":
+        """Return the config; raise InputError if a setting is not valid."""
+        for name in ("jobs", "seeds", "together"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"`{name}` is {getattr(self, name)}; it must be at least 1")
+        if not (self.cpus > 0 and self.gpus >= 0):
+            raise InputError(
+                f"`cpus` is {self.cpus} and `gpus` {self.gpus}; they must be above 0 and at least 0"
+            )
+        for beta in self.betas:
+            if not 0 <= beta <= MAX_FLOAT:
+                raise InputError(f"`betas` has {beta}; each must be at least 0 and at most {MAX_FLOAT}")
+        check_not_too_large(vars(self))
+        for path in self.output:
+            if path.suffix not in SUFFIXES:
+                raise InputError(f"`output` is {path}; its suffix must be one of {', '.join(SUFFIXES)}")
+        return self
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse(ReproduceConfig, argv, "python -m shared_eval.reproduce").checked()
+    recipes = load_recipes(config.table)
+    specs = plan_specs(recipes, config.datasets, config.objectives, config.betas, config.seeds)
+    is_done = {spec: spec.is_finished() for spec in specs}
+    missing = [spec for spec, done in is_done.items() if not done]
+    if config.dry_run:
+        for spec, done in is_done.items():
+            show(f"{'done  ' if done else 'to run'} {spec}")
+        print(f"{len(missing)} of {len(specs)} to run: {describe_estimate(missing, config.jobs)}")
+        return
+    with signals.graceful_shutdown(go_on="the same command"):
+        failed = run_specs(missing, config) if missing else []
+    warn_failed_runs(spec.folder for spec in specs)
+    finished = [spec.folder / "result.json" for spec in specs if spec.is_finished()]
+    if finished:
+        records = read_records(finished)
+        published = published_figures(recipes)
+        table = summarise(scores(records), published, config.mix)
+        if not table.rows:
+            raise TrainingError(f"the table has no rows: none of {len(finished)} records has a score")
+        show_table(table)
+        for path in config.output:
+            with writing(path):
+                write_atomically(path, table_text(table, path.suffix))
+        report = write_report(records, Path(specs[0].root) / "report.html", published, config.mix)
+        show(f"report: {report}")
+    if failed:
+        count = sum(len(outcome.job.specs) for outcome in failed)
+        raise TrainingError(f"{count} of {len(specs)} runs failed:\n" + "\n".join(map(str, failed)))
+
+
+def run_specs(specs: Sequence[RunSpec], config: ReproduceConfig) -> list[Outcome]:
+    """Run them under one progress bar; return the outcomes of those that failed."""
+    jobs = group_jobs(specs, config.together)
+    failed: list[Outcome] = []
+    running: list[Job] = []
+
+    def description() -> str:
+        last = running[-1].specs[0] if running else None
+        latest = f", on {last.modality}/{last.dataset}" if last else ""
+        return escape(f"{len(running)} running, {len(failed)} failed{latest}")
+
+    with progress_bar() as progress:
+        task = progress.add_task("runs", total=len(specs))
+
+        def on_start(job: Job) -> None:
+            running.append(job)
+            progress.update(task, description=description())
+
+        if config.launcher == "ray":
+            outcomes = run_on_ray(jobs, config.cpus, config.gpus, on_start)
+        else:
+            outcomes = run_here(jobs, config.jobs, on_start)
+        for outcome in outcomes:
+            running.remove(outcome.job)
+            status = "failed" if outcome.has_failed else "done"
+            if status == "failed":
+                failed.append(outcome)
+            progress.update(task, advance=len(outcome.job.specs), description=description())
+            if progress.disable:
+                print(f"{status}: {outcome.job}", file=sys.stderr, flush=True)
+    return failed
+
+
+def show_table(table: ResultTable) -> None:
+    """Print a table, then its differences if any is tested; by dataset if the terminal is too narrow."""
+    for content, title in TITLES.items():
+        if content == "difference_text" and not table.has_tests:
+            continue
+        tables = [to_terminal(table, title, content)]
+        if not fits(tables[0]):
+            parts = table.by_dataset().items()
+            tables = [to_terminal(part, f"{dataset}: {title}", content) for dataset, part in parts]
+        for drawn in tables:
+            show(drawn)
+
+
+def table_text(table: ResultTable, suffix: str) -> str:
+    """The table as the text of a file with this suffix, its differences included."""
+    if suffix == ".csv":
+        return to_csv(table)  # its lines have the differences
+    write = to_markdown if suffix == ".md" else to_latex
+    return "\n".join([write(table), *([write(table, "difference_text")] if table.has_tests else [])])

@@ -1,0 +1,121 @@
+"""Result tables as text: for a terminal, in Markdown, CSV and LaTeX."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import pandas as pd
+from rich.cells import cell_len
+from rich.table import Column, Table
+from rich.text import Text
+
+from shared_eval.tables import Content, ResultTable, Row
+
+CSV_COLUMNS = (
+    "objective",
+    "kind",
+    "column",
+    "mean",
+    "deviation",
+    "seeds",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "corrected_p",
+)
+LATEX = {character: rf"\{character}" for character in "_%&#${}"}
+LATEX |= {"^": r"\^{}", "~": r"\~{}", "\\": r"\textbackslash{}"}
+
+Written = TypeVar("Written", str, Text)
+
+
+def to_terminal(table: ResultTable, title: str, content: Content = "text") -> Table:
+    """The table for a terminal; a significant gain over the baseline is bold.
+
+    In a narrow terminal labels break between words; numbers never break.
+    """
+    rows = list(_rows(table, content, lambda text, is_better: Text(text, "bold" if is_better else "")))
+    columns = []
+    for i, name in enumerate(table.columns):
+        head = Text(name.removesuffix("_accuracy").replace(" ", "\n", 1))
+        width = max(_width(text) for text in [head, *(texts[i] for _, texts in rows)])
+        columns.append(Column(head, no_wrap=True, min_width=width))
+    drawn = Table("objective", *columns, title=title, title_justify="left")
+    for row, texts in rows:
+        drawn.add_row(Text(row.label), *texts)
+    return drawn
+
+
+def to_markdown(table: ResultTable, content: Content = "text") -> str:
+    """The table in Markdown; a significant gain over the baseline is bold."""
+    lines = [["objective", *table.columns], ["---"] * (1 + len(table.columns))]
+    rows = _rows(table, content, lambda text, is_better: f"**{text}**" if is_better else text)
+    lines += [[row.label, *texts] for row, texts in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def to_csv(table: ResultTable) -> str:
+    """One line for each cell: row, kind, column, mean, deviation, seeds, difference, interval, p values."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for row in table.rows:
+        for column in table.columns:
+            cell = row.cells.get(column)
+            if cell is None:
+                continue
+            d = cell.difference
+            seeds = None if row.kind == "published" else len(cell.scores)
+            numbers = [cell.mean, cell.deviation, seeds]
+            numbers += [d.mean, d.low, d.high, d.p, cell.corrected_p] if d else [None] * 5
+            writer.writerow([row.label, row.kind, column, *map(_csv_number, numbers)])
+    return text.getvalue()
+
+
+def to_latex(table: ResultTable, content: Content = "text") -> str:
+    """The table in LaTeX, for the package booktabs; a significant gain over the baseline is bold."""
+    lines = [
+        rf"\begin{{tabular}}{{l{'c' * len(table.columns)}}}",
+        r"\toprule",
+        " & ".join(["objective", *map(_latex, table.columns)]) + r" \\",
+        r"\midrule",
+    ]
+    kind = table.rows[0].kind if table.rows else ""
+    for row, texts in _rows(table, content, _latex_cell):
+        if row.kind != kind:
+            lines.append(r"\midrule")
+            kind = row.kind
+        lines.append(" & ".join([_latex(row.label), *texts]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _rows(
+    table: ResultTable, content: Content, write: Callable[[str, bool], Written]
+) -> Iterator[tuple[Row, list[Written]]]:
+    """The rows that have any text, with what ``write`` makes of (text, is_better) for each column."""
+    for row, texts in table.texts(content):
+        if any(texts):
+            cells = [row.cells.get(column) for column in table.columns]
+            is_better = [cell is not None and cell.is_better for cell in cells]
+            yield row, [write(*pair) for pair in zip(texts, is_better, strict=True)]
+
+
+def _width(text: Text) -> int:
+    return max(map(cell_len, text.plain.split("\n")))
+
+
+def _csv_number(number: float | int | None) -> str:
+    if number is None or pd.isna(number):
+        return ""
+    return str(number) if isinstance(number, int) else f"{number:.6g}"
+
+
+def _latex_cell(text: str, is_better: bool) -> str:
+    written = _latex(text).replace("±", r"$\pm$")
+    return rf"\textbf{{{written}}}" if is_better else written
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text)

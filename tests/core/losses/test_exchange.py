@@ -1,0 +1,87 @@
+"""A loss over several processes: negatives from all of them, their gradient, and how they are exchanged."""
+
+import pytest
+import torch
+
+from core import HardNegativeLoss
+from core.distributed import all_reduce_mean, local_slice, rank, world_size
+from core.losses import exchange
+from core.losses.collectives import all_gather
+from tests.processes import in_processes
+
+BATCH = 6
+
+
+def gather():
+    x = torch.full((2, 1), float(rank()), requires_grad=True)
+    gathered = all_gather(x)
+    # Each process weights the parts differently: the gradient of a part is the sum over all processes.
+    (gathered * (1 + rank()) * torch.arange(1.0, 2 * world_size() + 1).view(-1, 1)).sum().backward()
+    return gathered.detach().flatten().tolist(), x.grad.flatten().tolist(), all_reduce_mean(x).tolist()
+
+
+def test_all_gather_has_a_gradient():
+    for number, (gathered, grad, mean) in enumerate(in_processes(3, gather)):
+        assert gathered == [0, 0, 1, 1, 2, 2]
+        assert grad == [(1 + 2 + 3) * (2 * number + 1), (1 + 2 + 3) * (2 * number + 2)]
+        assert mean == [[1], [1]]
+
+
+def steps():
+    """Each loss over this process's samples, and the means over all processes of its gradients."""
+    views = torch.randn(2, BATCH, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 0, 2, 1, 2])
+    own = local_slice(BATCH)
+    results = {}
+    for name, options, inputs in (
+        ("labels", {}, (labels[own],)),
+        ("learnt", {}, ()),
+        ("learnt, in tiles", {"tile_size": 2, "exchange": "gather"}, ()),
+        ("learnt, in a ring", {"tile_size": 2, "exchange": "ring"}, ()),
+    ):
+        learnt = [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (1.5, 0.4)]
+        loss = HardNegativeLoss(learnt[0], 0.1, learnt[1], gather_distributed=world_size() > 1, **options)
+        value = loss(*views[:, own], *inputs)
+        gradients = torch.autograd.grad(value, learnt)
+        results[name] = [all_reduce_mean(number).item() for number in (value, *gradients)]
+    return results
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_labels_and_learnt_settings_equal_one_process(count):
+    expected = steps()
+    assert expected["labels"] != pytest.approx(expected["learnt"])
+    for found in in_processes(count, steps):
+        assert found.keys() == expected.keys()
+        for name, numbers in expected.items():
+            assert found[name] == pytest.approx(numbers, rel=1e-10), name
+            assert numbers == pytest.approx(expected["labels" if name == "labels" else "learnt"], rel=1e-10)
+
+
+def different_sizes():
+    """Refused by every process, in tiles and without, also after it has seen either size in all processes."""
+    for exchange_ in ("auto", "ring"):
+        for tile_size in (None, 2):
+            loss = HardNegativeLoss(tile_size=tile_size, gather_distributed=True, exchange=exchange_)
+            for count in (2, 3):
+                assert loss(torch.eye(4)[:count], torch.eye(4)[:count]).isfinite()
+            views = torch.eye(4)[: 2 + rank()]
+            with pytest.raises(ValueError, match="the processes have 2, 3 samples; all must have equally"):
+                loss(views, views)
+
+
+def test_processes_with_different_numbers_of_samples_are_refused():
+    in_processes(2, different_sizes)
+
+
+def choose(free):
+    """The exchange of 4 embeddings of 2 numbers, with so many bytes free in each process."""
+    exchange.free_memory = lambda device: free[rank()]
+    return [exchange.choose_exchange(torch.zeros(4, 2))]
+
+
+def test_embeddings_are_gathered_only_where_they_fit_in_every_process():
+    """64 bytes of two processes, twice: 128, a quarter of 512."""
+    assert in_processes(2, choose, (513, 513)) == [["gather"]] * 2
+    assert in_processes(2, choose, (513, 511)) == [["ring"]] * 2
+    assert 2**20 < exchange.free_memory(torch.device("cpu")) < 2**50
