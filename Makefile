@@ -19,7 +19,7 @@ bench: .venv/bench
 
 # With the lowest versions that pyproject.toml allows.
 test-lowest: .venv-lowest/ready
-	PYTHONPATH=$(CURDIR) .venv-lowest/bin/python -m pytest -n 2 -m "not slow" \
+	PYTHONPATH=$(CURDIR) .venv-lowest/bin/python -m pytest -n 2 \
 		tests/core tests/graph tests/image tests/sentence
 
 lint: .venv/ready

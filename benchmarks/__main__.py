@@ -1,4 +1,4 @@
-"""Measure speed and memory: ``python -m benchmarks``; ``--quick`` takes under two minutes."""
+"""Measure speed and memory: ``python -m benchmarks``; under two minutes with ``--quick``."""
 
 import os
 import sys
@@ -21,8 +21,8 @@ from core.training.cli import command, parse
 from core.training.provenance import describe_environment
 from core.training.runtime import choose_device
 
-# A part is a module with a TITLE, what the page says ABOUT it, settings (QUICK is an instance of them), and
-# measure(settings, device, findings), which fills the findings in.
+# A part is a module with a TITLE, a text ABOUT it for the page, settings of which QUICK is an instance, and
+# measure(settings, device, findings), which adds to the findings.
 PARTS = {
     "objective": objective,
     "ranks": ranks,
@@ -35,20 +35,20 @@ PARTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteConfig:
-    """Measure speed and memory, part by part, and make a page of all that has been measured."""
+    """Measure speed and memory, part by part, and write a page of all results."""
 
     only: tuple[Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation"], ...] = tuple(
         PARTS
     )
-    """Parts to measure; the others' results stay as they are."""
+    """Parts to measure; results of the others are kept."""
     quick: bool = False
-    """Small sizes, few rounds, embedded data: a look, in under two minutes."""
+    """Small sizes, few rounds, embedded data: under two minutes."""
     page: bool = False
-    """Measure nothing; make the page and its figures anew from the results there are."""
+    """Only write the page and its figures again, from the recorded results."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU where there is one."""
+    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
     output: Path | None = None
-    """Where results lie; by default benchmarks/results/speed, for --quick runs/speed."""
+    """Folder of the results; by default benchmarks/results/speed, with --quick runs/speed."""
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     ranks: RankSettings = field(default_factory=RankSettings)
     images: ImageSettings = field(default_factory=ImageSettings)
@@ -61,19 +61,18 @@ class SuiteConfig:
 
 
 def parse_suite(argv: Sequence[str] | None) -> SuiteConfig:
-    """Flags over the defaults of the full or the quick mode."""
+    """Parse flags over the defaults of the full or the quick mode."""
     argv = sys.argv[1:] if argv is None else list(argv)
     quick = {name: part.QUICK for name, part in PARTS.items()} if "--quick" in argv else {}
     return parse(SuiteConfig, argv, "python -m benchmarks", default=SuiteConfig(**quick))
 
 
 def measure(name: str, config: SuiteConfig) -> dict[str, Any]:
-    """A part's record: what was measured, where, and with what settings."""
+    """Measure a part and return its record: results, environment, settings."""
     part, settings, findings = PARTS[name], getattr(config, name), Findings()
     device = choose_device(config.device)
     started = time.perf_counter()
     part.measure(settings, device, findings)
-    found = asdict(findings)
     machine = {
         "cores": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -85,8 +84,8 @@ def measure(name: str, config: SuiteConfig) -> dict[str, Any]:
         "quick": config.quick,
         "seconds": round(time.perf_counter() - started, 1),
         "environment": describe_environment(device) | machine,
-        **found,
-        "settings": asdict(settings) | found["settings"],
+        **asdict(findings),
+        "settings": asdict(settings) | findings.settings,
     }
 
 

@@ -1,4 +1,4 @@
-"""Other libraries' NT-Xent losses, those that are installed: ``make bench`` installs them."""
+"""NT-Xent losses of other libraries, if installed: ``make bench`` installs them."""
 
 from collections.abc import Callable
 from importlib import import_module, metadata
@@ -10,16 +10,16 @@ from torch import Tensor
 PairLoss = Callable[[Tensor, Tensor], Tensor]
 
 
-def _losses_of(package: str) -> ModuleType | None:
+def _import_if_installed(module: str) -> ModuleType | None:
     try:
-        return import_module(package)
+        return import_module(module)
     except ImportError:
         return None
 
 
 LIBRARIES = {
-    "pytorch-metric-learning": _losses_of("pytorch_metric_learning.losses"),
-    "lightly": _losses_of("lightly.loss"),
+    "pytorch-metric-learning": _import_if_installed("pytorch_metric_learning.losses"),
+    "lightly": _import_if_installed("lightly.loss"),
 }
 
 
@@ -32,19 +32,21 @@ def versions() -> dict[str, str]:
 
 
 def nt_xent_losses(temperature: float) -> dict[str, PairLoss]:
-    """Losses of two views, by name. SupConLoss with one positive an anchor is NT-Xent, too."""
-    found: dict[str, PairLoss] = {}
+    """Losses of two views by name. SupConLoss with one positive per anchor is also NT-Xent."""
+    losses: dict[str, PairLoss] = {}
     metric_learning, lightly = LIBRARIES.values()
     if metric_learning:
         for name in ("NTXentLoss", "SupConLoss"):
-            found[f"pytorch-metric-learning {name}"] = of_views(getattr(metric_learning, name)(temperature))
+            losses[f"pytorch-metric-learning {name}"] = from_views(
+                getattr(metric_learning, name)(temperature)
+            )
     if lightly:
-        found["lightly NTXentLoss"] = lightly.NTXentLoss(temperature)
-    return found
+        losses["lightly NTXentLoss"] = lightly.NTXentLoss(temperature)
+    return losses
 
 
-def of_views(by_label: PairLoss) -> PairLoss:
-    """A loss of embeddings and their labels as one of two views: a sample is a class."""
+def from_views(by_label: PairLoss) -> PairLoss:
+    """Turn a loss of embeddings and labels into a loss of two views, with one class per sample."""
 
     def loss(view1: Tensor, view2: Tensor) -> Tensor:
         samples = torch.arange(len(view1), device=view1.device).repeat(2)

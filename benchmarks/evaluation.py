@@ -1,4 +1,4 @@
-"""What evaluates frozen representations, beside scikit-learn's and PyTorch's usual ways of doing the same."""
+"""Evaluation of frozen representations compared with the usual ways in scikit-learn and PyTorch."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,11 +31,11 @@ from shared_eval.svm_folds import SVM_PENALTIES
 
 TITLE = "Evaluation"
 ABOUT = (
-    "Each harness on frozen features: the SVM on an untrained GIN's, the nested logistic regression on "
-    "untrained GRUs', nearest neighbours and the linear probe on random ones, a centre for each class (their "
-    "time does not depend on what the features are). scikit-learn one by one: the time of one "
-    "LogisticRegression at each penalty, times the fits of the protocol. On the CPU always: scikit-learn, "
-    "and our SVM, which is scikit-learn's, a fold a thread."
+    "Each probe on frozen features: the SVM on those of an untrained GIN, the nested logistic regression on "
+    "those of untrained GRUs, nearest neighbours and the linear probe on random ones around a centre for "
+    "each class (their time does not depend on the features). scikit-learn one by one: the time of one "
+    "LogisticRegression at each penalty, times the number of fits of the protocol. scikit-learn always runs "
+    "on the CPU, and so does our SVM, which is scikit-learn's with one thread per fold."
 )
 NEIGHBOURS, TEMPERATURE = 200, 0.5
 BATCH = 512  # of the linear probe
@@ -43,23 +43,23 @@ BATCH = 512  # of the linear probe
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """Evaluation harnesses on frozen features."""
+    """Probes on frozen features."""
 
     graphs: str = "MUTAG"
-    """Graphs of the SVM; where they are missing, the embedded ones."""
+    """Graphs of the SVM; the embedded ones if they are missing."""
     task: str = "mr"
-    """Task of the nested logistic regression; where it is missing, the embedded one."""
+    """Task of the nested logistic regression; the embedded one if it is missing."""
     task_samples: int = 3000
-    """Sentences of it, at most."""
+    """Maximum number of its sentences."""
     task_dim: int = 1200
-    """Numbers a sentence."""
+    """Dimension of the sentence embeddings."""
     train: int = 10_000
     """Training samples of nearest neighbours and linear probe."""
     test: int = 2000
     dim: int = 512
     classes: int = 10
     epochs: int = 20
-    """Of the linear probe."""
+    """Epochs of the linear probe."""
     rounds: int = 3
 
 
@@ -77,7 +77,7 @@ QUICK = EvaluationSettings(
 
 
 def measure(settings: EvaluationSettings, device: torch.device, findings: Findings) -> None:
-    """The SVM, the nested regression, nearest neighbours and the linear probe."""
+    """Measure the SVM, the nested regression, nearest neighbours and the linear probe."""
     measure_svm(settings, device, findings)
     measure_logistic(settings, device, findings)
     measure_on_random_features(settings, device, findings)
@@ -105,7 +105,7 @@ def graphs_of(settings: EvaluationSettings, findings: Findings) -> GraphDataset:
 
 
 def svm_in_a_loop(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """What ``svm_accuracy`` computes, one fold after the other: [N, D], [N] -> [folds]."""
+    """Compute ``svm_accuracy`` one fold after the other: [N, D], [N] -> [folds]."""
     folds = StratifiedKFold(10, shuffle=True, random_state=0).split(features, labels)
     search = GridSearchCV(SVC(), {"C": SVM_PENALTIES}, cv=5)
     return np.array(
@@ -124,19 +124,19 @@ def measure_logistic(settings: EvaluationSettings, device: torch.device, finding
         return nested_logistic_accuracy(features, labels, penalties, FOLDS)
 
     one_by_one = seconds_one_by_one(features.numpy(force=True), labels.numpy(force=True), penalties)
-    found = {
+    subjects = {
         "ours": summary(interleaved({"ours": ours}, settings.rounds)["ours"]),
         "scikit-learn, one by one": summary([one_by_one]),
     }
     fits = FOLDS * FOLDS * len(penalties) + FOLDS
-    findings.add_comparison(f"nested logistic regression on {name}", found, "regressions", fits)
+    findings.add_comparison(f"nested logistic regression on {name}", subjects, "regressions", fits)
     findings.share("nested logistic regression, by operator", operator_seconds(ours, device, steps=1))
 
 
 def task_of(
     settings: EvaluationSettings, device: torch.device, findings: Findings
 ) -> tuple[Tensor, Tensor, str]:
-    """Features [N, D] and labels [N] of a task's sentences, by untrained GRUs, and what they are."""
+    """Features [N, D] of a task's sentences by untrained GRUs, their labels [N], and a description."""
     name, task = settings.task, load_task(settings.task, default_data_root())
     if task is None:
         findings.notes.append(f"The regression is measured on topic instead: no data for {name}.")
@@ -153,7 +153,7 @@ def task_of(
 
 
 def seconds_one_by_one(features: np.ndarray, labels: np.ndarray, penalties: tuple[float, ...]) -> float:
-    """Seconds of all the protocol's fits by scikit-learn, from one at each penalty on nine tenths."""
+    """Seconds of all fits of the protocol by scikit-learn, from one fit at each penalty on nine tenths."""
     kept = np.arange(len(features)) % FOLDS > 0
     seconds = [
         seconds_of(lambda c=c: LogisticRegression(C=c).fit(features[kept], labels[kept])) for c in penalties

@@ -1,4 +1,4 @@
-"""The figure of a part whose comparisons go over batch sizes: time and memory, a line a subject."""
+"""Time and memory over batch sizes, one line per subject."""
 
 from pathlib import Path
 from typing import Any
@@ -11,21 +11,21 @@ from shared_eval.figures import COLOURS, MARKS, save
 LINES = tuple(colour for colour in COLOURS if colour != "#F0E442")  # yellow lines vanish on white
 PANELS = (
     ("median_seconds", 1, "seconds, forward and backward"),
-    ("peak_bytes", 2**20, "peak memory beside the embeddings, MiB"),
+    ("peak_bytes", 2**20, "peak memory without the embeddings, MiB"),
 )
 
 
 def write_figure(folder: Path, record: dict[str, Any]) -> str | None:
-    """Write PART.png and PART.svg and return PART; None where the part has no batch sizes."""
-    found = [comparison for comparison in record["comparisons"] if "batch" in comparison]
-    if not found:
+    """Write PART.png and PART.svg and return PART, or None if the part has no batch sizes."""
+    comparisons = [comparison for comparison in record["comparisons"] if "batch" in comparison]
+    if not comparisons:
         return None
-    save(over_batches(found, record), folder / record["part"])
+    save(over_batches(comparisons, record), folder / record["part"])
     return record["part"]
 
 
 def over_batches(comparisons: list[dict[str, Any]], record: dict[str, Any]) -> Figure:
-    """A panel for each of time and memory that was measured, log-log; a line for each subject."""
+    """A log-log panel for each measured quantity, with a line for each subject."""
     names = list(dict.fromkeys(name for comparison in comparisons for name in comparison["subjects"]))
     drawn = [panel for panel in PANELS if any(points_of(comparisons, name, panel[0]) for name in names)]
     figure = Figure(figsize=(4.8 * max(len(drawn), 1), 4.6), layout="constrained")
@@ -53,7 +53,7 @@ def over_batches(comparisons: list[dict[str, Any]], record: dict[str, Any]) -> F
 
 
 def points_of(comparisons: list[dict[str, Any]], name: str, key: str) -> list[tuple[int, float]]:
-    """The batches at which a subject was measured, and what was."""
+    """The batch sizes at which a subject was measured, with the values."""
     return [
         (comparison["batch"], comparison["subjects"][name][key])
         for comparison in comparisons

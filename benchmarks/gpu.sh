@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What a GPU is wanted for, in steps of at most ten minutes: call again until it says that all is done.
+# Everything that needs a GPU, in steps of at most ten minutes: call again until it prints "all done".
 #
-#   benchmarks/gpu.sh [SECONDS]     stops after SECONDS (570); the next call begins the step under way anew,
-#                                   a training run goes on from its checkpoint
+#   benchmarks/gpu.sh [SECONDS]     stops after SECONDS (570); the next call starts the unfinished step again,
+#                                   a training run resumes from its checkpoint
 #
-# CIFAR-10 is looked for under $HCL_DATA, else data/. Results: benchmarks/results/h100/ and runs/image/cifar10/.
-# PYTHON names the interpreter, by default the one of .venv.
+# CIFAR-10 is expected in $HCL_DATA, by default data/. Results: benchmarks/results/h100/ and runs/image/cifar10/.
+# PYTHON is the interpreter, by default that of .venv.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ mkdir -p "$results"
 
 left() { echo $((limit - SECONDS)); }
 
-# The step's name, then its command; it is done when its file in $results/done says so.
+# Runs a command once: step NAME COMMAND... A finished step leaves the file $results/done/NAME.
 step() {
     local name=$1 status=0
     shift
@@ -36,11 +36,11 @@ step() {
     touch "$results/done/$name"
 }
 
-# Tests that need a GPU skip elsewhere; those of the kernels run on one where there is one.
-step tests-kernels "$python" -m pytest -q tests/core/test_triton_tiles.py
+# The tests of the kernels also run without a GPU, interpreted; here they run on it.
+step tests-kernels "$python" -m pytest -q tests/core/losses/test_triton_tiles.py
 step tests-views "$python" -m pytest -q tests/image/test_image_views.py
 
-# The suite, a part a step; its page is made anew after each. Images with the public record's settings (SimCLR,
+# The suite, one part per step; its page is written again after each. Images with the public record's settings (SimCLR,
 # ResNet-18, batch 512), plain and compiled; the objective in tiles up to 262,144.
 suite=("$python" -m benchmarks --device cuda --output "$results" --only)
 step suite-objective "${suite[@]}" objective --objective.tile-size 8192 \

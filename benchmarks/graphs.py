@@ -1,4 +1,4 @@
-"""Graph training, beside a slow twin that works as the released code does, and many seeds in one process."""
+"""Graph training compared with the released code's way of computing it, and many seeds in one process."""
 
 import subprocess
 import sys
@@ -23,39 +23,39 @@ from graph.encoder import make_models
 
 TITLE = "Graph training"
 ABOUT = (
-    "InfoGraph with its hard objective, one seed. The slow twin works as the released code does: every node "
-    "computed, messages along edges, masks filled node by node in Python, batches collated anew in every "
-    "epoch; its objective is InfoGraph's own, which is less work. A step and the objective are those of the "
-    "first batch. Commands are timed as a user starts them, imports and evaluation included."
+    "InfoGraph with its hard objective, one seed. The reference computes as the released code does: every "
+    "node, messages along edges, masks filled node by node in Python, batches collated again in every "
+    "epoch; its objective is InfoGraph's original one, which is less work. A step and the objective are "
+    "those of the first batch. Commands are timed as a user starts them, including imports and evaluation."
 )
-TWIN = "slow twin"
+REFERENCE = "reference"
 
 Batches = GraphBatch | Batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphSettings:
-    """Graph training beside its slow twin, and whole commands."""
+    """Graph training compared with the reference, and complete commands."""
 
     datasets: tuple[str, ...] = ("motifs", "MUTAG", "PROTEINS", "DD")
-    """An epoch, a step and the objective alone are timed on each."""
+    """Datasets on which an epoch, a step and the objective alone are timed."""
     batch_size: int = 128
     rounds: int = 5
     command_dataset: str = "MUTAG"
-    """What whole commands train on."""
+    """Dataset of the complete commands."""
     seeds: str = "0-9"
     """Seeds that one command trains together."""
     betas: str = "0,1,2,10"
-    """Hardnesses that one command trains together with the seeds."""
+    """Betas that one command trains together with the seeds."""
     command_rounds: int = 2
-    """0 leaves whole commands out."""
+    """0 skips the complete commands."""
 
 
 QUICK = GraphSettings(datasets=("motifs",), rounds=3, command_rounds=0)
 
 
-class Steps:
-    """Training steps on some batches, the last loss read; their parts timed on demand."""
+class GraphSteps:
+    """Training steps on some batches, with an optional timer of their parts."""
 
     def __init__(
         self,
@@ -84,43 +84,43 @@ class Steps:
 def subjects_of(
     dataset: GraphDataset, batches: list[GraphBatch], batch_size: int, device: torch.device
 ) -> dict[str, dict[str, Callable[[], object]]]:
-    """What is timed: ours and its slow twin, for an epoch, a step and the objective alone."""
+    """Ours and the reference, for an epoch, a step and the objective alone."""
     loader = DataLoader([graph.to(device) for graph in dataset.graphs], batch_size=batch_size)
     positions = batches[0].positions[0].tolist()
     first = Batch.from_data_list([dataset.graphs[i] for i in positions]).to(device)
-    objective = InfoGraphLoss([1.0], [0.1])  # as the trainer has it, for one run
+    objective = InfoGraphLoss([1.0], [0.1])  # lists, as in training: a group of one run
     model = make_models(dataset.num_features, 32, 3, seeds=[0]).to(device)
-    twin = ReleasedInfoGraph(dataset.num_features).to(device)
+    reference = ReleasedInfoGraph(dataset.num_features).to(device)
 
     def ours(batch: GraphBatch) -> tuple[Tensor, ...]:
         local, global_, _ = model(batch)
         return local, global_, batch.graph, batch.node, batch.weight
 
     def released(batch: Batch) -> tuple[Tensor, ...]:
-        return *twin(batch), batch.batch
+        return *reference(batch), batch.batch
 
-    def alone(of: Callable[..., Tensor], projected: tuple[Tensor, ...]) -> Callable[[], object]:
+    def alone(loss: Callable[..., Tensor], projected: tuple[Tensor, ...]) -> Callable[[], object]:
         local, global_ = pair = [part.detach().requires_grad_() for part in projected[:2]]
-        return lambda: torch.autograd.grad(of(local, global_, *projected[2:]).sum(), pair)
+        return lambda: torch.autograd.grad(loss(local, global_, *projected[2:]).sum(), pair)
 
     return {
         "epoch": {
-            "ours": Steps(model, ours, objective, batches),
-            TWIN: Steps(twin, released, released_objective, loader),
+            "ours": GraphSteps(model, ours, objective, batches),
+            REFERENCE: GraphSteps(reference, released, released_objective, loader),
         },
         "step": {
-            "ours": Steps(model, ours, objective, batches[:1]),
-            TWIN: Steps(twin, released, released_objective, [first]),
+            "ours": GraphSteps(model, ours, objective, batches[:1]),
+            REFERENCE: GraphSteps(reference, released, released_objective, [first]),
         },
         "objective": {
             "ours": alone(objective, ours(batches[0])),
-            TWIN: alone(released_objective, released(first)),
+            REFERENCE: alone(released_objective, released(first)),
         },
     }
 
 
 def measure(settings: GraphSettings, device: torch.device, findings: Findings) -> None:
-    """Epoch, step and objective on every dataset there is; then whole commands."""
+    """Measure an epoch, a step and the objective on every available dataset; then complete commands."""
     for name in settings.datasets:
         try:
             dataset = load_dataset(name, default_data_root())
@@ -134,9 +134,9 @@ def measure(settings: GraphSettings, device: torch.device, findings: Findings) -
             f"The first batch of {name} has {int(first.count):,} nodes, of which {first.features.shape[1]:,} "
             "are different."
         )
-        for what, of_what in subjects.items():
+        for what, pair in subjects.items():
             graphs = len(dataset.graphs) if what == "epoch" else first.positions.shape[1]
-            findings.compare(f"{name}, {what}", of_what, settings.rounds, "graphs", graphs)
+            findings.compare(f"{name}, {what}", pair, settings.rounds, "graphs", graphs)
         stopwatch = Stopwatch(device)
         for _ in range(settings.rounds):
             subjects["step"]["ours"](stopwatch)
@@ -148,7 +148,7 @@ def measure(settings: GraphSettings, device: torch.device, findings: Findings) -
 
 
 def measure_commands(settings: GraphSettings, device: torch.device, findings: Findings) -> None:
-    """Whole commands: one seed, many seeds together, and these at many hardnesses: a row of a table."""
+    """Complete commands: one seed, many seeds together, and these at several betas: a row of a table."""
     common = ["--dataset", settings.command_dataset, "--device", str(device)]
     together = [*common, "--seeds", settings.seeds]
     subjects = {
@@ -172,7 +172,7 @@ def measure_commands(settings: GraphSettings, device: torch.device, findings: Fi
         return
     _, many, row = comparison["subjects"]
     if (settings.command_dataset, settings.seeds, settings.betas) == ("MUTAG", "0-9", "0,1,2,10"):
-        findings.goal("ten seeds of MUTAG, beside one", comparison["ratios"][many], 3.0)
+        findings.goal("ten seeds of MUTAG, relative to one", comparison["ratios"][many], 3.0)
         findings.goal("40 runs of MUTAG, evaluated", comparison["subjects"][row]["median_seconds"], 60.0, "s")
 
 
@@ -181,5 +181,5 @@ def train(*flags: str) -> None:
     command = [sys.executable, "-m", "graph.train", *flags]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no word of why"])[-1]
+        last = (done.stderr.strip().splitlines() or ["no error message"])[-1]
         raise TrainingError(f"graph.train {' '.join(flags)} ended with {done.returncode}: {last}")

@@ -1,4 +1,4 @@
-"""SimCLR's step, beside the usual pipeline: PIL images, torchvision's transforms, a DataLoader."""
+"""SimCLR's step compared with the usual pipeline: PIL images, torchvision transforms, a DataLoader."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -17,15 +17,15 @@ from core.training.config import default_data_root
 from core.training.optimizers import make_optimizer
 from core.training.runtime import autocast, choose_precision
 from core.training.seeding import seed_everything
-from image.batches import ViewBatches
-from image.config import ImageConfig
 from image.data import Images, load_dataset
 from image.encoder import SimCLR, make_encoder
+from image.batches import ViewBatches
+from image.config import ImageConfig
 from image.views import CIFAR10_MEAN, CIFAR10_STD, Views
 
 TITLE = "Image throughput"
 ABOUT = (
-    "SimCLR on batches of images, and its views alone. The usual pipeline (PIL, torchvision's transforms, a "
+    "SimCLR on batches of images, and its views alone. The usual pipeline (PIL, torchvision transforms, a "
     "DataLoader) feeds the same model."
 )
 USUAL = "PIL + DataLoader"
@@ -35,20 +35,20 @@ Pairs = Iterable[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSettings:
-    """SimCLR's step, beside a PIL + DataLoader pipeline."""
+    """SimCLR's step compared with a PIL + DataLoader pipeline."""
 
     dataset: str = "shapes"
     arch: Literal["resnet10", "resnet18", "resnet34", "resnet50"] = "resnet10"
     width: int = 16
     batch_size: int = 256
     steps: int = 8
-    """Steps of a round."""
+    """Steps per round."""
     rounds: int = 5
     workers: int = os.cpu_count() or 1
     """Processes of the DataLoader."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
-    """Time the compiled model as well."""
+    """Also time the compiled model."""
 
 
 QUICK = ImageSettings(batch_size=128, steps=2, rounds=3, workers=0)
@@ -79,8 +79,8 @@ class PilViews(Dataset):
         return self.transform(self.images[number]), self.transform(self.images[number])
 
 
-class Trainer:
-    """SimCLR's training step, its parts timed on demand."""
+class ImageSteps:
+    """Training steps of SimCLR, with an optional timer of their parts."""
 
     def __init__(self, settings: ImageSettings, device: torch.device, precision: str, compiled: bool) -> None:
         seed_everything(0)
@@ -92,7 +92,7 @@ class Trainer:
         self.objective = HardNegativeLoss(1.0, 0.1, 0.5, normalize=False)
 
     def train(self, batches: Pairs, timer: Timer = untimed) -> None:
-        """One step a batch."""
+        """One step per batch."""
         batches = iter(batches)
         while True:
             with timer("views"):
@@ -114,13 +114,13 @@ class Trainer:
 def pipelines(
     settings: ImageSettings, train: Images, device: torch.device
 ) -> dict[str, Callable[[], Iterator[tuple[Tensor, Tensor]]]]:
-    """What makes a round's pairs of views: ours, and the usual one."""
+    """Functions that make the pairs of views of a round: ours, and the usual one."""
     count = settings.steps * settings.batch_size
     chosen = Images(train.images[:count], train.labels[:count])
     size = train.images.shape[2]
     config = ImageConfig(dataset=settings.dataset, beta=1.0, tau_plus=0.1, batch_size=settings.batch_size)
     batches = ViewBatches(chosen.to(device, resident=True), Views(size).to(device), config)
-    # Persistent workers fetch nothing between rounds: no round starts with what another has paid for.
+    # Persistent workers fetch nothing between rounds, so that every round pays for its own batches.
     loader = DataLoader(
         PilViews(chosen.images, size),
         batch_size=settings.batch_size,
@@ -138,11 +138,11 @@ def pipelines(
     return {"ours": lambda: batches.epoch(1), USUAL: usual}
 
 
-def waits_for_device(trainer: Trainer, batches: Pairs) -> str | None:
-    """What made the host wait for the GPU inside a step; None where nothing did."""
+def waits_for_device(steps: ImageSteps, batches: Pairs) -> str | None:
+    """What made the host wait for the GPU inside a step, or None."""
     torch.cuda.set_sync_debug_mode("error")
     try:
-        trainer.train(batches)
+        steps.train(batches)
     except RuntimeError as error:
         return str(error).splitlines()[0]
     finally:
@@ -151,11 +151,11 @@ def waits_for_device(trainer: Trainer, batches: Pairs) -> str | None:
 
 
 def measure(settings: ImageSettings, device: torch.device, findings: Findings) -> None:
-    """Views alone and whole training, ours beside the usual pipeline."""
+    """Measure views alone and training, ours and the usual pipeline."""
     precision = choose_precision(settings.precision, device)
     dataset = load_dataset(settings.dataset, default_data_root())
     findings.settings |= {"precision": precision, "image_size": dataset.image_size}
-    trainer = Trainer(settings, device, precision, compiled=False)
+    steps = ImageSteps(settings, device, precision, compiled=False)
     made = pipelines(settings, dataset.train, device)
     count = min(settings.steps * settings.batch_size, len(dataset.train))
 
@@ -164,18 +164,18 @@ def measure(settings: ImageSettings, device: torch.device, findings: Findings) -
 
     views = {name: drain(make) for name, make in made.items()}
     findings.compare("views", views, settings.rounds, "images", count)
-    training = {name: lambda make=make: trainer.train(make()) for name, make in made.items()}
+    training = {name: lambda make=make: steps.train(make()) for name, make in made.items()}
     if settings.compile:
-        compiled = Trainer(settings, device, precision, compiled=True)
+        compiled = ImageSteps(settings, device, precision, compiled=True)
         training["ours, compiled"] = lambda: compiled.train(made["ours"]())
     findings.compare("training", training, settings.rounds, "images", count)
 
     stopwatch = Stopwatch(device)
     for _ in range(settings.rounds):
-        trainer.train(made["ours"](), stopwatch)
+        steps.train(made["ours"](), stopwatch)
     findings.share("our step, by part", stopwatch.seconds)
     operators = operator_seconds(training["ours"], device, steps=1)
     findings.share("our step, by operator", operators)
     if device.type == "cuda":
-        waited = waits_for_device(trainer, made["ours"]())
+        waited = waits_for_device(steps, made["ours"]())
         findings.notes.append(f"Inside a step the host {f'waits: {waited}' if waited else 'never waits'}.")

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-LEAST_SECONDS = 0.05  # of a round: what is shorter is called several times in it
-WARM_SECONDS = 1.0  # a first call that takes longer is all the warm-up there is
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own log is no result
+MIN_ROUND_SECONDS = 0.05  # a shorter call is repeated within a round
+MAX_WARM_UP_SECONDS = 1.0  # a first call that takes longer is the only warm-up
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler's own log
 
-# PyTorch's operators by what they do; the first pattern that an operator's name begins with counts.
+# Kinds of PyTorch operators; the first pattern that matches the start of an operator's name counts.
 OPERATORS = {
     "optimizer": r"fused_|foreach_",
     "convolutions": r"\w*conv",
@@ -36,10 +36,10 @@ OPERATORS = {
 
 @dataclass
 class Findings:
-    """What a part has measured; all of it is JSON."""
+    """Results of a part; all of them can be written as JSON."""
 
     settings: dict[str, Any] = field(default_factory=dict)
-    """What was settled while measuring, beside the part's own settings."""
+    """Chosen while measuring, in addition to the part's own settings."""
     comparisons: list[dict[str, Any]] = field(default_factory=list)
     goals: list[dict[str, Any]] = field(default_factory=list)
     shares: list[dict[str, Any]] = field(default_factory=list)
@@ -53,17 +53,17 @@ class Findings:
         unit: str | None = None,
         count: int = 1,
     ) -> dict[str, Any]:
-        """Time ``subjects``, each of which handles ``count`` of ``unit``; ratios are to the first."""
-        found = {name: summary(seconds) for name, seconds in interleaved(subjects, rounds).items()}
-        return self.add_comparison(case, found, unit, count)
+        """Time ``subjects``, which process ``count`` of ``unit`` each; ratios are relative to the first."""
+        summaries = {name: summary(seconds) for name, seconds in interleaved(subjects, rounds).items()}
+        return self.add_comparison(case, summaries, unit, count)
 
     def add_comparison(
         self, case: str, subjects: dict[str, dict[str, Any]], unit: str | None = None, count: int = 1
     ) -> dict[str, Any]:
-        """Record summaries that have been taken, with rates and with ratios to the first of them."""
-        for found in subjects.values():
-            if unit is not None and "median_seconds" in found:
-                found["per_second"] = round(count / found["median_seconds"], 1)
+        """Record summaries, with rates and with ratios to the first of them."""
+        for subject in subjects.values():
+            if unit is not None and "median_seconds" in subject:
+                subject["per_second"] = round(count / subject["median_seconds"], 1)
         comparison = {
             "case": case,
             "unit": unit,
@@ -72,40 +72,40 @@ class Findings:
             "memory_ratios": ratios(subjects, "peak_bytes"),
         }
         self.comparisons.append(comparison)
-        medians = (f"{name} {found.get('median_seconds', 'not run')}" for name, found in subjects.items())
+        medians = (f"{name} {row.get('median_seconds', 'not run')}" for name, row in subjects.items())
         print(f"{case}: {', '.join(medians)}", flush=True)
         return comparison
 
     def goal(self, what: str, measured: float, at_most: float, unit: str = "times") -> None:
-        """Record what was aimed for beside what was measured."""
+        """Record a goal and what was measured."""
         self.goals.append({"goal": what, "measured": round(measured, 3), "at_most": at_most, "unit": unit})
 
     def share(self, what: str, seconds: dict[str, float]) -> None:
-        """Record how the time of ``what`` is made up, the largest part first."""
+        """Record the fractions of the time of ``what``, largest first."""
         total = sum(seconds.values())
         ordered = sorted(seconds.items(), key=lambda item: -item[1])
         self.shares.append({"what": what, "parts": {name: round(part / total, 4) for name, part in ordered}})
 
 
 def ratios(subjects: dict[str, dict[str, Any]], key: str) -> dict[str, float]:
-    """How many times the first subject's value each other has; none where either has none.
+    """Ratios of the other subjects' values to the first one's, where both have a value above 0.
 
-    A call so small that it found room in what the process already held has a peak of 0 bytes.
+    A peak of 0 bytes is that of a call so small that it fits into memory the process has already.
     """
     (_, first), *others = ((name, subject.get(key)) for name, subject in subjects.items())
     return {name: float(f"{value / first:.3g}") for name, value in others if first and value is not None}
 
 
 def interleaved(subjects: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds a call in every round of each subject, after one or two calls to warm up.
+    """Seconds per call of each subject in every round, after one or two calls to warm up.
 
-    Subjects take turns, so that whatever else the machine does falls on all of them alike.
+    Subjects alternate, so that other load of the machine affects all of them equally.
     """
     calls = {}
     for name, subject in subjects.items():
         first = seconds_of(subject)
-        warm = first if first > WARM_SECONDS else seconds_of(subject)
-        calls[name] = max(1, math.ceil(LEAST_SECONDS / warm))
+        warm = first if first > MAX_WARM_UP_SECONDS else seconds_of(subject)
+        calls[name] = max(1, math.ceil(MIN_ROUND_SECONDS / warm))
     seconds: dict[str, list[float]] = {name: [] for name in subjects}
     for _ in range(rounds):
         for name, subject in subjects.items():
@@ -114,7 +114,7 @@ def interleaved(subjects: dict[str, Callable[[], object]], rounds: int) -> dict[
 
 
 def seconds_of(function: Callable[[], object], calls: int = 1) -> float:
-    """Seconds a call, the GPU's work included."""
+    """Seconds per call, including the GPU's work."""
     synchronise()
     started = time.perf_counter()
     for _ in range(calls):
@@ -124,13 +124,13 @@ def seconds_of(function: Callable[[], object], calls: int = 1) -> float:
 
 
 def synchronise(device: torch.device | None = None) -> None:
-    """Wait for what a GPU still has to do."""
+    """Wait for the GPU, if there is one."""
     if torch.cuda.is_available() and (device is None or device.type == "cuda"):
         torch.cuda.synchronize(device)
 
 
 def summary(seconds: list[float]) -> dict[str, Any]:
-    """Median and range of some rounds, in seconds."""
+    """Median and range of the rounds, in seconds."""
     return {
         "median_seconds": round(statistics.median(seconds), 6),
         "fastest_seconds": round(min(seconds), 6),
@@ -140,7 +140,7 @@ def summary(seconds: list[float]) -> dict[str, Any]:
 
 
 class Stopwatch:
-    """Adds up the seconds of a step's parts, waiting for the device after each."""
+    """Sums the seconds of a step's parts, waiting for the device after each."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -158,34 +158,34 @@ Timer = Callable[[str], AbstractContextManager]
 
 
 def untimed(part: str) -> AbstractContextManager:
-    """A stopwatch's stand-in that takes no time."""
+    """A timer that does nothing."""
     return nullcontext()
 
 
 def operator_seconds(step: Callable[[], object], device: torch.device, steps: int = 3) -> dict[str, float]:
-    """Seconds of ``steps`` calls, warmed up before, by kind of operator, as torch.profiler sees them.
+    """Seconds of ``steps`` calls by kind of operator, from torch.profiler; warm up before.
 
-    What is left of the whole time is Python's and the dispatcher's; on a GPU, where operators count by the
-    time of their kernels, it is kernels that no operator has launched, and waiting for the host.
+    The rest of the total time is Python and the dispatcher. On a GPU, where an operator's time is that of its
+    kernels, the rest is kernels that no operator launched, and waiting for the host.
     """
     is_cuda = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_cuda else [])]
     with profile(activities=activities, acc_events=True) as profiler:
-        whole = seconds_of(step, steps) * steps
+        total = seconds_of(step, steps) * steps
     seconds: dict[str, float] = {}
     for event in profiler.key_averages():
         spent = (event.self_device_time_total if is_cuda else event.self_cpu_time_total) / 1e6
         kind = kind_of_operator(event.key)
         if spent > 0 and kind is not None:
             seconds[kind] = seconds.get(kind, 0.0) + spent
-    rest = whole - sum(seconds.values())
+    rest = total - sum(seconds.values())
     if rest > 0:
         seconds["other kernels and waiting" if is_cuda else "Python and dispatch"] = rest
     return seconds
 
 
 def kind_of_operator(name: str) -> str | None:
-    """What one of PyTorch's operators does; None for what is none, such as autograd's own frames."""
+    """The kind of a PyTorch operator; None for other events, such as autograd's frames."""
     library, _, operator = name.rpartition("::")
     if library != "aten":
         return None

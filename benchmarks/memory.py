@@ -1,8 +1,8 @@
-"""Peak memory of single calls, each in a process of its own: ``python -m benchmarks.memory FUNCTION``.
+"""Peak memory of single calls, each in its own process: ``python -m benchmarks.memory FUNCTION``.
 
-FUNCTION (``module:name``) takes a call's arguments and prepares it: it returns what is to be measured, after
-running it small, so that what is loaded once is not counted. The server has imported all that and computed
-nothing; it forks for every call, so none finds memory that another has left.
+FUNCTION (``module:name``) takes the arguments of a call, runs a small one so that one-time loading is not
+counted, and returns the call to measure. The server has imported everything and computed nothing. It forks
+for every call, so that no call reuses memory of another.
 """
 
 import json
@@ -24,15 +24,15 @@ from benchmarks.measure import seconds_of
 from core.io.errors import TrainingError
 
 ROOT = Path(__file__).parents[1]
-SHARE_OF_MEMORY = 0.25  # of what the machine has available; a call that asks for more fails
+MAX_MEMORY_FRACTION = 0.25  # of the available memory; a call that allocates more fails
 
 
 @contextmanager
 def fresh_processes(function: str) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
-    """Inside, a function that makes one call of ``function`` in a fresh process.
+    """Give a function that calls ``function`` once in a fresh process.
 
-    It gives ``{"seconds", "peak_bytes"}``, the peak of what the call took above what there was before it, or
-    ``{"failed": why}``. Raises TrainingError if there are no such processes to be had.
+    It returns ``{"seconds", "peak_bytes"}``, the peak relative to the memory before the call, or
+    ``{"failed": reason}``. Raises TrainingError if the server has ended.
     """
     command = [sys.executable, "-m", "benchmarks.memory", function]
     with subprocess.Popen(
@@ -43,7 +43,7 @@ def fresh_processes(function: str) -> Iterator[Callable[[dict[str, Any]], dict[s
             print(json.dumps(arguments), file=server.stdin, flush=True)
             answer = server.stdout.readline()
             if not answer:
-                raise TrainingError(f"{' '.join(command)} has ended; what it said stands above")
+                raise TrainingError(f"{' '.join(command)} has ended; its output is above")
             return json.loads(answer)
 
         try:
@@ -60,7 +60,7 @@ def serve(function: str) -> None:
         child = os.fork()
         if child == 0:
             os.close(read_end)
-            os.dup2(2, 1)  # whatever a library prints is no answer
+            os.dup2(2, 1)  # output of libraries must not mix with the answer
             answer = measured(prepare, json.loads(line))
             os.write(write_end, json.dumps(answer).encode())
             os._exit(0)
@@ -75,13 +75,13 @@ def serve(function: str) -> None:
 
 
 def measured(prepare: Callable[..., Callable[[], object]], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of the prepared call, and the most memory it held above what was there before."""
-    limit = memory_of("/proc/meminfo", "MemAvailable") * SHARE_OF_MEMORY
+    """Seconds and peak memory of the prepared call, relative to the memory before it."""
+    limit = memory_of("/proc/meminfo", "MemAvailable") * MAX_MEMORY_FRACTION
     address_space = int(memory_of("/proc/self/status", "VmSize") + limit)
     resource.setrlimit(resource.RLIMIT_AS, (address_space, resource.RLIM_INFINITY))
     try:
         call = prepare(**arguments)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = memory_of("/proc/self/status", "VmRSS")
         started = time.perf_counter()
         call()
@@ -97,7 +97,7 @@ def measured(prepare: Callable[..., Callable[[], object]], arguments: dict[str, 
 def measured_on_gpu(
     prepare: Callable[..., Callable[[], object]], arguments: dict[str, Any]
 ) -> dict[str, Any]:
-    """What ``measured`` gives, of the current GPU by its allocator, in this process."""
+    """The same for the current GPU, from its allocator, in this process."""
     torch.cuda.empty_cache()
     try:
         call = prepare(**arguments)
@@ -112,7 +112,7 @@ def measured_on_gpu(
 
 
 def memory_of(path: str, name: str) -> int:
-    """A line of one of Linux's tables, in bytes."""
+    """A value of one of Linux's memory tables, in bytes."""
     for line in Path(path).read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024

@@ -20,10 +20,10 @@ TITLE = "The objective"
 ABOUT = (
     "Forward and backward on random embeddings of unit norm. Ours has beta 0 and tau_plus 0 (NT-Xent), as "
     "the alternatives have; ours hard has beta 1 and tau_plus 0.1. Memory is the peak above what there was "
-    "before the call, the embeddings' gradient included: on a CPU the resident set, in a process of its own "
-    "for each figure, which may take a quarter of the memory available; on a GPU what its allocator held. "
-    "Tiles are PyTorch's on a CPU, Triton's kernels on a GPU. "
-    "Large batches, and calls of over 20 seconds, are timed once, in the call that is measured for memory."
+    "before the call, the embeddings' gradient included: on a CPU the resident set, each number in its own "
+    "process, which may use a quarter of the available memory; on a GPU that of its allocator. Tiles are "
+    "PyTorch's on a CPU, Triton's kernels on a GPU. Large batches, and calls of over 20 seconds, are timed "
+    "once, in the call that is measured for memory."
 )
 DENSE, TILED, HARD_DENSE, HARD_TILED = "ours, dense", "ours, tiled", "ours hard, dense", "ours hard, tiled"
 LONG_SECONDS = 20.0  # a call that takes longer is timed once
@@ -48,7 +48,7 @@ QUICK = ObjectiveSettings(batches=(128, 1024), large_batches=(4096,), rounds=3)
 
 
 def implementations(settings: ObjectiveSettings) -> dict[str, alternatives.PairLoss]:
-    """Every loss, by name; the first is what the others stand by."""
+    """Every loss by name; the others are compared with the first."""
     temperature, tile_size = settings.temperature, settings.tile_size
     return {
         DENSE: NTXentLoss(temperature, normalize=False),
@@ -66,19 +66,19 @@ def make_views(batch: int, dim: int, device: str | torch.device) -> Tensor:
 
 
 def prepare(name: str, batch: int, device: str, settings: dict[str, Any]) -> Callable[[], object]:
-    """One call of an implementation, after a small one that loads what is loaded once."""
+    """Prepare one call of an implementation, after a small one that does the one-time loading."""
     loss = implementations(ObjectiveSettings(**settings))[name]
 
-    def on(views: Tensor) -> None:
+    def differentiate(views: Tensor) -> None:
         torch.autograd.grad(loss(*views), views)
 
-    on(make_views(64, settings["dim"], device))
+    differentiate(make_views(64, settings["dim"], device))
     views = make_views(batch, settings["dim"], device)
-    return lambda: on(views)
+    return lambda: differentiate(views)
 
 
 def same_loss(settings: ObjectiveSettings, findings: Findings) -> dict[str, alternatives.PairLoss]:
-    """The implementations, less the alternatives whose value on a batch is not NT-Xent's; says so."""
+    """The implementations, without alternatives whose value on a batch is not NT-Xent's; adds a note."""
     views = make_views(64, settings.dim, "cpu")
     kept = implementations(settings)
     truth, largest = kept[DENSE](*views).item(), 0.0
@@ -88,7 +88,7 @@ def same_loss(settings: ObjectiveSettings, findings: Findings) -> dict[str, alte
         if not difference <= TOLERANCE:
             del kept[name]
             findings.notes.append(
-                f"{name} is no NT-Xent as SimCLR defines it: it differs by {difference:.1e} and is left out."
+                f"{name} is not NT-Xent as SimCLR defines it: it differs by {difference:.1e} and is left out."
             )
     for package, version in alternatives.versions().items():
         if version == "not installed":
@@ -130,7 +130,7 @@ def measure_batch(
     findings: Findings,
     once: bool = False,
 ) -> None:
-    """One batch size: first each implementation's memory, then rounds of those that ran."""
+    """Measure one batch size: first the memory of each implementation, then rounds of those that ran."""
     found: dict[str, dict[str, Any]] = {}
     calls: dict[str, Callable[[], object]] = {}
     for name in names:
@@ -150,19 +150,19 @@ def measure_batch(
 
 
 def state_goals(findings: Findings, device: torch.device) -> None:
-    """What tiles were to reach, where the batch sizes concerned were measured."""
+    """Record the goals of tiles, where their batch sizes were measured."""
     by_batch = {comparison["batch"]: comparison["subjects"] for comparison in findings.comparisons}
     subjects = by_batch.get(4096, {})
     for dense, tiled in ((DENSE, TILED), (HARD_DENSE, HARD_TILED)):
         pair = [subjects.get(name, {}) for name in (tiled, dense)]
         wanted = [("peak_bytes", "peak memory", 0.125)]
-        # What was timed once, in a process that had no memory yet, does not compare with what was warm.
+        # A single call in a fresh process cannot be compared with warm rounds.
         if device.type == "cpu" and pair[0].get("rounds") == pair[1].get("rounds"):
             wanted.append(("median_seconds", "time", 1.3))
         for key, what, at_most in wanted:
             if all(key in one for one in pair):
                 ratio = pair[0][key] / pair[1][key]
-                findings.goal(f"batch 4,096: {what} of {tiled}, beside {dense}", ratio, at_most)
+                findings.goal(f"batch 4,096: {what} of {tiled}, relative to {dense}", ratio, at_most)
     peak = by_batch.get(65_536, {}).get(HARD_TILED, {}).get("peak_bytes")
     if peak is not None:
         findings.goal(f"batch 65,536: peak memory of {HARD_TILED}", peak / 2**30, 2.0, "GiB")

@@ -1,4 +1,4 @@
-"""Results on disk: a JSON file a part, and the one page that is made of those there are."""
+"""Results on disk: a JSON file per part, and one page made from all of them."""
 
 import json
 from collections.abc import Iterable
@@ -10,13 +10,13 @@ from core.io.errors import InputError
 from core.io.files import read_json, write_atomically
 
 SCHEMA = 1
-COLUMNS = ("case", "subject", "median", "fastest to slowest", "rounds", "rate", "time beside the first")
-COLUMNS += ("peak memory", "memory beside the first")
+COLUMNS = ("case", "subject", "median", "fastest to slowest", "rounds", "rate", "relative time")
+COLUMNS += ("peak memory", "relative memory")
 INTRODUCTION = (
     "# Speed and memory\n\n"
-    "Made by `python -m benchmarks`; with `--page` anew from the JSON files beside it, one a part. Subjects "
-    "of a case are warmed up, then take turns: medians of the rounds, with the fastest and the slowest. "
-    "Beside the first: how many times the time, or the memory, of the first subject of its case.\n"
+    "Made by `python -m benchmarks`; `--page` makes it again from the JSON files in this folder, one per "
+    "part. The subjects of a case are warmed up and then alternate. Times are medians of the rounds, with "
+    "the fastest and the slowest. Relative time and memory are multiples of the first subject of the case.\n"
 )
 
 
@@ -32,7 +32,7 @@ def write_part(folder: Path, record: dict[str, Any]) -> Path:
 
 
 def read_parts(folder: Path, names: Iterable[str]) -> dict[Path, dict[str, Any]]:
-    """The records there are, in the order of ``names``; raises InputError if one cannot be read."""
+    """Read the existing records in the order of ``names``; raises InputError if one cannot be read."""
     records = {}
     for path in (folder / f"{name}.json" for name in names):
         if not path.exists():
@@ -48,7 +48,7 @@ def read_parts(folder: Path, names: Iterable[str]) -> dict[Path, dict[str, Any]]
 
 
 def write_page(folder: Path, names: Iterable[str]) -> Path:
-    """Write ``README.md``, and the figures that it shows, from the records in ``folder``."""
+    """Write ``README.md`` and its figures from the records in ``folder``."""
     records = read_parts(folder, names)
     if not records:
         raise InputError(f"{folder} holds no results; measure some with python -m benchmarks")
@@ -67,12 +67,12 @@ def write_page(folder: Path, names: Iterable[str]) -> Path:
 
 def machine(record: dict[str, Any]) -> tuple[str, ...]:
     """Where and how a part was measured."""
-    found = record["environment"]
-    cores, size = found["cores"], memory(found["memory_bytes"])
-    where = f"{found['device_name']} ({found['device']}), {found['threads']} of {cores} cores, {size}"
-    versions = f"Python {found['python']}, torch {found['torch']}"
-    mode = "a quick look" if record["quick"] else "full"
-    return record["title"], where, versions, found["revision"], mode, duration(record["seconds"])
+    here = record["environment"]
+    cores, size = here["cores"], memory(here["memory_bytes"])
+    where = f"{here['device_name']} ({here['device']}), {here['threads']} of {cores} cores, {size}"
+    versions = f"Python {here['python']}, torch {here['torch']}"
+    mode = "quick" if record["quick"] else "full"
+    return record["title"], where, versions, here["revision"], mode, duration(record["seconds"])
 
 
 def section(record: dict[str, Any], figure: str | None) -> list[str]:
@@ -94,27 +94,27 @@ def section(record: dict[str, Any], figure: str | None) -> list[str]:
     return [*lines, "", f"<details><summary>Settings and versions</summary>\n\n{settings}\n\n</details>"]
 
 
-def comparisons(found: list[dict[str, Any]]) -> list[str]:
-    """All comparisons of a part in one table; columns that none of them fills are left out."""
-    rows = [subject_row(comparison, name) for comparison in found for name in comparison["subjects"]]
+def comparisons(records: list[dict[str, Any]]) -> list[str]:
+    """All comparisons of a part in one table, without empty columns."""
+    rows = [subject_row(comparison, name) for comparison in records for name in comparison["subjects"]]
     columns = [name for name in (rows[0] if rows else {}) if any(row[name] for row in rows)]
     return table(columns, [[row[name] for name in columns] for row in rows]) if rows else []
 
 
 def subject_row(comparison: dict[str, Any], name: str) -> dict[str, str]:
-    """What was measured of one subject, or why nothing was."""
+    """The results of one subject, or why there are none."""
     subject = comparison["subjects"][name]
     row = dict.fromkeys(COLUMNS, "") | {"case": comparison["case"], "subject": name}
     if "peak_bytes" in subject:
         row["peak memory"] = memory(subject["peak_bytes"])
-        row["memory beside the first"] = number(comparison["memory_ratios"].get(name))
+        row["relative memory"] = number(comparison["memory_ratios"].get(name))
     if "median_seconds" not in subject:
         return row | {"median": subject["failed"]}
     fastest, slowest = (duration(subject[f"{which}_seconds"]) for which in ("fastest", "slowest"))
     row["median"] = duration(subject["median_seconds"])
     row["fastest to slowest"] = f"{fastest} to {slowest}" if subject["rounds"] > 1 else ""
     row["rounds"] = str(subject["rounds"])
-    row["time beside the first"] = number(comparison["ratios"].get(name))
+    row["relative time"] = number(comparison["ratios"].get(name))
     if "per_second" in subject:
         row["rate"] = f"{subject['per_second']:,.0f} {comparison['unit']} a second"
     return row
@@ -127,12 +127,12 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
 
 
 def shares(parts: dict[str, float]) -> str:
-    """The parts of a whole that are a percent of it or more."""
+    """The fractions of at least one percent."""
     return ", ".join(f"{name} {part:.0%}" for name, part in parts.items() if part >= 0.01)
 
 
 def goal_row(goal: dict[str, Any]) -> tuple[str, str, str, str]:
-    """What was aimed for, what was measured, and whether that is it."""
+    """A goal, what was measured, and whether it is met."""
     measured, at_most = (f"{goal[key]:.3g} {goal['unit']}" for key in ("measured", "at_most"))
     return goal["goal"], measured, at_most, "yes" if goal["measured"] <= goal["at_most"] else "no"
 
@@ -142,12 +142,12 @@ def number(value: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Three digits, in the unit that suits."""
+    """Three digits, in a suitable unit."""
     return scaled(seconds, ((60, "min"), (1, "s"), (1e-3, "ms"), (1e-6, "µs")))
 
 
 def memory(count: float) -> str:
-    """Three digits, in the unit that suits."""
+    """Three digits, in a suitable unit."""
     return scaled(count, ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B")))
 
 

@@ -1,6 +1,6 @@
-"""Big batches: negatives from every process, and an encoder that goes through a batch in chunks.
+"""Large batches: negatives from every rank, and an encoder that processes a batch in chunks.
 
-Every process of a group runs ``python -m benchmarks.ranks SETTINGS``, started by torchrun.
+Every rank runs ``python -m benchmarks.ranks SETTINGS``, started by torchrun.
 """
 
 import functools
@@ -27,13 +27,13 @@ from core.training.runtime import choose_device
 from core.training.seeding import seed_everything
 from image.encoder import Pair, make_model
 
-TITLE = "Many ranks and big batches"
+TITLE = "Many ranks and large batches"
 ABOUT = (
-    "The hard objective, forward and backward, with negatives from every process: the whole rows of the "
-    "matrix, tiles with everybody's embeddings at hand, tiles with embeddings handed on in a ring. On a CPU "
-    "the processes share the cores and talk by gloo, on GPUs each has one and they talk by NCCL. Time is the "
-    "slowest process's, memory the largest peak above what there was before. Then a step of SimCLR with its "
-    "batch encoded whole, and in chunks by gradient caching."
+    "The hard objective, forward and backward, with negatives from every rank: as whole rows of the matrix, "
+    "in tiles after an all-gather of the embeddings, in tiles with embeddings passed around a ring. On a "
+    "CPU the ranks share the cores and use gloo; on GPUs each has its own and they use NCCL. Time is that "
+    "of the slowest rank, memory the largest peak relative to the memory before. Then a step of SimCLR with "
+    "the whole batch encoded at once, and in chunks by gradient caching."
 )
 WHOLE = "whole batch"
 
@@ -43,13 +43,13 @@ class RankSettings:
     """The objective over processes, and gradient caching."""
 
     processes: int = 2
-    """On GPUs, as many as there are."""
+    """Ranks on a CPU; on GPUs, one for each."""
     batch: int = 4096
-    """Of all processes together."""
+    """Samples of all ranks together."""
     dim: int = 128
     tile_size: int = 512
     encoder_batch: int = 512
-    """Of the step with gradient caching: ResNet-18 of width 16, images of 32 pixels."""
+    """Images of the step with gradient caching: ResNet-18 of width 16, 32 pixels."""
     chunks: tuple[int, ...] = (128, 32)
     rounds: int = 5
 
@@ -58,7 +58,7 @@ QUICK = RankSettings(batch=512, encoder_batch=64, chunks=(16,), rounds=3)
 
 
 def objectives(settings: RankSettings) -> dict[str, HardNegativeLoss]:
-    """The ways of a group to everybody's negatives."""
+    """The objective with each way to exchange embeddings."""
     gathered = functools.partial(HardNegativeLoss, normalize=False, gather_distributed=True)
     tiled = functools.partial(gathered, tile_size=settings.tile_size)
     return {
@@ -74,25 +74,25 @@ def measure(settings: RankSettings, device: torch.device, findings: Findings) ->
     if processes > 1:
         measure_ranks(settings, processes, device, findings)
     else:
-        findings.notes.append("One GPU alone: no processes that could share their negatives.")
+        findings.notes.append("Only one GPU: no ranks that could share their negatives.")
     measure_chunks(settings, device, findings)
 
 
 def measure_ranks(settings: RankSettings, processes: int, device: torch.device, findings: Findings) -> None:
-    """Peak memory of each way in a group of its own, time of all in one."""
+    """Peak memory of each objective in its own group of ranks, time of all in one group."""
     names = list(objectives(settings))
-    found = in_group(settings, processes, device, names)
+    timed = in_group(settings, processes, device, names)
     subjects = {}
     for name in names:
         alone = in_group(settings, processes, device, [name])
-        subjects[name] = summary(found[name]["seconds"]) | {"peak_bytes": alone[name]["peak_bytes"]}
+        subjects[name] = summary(timed[name]["seconds"]) | {"peak_bytes": alone[name]["peak_bytes"]}
     findings.add_comparison(f"batch {settings.batch:,} of {processes} processes", subjects)
 
 
 def in_group(
     settings: RankSettings, processes: int, device: torch.device, names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """What ``work`` finds in a group of fresh processes; raises TrainingError if that fails."""
+    """Run ``work`` in a group of fresh processes; raises TrainingError if that fails."""
     task = json.dumps({"settings": asdict(settings), "device": device.type, "names": names})
     group = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command = [*group, "--nproc-per-node", str(processes), "-m", "benchmarks.ranks", task]
@@ -105,20 +105,20 @@ def in_group(
 
 
 def work(settings: RankSettings, device: torch.device, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """This process's part: each objective's peak in its first call, then rounds in which they take turns."""
+    """Measure on this rank: each objective's peak in its first call, then rounds in which they alternate."""
     own = local_slice(settings.batch)
     views = make_views(settings.batch, settings.dim, device).detach()[:, own].clone().requires_grad_()
-    found, calls = {}, {}
+    results, calls = {}, {}
     for name in names:
         loss = objectives(settings)[name]
         calls[name] = functools.partial(_gradient, loss, views)
         peak = _peak(calls[name], functools.partial(_gradient, loss, views[:, :8]), device)
-        found[name] = {"seconds": [], "peak_bytes": all_reduce_max(peak)}
+        results[name] = {"seconds": [], "peak_bytes": all_reduce_max(peak)}
     for _ in range(settings.rounds):
         for name, call in calls.items():
             barrier()
-            found[name]["seconds"].append(seconds_of(lambda call=call: (call(), barrier())))
-    return found
+            results[name]["seconds"].append(seconds_of(lambda call=call: (call(), barrier())))
+    return results
 
 
 def _gradient(loss: Callable[..., torch.Tensor], views: torch.Tensor) -> None:
@@ -126,7 +126,7 @@ def _gradient(loss: Callable[..., torch.Tensor], views: torch.Tensor) -> None:
 
 
 def _peak(call: Callable[[], object], small: Callable[[], object], device: torch.device) -> int:
-    """Peak memory of ``call``, after ``small`` has loaded what is loaded once."""
+    """Peak memory of ``call``, after ``small`` has done the one-time loading."""
     small()
     measure_call = measured_on_gpu if device.type == "cuda" else measured
     answer = measure_call(lambda: call, {})
@@ -136,7 +136,7 @@ def _peak(call: Callable[[], object], small: Callable[[], object], device: torch
 
 
 def prepare(chunk: int | None, batch: int, device: str) -> Callable[[], object]:
-    """A step of SimCLR up to its gradient, the encoder's batch whole or in chunks."""
+    """Prepare a forward and backward pass of SimCLR, on the whole batch or in chunks."""
     seed_everything(0)
     pair = Pair(make_model("resnet18", width=16, norm="group")).to(device)
     network, loss = cached(pair, chunk), HardNegativeLoss(normalize=False)
@@ -151,7 +151,7 @@ def prepare(chunk: int | None, batch: int, device: str) -> Callable[[], object]:
 
 
 def measure_chunks(settings: RankSettings, device: torch.device, findings: Findings) -> None:
-    """Time and peak memory of the step, whole and in chunks; timed in the processes that are measured."""
+    """Time and peak memory of the step, on the whole batch and in chunks, each in a fresh process."""
     on_cpu = device.type == "cpu" and Path("/proc/self/clear_refs").exists()
     subjects = {}
     with fresh_processes("benchmarks.ranks:prepare") if on_cpu else nullcontext() as fresh:
@@ -173,13 +173,13 @@ def _summary(answers: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main(argument: str) -> None:
-    """Do this process's part; the first prints what was found."""
+    """Measure on this rank; rank 0 prints the results."""
     task = json.loads(argument)
     device = choose_device(task["device"])
     with process_group(device):
-        found = work(RankSettings(**task["settings"]), device, task["names"])
+        results = work(RankSettings(**task["settings"]), device, task["names"])
         if is_main_process():
-            print(json.dumps(found))
+            print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""InfoGraph as the released code computes it, on plain layers: the slow twin of what ``graph`` does.
+"""InfoGraph as the released code computes it, on plain layers: the reference implementation for ``graph``.
 
 Shapes: V nodes of a batch · G graphs · L·H representation.
 """

@@ -1,4 +1,4 @@
-"""Sentence training beside padded batches, and encoding beside sentence-transformers' own loop."""
+"""Sentence training compared with padded batches, encoding with ``SentenceTransformer.encode``."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,8 +24,8 @@ from sentence.tasks import load_task
 
 TITLE = "Sentence training and encoding"
 ABOUT = (
-    "Quick-thoughts with two bidirectional GRUs. Ours packs sentences; beside it the same GRUs on sentences "
-    "padded to the batch's longest, and to the longest of four buckets of like length. Encoding, in "
+    "Quick-thoughts with two bidirectional GRUs. Ours packs sentences. The same GRUs run on sentences "
+    "padded to the longest of the batch, and to the longest of four buckets of similar length. Encoding, in "
     "float32, is that of evaluation, on sentences of the embedded topic task."
 )
 BUCKETS = 4
@@ -37,13 +37,13 @@ class SentenceSettings:
     """Quick-thoughts' step, and encoding."""
 
     dataset: str = "books"
-    """The corpus; where it is missing, the embedded one."""
+    """The corpus; the embedded one if it is missing."""
     embedding_dim: int = 620
     hidden: int = 600
     batch_size: int = 400
     rounds: int = 3
     sentences: int = 1000
-    """Sentences encoded a round."""
+    """Sentences encoded per round."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
@@ -51,10 +51,10 @@ QUICK = SentenceSettings(dataset=EMBEDDED, embedding_dim=128, hidden=128, batch_
 
 
 def run_padded(encoder: GRUEncoder, ids: Tensor, lengths: Tensor, buckets: int = 1) -> Tensor:
-    """The work of an encoder that pads sentences to the longest of their bucket: [T], [B] -> [B, D].
+    """Encode with sentences padded to the longest of their bucket: [T], [B] -> [B, D].
 
-    A bucket holds sentences of like length. The work alone: a backward direction that reads padding first
-    is not what ours computes.
+    A bucket has sentences of similar length. Only the amount of work is that of ours, not the values: the
+    backward direction reads padding first.
     """
     order = lengths.argsort()
     sentences, states = ids.split(lengths.tolist()), []
@@ -69,8 +69,8 @@ def loss_of(pair: tuple[Tensor, Tensor], batch: SentenceBatch) -> Tensor:
     return quick_thought_loss(f @ g.T, batch.places, batch.book, beta=1.0, tau_plus=0.1)
 
 
-class Trainer:
-    """Quick-thoughts' training step on one batch, its parts timed on demand."""
+class SentenceSteps:
+    """Training steps of quick-thoughts on one batch, with an optional timer of their parts."""
 
     def __init__(
         self, module: QuickThought, batch: SentenceBatch, device: torch.device, precision: str
@@ -100,17 +100,17 @@ class Trainer:
 
 
 def corpus_of(settings: SentenceSettings, findings: Findings) -> EncodedCorpus:
-    """The corpus asked for, or the embedded one where that is missing, which the page is told."""
+    """The corpus of the settings, or the embedded one if that is missing, with a note."""
     try:
-        found = find_corpus(settings.dataset, default_data_root())
+        corpus = find_corpus(settings.dataset, default_data_root())
     except InputError as error:
         findings.notes.append(f"Measured on {EMBEDDED} instead: {error}.")
-        found = find_corpus(EMBEDDED, default_data_root())
-    return encode_corpus(found, 50_000)
+        corpus = find_corpus(EMBEDDED, default_data_root())
+    return encode_corpus(corpus, 50_000)
 
 
 def measure(settings: SentenceSettings, device: torch.device, findings: Findings) -> None:
-    """Training steps on the first batch, then encoding of some of the corpus's sentences."""
+    """Measure training steps on the first batch, then encoding of the topic task's sentences."""
     precision = choose_precision(settings.precision, device)
     corpus = corpus_of(settings, findings)
     findings.settings |= {"precision": precision, "vocabulary": corpus.tokenizer.get_vocab_size()}
@@ -119,11 +119,11 @@ def measure(settings: SentenceSettings, device: torch.device, findings: Findings
         corpus.tokenizer, "gru", settings.embedding_dim, settings.hidden, bidirectional=True, longest=30
     ).to(device)
     batch = next(Batches(corpus, settings.batch_size, 30, 0, slice(None), device).of_epoch(1))
-    trainer = Trainer(module, batch, device, precision)
+    steps = SentenceSteps(module, batch, device, precision)
     subjects = {
-        "ours, packed": lambda: trainer.step(trainer.packed),
-        "padded": lambda: trainer.step(lambda: trainer.padded(1)),
-        f"padded in {BUCKETS} buckets": lambda: trainer.step(lambda: trainer.padded(BUCKETS)),
+        "ours, packed": lambda: steps.step(steps.packed),
+        "padded": lambda: steps.step(lambda: steps.padded(1)),
+        f"padded in {BUCKETS} buckets": lambda: steps.step(lambda: steps.padded(BUCKETS)),
     }
     tokens = int(batch.lengths.sum())
     findings.compare("training", subjects, settings.rounds, "tokens", tokens)
@@ -131,7 +131,7 @@ def measure(settings: SentenceSettings, device: torch.device, findings: Findings
     findings.notes.append(f"{padding:.0%} of a padded batch is padding.")
     stopwatch = Stopwatch(device)
     for _ in range(settings.rounds):
-        trainer.step(trainer.packed, stopwatch)
+        steps.step(steps.packed, stopwatch)
     findings.share("our step, by part", stopwatch.seconds)
     findings.share("our step, by operator", operator_seconds(subjects["ours, packed"], device, steps=1))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
 from hypothesis import settings
 
 settings.register_profile("seeded", derandomize=True, deadline=None)
@@ -50,7 +51,9 @@ def served(tmp_path) -> Iterator[tuple[Path, str]]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip ``@pytest.mark.data("PATH")`` where PATH is not below the data root."""
+    """Skip tests marked ``gpu`` or ``data(path)`` without a CUDA device or without that dataset."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no GPU")
     for marker in item.iter_markers("data"):
         for path in marker.args:
             if not (REAL_DATA_ROOT / path).exists():

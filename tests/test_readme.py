@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""Code, commands and links of the README work."""
 
 import re
 import shlex
@@ -37,8 +37,8 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_blocks_run(code):
+@pytest.mark.parametrize("code", blocks("python"), ids=[block.splitlines()[0] for block in blocks("python")])
+def test_python_block_runs(code):
     exec(compile(code, "README.md", "exec"), {})
 
 
@@ -51,24 +51,24 @@ LINES = [
 
 
 @pytest.mark.parametrize("words", LINES, ids=" ".join)
-def test_commands_parse(words, capsys):
-    """Every flag shown is one that the command knows: with --help added, each explains itself."""
+def test_flags_of_command_exist(words, capsys):
+    """With ``--help`` added, the command prints every flag that the README uses."""
     module, *flags = words
     with pytest.raises(SystemExit) as exit_:
         COMMANDS[module]([*flags, "--help"])
     assert not exit_.value.code
-    shown = capsys.readouterr().out
+    help_text = capsys.readouterr().out
     for flag in flags:
         if flag.startswith("--"):
-            assert flag in shown
+            assert flag in help_text
 
 
-def test_files_named_exist():
+def test_linked_files_exist():
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / path).exists(), path
 
 
-def test_the_two_commands_are_targets():
+def test_make_commands_are_targets():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)

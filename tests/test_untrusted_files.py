@@ -1,4 +1,4 @@
-"""Code that a stranger hides in files, everywhere that files are read: none of it may run."""
+"""Code hidden in files from untrusted sources never runs, wherever files are read."""
 
 import gzip
 import hashlib
@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 
 
 class Bomb:
-    """A pickle that leaves a mark when it is opened."""
+    """Unpickling it creates the file ``mark``."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -48,7 +48,7 @@ class Bomb:
 
 @pytest.fixture
 def mark(tmp_path):
-    """A path that must not come to be; the bomb is shown to work first."""
+    """A path that must not exist after the test; first the bomb is shown to work."""
     path = tmp_path / "mark"
     pickle.loads(pickle.dumps(Bomb(path)))
     assert path.exists()
@@ -58,12 +58,12 @@ def mark(tmp_path):
 
 
 def plant_weights(path: Path, mark: Path) -> None:
-    """PyTorch's format, with the bomb among the weights."""
+    """Write weights in PyTorch's format, with the bomb among them."""
     torch.save({"weight": torch.zeros(2), "bomb": Bomb(mark)}, path)
 
 
-def test_a_processed_tu_dataset(tmp_path, mark):
-    """PyG would open the pickles of a ``processed`` folder; whatever it is called, it is not looked at."""
+def test_pickles_in_a_processed_tu_dataset_are_ignored(tmp_path, mark):
+    """PyG would load the pickles of a ``processed`` folder."""
     raw = write_tu_dataset(tmp_path)
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(raw.iterdir())]
     earlier = hashlib.sha256(repr(stats).encode()).hexdigest()[:12]
@@ -76,8 +76,8 @@ def test_a_processed_tu_dataset(tmp_path, mark):
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cifar10", CIFAR10), ("cifar100", CIFAR100)])
-def test_cifar(tmp_path, mark, name, kind):
-    """Every file is checked before the first is opened, the names of the classes before they are."""
+def test_cifar_pickles_without_the_published_checksum_are_refused(tmp_path, mark, name, kind):
+    """All files are checked before the first is opened."""
     folder = tmp_path / kind.base_folder
     folder.mkdir()
     for file, _ in (*kind.train_list, *kind.test_list, (kind.meta["filename"], "")):
@@ -86,7 +86,7 @@ def test_cifar(tmp_path, mark, name, kind):
         load_images(name, tmp_path)
 
 
-def test_cifar_s_class_names_alone(tmp_path, mark, monkeypatch):
+def test_cifar_class_names_without_the_published_checksum_are_refused(tmp_path, mark, monkeypatch):
     folder = tmp_path / CIFAR10.base_folder
     folder.mkdir()
     content = pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [0]})
@@ -107,14 +107,14 @@ def graph_run(folder: Path, **changes) -> Path:
     return folder
 
 
-def test_an_encoder(tmp_path, mark, capsys):
+def test_pickled_encoder_is_refused(tmp_path, mark, capsys):
     run = graph_run(tmp_path / "run")
     plant_weights(run / "encoder.safetensors", mark)
-    [said] = failure_of(graph.evaluate.main, capsys, [str(run), "--device", "cpu"])
-    assert "encoder.safetensors does not hold this encoder" in said
+    [line] = failure_of(graph.evaluate.main, capsys, [str(run), "--device", "cpu"])
+    assert "encoder.safetensors does not hold this encoder" in line
 
 
-def test_a_checkpoint(tmp_path, mark, capsys):
+def test_pickled_checkpoint_is_refused(tmp_path, mark, capsys):
     flags = ["--epochs", "1", "--hidden", "8", "--device", "cpu", "--output-dir", str(tmp_path / "run")]
     graph.train.main([*flags])
     (tmp_path / "run" / "result.json").unlink()
@@ -127,7 +127,7 @@ def test_a_checkpoint(tmp_path, mark, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_sample_and_records(tmp_path, mark, capsys):
+def test_pickled_sample_and_record_are_left_out(tmp_path, mark, capsys):
     path = write_record(tmp_path / "runs" / "a")
     plant_weights(path.parent / "sample.safetensors", mark)
     shared_eval.report.main([str(tmp_path / "runs"), "--output", str(tmp_path / "report.html")])
@@ -139,7 +139,7 @@ def test_a_sample_and_records(tmp_path, mark, capsys):
 
 @pytest.fixture
 def transformer(tmp_path) -> Path:
-    """A small pretrained SentenceTransformer, to be tampered with."""
+    """A copy of a small pretrained SentenceTransformer."""
     return Path(shutil.copytree(real_model(), tmp_path / "model"))
 
 
@@ -148,8 +148,8 @@ def change_json(path: Path, **changes) -> None:
     path.write_text(json.dumps(content | changes))
 
 
-def test_a_transformer_with_pickled_weights(transformer, mark):
-    """Its own settings may not have them unpickled either."""
+def test_transformer_with_pickled_weights_is_refused(transformer, mark):
+    """Even if its settings ask for unpickling."""
     weights = next(transformer.rglob("model.safetensors"))
     weights.unlink()
     plant_weights(weights.with_name("pytorch_model.bin"), mark)
@@ -160,7 +160,7 @@ def test_a_transformer_with_pickled_weights(transformer, mark):
             load_model(str(transformer), False, CPU)
 
 
-def test_a_dense_module_with_pickled_weights(transformer, mark):
+def test_dense_module_with_pickled_weights_is_refused(transformer, mark):
     modules = json.loads((transformer / "modules.json").read_text())
     kind = "sentence_transformers.models.Dense"
     modules.append({"idx": 9, "name": "9", "path": "9_Dense", "type": kind})
@@ -182,28 +182,28 @@ def test_a_dense_module_with_pickled_weights(transformer, mark):
 CODE = """
 from pathlib import Path
 Path({mark!r}).touch()
-class Stranger: pass
+class Unknown: pass
 """
 
 
-def test_code_in_a_model_s_folder(transformer, mark, monkeypatch):
-    """Modules of its own, by modules.json and by the transformer's settings, are not imported."""
-    (transformer / "stranger_module.py").write_text(CODE.format(mark=str(mark)))
+def test_code_in_a_model_folder_is_not_imported(transformer, mark, monkeypatch):
+    """Neither modules that modules.json names nor those of the transformer's ``auto_map``."""
+    (transformer / "unknown_module.py").write_text(CODE.format(mark=str(mark)))
     monkeypatch.syspath_prepend(transformer)  # even where Python would find it
     modules = (transformer / "modules.json").read_text()
     change = json.loads(modules)
-    change[0]["type"] = "stranger_module.Stranger"
+    change[0]["type"] = "unknown_module.Unknown"
     (transformer / "modules.json").write_text(json.dumps(change))
     with pytest.raises(InputError, match="cannot be loaded as a SentenceTransformer"):
         load_model(str(transformer), False, CPU)
     (transformer / "modules.json").write_text(modules)
     config = next(path for path in transformer.rglob("config.json") if "model_type" in path.read_text())
-    (config.parent / "stranger_module.py").write_text(CODE.format(mark=str(mark)))
+    (config.parent / "unknown_module.py").write_text(CODE.format(mark=str(mark)))
     names = ("AutoConfig", "AutoModel", "AutoTokenizer")
     change_json(
         config,
-        model_type="stranger",
-        auto_map=dict.fromkeys(names, "stranger_module.Stranger"),
+        model_type="unknown",
+        auto_map=dict.fromkeys(names, "unknown_module.Unknown"),
     )
     with pytest.raises(InputError, match="cannot be loaded as a SentenceTransformer"):
         load_model(str(transformer), False, CPU)
@@ -220,8 +220,8 @@ def quick_thought(folder: Path) -> Path:
     return folder
 
 
-def test_a_quick_thought_folder(tmp_path, mark):
-    """Weights that are a pickle, and settings that ask for memory that the weights do not have."""
+def test_damaged_quick_thought_folder_is_refused(tmp_path, mark):
+    """Pickled weights, and settings that ask for far more memory than the weights need."""
     folder = quick_thought(tmp_path / "encoder")
     inner = folder / sentence.evaluate.QUICK_THOUGHT_FOLDER
     assert load_model(str(folder), False, CPU).encode(["a b"]).shape == (1, 8)
@@ -236,7 +236,7 @@ def test_a_quick_thought_folder(tmp_path, mark):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"hidden": 10**6}, "does not hold this encoder"),
         ({"hidden": 10**12}, "config.json has hidden 1000000000000; a whole number from 0 to 1048576"),
@@ -246,14 +246,14 @@ def test_a_quick_thought_folder(tmp_path, mark):
         ({"modality": "image"}, "holds a run of modality image"),
     ],
 )
-def test_settings_of_a_run(tmp_path, capsys, change, said):
+def test_invalid_settings_of_a_graph_run_are_refused(tmp_path, capsys, change, message):
     run = graph_run(tmp_path / "run", **change)
     save_file({"weight": torch.zeros(1)}, run / "encoder.safetensors")
-    assert said in failure_of(graph.evaluate.main, capsys, [str(run), "--device", "cpu"])[-1]
+    assert message in failure_of(graph.evaluate.main, capsys, [str(run), "--device", "cpu"])[-1]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({}, "does not hold this encoder"),
         ({"width": 10**5}, "does not hold this encoder"),
@@ -262,16 +262,16 @@ def test_settings_of_a_run(tmp_path, capsys, change, said):
         ({"view_size": 10**5}, "config.json has view_size 100000; a whole number from 0 to 1024"),
     ],
 )
-def test_settings_of_an_image_run(tmp_path, capsys, change, said):
+def test_invalid_settings_of_an_image_run_are_refused(tmp_path, capsys, change, message):
     settings = {"modality": "image", "dataset": "digits", "arch": "resnet10", "width": 8, "view_size": 16}
     settings |= {"crop_scale": 0.5, "seed": 0, "precision": "float32", "image_size": None}
     (tmp_path / "config.json").write_text(json.dumps(settings | change))
     save_file({"weight": torch.zeros(1)}, tmp_path / "encoder.safetensors")
-    assert said in failure_of(image.evaluate.main, capsys, [str(tmp_path), "--device", "cpu"])[-1]
+    assert message in failure_of(image.evaluate.main, capsys, [str(tmp_path), "--device", "cpu"])[-1]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"longest": "x"}, 'config.json has longest "x"; a whole number from 0 to'),
         ({"longest": 0}, "config.json has longest 0; at least 1 is needed"),
@@ -283,15 +283,15 @@ def test_settings_of_an_image_run(tmp_path, capsys, change, said):
         ({"kind": "lstm"}, "config.json has kind lstm; gru or bow is needed"),
     ],
 )
-def test_settings_of_a_quick_thought(tmp_path, capsys, change, said):
+def test_invalid_settings_of_a_quick_thought_are_refused(tmp_path, capsys, change, message):
     folder = quick_thought(tmp_path / "encoder")
     change_json(folder / sentence.evaluate.QUICK_THOUGHT_FOLDER / "config.json", **change)
     flags = [str(folder), "--tasks", "neighbours", "--device", "cpu"]
     [line] = failure_of(sentence.evaluate.main, capsys, flags)
-    assert line.startswith(f"error: {folder} cannot be loaded as a SentenceTransformer: {said}")
+    assert line.startswith(f"error: {folder} cannot be loaded as a SentenceTransformer: {message}")
 
 
-def test_settings_nested_too_deeply(tmp_path, capsys):
+def test_settings_nested_too_deeply_are_refused(tmp_path, capsys):
     (tmp_path / "config.json").write_text("[" * 100_000)
     assert "is no run folder" in failure_of(graph.evaluate.main, capsys, [str(tmp_path)])[-1]
     assert "cannot be loaded" in failure_of(sentence.evaluate.main, capsys, [str(tmp_path)])[-1]

@@ -1,4 +1,4 @@
-"""What is timed beside ours computes what ours computes."""
+"""The alternatives that are timed compute the same as ours."""
 
 import sys
 
@@ -22,7 +22,7 @@ from shared_eval.probes import knn_accuracy, svm_accuracy
 @pytest.mark.parametrize(
     "name", ["pytorch-metric-learning NTXentLoss", "pytorch-metric-learning SupConLoss", "lightly NTXentLoss"]
 )
-def test_other_libraries_losses_are_nt_xent(name):
+def test_losses_of_other_libraries_equal_nt_xent(name):
     losses = alternatives.nt_xent_losses(0.3)
     if name not in losses:
         pytest.skip(f"{name.split()[0]} is not installed: make bench installs it")
@@ -31,38 +31,38 @@ def test_other_libraries_losses_are_nt_xent(name):
     assert not {"pytorch_lightning", "lightning"} & set(sys.modules)
 
 
-def test_another_definition_is_left_out_and_said(monkeypatch):
+def test_loss_with_another_definition_is_left_out_with_a_note(monkeypatch):
     def half(view1, view2):
         return NTXentLoss(0.5)(view1, view2) / 2
 
     monkeypatch.setattr(alternatives, "nt_xent_losses", lambda temperature: {"half": half})
     findings = Findings()
     assert "half" not in same_loss(ObjectiveSettings(), findings)
-    assert "half is no NT-Xent as SimCLR defines it: it differs by 5.0e-01" in findings.notes[0]
+    assert "half is not NT-Xent as SimCLR defines it: it differs by 5.0e-01" in findings.notes[0]
 
 
-def test_missing_libraries_are_said(monkeypatch):
+def test_missing_libraries_are_noted(monkeypatch):
     monkeypatch.setattr(alternatives, "LIBRARIES", dict.fromkeys(alternatives.LIBRARIES))
     findings = Findings()
     assert all(name.startswith("ours") for name in same_loss(ObjectiveSettings(), findings))
     assert findings.notes == ["pytorch-metric-learning: not installed.", "lightly: not installed."]
 
 
-def test_released_graphs_compute_what_ours_do():
+def test_released_infograph_equals_ours():
     dataset = load_dataset("motifs", None)
     batch = make_batches(dataset, 16, [0], torch.device("cpu"))[0]
     model = make_models(dataset.num_features, 32, 3, seeds=[0])
-    twin = ReleasedInfoGraph(dataset.num_features)
+    reference = ReleasedInfoGraph(dataset.num_features)
     state = {name: x for name, x in state_of_run(model, 0).items() if not name.startswith("prior")}
-    assert not twin.load_state_dict(state, strict=False).unexpected_keys
-    whole = Batch.from_data_list([dataset.graphs[i] for i in batch.positions[0].tolist()])
+    assert not reference.load_state_dict(state, strict=False).unexpected_keys
+    graphs = Batch.from_data_list([dataset.graphs[i] for i in batch.positions[0].tolist()])
     local, global_, _ = model(batch)
     ours = InfoGraphLoss(0.0, 0.0)(local, global_, batch.graph, batch.node, batch.weight)
-    theirs = released_objective(*twin(whole), whole.batch)
+    theirs = released_objective(*reference(graphs), graphs.batch)
     torch.testing.assert_close(theirs, ours.squeeze(0), rtol=1e-4, atol=1e-5)
 
 
-def test_scikit_learn_scores_as_the_harnesses_do():
+def test_scikit_learn_scores_equal_ours():
     draw = np.random.default_rng(0)
     labels = np.arange(240) % 3
     features = draw.normal(size=(3, 8))[labels] + 0.8 * draw.normal(size=(240, 8))

@@ -1,4 +1,4 @@
-"""Ratios, shares and peaks are what they say they are."""
+"""Ratios, shares and peaks against known values."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from benchmarks.memory import fresh_processes
 MIB = 2**20
 
 
-def test_rates_and_ratios():
+def test_rates_and_ratios_are_relative_to_the_first():
     findings = Findings()
     subjects = {
         "ours": summary([0.2, 0.1, 0.4]) | {"peak_bytes": 100},
@@ -28,25 +28,25 @@ def test_rates_and_ratios():
     assert (ours["fastest_seconds"], ours["slowest_seconds"], ours["rounds"]) == (0.1, 0.4, 3)
 
 
-def test_no_ratio_to_what_was_not_run():
+def test_no_ratio_to_a_subject_that_did_not_run():
     subjects = {"ours": {"failed": "needs more"}, "theirs": summary([1.0])}
     assert Findings().add_comparison("case", subjects)["ratios"] == {}
 
 
-def test_no_ratio_to_a_peak_of_nothing():
+def test_no_ratio_to_a_peak_of_zero():
     subjects = {"ours": {"peak_bytes": 0}, "theirs": {"peak_bytes": 4096}}
     assert Findings().add_comparison("case", subjects)["memory_ratios"] == {}
 
 
-def test_subjects_take_turns_after_a_warm_up(monkeypatch):
-    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.0)
+def test_subjects_alternate_after_a_warm_up(monkeypatch):
+    monkeypatch.setattr(measure, "MIN_ROUND_SECONDS", 0.0)
     order = []
     seconds = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3)
     assert "".join(order) == "aabb" + "ab" * 3
-    assert [len(found) for found in seconds.values()] == [3, 3]
+    assert [len(rounds) for rounds in seconds.values()] == [3, 3]
 
 
-def test_short_calls_fill_a_round():
+def test_short_calls_are_repeated_within_a_round():
     calls = 0
 
     def call():
@@ -57,13 +57,13 @@ def test_short_calls_fill_a_round():
     assert calls > 20
 
 
-def test_shares_are_of_the_whole_and_in_order():
+def test_shares_are_fractions_of_the_total_in_order():
     findings = Findings()
     findings.share("a step", {"views": 1.0, "backward": 3.0})
     assert list(findings.shares[0]["parts"].items()) == [("backward", 0.75), ("views", 0.25)]
 
 
-def test_a_stopwatch_adds_up(monkeypatch):
+def test_stopwatch_sums_repeated_parts(monkeypatch):
     now = iter([0.0, 1.0, 5.0, 7.0])
     monkeypatch.setattr(measure.time, "perf_counter", lambda: next(now))
     stopwatch = Stopwatch(torch.device("cpu"))
@@ -89,11 +89,11 @@ def test_a_stopwatch_adds_up(monkeypatch):
         ("Optimizer.step#Adam.step", None),
     ],
 )
-def test_operators_are_told_apart(name, kind):
+def test_kind_of_operator(name, kind):
     assert kind_of_operator(name) == kind
 
 
-def test_the_profiler_finds_the_matrix_products():
+def test_profiler_attributes_time_to_matrix_products():
     a = torch.randn(600, 600)
     seconds = operator_seconds(lambda: (a @ a).exp_(), torch.device("cpu"))
     assert max(seconds, key=seconds.get) == "matrix products"
@@ -102,15 +102,15 @@ def test_the_profiler_finds_the_matrix_products():
 
 def prepare(how: str, mib: int = 0):
     if how == "refuse":
-        raise RuntimeError("no such thing\nsaid twice")
+        raise RuntimeError("no such thing\nand more")
     if how == "die":
         return lambda: os.kill(os.getpid(), signal.SIGKILL)
     torch.ones(2).sum()
     return lambda: torch.ones(mib * MIB // 4).sum()
 
 
-def test_a_fresh_process_sees_a_known_allocation():
-    """Each alone: what a call before has held is not counted, and its end ends nothing else."""
+def test_fresh_process_measures_a_known_allocation():
+    """Memory of an earlier call is not counted, and a call that dies does not end the server."""
     with fresh_processes(f"{__name__}:prepare") as call:
         for mib in (200, 20, 80):
             assert call({"how": "take", "mib": mib})["peak_bytes"] / MIB == pytest.approx(mib, abs=4)

@@ -1,4 +1,4 @@
-"""The suite's command: every part measures, writes its record, and the page holds all that there are."""
+"""The benchmark command: every part measures and writes its record; the page has all records."""
 
 import json
 import re
@@ -30,7 +30,7 @@ TINY = {
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_alone(part, tmp_path, monkeypatch):
+def test_part_writes_its_record_and_the_page(part, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "FOLDS", 3)
     flags = [*TINY[part].split(), f"--{part}.rounds", "1"]
     main(["--quick", "--only", part, "--device", "cpu", "--output", str(tmp_path), *flags])
@@ -78,7 +78,7 @@ def results(tmp_path):
     return tmp_path
 
 
-def test_the_page_alone(results, monkeypatch):
+def test_page_is_written_without_measuring(results, monkeypatch):
     monkeypatch.setattr(graphs, "measure", pytest.fail)
     main(["--page", "--output", str(results)])
     page = (results / "README.md").read_text()
@@ -95,9 +95,9 @@ def test_the_page_alone(results, monkeypatch):
     assert "<svg" in (results / "objective.svg").read_text()
 
 
-def test_a_part_measured_again_leaves_the_others(results, monkeypatch):
+def test_part_measured_again_keeps_the_others(results, monkeypatch):
     def measure(settings, device, findings):
-        findings.notes.append("Measured anew.")
+        findings.notes.append("Measured again.")
 
     monkeypatch.setattr(graphs, "measure", measure)
     before = (results / "objective.json").read_bytes()
@@ -105,12 +105,12 @@ def test_a_part_measured_again_leaves_the_others(results, monkeypatch):
     assert (results / "objective.json").read_bytes() == before
     page = (results / "README.md").read_text()
     assert "a case of objective" in page
-    assert "Measured anew." in page
+    assert "Measured again." in page
     assert "a case of graphs" not in page
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{", "cannot be read"),
         ('{"schema": 2}', "is not of schema 1"),
@@ -118,15 +118,15 @@ def test_a_part_measured_again_leaves_the_others(results, monkeypatch):
         (None, "holds no results"),
     ],
 )
-def test_results_that_cannot_be_shown(content, said, tmp_path, capsys):
+def test_unreadable_results_are_refused(content, message, tmp_path, capsys):
     if content is not None:
         (tmp_path / "graphs.json").write_text(content)
     lines = failure_of(main, capsys, ["--page", "--output", str(tmp_path)])
-    assert said in lines[-1]
+    assert message in lines[-1]
     assert not (tmp_path / "README.md").exists()
 
 
-def test_quick_changes_defaults_alone():
+def test_quick_changes_only_defaults():
     config = parse_suite(["--quick", "--graphs.rounds", "7"])
     assert config.graphs.datasets == ("motifs",)
     assert config.graphs.rounds == 7
@@ -134,7 +134,7 @@ def test_quick_changes_defaults_alone():
     assert parse_suite(["--only", "graphs"]).graphs.datasets[-1] == "DD"
 
 
-def test_the_gpu_script_names_flags_that_there_are():
+def test_flags_of_the_gpu_script_parse():
     script = Path(graphs.__file__).with_name("gpu.sh").read_text().replace("\\\n", " ")
     steps = re.findall(r'^step suite-\w+ "\$\{suite\[@\]\}" (.*)$', script, flags=re.MULTILINE)
     configs = [parse_suite(["--only", *shlex.split(flags)]) for flags in steps]
@@ -150,9 +150,9 @@ def test_the_gpu_script_names_flags_that_there_are():
     assert [config.objective for config in parsed] == ["simclr", "debiased", "hard"]
 
 
-@pytest.mark.parametrize(("dense_rounds", "said"), [(5, 2), (1, 1)])
-def test_goals_of_tiles(dense_rounds, said):
-    """Peak memory always; time where both were timed in the same way."""
+@pytest.mark.parametrize(("dense_rounds", "goals"), [(5, 2), (1, 1)])
+def test_goals_of_tiles_compare_times_measured_alike(dense_rounds, goals):
+    """Peak memory always; time only if both were timed in rounds."""
     findings = Findings()
     tiled = {"peak_bytes": 2**20, "median_seconds": 2.2, "rounds": 5}
     dense = {"peak_bytes": 2**24, "median_seconds": 2.0, "rounds": dense_rounds}
@@ -162,12 +162,12 @@ def test_goals_of_tiles(dense_rounds, said):
     findings.add_comparison("batch 65,536", large)["batch"] = 65_536
     objective.state_goals(findings, torch.device("cpu"))
     *tiles, gib = [goal["measured"] for goal in findings.goals]
-    assert tiles == [0.062, 1.1][:said]
+    assert tiles == [0.062, 1.1][:goals]
     assert (gib, findings.goals[-1]["unit"]) == (3.0, "GiB")
 
 
 class TestCommands:
-    """Whole commands of graph.train, with and without many seeds in one."""
+    """Complete commands of graph.train, with one seed or many."""
 
     def measured(self, monkeypatch, train):
         monkeypatch.setattr(graphs, "train", train)
@@ -176,7 +176,7 @@ class TestCommands:
         graphs.measure_commands(settings, "cpu", findings)
         return findings
 
-    def test_one_seed_ten_and_a_row(self, monkeypatch):
+    def test_one_seed_ten_seeds_and_a_table_row(self, monkeypatch):
         lines = []
         findings = self.measured(monkeypatch, lambda *flags: lines.append(" ".join(flags[:-1])))
         common = "--dataset MUTAG --device cpu"
@@ -187,7 +187,7 @@ class TestCommands:
         }
         assert [goal["at_most"] for goal in findings.goals] == [3.0, 60.0]
 
-    def test_a_command_fails(self, monkeypatch):
+    def test_failed_command_is_noted(self, monkeypatch):
         def train(*flags):
             raise TrainingError("graph.train ended with 2: no such thing")
 
@@ -207,9 +207,9 @@ class TestCommands:
         (memory(0), "0.00 B"),
     ],
 )
-def test_quantities(written, expected):
+def test_quantities_have_three_digits_and_a_unit(written, expected):
     assert written == expected
 
 
-def test_versions_name_each_library():
+def test_versions_cover_every_library():
     assert set(alternatives.versions()) == {"pytorch-metric-learning", "lightly"}

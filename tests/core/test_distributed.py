@@ -19,6 +19,7 @@ from core.losses.collectives import all_gather
 from image.encoder import SimCLR, make_encoder
 from tests.processes import in_processes
 
+pytestmark = pytest.mark.distributed
 BATCH = 8
 OBJECTIVES = {
     "simclr": NTXentLoss(0.5),

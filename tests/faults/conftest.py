@@ -1,10 +1,11 @@
 """Tiny runs of every modality, as real processes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.faults.tiny import FLAGS, Tiny, write_tiny_data
+from tests.faults.tiny import FLAGS, TinyCommand, write_tiny_data
 
 
 @pytest.fixture(scope="session")
@@ -13,26 +14,24 @@ def tiny_data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def whole_runs(tiny_data, tmp_path_factory):
-    """The folder of an uninterrupted run of each modality, made when first asked for."""
-    made = {}
+def finished_runs(tiny_data, tmp_path_factory) -> Callable[[str], Path]:
+    """A function from a modality to the folder of an uninterrupted run, trained on first use."""
+    folders: dict[str, Path] = {}
 
-    def whole(modality: str) -> Path:
-        if modality not in made:
-            folder = tmp_path_factory.mktemp("whole") / modality
-            trainer = Tiny(modality, tiny_data).run(folder)
-            assert trainer.wait() == 0, trainer.said()
-            made[modality] = folder
-        return made[modality]
+    def finished(modality: str) -> Path:
+        if modality not in folders:
+            folders[modality] = tmp_path_factory.mktemp("finished") / modality
+            TinyCommand(modality, tiny_data).finish(folders[modality])
+        return folders[modality]
 
-    return whole
+    return finished
 
 
 @pytest.fixture(params=list(FLAGS))
-def tiny(request, tiny_data) -> Tiny:
-    return Tiny(request.param, tiny_data)
+def tiny(request, tiny_data) -> TinyCommand:
+    return TinyCommand(request.param, tiny_data)
 
 
 @pytest.fixture
-def tiny_graph(tiny_data) -> Tiny:
-    return Tiny("graph", tiny_data)
+def tiny_graph(tiny_data) -> TinyCommand:
+    return TinyCommand("graph", tiny_data)

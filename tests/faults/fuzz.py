@@ -1,7 +1,7 @@
-"""Damaged input for every parser, in numbers: ``python -m benchmarks.fuzz --examples 2000``.
+"""Fuzz every parser and count the outcomes: ``python -m tests.faults.fuzz --examples 2000``.
 
-The inputs are those of ``tests/fuzz``, more of them and drawn anew for every seed. An input that ends in
-anything but a value or one clear error is shrunk and ends the study.
+The inputs are those of ``test_fuzz.py``, more of them and different for every seed. An input that ends in
+anything but a value or one clear error is shrunk, and ends the study.
 """
 
 import contextlib
@@ -23,21 +23,21 @@ from tests.faults.parsers import PARSERS, try_inputs
 
 @dataclass(frozen=True, kw_only=True)
 class FuzzConfig:
-    """Try inputs on every parser and count how it took them."""
+    """Give every parser damaged inputs and count values and errors."""
 
     examples: int = 2000
     """Inputs for each parser."""
     seed: int = 0
-    """Seeds the inputs."""
+    """Seed of the inputs."""
     parsers: tuple[str, ...] = ()
-    """Parsers to keep, by name; by default all."""
+    """Names of the parsers to fuzz; by default all."""
     output: Path = Path("benchmarks/results/fuzz.json")
-    """The counts."""
+    """Where to write the counts."""
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    config = parse(FuzzConfig, argv, "python -m benchmarks.fuzz")
+    config = parse(FuzzConfig, argv, "python -m tests.faults.fuzz")
     names = [parser.name for parser in PARSERS]
     if config.examples < 1 or not set(config.parsers) <= set(names):
         raise InputError(f"--examples must be at least 1, --parsers among {', '.join(names)}")
@@ -46,18 +46,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         if config.parsers and parser.name not in config.parsers:
             continue
         started = time.perf_counter()
-        said = io.StringIO()  # --help, warnings
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        output = io.StringIO()  # of --help, and warnings
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             results[parser.name] = try_inputs(parser, config.examples, config.seed)
         print(f"{parser.name}: {results[parser.name]}, {time.perf_counter() - started:.0f} s", flush=True)
-    config.output.parent.mkdir(parents=True, exist_ok=True)
-    settings = {"examples": config.examples, "seed": config.seed}
-    content = {
+    record = {
         "environment": describe_environment(torch.device("cpu")),
-        "settings": settings,
+        "settings": {"examples": config.examples, "seed": config.seed},
         "results": results,
     }
-    write_atomically(config.output, json.dumps(content, indent=2) + "\n")
+    config.output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(config.output, json.dumps(record, indent=2) + "\n")
     print(f"written: {config.output}")
 
 

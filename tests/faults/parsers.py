@@ -1,6 +1,6 @@
-"""What reads strangers' files and command lines, and inputs for it: nearly right, damaged, or anything.
+"""Parsers of files and command lines, with inputs for each: nearly valid, damaged, or random.
 
-``python -m benchmarks.fuzz`` tries many of these inputs, the tests some.
+``test_fuzz.py`` tries some of these inputs, ``python -m tests.faults.fuzz`` many.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ from tests.graph.conftest import write_tu_dataset
 from tests.sentence.conftest import write_senteval
 from tests.shared_eval.conftest import write_record
 
-# Pieces that break parsers: signs, numbers at and beyond their limits, other encodings, other line ends.
+# Bytes that break parsers: signs, numbers at and beyond their limits, other encodings, other line ends.
 PIECES = (
     *(b"", b"\n", b"\r\n", b"\r", b"\0", b"\t", b",", b", ", b" ", b'"', b"'", b":", b"#", b"=", b"[", b"{"),
     *(
@@ -78,25 +78,25 @@ PIECES = (
 )
 
 
-def edited(whole: bytes) -> st.SearchStrategy[bytes]:
-    """A file with up to four of its stretches replaced, or cut, or any bytes at all."""
-    place = st.integers(0, len(whole))
+def edited(valid: bytes) -> st.SearchStrategy[bytes]:
+    """A file with up to four parts replaced, or truncated, or random bytes."""
+    position = st.integers(0, len(valid))
     edit = st.tuples(
-        place, st.sampled_from((0, 0, 1, 3, 100)), st.sampled_from(PIECES) | st.binary(max_size=8)
+        position, st.sampled_from((0, 0, 1, 3, 100)), st.sampled_from(PIECES) | st.binary(max_size=8)
     )
 
     def apply(edits: list[tuple[int, int, bytes]]) -> bytes:
-        content = whole
+        content = valid
         for start, length, piece in edits:
             content = content[:start] + piece + content[start + length :]
         return content
 
     some = st.lists(edit, min_size=1, max_size=4).map(apply)
-    return st.one_of(some, some, place.map(lambda end: whole[:end]), st.binary(max_size=200))
+    return st.one_of(some, some, position.map(lambda end: valid[:end]), st.binary(max_size=200))
 
 
 def with_one_edited(files: dict[str, bytes]) -> st.SearchStrategy[dict[str, bytes | None]]:
-    """Files of which one is edited or, where None stands, missing."""
+    """Files of which one is edited or missing (None)."""
 
     def change(name: str) -> st.SearchStrategy[dict[str, bytes | None]]:
         content = st.one_of(*[edited(files[name])] * 9, st.none())
@@ -114,7 +114,7 @@ def write_files(folder: Path, files: dict[str, bytes | None]) -> None:
 
 
 def files_below(write: Callable[[Path], object]) -> dict[str, bytes]:
-    """The files that ``write`` makes, by their paths in the folder it is given."""
+    """The files that ``write(folder)`` makes, by their paths below ``folder``."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder))
         paths = [path for path in Path(folder).rglob("*") if path.is_file()]
@@ -123,7 +123,7 @@ def files_below(write: Callable[[Path], object]) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class Parser:
-    """Something that makes a value of what it is given, in a fresh folder, or raises InputError."""
+    """A parser: ``parse(input, folder)`` in an empty folder returns a value or raises InputError."""
 
     name: str
     inputs: st.SearchStrategy
@@ -198,24 +198,24 @@ TOML_VALUES = (
 
 
 def recipes() -> st.SearchStrategy[bytes]:
-    """A recipe of ours with a key's value of another kind, a key that is not known, or damaged."""
-    whole = (FOLDER / "cifar.toml").read_text()
-    keys = [line.split(" = ")[0] for line in whole.splitlines() if " = " in line and line[0].isalpha()]
+    """One of the recipes with a value of another type, with an unknown key, or damaged."""
+    valid = (FOLDER / "cifar.toml").read_text()
+    keys = [line.split(" = ")[0] for line in valid.splitlines() if " = " in line and line[0].isalpha()]
 
     def retyped(key: str, value: str) -> bytes:
-        lines = [f"{key} = {value}" if line.startswith(f"{key} = ") else line for line in whole.splitlines()]
+        lines = [f"{key} = {value}" if line.startswith(f"{key} = ") else line for line in valid.splitlines()]
         return "\n".join(lines).encode()
 
     values = st.sampled_from(TOML_VALUES)
     retyping = st.builds(retyped, st.sampled_from([*keys, "folder"]), values)
     added = st.builds(
-        lambda key, value: f"{key} = {value}\n{whole}".encode(), st.sampled_from(("x", "folder")), values
+        lambda key, value: f"{key} = {value}\n{valid}".encode(), st.sampled_from(("x", "folder")), values
     )
-    return st.one_of(retyping, added, edited(whole.encode()))
+    return st.one_of(retyping, added, edited(valid.encode()))
 
 
 def encoded() -> io.TextIOWrapper:
-    """A stdout that takes what UTF-8 holds, and no more."""
+    """A stdout that raises for text that UTF-8 cannot encode."""
     return io.TextIOWrapper(io.BytesIO(), "utf-8")
 
 
@@ -231,26 +231,30 @@ JSON = st.recursive(
 )
 
 
-def changed_json(whole: dict[str, Any]) -> st.SearchStrategy[bytes]:
-    """An object with some of its values, at either of two depths, replaced by anything; or damaged text."""
-    paths = [(key,) for key in whole]
-    paths += [(key, inner) for key, value in whole.items() if isinstance(value, dict) for inner in value]
+def changed_json(valid: dict[str, Any]) -> st.SearchStrategy[bytes]:
+    """An object with a value replaced at one of two depths; or damaged text."""
+    paths = [(key,) for key in valid]
+    paths += [(key, inner) for key, value in valid.items() if isinstance(value, dict) for inner in value]
 
     def change(path: tuple[str, ...], value: Any) -> bytes:
-        content = json.loads(json.dumps(whole))
-        holder = content if len(path) == 1 else content[path[0]]
-        holder[path[-1]] = value
+        content = json.loads(json.dumps(valid))
+        parent = content if len(path) == 1 else content[path[0]]
+        parent[path[-1]] = value
         return json.dumps(content).encode()
 
     changed = st.builds(change, st.sampled_from(paths), JSON)
-    unchanged = st.just(json.dumps(whole).encode())
+    unchanged = st.just(json.dumps(valid).encode())
     return st.one_of(
-        changed, changed, unchanged, JSON.map(json.dumps).map(str.encode), edited(json.dumps(whole).encode())
+        changed,
+        changed,
+        unchanged,
+        JSON.map(json.dumps).map(str.encode),
+        edited(json.dumps(valid).encode()),
     )
 
 
 def read_the_records(given: tuple[bytes, bytes], folder: Path) -> None:
-    """The damaged record is left out, its fellow stays; whatever is read can be made a table."""
+    """A damaged record is left out and the other stays; whatever is read fits into a table."""
     record, settings = given
     good = write_record(folder / "good")
     write_files(folder / "odd", {"result.json": record, "config.json": settings})
@@ -276,7 +280,7 @@ def read_a_folder(content: bytes, folder: Path) -> None:
     write_files(folder, {"encoder.safetensors": small_encoder()})
     with (
         mock.patch.object(graph.evaluate, "load_dataset", load_graphs),
-        mock.patch.object(graph.evaluate, "evaluate", return_value={}),  # it takes seconds
+        mock.patch.object(graph.evaluate, "evaluate", return_value={}),  # which takes seconds
     ):
         graph.evaluate.evaluate_run(graph.evaluate.EvaluateConfig(run=folder, device="cpu"))
 
@@ -303,7 +307,7 @@ EVALUATORS = (
     image.evaluate.EvaluateConfig,
     sentence.evaluate.EvaluateConfig,
 )
-# Run in an empty folder, where they find nothing to work on, or plan alone.
+# Run in an empty folder, where they have no records, or only plan.
 COMMANDS = {
     records.RecordsConfig: records.main,
     compare.CompareConfig: compare.main,
@@ -320,7 +324,7 @@ WORDS = st.sampled_from(
 
 
 def command_lines() -> st.SearchStrategy[tuple[str | type, list[str]]]:
-    def of(kind: str | type) -> st.SearchStrategy:
+    def flags_for(kind: str | type) -> st.SearchStrategy:
         settings = fields(TRAINERS[kind][0] if isinstance(kind, str) else kind)
         flags = st.sampled_from([f"--{flag(field.name)}" for field in settings])
         parts = st.one_of(
@@ -334,11 +338,11 @@ def command_lines() -> st.SearchStrategy[tuple[str | type, list[str]]]:
             lambda parts: (kind, [word for part in parts for word in part])
         )
 
-    return st.sampled_from([*TRAINERS, *EVALUATORS, *COMMANDS]).flatmap(of)
+    return st.sampled_from([*TRAINERS, *EVALUATORS, *COMMANDS]).flatmap(flags_for)
 
 
 def read_command_line(given: tuple[str | type, Sequence[str]], folder: Path) -> None:
-    """A trainer's and an evaluator's becomes settings to work with; other commands are run."""
+    """Parse command lines of training and evaluation; run the other commands."""
     kind, argv = given
     try:
         if kind in COMMANDS:
@@ -355,7 +359,7 @@ def read_command_line(given: tuple[str | type, Sequence[str]], folder: Path) -> 
                 most = MAX_FLOAT if isinstance(value, float) else MAX_SEED
                 assert not isinstance(value, int | float) or 0 <= value <= most
     except SystemExit as exit_:
-        if exit_.code:  # it is 0 after --help
+        if exit_.code:  # 0 after --help
             raise
 
 
@@ -378,11 +382,11 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "ICO", "PCX")
 
 
 def read_image_folders(given: list[tuple[str, str, str]], folder: Path) -> None:
-    """Folders that hold folders, links, pipes and nothing, under names that may end in .png."""
+    """Read folders with folders, links and pipes in them, under names that may end in .png."""
     (folder / "root").mkdir()
     for parent, name, kind in given:
         path = folder / "root" / parent / name
-        if os.path.lexists(path):  # to write to a pipe would wait for a reader
+        if os.path.lexists(path):  # writing to a pipe would wait for a reader
             continue
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -394,14 +398,14 @@ def read_image_folders(given: list[tuple[str, str, str]], folder: Path) -> None:
                 path.write_bytes(image_of("PNG"))
             else:
                 path.symlink_to({"loop": path, "up": folder / "root", "nowhere": "nowhere"}[kind])
-        except OSError:  # a folder's name that there is already, as something else
+        except OSError:  # the path exists already, as something else
             continue
     train, test, _ = split_folders(folder / "root")
     for files in (train, test):
         read_class_folders(files, 8)
 
 
-WHOLE = [(parent, "good.png", "image") for parent in ("train/a", "train/b", "test/a", "test/b")]
+COMPLETE = [(parent, "good.png", "image") for parent in ("train/a", "train/b", "test/a", "test/b")]
 TREES = st.lists(
     st.tuples(
         st.sampled_from(("train/a", "train/b", "test/a", "test/b", "a", "b", ".", "train", "val/a")),
@@ -409,7 +413,7 @@ TREES = st.lists(
         st.sampled_from(("folder", "pipe", "image", "image", "image", "loop", "up", "nowhere")),
     ),
     max_size=6,
-).flatmap(lambda tree: st.sampled_from((tree, WHOLE + tree, WHOLE[:3] + tree)))
+).flatmap(lambda tree: st.sampled_from((tree, COMPLETE + tree, COMPLETE[:3] + tree)))
 
 
 def unpack_archive(given: tuple[str, bytes], folder: Path) -> None:
@@ -417,7 +421,7 @@ def unpack_archive(given: tuple[str, bytes], folder: Path) -> None:
     (folder / name).write_bytes(content)
     try:
         unpack(folder / name, folder / "out")
-    except OSError as error:  # what fetch_archive takes for a disk that does not take them
+    except OSError as error:  # as fetch_archive handles an error of the disk
         raise InputError(str(error)) from error
 
 
@@ -448,7 +452,7 @@ PARSERS = (
 
 
 def outcome(parser: Parser, given: Any) -> str:
-    """``values`` or ``errors``, of one line; what else is raised passes through."""
+    """Return ``values``, or ``errors`` for an InputError of one line; other exceptions pass through."""
     with (
         tempfile.TemporaryDirectory(prefix="fuzz-") as folder,
         mock.patch.dict(os.environ, XDG_CACHE_HOME=f"{folder}-cache"),
@@ -464,7 +468,7 @@ def outcome(parser: Parser, given: Any) -> str:
 
 
 def try_inputs(parser: Parser, examples: int, seed: int | None = None) -> dict[str, int]:
-    """How many inputs the parser was given, and how it took them; without a seed the same each time."""
+    """Count the outcomes of ``examples`` inputs, which are always the same without a seed."""
     counts = {"inputs": 0, "values": 0, "errors": 0}
 
     @hypothesis.settings(

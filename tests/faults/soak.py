@@ -1,7 +1,7 @@
-"""How runs survive: kills, signals and damage, in numbers: ``python -m benchmarks.reliability --kills 50``.
+"""Kill, interrupt and damage runs, and count what they survive: ``python -m tests.faults.soak --kills 50``.
 
-Tiny runs of every modality with a checkpoint after every step. After each fault the folder must be whole and
-the run, gone on with, must end in the weights, losses and scores of an uninterrupted one, bit for bit.
+Tiny runs of every modality save a checkpoint after every step. After each fault the folder must be intact,
+and the resumed run must end in the weights, losses and scores of an uninterrupted one, bit for bit.
 """
 
 import json
@@ -28,12 +28,12 @@ from core.training.cli import command, parse
 from core.training.provenance import describe_environment
 from core.training.records import read_record
 from tests.faults.fuzz import FuzzConfig
-from tests.faults.tiny import FLAGS, Tiny, check_is_as, check_is_consistent, write_tiny_data
-from tests.processes import Trainer, changes_of
+from tests.faults.tiny import FLAGS, TinyCommand, assert_consistent, assert_same_run, write_tiny_data
+from tests.processes import TrainProcess, count_changes
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReliabilityConfig:
+class SoakConfig:
     """Kill, interrupt and damage tiny runs of every modality, and count what they survive."""
 
     kills: int = 50
@@ -43,202 +43,200 @@ class ReliabilityConfig:
     every: int = 1
     """Kill before every change on disk that a run makes, or before every second, third, ..."""
     damages: int = 2000
-    """Bits flipped and files cut short, for each modality's checkpoint and record."""
+    """Flipped bits and truncations, for each modality's checkpoint and record."""
     modalities: tuple[str, ...] = tuple(FLAGS)
     """image, graph, sentence."""
     seed: int = 0
-    """Seeds moments and places."""
+    """Seed of moments and positions."""
     inputs: Path = Path("benchmarks/results/fuzz.json")
-    """What benchmarks.fuzz has counted, to stand on the page too, if it is there."""
+    """Counts of tests.faults.fuzz to show on the page, if the file exists."""
     output: Path = Path("benchmarks/results/reliability.json")
-    """The results' file; a page is written beside it."""
+    """Where to write the counts; the page is written beside it."""
 
 
-# Faults that are injected one by one, by the tests that do so: each ends in one clear line and loses nothing.
+# Tests that inject faults one by one: each fault ends in one clear line and loses nothing.
 INJECTED = {
-    "tests/faults/test_disk.py": "full and read-only disks, folders and data gone, a clock that goes back",
-    "tests/faults/test_checkpoints.py": "checkpoints cut, altered, newer, of something else, of other data",
-    "tests/faults/test_files.py": "records and encoders cut, altered, newer; two runs in one folder",
-    "tests/faults/test_divergence.py": "losses, gradients and weights gone astray, constant embeddings",
+    "tests/faults/test_disk.py": "full and read-only disks, folders and data removed, a clock set back",
+    "tests/faults/test_checkpoints.py": "checkpoints truncated, altered, of newer code, of other data",
+    "tests/faults/test_run_files.py": "records and encoders truncated, altered; two runs in one folder",
+    "tests/faults/test_divergence.py": "diverged losses, gradients and weights, collapsed embeddings",
     "tests/faults/test_signals.py": "signals in training, evaluation, torchrun and reproduce",
     "tests/core/io/test_archives.py": "archives that lead out, lie about sizes, or are bombs",
-    "tests/core/io/test_downloads.py": "downloads cut short, redirected, altered",
-    "tests/test_strangers.py": "pickles and encoders with code in them",
-    "tests/fuzz/test_modes.py": "data sets' files damaged, each in the way that its message names",
+    "tests/core/io/test_downloads.py": "downloads truncated, redirected, altered",
+    "tests/test_untrusted_files.py": "pickles and encoders with code in them",
+    "tests/faults/test_data_files.py": "damaged data files",
+}
+FAULTS = {
+    "kills at a random moment": "SIGKILL at a random moment",
+    "kills before a change on disk": "SIGKILL just before a file is written, renamed or removed",
+    "signals at a random moment": "SIGTERM or Ctrl-C at a random moment",
+    "runs that ended as the uninterrupted one": "resumed runs that ended as the uninterrupted one",
+    ".pt recognised": "damaged checkpoints detected",
+    ".json recognised": "damaged records detected",
+    ".json harmless": "records damaged between their tokens, which read the same",
 }
 
 
 @dataclass
 class Soak:
-    """One modality's runs, and what they have survived."""
+    """The runs of one modality and what they have survived."""
 
-    tiny: Tiny
+    tiny: TinyCommand
     folder: Path
     draw: random.Random
     counts: Counter
 
-    def begin(self) -> None:
-        """The uninterrupted run that all others must equal."""
-        self.whole = self.folder / "whole"
-        finish(self.tiny, self.whole)
-        began = time.monotonic()
+    def train_reference(self) -> None:
+        """Train the uninterrupted run that all others must equal, and time a second one."""
+        self.expected = self.folder / "expected"
+        finish(self.tiny, self.expected)
+        started = time.monotonic()
         finish(self.tiny, self.folder / "timed")
-        self.seconds = time.monotonic() - began
+        self.seconds = time.monotonic() - started
 
-    def stop_at_random(self, times: int, stop: Callable[[Trainer], int], name: str) -> None:
-        """Stop runs at random moments and go on with them, again and again, until ``times`` were stopped."""
+    def stop_at_random(self, times: int, stop: Callable[[TrainProcess], int], name: str) -> None:
+        """Stop runs at random moments and resume them until ``times`` were stopped."""
         stopped, run = 0, 0
         while stopped < times:
             folder = self.folder / f"{name}{run}"
-            trainer = self.tiny.start(folder, "--resume")
-            if trainer.wait(self.draw.uniform(0, self.seconds)) is None:
-                stopped += stop(trainer)
-            if trainer.wait() == 0:
+            process = self.tiny.start(folder, "--resume")
+            if process.wait(self.draw.uniform(0, self.seconds)) is None:
+                stopped += stop(process)
+            if process.wait() == 0:
                 self._compare(folder)
                 run += 1
             else:
-                check_is_consistent(folder)
+                assert_consistent(folder)
         if (self.folder / f"{name}{run}").exists():
             finish(self.tiny, self.folder / f"{name}{run}")
             self._compare(self.folder / f"{name}{run}")
         self.counts[name] += stopped
 
     def kill_before_changes(self, every: int) -> None:
-        """Kill runs just before each change on disk, and go on with them."""
+        """Kill runs just before changes on disk, and resume them."""
         flags = self.tiny.flags(self.folder / "counted")
-        for die_at in range(0, changes_of(self.tiny.module, flags, self.folder / "counted.log"), every):
+        for die_at in range(0, count_changes(self.tiny.module, flags, self.folder / "counted.log"), every):
             folder = self.folder / f"change{die_at}"
             if self.tiny.start(folder, die_at=die_at).wait() != -signal.SIGKILL:
-                raise TrainingError(f"{self.tiny.modality}: no change {die_at} to die before")
-            check_is_consistent(folder)
+                raise TrainingError(f"{self.tiny.modality}: a run ended before its change {die_at}")
+            assert_consistent(folder)
             finish(self.tiny, folder)
             self._compare(folder)
             self.counts["kills before a change on disk"] += 1
 
     def damage(self, path: Path, read: Callable[[Path], object], times: int) -> None:
-        """Flip bits and cut the file short: it is found damaged, or says what it said."""
-        content, said = path.read_bytes(), comparable(read(path))
+        """Flip bits and truncate: the file must read as damaged, or as before."""
+        content, expected = path.read_bytes(), comparable(read(path))
         for number in range(times):
             changed = bytearray(content)
-            place = self.draw.randrange(len(content))
+            position = self.draw.randrange(len(content))
             if number % 10:
-                changed[place] ^= 1 << self.draw.randrange(8)
+                changed[position] ^= 1 << self.draw.randrange(8)
             else:
-                del changed[place:]
+                del changed[position:]
             path.write_bytes(changed)
             try:
-                if comparable(read(path)) != said:
-                    raise TrainingError(f"{path} reads as something else after damage at byte {place}")
+                if comparable(read(path)) != expected:
+                    raise TrainingError(f"{path} reads differently after damage at byte {position}")
                 self.counts[f"{path.suffix} harmless"] += 1
             except DamagedFileError:
                 self.counts[f"{path.suffix} recognised"] += 1
         path.write_bytes(content)
 
     def _compare(self, folder: Path) -> None:
-        check_is_as(self.whole, self.tiny, folder)
+        assert_same_run(self.expected, self.tiny, folder)
         self.counts["runs that ended as the uninterrupted one"] += 1
         shutil.rmtree(folder)
 
 
 def comparable(content: object) -> bytes:
-    """What was read, as bytes that are equal where it is."""
+    """Serialise what was read, so that equal contents are equal bytes."""
     return json.dumps(content, sort_keys=True, default=repr).encode()
 
 
-def finish(tiny: Tiny, folder: Path) -> None:
-    ended(tiny.start(folder, "--resume"))
+def finish(tiny: TinyCommand, folder: Path) -> None:
+    process = tiny.start(folder, "--resume")
+    if process.wait() != 0:
+        raise TrainingError(f"a run ended with {process.wait()}:\n{process.output()}")
 
 
-def ended(trainer: Trainer) -> None:
-    if trainer.wait() != 0:
-        raise TrainingError(f"a run ended with {trainer.wait()}:\n{trainer.said()}")
+def kill(process: TrainProcess) -> bool:
+    process.signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
 
 
-def kill(trainer: Trainer) -> bool:
-    trainer.signal(signal.SIGKILL)
-    return trainer.wait() == -signal.SIGKILL
+def interrupt(draw: random.Random) -> Callable[[TrainProcess], bool]:
+    """Return a function that sends SIGINT or SIGTERM and tells whether the process handled it."""
 
-
-def interrupt(draw: random.Random) -> Callable[[Trainer], bool]:
-    """A function that sends either signal, and says whether it was handled: before that it simply kills."""
-
-    def stop(trainer: Trainer) -> bool:
+    def stop(process: TrainProcess) -> bool:
         signum = draw.choice([signal.SIGINT, signal.SIGTERM])
-        trainer.signal(signum)
-        return trainer.wait() == 128 + signum
+        process.signal(signum)
+        return process.wait() == 128 + signum
 
     return stop
 
 
-def soak(modality: str, config: ReliabilityConfig, folder: Path) -> dict[str, int]:
-    """What a modality's runs survive, in counts."""
-    runs = Soak(Tiny(modality, folder / "data"), folder / modality, random.Random(config.seed), Counter())
+def soak(modality: str, config: SoakConfig, folder: Path) -> dict[str, int]:
+    """Count what the runs of one modality survive."""
+    tiny = TinyCommand(modality, folder / "data")
+    runs = Soak(tiny, folder / modality, random.Random(config.seed), Counter())
     runs.folder.mkdir()
-    runs.begin()
+    runs.train_reference()
     runs.stop_at_random(config.kills, kill, "kills at a random moment")
     runs.kill_before_changes(config.every)
     runs.stop_at_random(config.signals, interrupt(runs.draw), "signals at a random moment")
-    checkpoint = next((runs.whole / "checkpoint").glob("*.pt"))
+    checkpoint = next((runs.expected / "checkpoint").glob("*.pt"))
     runs.damage(checkpoint, lambda path: read_checkpoint(path)[1], config.damages)
-    runs.damage(runs.whole / "result.json", read_record, config.damages)
+    runs.damage(runs.expected / "result.json", read_record, config.damages)
     return dict(runs.counts)
 
 
-def injected(path: str) -> int:
-    """How many faults the tests of a file inject; raises TrainingError if one of them is not survived."""
-    command = [sys.executable, "-m", "pytest", "-q", path]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+def count_tests(path: str) -> int:
+    """Number of tests in a file; raises TrainingError if one of them fails."""
+    pytest = [sys.executable, "-m", "pytest", "-q", path]
+    done = subprocess.run(pytest, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     passed = re.search(r"(\d+) passed", done.stdout)
     if done.returncode or passed is None:
-        raise TrainingError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}")
+        raise TrainingError(f"{' '.join(pytest)} ended with {done.returncode}:\n{done.stdout[-2000:]}")
     return int(passed[1])
 
 
-def command_of(module: str, settings: dict[str, int], usual: object) -> str:
-    """The command that measures with these settings, of which those that are ``usual`` go without saying."""
-    flags = [f" --{name} {value}" for name, value in settings.items() if value != getattr(usual, name)]
+def command_line(module: str, settings: dict[str, int], defaults: object) -> str:
+    """The command that gives these settings, without flags at their defaults."""
+    flags = [f" --{name} {value}" for name, value in settings.items() if value != getattr(defaults, name)]
     return f"`python -m {module}{''.join(flags)}`"
 
 
-def page_of(record: dict[str, Any], fuzzed: dict[str, Any] | None) -> str:
-    """The results as a page of Markdown."""
+def make_page(record: dict[str, Any], fuzzed: dict[str, Any] | None) -> str:
+    """Render the counts as Markdown."""
     counts = record["results"]
-    again = command_of("benchmarks.reliability", record["settings"], ReliabilityConfig())
+    again = command_line("tests.faults.soak", record["settings"], SoakConfig())
     lines = [
         "# Reliability",
         "",
-        "Tiny runs with a checkpoint after every step, killed, interrupted, and their files damaged. After "
-        "each fault the folder was whole; each run, gone on with, ended in the weights, losses and scores of "
-        f"an uninterrupted one, bit for bit. Again: {again}.",
+        "Tiny runs with a checkpoint after every step are killed and interrupted, and their files damaged. "
+        "After each fault the folder was intact, and each resumed run ended in the weights, losses and "
+        f"scores of an uninterrupted one, bit for bit. Count again with {again}.",
         "",
         f"| fault | {' | '.join(counts)} |",
         f"| --- |{' --- |' * len(counts)}",
     ]
-    names = {
-        "kills at a random moment": "SIGKILL at a random moment",
-        "kills before a change on disk": "SIGKILL just before a file is written, renamed or removed",
-        "signals at a random moment": "SIGTERM or Ctrl-C at a random moment",
-        "runs that ended as the uninterrupted one": "runs gone on with that ended as the uninterrupted one",
-        ".pt recognised": "checkpoints damaged and recognised",
-        ".json recognised": "records damaged and recognised",
-        ".json harmless": "records damaged between their tokens, which read the same",
-    }
-    for key, name in names.items():
-        lines.append(f"| {name} | {' | '.join(str(of.get(key, 0)) for of in counts.values())} |")
-    lines += ["", "Faults injected one by one, each a test.", "", "| faults | survived |", "| --- | --- |"]
+    for key, name in FAULTS.items():
+        lines.append(f"| {name} | {' | '.join(str(row.get(key, 0)) for row in counts.values())} |")
+    lines += ["", "Faults injected one by one, one test each.", "", "| faults | survived |", "| --- | --- |"]
     lines += [f"| {INJECTED[path]} (`{path}`) | {count} |" for path, count in record["injected"].items()]
     if fuzzed:
-        again = command_of("benchmarks.fuzz", fuzzed["settings"], FuzzConfig())
+        again = command_line("tests.faults.fuzz", fuzzed["settings"], FuzzConfig())
         lines += [
             "",
-            "Damaged and made-up input for every parser: each ended in a value or one clear error. "
-            f"Again: {again}.",
+            "Damaged and random input for every parser: each ended in a value or one clear error. "
+            f"Count again with {again}.",
             "",
             "| parser | inputs | values | errors |",
             "| --- | --- | --- | --- |",
         ]
-        for name, of in fuzzed["results"].items():
-            lines.append(f"| {name} | {of['inputs']:,} | {of['values']:,} | {of['errors']:,} |")
+        for name, row in fuzzed["results"].items():
+            lines.append(f"| {name} | {row['inputs']:,} | {row['values']:,} | {row['errors']:,} |")
     environment = record["environment"]
     lines += [
         "",
@@ -250,15 +248,15 @@ def page_of(record: dict[str, Any], fuzzed: dict[str, Any] | None) -> str:
 
 @command
 def main() -> None:
-    config = parse(ReliabilityConfig, None, "python -m benchmarks.reliability")
+    config = parse(SoakConfig, None, "python -m tests.faults.soak")
     unknown = set(config.modalities) - set(FLAGS)
     if unknown or min(config.kills, config.signals, config.damages) < 0 or config.every < 1:
         raise InputError(
-            f"--modalities must be of {', '.join(FLAGS)}, counts not negative, --every 1 or more"
+            f"--modalities must be among {', '.join(FLAGS)}, counts at least 0, --every at least 1"
         )
     fuzzed = read_json(config.inputs) if config.inputs.exists() else None
     results = {}
-    with tempfile.TemporaryDirectory(prefix="reliability-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="soak-") as scratch:
         write_tiny_data(Path(scratch) / "data")
         for modality in config.modalities:
             results[modality] = soak(modality, config, Path(scratch))
@@ -268,11 +266,11 @@ def main() -> None:
         "environment": describe_environment(torch.device("cpu")),
         "settings": {name: getattr(config, name) for name in names},
         "results": results,
-        "injected": {path: injected(path) for path in INJECTED},
+        "injected": {path: count_tests(path) for path in INJECTED},
     }
     config.output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(config.output, json.dumps(record, indent=2) + "\n")
-    write_atomically(config.output.with_suffix(".md"), page_of(record, fuzzed))
+    write_atomically(config.output.with_suffix(".md"), make_page(record, fuzzed))
     print(f"written: {config.output}, {config.output.with_suffix('.md')}")
 
 

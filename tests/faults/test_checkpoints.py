@@ -1,9 +1,10 @@
-"""Checkpoints that are damaged, of newer code, of anybody's making, or of other data."""
+"""Checkpoints that are damaged, from newer code, from another program, or from other data."""
 
 import io
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,15 @@ import torch
 from core.io.errors import DamagedFileError, InputError
 from core.training import checkpoints
 from core.training.checkpoints import Checkpoints
-from tests.faults.tiny import Tiny, check_is_as, damage, flip, newest, truncate, unfinished
+from tests.faults.tiny import (
+    TinyCommand,
+    assert_same_run,
+    copy_unfinished,
+    damage,
+    flip,
+    newest_checkpoint,
+    truncate,
+)
 from tests.runs import failure_of
 
 
@@ -20,19 +29,17 @@ def flip_in_header(content: bytes) -> bytes:
     return content.replace(b'"generation": ', b'"generation": 1', 1)
 
 
-def newer(content: bytes) -> bytes:
-    return content.replace(b'{"schema": 2', b'{"schema": 3', 1)
+def with_schema(number: int, content: bytes) -> bytes:
+    return content.replace(b'{"schema": 2', f'{{"schema": {number}'.encode(), 1)
 
 
 DAMAGES = {
-    truncate: "its checksum does not hold",
-    flip: "its checksum does not hold",
-    flip_in_header: "its checksum does not hold",
-    lambda content: content.replace(
-        b'{"schema": 2', b'{"schema": 1', 1
-    ): "its schema is 1, this code reads 2",
-    lambda content: b"": "it does not begin as a checkpoint does",
-    lambda content: b"[]\n" + content: "it does not begin as a checkpoint does",
+    "truncated": (truncate, "its checksum does not hold"),
+    "bit-flipped": (flip, "its checksum does not hold"),
+    "header-changed": (flip_in_header, "its checksum does not hold"),
+    "older-schema": (partial(with_schema, 1), "its schema is 1, this code reads 2"),
+    "empty": (lambda content: b"", "it does not begin as a checkpoint does"),
+    "other-first-line": (lambda content: b"[]\n" + content, "it does not begin as a checkpoint does"),
 }
 
 
@@ -45,33 +52,31 @@ def two_generations(tmp_path):
     return saved.folder
 
 
-@pytest.mark.parametrize(("how", "said"), DAMAGES.items())
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(two_generations, capsys, how, said):
-    path = newest(two_generations)
+@pytest.mark.parametrize(("how", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_checkpoint_falls_back_to_the_previous_one(two_generations, capsys, how, message):
+    path = newest_checkpoint(two_generations)
     damage(path, how)
     resumed = Checkpoints(two_generations)
     assert resumed.load()["number"] == 3
     warning = capsys.readouterr().err
-    assert warning.startswith(f"warning: {path} cannot be used: {said}")
+    assert warning.startswith(f"warning: {path} cannot be used: {message}")
     assert warning.count("\n") == 1
-    resumed.save({"number": torch.tensor(4)})  # takes the damaged one's place, not the good one's
-    assert {int(checkpoints.read_checkpoint(of)[2]["number"]) for of in two_generations.glob("*.pt")} == {
-        3,
-        4,
-    }
+    resumed.save({"number": torch.tensor(4)})  # overwrites the damaged one, not the good one
+    numbers = {int(checkpoints.read_checkpoint(path)[2]["number"]) for path in two_generations.glob("*.pt")}
+    assert numbers == {3, 4}
 
 
-def test_a_checkpoint_of_newer_code_is_not_overwritten(two_generations):
-    path = newest(two_generations)
-    damage(path, newer)
+def test_checkpoint_of_newer_code_is_not_overwritten(two_generations):
+    path = newest_checkpoint(two_generations)
+    damage(path, partial(with_schema, 3))
     with pytest.raises(
         InputError, match=f"{path} cannot be read: its schema is 3, this code reads 2; choose"
     ):
         Checkpoints(two_generations).load()
 
 
-def test_a_pipe_is_no_checkpoint(two_generations, capsys):
-    path = newest(two_generations)
+def test_pipe_in_place_of_a_checkpoint_is_skipped(two_generations, capsys):
+    path = newest_checkpoint(two_generations)
     path.unlink()
     os.mkfifo(path)
     assert Checkpoints(two_generations).load()["number"] == 3
@@ -79,7 +84,7 @@ def test_a_pipe_is_no_checkpoint(two_generations, capsys):
 
 
 class Bomb:
-    """Unpickled, it would leave a file."""
+    """Unpickling it would create a file."""
 
     def __init__(self, path):
         self.path = path
@@ -88,54 +93,58 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
-def saved(state) -> bytes:
+def serialised(state) -> bytes:
     body = io.BytesIO()
     torch.save(state, body)
     return body.getvalue()
 
 
 def write_checkpoint(path, body, generation=9):
-    """A checkpoint whose checksum holds, whatever is in it."""
-    facts = {"schema": checkpoints.SCHEMA, "generation": generation}
-    header = facts | {"sha256": checkpoints._digest(facts, body)}
+    """Write a checkpoint with a valid checksum around any body."""
+    manifest = {"schema": checkpoints.SCHEMA, "generation": generation}
+    header = manifest | {"sha256": checkpoints._digest(manifest, body)}
     path.write_bytes(json.dumps(header).encode() + b"\n" + body)
 
 
 @pytest.mark.parametrize("kind", ["bomb", "garbage", "nothing", "list"])
-def test_a_body_that_is_no_state_is_a_clear_error(two_generations, tmp_path, kind):
-    """The checksum holds; no code in it is run, and it is not taken for damaged and overwritten."""
-    bodies = {"garbage": b"garbage", "nothing": b"", "list": saved([1, 2])}
+def test_body_that_is_not_a_state_is_refused(two_generations, tmp_path, kind):
+    """With a valid checksum: no code in it runs, and it is not overwritten as damaged."""
+    bomb = serialised({"model": Bomb(tmp_path / "bomb")})
+    bodies = {"bomb": bomb, "garbage": b"garbage", "nothing": b"", "list": serialised([1, 2])}
     path = two_generations / "state-a.pt"
-    write_checkpoint(path, bodies.get(kind) or saved({"model": Bomb(tmp_path / "bomb")}))
+    write_checkpoint(path, bodies[kind])
     with pytest.raises(InputError, match=f"{path} cannot be read, though its checksum holds"):
         Checkpoints(two_generations).load()
     assert not (tmp_path / "bomb").exists()
 
 
-def test_a_generation_that_is_no_number(two_generations, capsys):
-    write_checkpoint(newest(two_generations), saved({"number": torch.tensor(9)}), generation="x")
+def test_generation_that_is_not_a_number_is_skipped(two_generations, capsys):
+    write_checkpoint(
+        newest_checkpoint(two_generations), serialised({"number": torch.tensor(9)}), generation="x"
+    )
     assert Checkpoints(two_generations).load()["number"] == 3
     assert "its generation is 'x', no whole number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda state: state.pop("optimizer"), "it lacks 'optimizer'"),
         (lambda state: state["place"].update(measures=3), "expected Tensor"),
         (lambda state: state["model"].popitem(), "Missing key"),
         (lambda state: state.update(data="x"), "no attribute"),
     ],
+    ids=["no-optimizer", "number-for-a-tensor", "parameter-missing", "text-for-a-fingerprint"],
 )
-def test_a_state_of_something_else_is_a_clear_error(tiny_graph, whole_runs, tmp_path, capsys, change, said):
-    folder = unfinished(whole_runs("graph"), tmp_path)
-    path = newest(folder / "checkpoint")
+def test_state_of_another_program_is_refused(tiny_graph, finished_runs, tmp_path, capsys, change, message):
+    folder = copy_unfinished(finished_runs("graph"), tmp_path)
+    path = newest_checkpoint(folder / "checkpoint")
     state = checkpoints.read_checkpoint(path)[2]
     change(state)
-    write_checkpoint(path, saved(state))
+    write_checkpoint(path, serialised(state))
     error = failure_of(tiny_graph.main, capsys, [folder, "--resume"])[-1]
     assert f"{folder / 'checkpoint'} does not hold a state of this run" in error
-    assert said in error
+    assert message in error
 
 
 def relabel(data):
@@ -154,11 +163,11 @@ def remove_class(data):
 
 
 def add_book(data):
-    (data / "books" / "new.txt").write_text("Words of which none was there before. They go on.\n" * 5)
+    (data / "books" / "new.txt").write_text("New words. More of them.\n" * 5)
 
 
 @pytest.mark.parametrize(
-    ("modality", "change", "said"),
+    ("modality", "change", "message"),
     [
         ("graph", relabel, "features 3 there, 8 now"),
         ("graph", swap_labels, "nodes "),
@@ -166,31 +175,33 @@ def add_book(data):
         ("sentence", add_book, "books 3 there, 4 now"),
     ],
 )
-def test_other_data_than_a_run_began_with(tiny_data, whole_runs, tmp_path, capsys, modality, change, said):
+def test_run_does_not_resume_on_other_data(
+    tiny_data, finished_runs, tmp_path, capsys, modality, change, message
+):
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
     change(data)
-    folder = unfinished(whole_runs(modality), tmp_path)
-    settings = (folder / "config.json").read_text()  # a folder's name is part of what is run
+    folder = copy_unfinished(finished_runs(modality), tmp_path)
+    settings = (folder / "config.json").read_text()  # the path of a dataset is one of the settings
     (folder / "config.json").write_text(settings.replace(str(tiny_data), str(data)))
-    before = newest(folder / "checkpoint").read_bytes()
-    error = failure_of(Tiny(modality, data).main, capsys, [folder, "--resume"])[-1]
+    before = newest_checkpoint(folder / "checkpoint").read_bytes()
+    error = failure_of(TinyCommand(modality, data).main, capsys, [folder, "--resume"])[-1]
     assert f"the data are not those that the run in {folder} began with (" in error
-    assert said in error
-    assert newest(folder / "checkpoint").read_bytes() == before
+    assert message in error
+    assert newest_checkpoint(folder / "checkpoint").read_bytes() == before
 
 
-def test_a_checkpoint_of_code_that_kept_no_fingerprint(tiny_graph, whole_runs, tmp_path):
-    folder = unfinished(whole_runs("graph"), tmp_path)
+def test_old_checkpoint_without_a_data_fingerprint_resumes(tiny_graph, finished_runs, tmp_path):
+    folder = copy_unfinished(finished_runs("graph"), tmp_path)
     for path in (folder / "checkpoint").glob("*.pt"):
         _, generation, state = checkpoints.read_checkpoint(path)
         del state["data"]
-        write_checkpoint(path, saved(state), generation)
-    tiny_graph.here(folder, "--resume")
-    check_is_as(whole_runs("graph"), tiny_graph, folder)
+        write_checkpoint(path, serialised(state), generation)
+    tiny_graph.run_inline(folder, "--resume")
+    assert_same_run(finished_runs("graph"), tiny_graph, folder)
 
 
-def test_no_checkpoint_that_is_whole(two_generations):
+def test_no_intact_checkpoint_is_an_error(two_generations):
     for path in two_generations.glob("*.pt"):
         damage(path, flip)
     with pytest.raises(
@@ -199,21 +210,21 @@ def test_no_checkpoint_that_is_whole(two_generations):
         Checkpoints(two_generations).load()
 
 
-def test_any_flipped_bit_of_a_checkpoint_is_noticed(two_generations):
-    path = newest(two_generations)
+def test_any_flipped_bit_is_detected(two_generations):
+    path = newest_checkpoint(two_generations)
     content = path.read_bytes()
-    for place in range(0, len(content), 97):
+    for position in range(0, len(content), 97):
         changed = bytearray(content)
-        changed[place] ^= 1 << place % 8
+        changed[position] ^= 1 << position % 8
         path.write_bytes(changed)
         with pytest.raises(DamagedFileError):
             checkpoints.read_checkpoint(path)
 
 
-def test_a_run_goes_on_from_the_last_good_checkpoint(tiny, whole_runs, tmp_path):
-    folder = unfinished(whole_runs(tiny.modality), tmp_path)
-    damage(newest(folder / "checkpoint"), flip)
-    trainer = tiny.run(folder, "--resume")
-    assert trainer.wait() == 0
-    assert "cannot be used: its checksum does not hold" in trainer.said()
-    check_is_as(whole_runs(tiny.modality), tiny, folder)
+@pytest.mark.faults
+def test_run_resumes_from_the_last_intact_checkpoint(tiny, finished_runs, tmp_path):
+    folder = copy_unfinished(finished_runs(tiny.modality), tmp_path)
+    damage(newest_checkpoint(folder / "checkpoint"), flip)
+    process = tiny.finish(folder, "--resume")
+    assert "cannot be used: its checksum does not hold" in process.output()
+    assert_same_run(finished_runs(tiny.modality), tiny, folder)

@@ -1,4 +1,4 @@
-"""How commands end on strangers' files: one line that names the file, exit code 2, and no great memory."""
+"""Commands on damaged data files: one line that names the file, exit code 2, bounded memory."""
 
 import gzip
 import os
@@ -30,7 +30,7 @@ TASKS = "SentEval/downstream/"
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """A data root with something small for every modality."""
+    """A data root with small data of every modality."""
     write_tu_dataset(tmp_path)
     write_senteval(tmp_path)
     write_books(tmp_path / "books")
@@ -53,7 +53,7 @@ def flags_of(root: Path, dataset: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content", "message"),
     [
         ("graph_labels.txt", b"1\n" * 10, "names 24 graphs and TINY_graph_labels.txt has 10 lines"),
         ("A.txt", b"1, 2\n", "has edge 1, 2 but not 2, 1 (1 such); TUDatasets are undirected"),
@@ -75,7 +75,7 @@ def flags_of(root: Path, dataset: str) -> list[str]:
         ("graph_labels.txt", "pipe", "TINY_graph_labels.txt is damaged: [Errno 22] is not a regular file"),
     ],
 )
-def test_graphs(root, capsys, file, content, said):
+def test_damaged_graph_files_are_refused(root, capsys, file, content, message):
     path = root / f"{GRAPHS}{file}"
     if content == "pipe":
         path.unlink()
@@ -84,11 +84,11 @@ def test_graphs(root, capsys, file, content, said):
         path.write_bytes(content)
     (root / f"{GRAPHS}edge_labels.txt").unlink()
     [line] = failure_of(graph.train.main, capsys, flags_of(root, "TINY"))
-    assert said in line
+    assert message in line
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("x.txt", b"\x89PNG\r\n\0", "x.txt is binary: byte 6 is 0; it takes plain text"),
         ("x.txt", "Text.\n".encode("utf-16"), "x.txt is binary: byte 3 is 0"),
@@ -104,7 +104,7 @@ def test_graphs(root, capsys, file, content, said):
         ("x.txt", "loop", "the text cannot be read: [Errno 40] Too many levels of symbolic links"),
     ],
 )
-def test_books(root, capsys, name, content, said):
+def test_unreadable_books_are_refused(root, capsys, name, content, message):
     path = root / "books" / name
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -112,11 +112,11 @@ def test_books(root, capsys, name, content, said):
         {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "loop": lambda: path.symlink_to(path)}[
             content
         ]()
-    assert said in failure_of(sentence.train.main, capsys, flags_of(root, "books"))[-1]
+    assert message in failure_of(sentence.train.main, capsys, flags_of(root, "books"))[-1]
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content", "message"),
     [
         ("MR/rt-polarity.pos", None, "rt-polarity.pos cannot be read: [Errno 2] No such file"),
         (
@@ -145,14 +145,14 @@ def test_books(root, capsys, name, content, said):
         ),
     ],
 )
-def test_tasks(root, capsys, file, content, said):
+def test_damaged_task_files_are_refused(root, capsys, file, content, message):
     path = root / TASKS / file
     path.write_bytes(content) if content is not None else path.unlink()
-    assert said in failure_of(sentence.train.main, capsys, flags_of(root, "books"))[-1]
+    assert message in failure_of(sentence.train.main, capsys, flags_of(root, "books"))[-1]
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A small file that says it has so many pixels."""
+    """A small PNG whose header claims ``width`` x ``height`` pixels."""
     content = bytearray(image_of("PNG"))
     content[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
@@ -160,7 +160,7 @@ def png_of(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "x.png cannot be read as an image"),
         (b"no image", "x.png cannot be read as an image"),
@@ -179,25 +179,25 @@ def png_of(width: int, height: int) -> bytes:
         ("folder", None),
     ],
 )
-def test_images(root, capsys, content, said):
+def test_unreadable_images_are_refused(root, capsys, content, message):
     path = root / "cifar10" / "train" / "bars" / "x.png"
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content == "folder":
         path.mkdir()
         (path / "0.png").write_bytes(b"")
-        said = "0.png cannot be read as an image"
+        message = "0.png cannot be read as an image"
     elif content == "pipe":
         os.mkfifo(path)
     else:
         path.symlink_to({"loop": path}.get(content, content))
     lines = failure_of(image.train.main, capsys, flags_of(root, "cifar10"))
     assert len(lines) == 1
-    assert said in lines[0]
+    assert message in lines[0]
 
 
-def test_a_strip_of_an_image_stays_small(tmp_path):
-    """Resized at the short side whole, it would have 64 times its pixels, squared."""
+def test_long_thin_image_is_resized_in_little_memory(tmp_path):
+    """It is cropped before it is resized: whole, it would grow 64-fold in both directions."""
     Image.new("RGB", (1, 60_000), "red").save(tmp_path / "strip.png")
     tracemalloc.start()
     images, _ = read_class_folders([(tmp_path / "strip.png", 0)], 64)
@@ -206,10 +206,10 @@ def test_a_strip_of_an_image_stays_small(tmp_path):
     assert images[0, 0].eq(255).all()
 
 
-def test_recipes_records_and_command_lines(root, capsys, monkeypatch):
+def test_bad_recipes_records_and_command_lines_are_refused(root, capsys, monkeypatch):
     monkeypatch.chdir(root)
     Path("odd.toml").write_text('title = "x"\nmodality = "os"\n')
-    for main, flags, said in (
+    for main, flags, message in (
         (reproduce.main, ["odd.toml"], "odd.toml is not a recipe: 'objectives'"),
         (reproduce.main, ["nothing"], "nothing is not a table"),
         (reproduce.main, ["demo", "--jobs", "0"], "--jobs is 0"),
@@ -219,7 +219,7 @@ def test_recipes_records_and_command_lines(root, capsys, monkeypatch):
         (image.train.main, ["--dataset"], "see python -m image.train --help"),
         (sentence.train.main, ["--dataset", "folder:new\nline"], "folder:new line"),
     ):
-        assert said.removeprefix("folder:") in failure_of(main, capsys, flags)[-1]
+        assert message.removeprefix("folder:") in failure_of(main, capsys, flags)[-1]
 
 
 def peak_over_size(size: int, read) -> float:
@@ -233,7 +233,7 @@ def peak_over_size(size: int, read) -> float:
 LINE = "a film that is as good as any other of its kind , and a good deal longer too .\n"
 
 
-def test_memory_of_tasks(root):
+def test_memory_of_tasks_is_bounded(root):
     for name in ("rt-polarity.neg", "rt-polarity.pos"):
         (root / TASKS / "MR" / name).write_text(LINE * 10_000)
     assert peak_over_size(20_000 * len(LINE), lambda: load_task("mr", root)) < 2.5
@@ -245,10 +245,10 @@ def test_memory_of_tasks(root):
 @pytest.mark.parametrize(
     "content",
     [LINE * 25_000, LINE.replace("\n", " ") * 25_000, LINE.replace(" .", "") * 25_000, "a\n" * 50_000],
-    ids=["lines", "one line", "no ends", "short lines"],
+    ids=["lines", "one-line", "no-ends", "short-lines"],
 )
-def test_memory_of_books(tmp_path, content):
-    """Bounded, whatever the lines are like; and so is the time, which grew with the square of "no ends"."""
+def test_memory_of_books_is_bounded(tmp_path, content):
+    """Whatever the lines are like. So is the time: "no-ends" once took quadratic time."""
     (tmp_path / "book.txt").write_text(content)
 
     def read():
@@ -260,8 +260,8 @@ def test_memory_of_books(tmp_path, content):
     assert peak_over_size(max(len(content), 1_000_000), read) < 3
 
 
-def test_memory_of_graphs(tmp_path):
-    """Of node labels, the one-hot codes are the value; without them it is the files' numbers as int64."""
+def test_memory_of_graphs_is_bounded(tmp_path):
+    """Without node labels, whose one-hot codes are larger than the files, it is the numbers as int64."""
     raw = write_tu_dataset(tmp_path, graphs=2_000, node_labels=False)
     size = sum(path.stat().st_size for path in raw.iterdir())
     assert peak_over_size(size, lambda: load_tu_dataset("TINY", raw.parent)) < 9

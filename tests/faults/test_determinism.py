@@ -1,4 +1,4 @@
-"""The same seed on the same machine ends in the same weights, and a record says what that hangs on."""
+"""The same seed on the same machine gives the same weights; the record says what they depend on."""
 
 import os
 
@@ -8,7 +8,7 @@ import torch
 from core.training.records import read_record
 from shared_eval.reproduce.run import run_here
 from shared_eval.reproduce.spec import Job, RunSpec
-from tests.faults.tiny import Tiny
+from tests.faults.tiny import TinyCommand
 
 
 @pytest.fixture
@@ -19,23 +19,24 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def test_the_same_number_of_threads_ends_in_the_same_weights(tiny, tmp_path, two_threads):
-    """Twice at two threads. One thread may sum in another order; that is why the record names the number."""
+def test_weights_repeat_at_the_same_number_of_threads(tiny, tmp_path, two_threads):
+    """One thread may sum in another order; that is why the record names the number of threads."""
     for name in ("first", "second"):
-        tiny.here(tmp_path / name)
+        tiny.run_inline(tmp_path / name)
         assert read_record(tmp_path / name / "result.json")["environment"]["threads"] == 2
     assert tiny.weights(tmp_path / "first") == tiny.weights(tmp_path / "second")
 
 
-def test_sentences_embed_alike_at_any_number_of_threads(tiny_data, whole_runs, tmp_path, two_threads):
-    """Bags of words have no sum that is long enough to be split."""
-    tiny = Tiny("sentence", tiny_data)
-    tiny.here(tmp_path / "run")
-    assert tiny.weights(tmp_path / "run") == tiny.weights(whole_runs("sentence"))
+def test_bag_of_words_weights_do_not_depend_on_threads(tiny_data, finished_runs, tmp_path, two_threads):
+    """No sum in a bag of words is long enough to be split among threads."""
+    tiny = TinyCommand("sentence", tiny_data)
+    tiny.run_inline(tmp_path / "run")
+    assert tiny.weights(tmp_path / "run") == tiny.weights(finished_runs("sentence"))
 
 
-def test_weights_are_the_same_at_any_number_of_jobs(tmp_path, monkeypatch):
-    """At a number of threads that is set: cells side by side are cells one after the other."""
+@pytest.mark.slow  # four commands
+def test_weights_do_not_depend_on_the_number_of_jobs(tmp_path, monkeypatch):
+    """At a fixed number of threads, cells trained side by side equal cells trained one after the other."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     weights = []
     for jobs in (1, 2):
@@ -50,14 +51,14 @@ def test_weights_are_the_same_at_any_number_of_jobs(tmp_path, monkeypatch):
     assert weights[0][0] != weights[0][1]
 
 
-def test_deterministic_algorithms_are_asked_for_and_recorded(tiny, whole_runs, tmp_path, monkeypatch):
-    """On a CPU they are the same ones; the setting does not outlive its run."""
+def test_deterministic_flag_is_applied_recorded_and_reset(tiny, finished_runs, tmp_path, monkeypatch):
+    """On a CPU the algorithms are the same; the next run without the flag is free again."""
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    tiny.here(tmp_path / "run", "--deterministic")
+    tiny.run_inline(tmp_path / "run", "--deterministic")
     assert torch.are_deterministic_algorithms_enabled()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert read_record(tmp_path / "run" / "result.json")["environment"]["deterministic"]
-    assert tiny.weights(tmp_path / "run") == tiny.weights(whole_runs(tiny.modality))
-    tiny.here(tmp_path / "other")
+    assert tiny.weights(tmp_path / "run") == tiny.weights(finished_runs(tiny.modality))
+    tiny.run_inline(tmp_path / "other")
     assert not torch.are_deterministic_algorithms_enabled()
     assert not read_record(tmp_path / "other" / "result.json")["environment"]["deterministic"]

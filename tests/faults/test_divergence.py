@@ -1,25 +1,26 @@
-"""Losses, gradients and embeddings that have gone astray: found, located, recorded."""
+"""Non-finite or exploding losses, gradients and weights, collapsed embeddings: detected and recorded."""
 
 import pytest
 import torch
 
 import core.training.loop
-from core.io.errors import DivergedError
 from core.training import divergence
 from core.training.checkpoints import Checkpoints
+from core.training.cli import with_flags
 from core.training.records import read_record
 from shared_eval.records import main as records_main
-from tests.faults.tiny import Tiny, check_is_as
+from tests.faults.tiny import TinyCommand, assert_same_run
 
 GOOD = [[2.0, 1.0, 0.5]]
 
 
-def check(measures, is_whole=True):
-    divergence.check(torch.tensor(measures), 7, "try less", is_whole)
+def check(statistics, epoch_is_complete=True):
+    """Check the loss, gradient norm and embedding spread of each step."""
+    return divergence.check_steps(torch.tensor(statistics), epoch_is_complete=epoch_is_complete)
 
 
 @pytest.mark.parametrize(
-    ("measures", "said", "reason", "step"),
+    ("statistics", "message", "reason", "step"),
     [
         (GOOD * 4 + [[float("nan"), 1.0, 0.5]] + GOOD, "the loss became nan", "non-finite loss", 5),
         ([[float("inf"), 1.0, 0.5]], "the loss became inf", "non-finite loss", 1),
@@ -41,55 +42,55 @@ def check(measures, is_whole=True):
         ),
     ],
 )
-def test_what_has_gone_astray_is_found(measures, said, reason, step):
-    with pytest.raises(DivergedError) as found:
-        check(measures)
-    assert (found.value.reason, found.value.epoch, found.value.step) == (reason, 7, step)
-    assert str(found.value).startswith(said)
-    assert str(found.value).endswith(f"in epoch 7, step {step}; try less")
-
-
-@pytest.mark.parametrize("measures", [GOOD, GOOD + [[2.0, 1.0, 0.0]] * 9, [[2.0, 1.0, 0.0]] * 20 + GOOD])
-def test_what_may_happen_is_let_pass(measures):
-    """A few batches of equal samples are no collapse, nor one that has passed."""
-    check(measures)
-
-
-def test_part_of_an_epoch_is_no_collapse():
-    check([[2.0, 1.0, 0.0]] * 9, is_whole=False)
-    with pytest.raises(DivergedError):
-        check([[2.0, 1.0, 0.0]] * 10, is_whole=False)
-
-
-def test_measures():
-    embedding = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)) + 3
-    loss, norm, spread = divergence.measure(torch.tensor(1.5), torch.tensor(2.0), embedding).tolist()
-    wide = embedding.double()
-    expected = (wide - wide.mean(0)).square().sum() / wide.square().sum()
-    assert (loss, norm) == (1.5, 2.0)
-    assert spread == pytest.approx(expected.item(), rel=1e-5)
-    for scale in (1e-3, 1.0, 1e6):
-        constant = scale * embedding[:1].expand(64, 8)
-        assert (
-            divergence.measure(loss=torch.tensor(0.0), norm=torch.tensor(0.0), embedding=constant)[2] < 1e-12
-        )
-    assert divergence.measure(torch.tensor(0.0), torch.tensor(0.0), torch.zeros(4, 2))[2] == 0
-
-
-@pytest.mark.parametrize("constant", [0.0, 3.0, 1e25, float("inf"), float("nan")])
-def test_constant_representations(constant):
-    """Of any size, where squares of it no longer are numbers of float32."""
-    varied = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
-    divergence.check_spread(1e25 * varied, 7, 3, "try less")
-    with pytest.raises(
-        DivergedError, match=r"constant in eval mode, .* in epoch 7, step 3; try less"
-    ) as found:
-        divergence.check_spread(torch.full((64, 8), constant), 7, 3, "try less")
-    assert found.value.reason == "constant embeddings"
+def test_divergence_and_collapse_are_located(statistics, message, reason, step):
+    diverged = check(statistics)
+    assert (diverged.reason, diverged.step) == (reason, step)
+    assert diverged.description.startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("modality", "flags", "reason", "said"),
+    "statistics",
+    [GOOD, GOOD + [[2.0, 1.0, 0.0]] * 9, [[2.0, 1.0, 0.0]] * 20 + GOOD],
+    ids=["good", "nine-constant-batches", "recovered"],
+)
+def test_short_or_past_collapse_is_accepted(statistics):
+    """A few batches of equal samples do not stop a run."""
+    assert check(statistics) is None
+
+
+def test_collapse_inside_an_epoch_needs_ten_steps():
+    assert check([[2.0, 1.0, 0.0]] * 9, epoch_is_complete=False) is None
+    assert check([[2.0, 1.0, 0.0]] * 10, epoch_is_complete=False).step == 1
+
+
+def test_step_statistics_are_loss_norm_and_relative_spread():
+    embeddings = torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(0)) + 3
+    losses, norms = torch.tensor([1.5, 0.5]), torch.tensor([2.0, 1.0])
+    statistics = divergence.step_statistics(losses, norms, embeddings)
+    assert torch.equal(statistics[:, :2], torch.stack([losses, norms], dim=1))
+    for run, embedding in enumerate(embeddings.double()):
+        expected = (embedding - embedding.mean(0)).square().sum() / embedding.square().sum()
+        assert statistics[run, 2].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 1e6])
+def test_relative_spread_of_equal_embeddings_is_zero(scale):
+    row = torch.randn(1, 8, generator=torch.Generator().manual_seed(0)) + 3
+    assert divergence.relative_spread(scale * row.expand(64, 8)) < 1e-12
+
+
+@pytest.mark.parametrize("constant", [0.0, 3.0, 1e25, float("inf"), float("nan")])
+def test_constant_representations_are_detected_at_any_scale(constant):
+    """Also where their squares overflow float32."""
+    varied = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    assert divergence.check_collapse(1e25 * varied) is None
+    collapsed = divergence.check_collapse(torch.full((64, 8), constant))
+    assert collapsed.reason == "constant embeddings"
+    assert collapsed.description.startswith("the representations became constant in eval mode, their")
+
+
+@pytest.mark.parametrize(
+    ("modality", "flags", "reason", "message"),
     [
         (
             "image",
@@ -102,87 +103,91 @@ def test_constant_representations(constant):
         ("sentence", "--lr 1e6", "exploding loss", "the loss became "),
     ],
 )
-def test_an_absurd_learning_rate(tiny_data, tmp_path, capsys, modality, flags, reason, said):
+def test_excessive_learning_rate_ends_in_a_failure_record(
+    tiny_data, tmp_path, capsys, modality, flags, reason, message
+):
     folder, flags = tmp_path / "run", flags.split()
     with pytest.raises(SystemExit) as exit_:
-        Tiny(modality, tiny_data).here(folder, "--checkpoint-seconds", "1000", *flags)
+        TinyCommand(modality, tiny_data).run_inline(folder, "--checkpoint-seconds", "1000", *flags)
     assert exit_.value.code == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"error: {said}")
+    assert error.startswith(f"error: {message}")
     assert error.endswith(
         f"; try a smaller --lr than {float(flags[1]):g} or a smaller --beta than 1, and another --output-dir"
     )
     failure = read_record(folder / "failure.json")
-    assert (failure["reason"], error) == (reason, f"error: {failure['message']}")
+    assert (failure["reason"], error) == (reason, f"error: {with_flags(failure['message'])}")
     assert failure["step"] > 0
     assert not (folder / "result.json").exists()
     assert not list((folder / "checkpoint").iterdir())
 
 
-def explode(optimizer_step, number, model, optimizer, loss, *rest):
-    return optimizer_step(model, optimizer, loss * (1e15 if number == 5 else 1.0), *rest)
+def explode(optimizer_step, number, task, losses, lr):
+    return optimizer_step(task, losses * (1e15 if number == 5 else 1.0), lr)
 
 
-def collapse(optimizer_step, number, model, *rest):
-    norm = optimizer_step(model, *rest)
+def collapse(optimizer_step, number, task, losses, lr):
+    norms = optimizer_step(task, losses, lr)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in task.model.parameters():
             parameter.mul_(number < 2)
-    return norm
+    return norms
 
 
 @pytest.mark.parametrize(
-    ("tamper", "reason", "said"),
+    ("tamper", "reason", "message"),
     [
         (explode, "exploding gradient", "the gradient's norm became "),
         (collapse, "constant embeddings", "the embeddings became constant"),
     ],
 )
-def test_a_run_that_diverges(tiny, whole_runs, tmp_path, monkeypatch, capsys, tamper, reason, said):
-    folder, taken, optimizer_step = tmp_path / "run", [], core.training.loop.optimizer_step
+def test_diverged_run_keeps_the_checkpoint_before(
+    tiny, finished_runs, tmp_path, monkeypatch, capsys, tamper, reason, message
+):
+    folder, calls, optimizer_step = tmp_path / "run", [], core.training.loop.optimizer_step
 
     def tampered(*arguments):
-        taken.append(1)
-        return tamper(optimizer_step, len(taken), *arguments)
+        calls.append(1)
+        return tamper(optimizer_step, len(calls), *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(core.training.loop, "optimizer_step", tampered)
         with pytest.raises(SystemExit) as exit_:
-            tiny.here(folder, "--resume")
+            tiny.run_inline(folder, "--resume")
     assert exit_.value.code == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"error: {said}")
+    assert error.startswith(f"error: {message}")
     assert f"; the checkpoint before it is kept in {folder}; try a smaller --lr than" in error
     failure = read_record(folder / "failure.json")
     assert (failure["reason"], failure["modality"]) == (reason, tiny.modality)
     assert f"in epoch {failure['epoch']}, step {failure['step']};" in error
-    assert error == f"error: {failure['message']}"
+    assert error == f"error: {with_flags(failure['message'])}"
     assert not (folder / "result.json").exists()
     state = Checkpoints(folder / "checkpoint").load()
     assert all(value.isfinite().all() for value in state["model"].values())
     if tamper is explode:
-        done = (state["place"]["epoch"] - 1, len(state["place"]["measures"]))
+        progress = state["progress"]
+        done = (progress["epoch"] - 1, len(progress["step_statistics"]))
         assert done == (failure["epoch"] - 1, failure["step"] - 1)  # the step before
 
     records_main([str(tmp_path)])
-    assert f"{folder} has no record: {failure['message']}" in capsys.readouterr().err
+    assert f"{folder} has no record: {with_flags(failure['message'])}" in capsys.readouterr().err
     if tamper is explode:
-        tiny.here(folder, "--resume")
-        check_is_as(whole_runs(tiny.modality), tiny, folder)  # no failure.json is left
+        tiny.run_inline(folder, "--resume")
+        assert_same_run(finished_runs(tiny.modality), tiny, folder)  # and failure.json is removed
 
 
-def test_weights_that_overflow_are_not_saved():
+def test_infinite_weights_are_detected():
     model = torch.nn.Linear(2, 2)
-    divergence.check_weights(*divergence.weight_norms(model, 1), 1, 2, "try less")
+    [norm] = divergence.weight_norms(model, runs=1)
+    assert divergence.check_weights(norm) is None
     model.weight.data[0, 0] = float("inf")
-    with pytest.raises(
-        DivergedError, match="the weights' norm became inf in epoch 1, step 2; try less"
-    ) as found:
-        divergence.check_weights(*divergence.weight_norms(model, 1), 1, 2, "try less")
-    assert found.value.reason == "non-finite weights"
+    [norm] = divergence.weight_norms(model, runs=1)
+    diverged = divergence.check_weights(norm)
+    assert (diverged.reason, diverged.description) == ("non-finite weights", "the weights' norm became inf")
 
 
-def test_each_run_of_a_group_has_norms_of_its_own():
+def test_norms_of_a_group_are_per_run():
     model = torch.nn.Linear(3, 2)
     model.weight, model.bias = (
         torch.nn.Parameter(torch.randn(4, *p.shape)) for p in (model.weight, model.bias)
@@ -192,7 +197,7 @@ def test_each_run_of_a_group_has_norms_of_its_own():
     for run in range(4):
         for norms, values in (
             (divergence.weight_norms(model, 4), (model.weight, model.bias)),
-            (divergence.gradient_norm(model, loss).tolist(), (model.weight.grad, model.bias.grad)),
+            (divergence.gradient_norms(model, runs=4).tolist(), (model.weight.grad, model.bias.grad)),
         ):
-            of_run = torch.cat([value[run].detach().flatten() for value in values])
-            assert norms[run] == pytest.approx(of_run.norm().item(), rel=1e-5)
+            expected = torch.cat([value[run].detach().flatten() for value in values])
+            assert norms[run] == pytest.approx(expected.norm().item(), rel=1e-5)

@@ -1,4 +1,4 @@
-"""Records and encoders that are damaged, of a newer schema, or in use: named, and made anew."""
+"""Records and encoders that are damaged, from newer code, or in use: reported, and written again."""
 
 import json
 import shutil
@@ -11,29 +11,36 @@ from core.training.records import check_files, read_record, record_text
 from graph.evaluate import main as evaluate_graph
 from image.evaluate import main as evaluate_image
 from shared_eval.records import find_records, read_records
-from tests.faults.test_signals import has_begun, wait_for
-from tests.faults.tiny import check_is_as, damage, flip, newest, truncate
+from tests.faults.tiny import (
+    assert_same_run,
+    damage,
+    flip,
+    has_started,
+    newest_checkpoint,
+    truncate,
+    wait_for,
+)
 from tests.runs import failure_of
 
 
-@pytest.mark.parametrize("how", [truncate, flip])
-def test_a_damaged_record_is_left_out_and_made_anew(tiny_graph, whole_runs, tmp_path, capsys, how):
+@pytest.mark.parametrize("how", [truncate, flip], ids=["truncated", "bit-flipped"])
+def test_damaged_record_is_left_out_and_written_again(tiny_graph, finished_runs, tmp_path, capsys, how):
     folder = tmp_path / "run"
-    shutil.copytree(whole_runs("graph"), folder)
+    shutil.copytree(finished_runs("graph"), folder)
     damage(folder / "result.json", how)
     assert read_records(find_records([tmp_path])).empty
     assert f"{folder / 'result.json'} is not a valid record" in capsys.readouterr().err
-    trainer = tiny_graph.run(folder)
-    assert trainer.wait() == 2
-    assert "unfinished, 3 of 3 epochs done; add --resume" in trainer.said()
-    trainer = tiny_graph.run(folder, "--resume")
-    assert trainer.wait() == 0
-    assert "result.json is damaged and made anew" in trainer.said()
-    check_is_as(whole_runs("graph"), tiny_graph, folder)
+    process = tiny_graph.run(folder)
+    assert process.wait() == 2
+    assert "unfinished, 3 of 3 epochs done; add --resume" in process.output()
+    process = tiny_graph.run(folder, "--resume")
+    assert process.wait() == 0
+    assert "result.json is damaged and made anew" in process.output()
+    assert_same_run(finished_runs("graph"), tiny_graph, folder)
 
 
-def test_a_changed_number_in_a_record_is_noticed(whole_runs, tmp_path):
-    record = read_record(whole_runs("graph") / "result.json")
+def test_changed_number_in_a_record_is_detected(finished_runs, tmp_path):
+    record = read_record(finished_runs("graph") / "result.json")
     path = tmp_path / "result.json"
     path.write_text(record_text(record))
     assert read_record(path) == record
@@ -44,29 +51,29 @@ def test_a_changed_number_in_a_record_is_noticed(whole_runs, tmp_path):
     path.write_text(json.dumps(record))
     with pytest.raises(DamagedFileError, match="its checksum does not match"):
         read_record(path)
-    del record["files"]  # earlier code wrote neither
+    del record["files"]  # earlier code wrote neither of them
     path.write_text(json.dumps(record))
     assert read_record(path) == record
 
 
-def test_a_record_of_newer_code_is_not_overwritten(tiny_graph, whole_runs, tmp_path, capsys):
+def test_record_of_newer_code_is_not_overwritten(tiny_graph, finished_runs, tmp_path, capsys):
     folder = tmp_path / "run"
-    shutil.copytree(whole_runs("graph"), folder)
+    shutil.copytree(finished_runs("graph"), folder)
     record = read_record(folder / "result.json") | {"schema": 2}
     (folder / "result.json").write_text(record_text(record))
     before = (folder / "result.json").read_bytes()
-    trainer = tiny_graph.run(folder, "--resume")
-    assert trainer.wait() == 2
-    assert "its schema is 2, this code reads 1" in trainer.said()
+    process = tiny_graph.run(folder, "--resume")
+    assert process.wait() == 2
+    assert "its schema is 2, this code reads 1" in process.output()
     assert (folder / "result.json").read_bytes() == before
     assert read_records(find_records([tmp_path])).empty
     assert "its schema is 2, this code reads 1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("how", [truncate, flip])
-def test_a_damaged_encoder_is_a_clear_error(tiny_data, whole_runs, tmp_path, capsys, how):
+@pytest.mark.parametrize("how", [truncate, flip], ids=["truncated", "bit-flipped"])
+def test_damaged_graph_encoder_is_refused(tiny_data, finished_runs, tmp_path, capsys, how):
     folder = tmp_path / "run"
-    shutil.copytree(whole_runs("graph"), folder)
+    shutil.copytree(finished_runs("graph"), folder)
     damage(folder / "encoder.safetensors", how)
     with pytest.raises(SystemExit) as exit_:
         evaluate_graph([str(folder), "--data-root", str(tiny_data), "--device", "cpu"])
@@ -74,11 +81,11 @@ def test_a_damaged_encoder_is_a_clear_error(tiny_data, whole_runs, tmp_path, cap
     assert "encoder.safetensors is damaged: its checksum" in capsys.readouterr().err
 
 
-def test_a_damaged_sentence_encoder_is_a_clear_error(tiny_data, whole_runs, tmp_path, capsys):
+def test_damaged_sentence_encoder_is_refused(tiny_data, finished_runs, tmp_path, capsys):
     from sentence.evaluate import main as evaluate_sentence
 
     folder = tmp_path / "run"
-    shutil.copytree(whole_runs("sentence"), folder)
+    shutil.copytree(finished_runs("sentence"), folder)
     damage(folder / "encoder" / "0_QuickThought" / "model.safetensors", flip)
     with pytest.raises(SystemExit) as exit_:
         evaluate_sentence([str(folder), "--data-root", str(tiny_data), "--device", "cpu"])
@@ -87,9 +94,9 @@ def test_a_damaged_sentence_encoder_is_a_clear_error(tiny_data, whole_runs, tmp_
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
-def test_every_file_of_a_sentence_encoder_is_checked(whole_runs, tmp_path, name):
+def test_every_file_of_a_sentence_encoder_has_a_checksum(finished_runs, tmp_path, name):
     folder = tmp_path / "run"
-    shutil.copytree(whole_runs("sentence"), folder)
+    shutil.copytree(finished_runs("sentence"), folder)
     [path] = (folder / "encoder" / "0_QuickThought").rglob(name)
     damage(path, lambda content: content + b" ")
     with pytest.raises(InputError, match=f"{path} is damaged: its checksum"):
@@ -97,7 +104,7 @@ def test_every_file_of_a_sentence_encoder_is_checked(whole_runs, tmp_path, name)
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ({"../../../../../../../../dev/zero": "1"}, "its files are not checksums by names inside"),
         ({"/dev/zero": "1"}, "its files are not checksums by names inside"),
@@ -106,58 +113,66 @@ def test_every_file_of_a_sentence_encoder_is_checked(whole_runs, tmp_path, name)
         ({"\0": "1"}, "named in result.json, cannot be read"),
         ({"encoder.safetensors": 5}, "its checksum is not the one in result.json"),
     ],
+    ids=["path-leading-out", "absolute-path", "list", "folder", "null-byte", "number-for-a-checksum"],
 )
-def test_files_that_no_run_records(whole_runs, tmp_path, files, said):
+def test_invalid_list_of_files_in_a_record_is_refused(finished_runs, tmp_path, files, message):
     folder = tmp_path / "run"
-    shutil.copytree(whole_runs("graph"), folder)
+    shutil.copytree(finished_runs("graph"), folder)
     path = folder / "result.json"
     path.write_text(record_text(read_record(path) | {"files": files}))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         check_files(folder)
 
 
 @pytest.mark.parametrize(
-    ("modality", "evaluate", "name", "said"),
+    ("modality", "evaluate", "name", "message"),
     [
         ("graph", evaluate_graph, "hidden", "config.json has hidden 0 and layers 3; both must be at least 1"),
         ("graph", evaluate_graph, "layers", "config.json has hidden 8 and layers 0; both must be at least 1"),
         ("image", evaluate_image, "view_size", "config.json has view_size 0; it must be at least 8"),
     ],
 )
-def test_a_size_of_nothing(tiny_data, whole_runs, tmp_path, capsys, modality, evaluate, name, said):
+def test_encoder_size_of_zero_is_refused(
+    tiny_data, finished_runs, tmp_path, capsys, modality, evaluate, name, message
+):
     folder = tmp_path / "run"
-    shutil.copytree(whole_runs(modality), folder)
+    shutil.copytree(finished_runs(modality), folder)
     settings = json.loads((folder / "config.json").read_text()) | {name: 0}
     (folder / "config.json").write_text(json.dumps(settings))
     flags = [str(folder), "--data-root", str(tiny_data), "--device", "cpu"]
-    assert failure_of(evaluate, capsys, flags)[-1] == f"error: {said}"
+    assert failure_of(evaluate, capsys, flags)[-1] == f"error: {message}"
 
 
-@pytest.mark.parametrize("change", [None, {"metrics": {"a": "x"}}, {"untrained_metrics": [1.0]}])
-def test_a_record_without_scores_is_made_anew(tiny_graph, whole_runs, tmp_path, capsys, change):
+@pytest.mark.parametrize(
+    "change",
+    [None, {"metrics": {"a": "x"}}, {"untrained_metrics": [1.0]}],
+    ids=["nothing-but-a-schema", "text", "list"],
+)
+def test_record_without_valid_scores_is_written_again(tiny_graph, finished_runs, tmp_path, capsys, change):
     folder = tmp_path / "run"
-    shutil.copytree(whole_runs("graph"), folder)
+    shutil.copytree(finished_runs("graph"), folder)
     path = folder / "result.json"
     path.write_text(record_text({"schema": 1} if change is None else read_record(path) | change))
     assert "unfinished, 3 of 3 epochs done" in failure_of(tiny_graph.main, capsys, [folder])[-1]
-    tiny_graph.here(folder, "--resume")
-    check_is_as(whole_runs("graph"), tiny_graph, folder)
+    tiny_graph.run_inline(folder, "--resume")
+    assert_same_run(finished_runs("graph"), tiny_graph, folder)
 
 
-def test_a_second_run_on_a_folder_refuses(tiny, tmp_path):
-    """As long as the first lives, whatever flags the second has; a kill frees the folder."""
+@pytest.mark.faults
+def test_second_run_in_a_folder_is_refused_while_the_first_lives(tiny, tmp_path):
+    """Whatever flags the second has; a kill releases the folder."""
     folder = tmp_path / "run"
     first = tiny.start(folder, "--epochs", "500")
-    wait_for(lambda: has_begun(folder))
+    wait_for(lambda: has_started(folder))
     for more in ((), ("--resume",)):
         second = tiny.start(tmp_path / "run", "--epochs", "500", *more)
         assert second.wait(60) == 2
-        assert "is in use: another process trains this run" in second.said()
+        assert "is in use: another process trains this run" in second.output()
     wait_for(lambda: any((folder / "checkpoint").glob("*.pt")))
     first.signal(signal.SIGKILL)
     first.wait()
-    before = newest(folder / "checkpoint").read_bytes()
+    before = newest_checkpoint(folder / "checkpoint").read_bytes()
     third = tiny.start(folder, "--epochs", "500", "--resume")
-    wait_for(lambda: newest(folder / "checkpoint").read_bytes() != before)
+    wait_for(lambda: newest_checkpoint(folder / "checkpoint").read_bytes() != before)
     third.signal(signal.SIGTERM)
     assert third.wait(60) == 143

@@ -1,4 +1,4 @@
-"""Tiny runs of every modality as real processes, and what must hold of their folders."""
+"""Tiny runs of every modality as real processes, and what must hold for their folders."""
 
 import importlib
 import json
@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from core.training.records import read_record
 from core.training.run_folder import TEMPORARY
 from tests.graph.conftest import write_tu_dataset
 from tests.image.conftest import write_class_folders
-from tests.processes import Trainer
+from tests.processes import TrainProcess
 from tests.runs import metrics_of
 from tests.sentence.conftest import write_books, write_senteval
 
@@ -32,7 +33,7 @@ WEIGHTS = {
 
 
 def write_tiny_data(root: Path) -> Path:
-    """A data root with small data of every modality."""
+    """Write a data root with small data of every modality."""
     write_tu_dataset(root)
     write_class_folders(root / "images" / "train", per_class=16)
     write_class_folders(root / "images" / "test", per_class=4, seed=1)
@@ -42,8 +43,8 @@ def write_tiny_data(root: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Tiny:
-    """A modality's command on data that take it a second, with a checkpoint after every step."""
+class TinyCommand:
+    """A modality's training command on tiny data: about a second, with a checkpoint after every step."""
 
     modality: str
     data: Path
@@ -59,31 +60,55 @@ class Tiny:
         precision = ["--precision", "float32", "--checkpoint-seconds", "0"]
         return [*shlex.split(FLAGS[self.modality]), *dataset, *where, *precision, *more]
 
-    def start(self, folder: Path, *more: str, die_at: int | None = None) -> Trainer:
+    def start(self, folder: Path, *more: str, die_at: int | None = None) -> TrainProcess:
         handle, log = tempfile.mkstemp(dir=self.data.parent, suffix=".log")
         os.close(handle)
-        return Trainer.start(self.module, self.flags(folder, *more), Path(log), die_at)
+        return TrainProcess.start(self.module, self.flags(folder, *more), Path(log), die_at)
 
-    def run(self, folder: Path, *more: str) -> Trainer:
-        """A run to its end, whatever that is."""
-        trainer = self.start(folder, *more)
-        assert trainer.wait(120) is not None
-        return trainer
+    def run(self, folder: Path, *more: str) -> TrainProcess:
+        """Start a process and wait until it exits."""
+        process = self.start(folder, *more)
+        assert process.wait(120) is not None
+        return process
 
-    def here(self, folder: Path, *more: str) -> None:
-        """A run in this process, where it can be tampered with."""
+    def finish(self, folder: Path, *more: str) -> TrainProcess:
+        """Run to the end, which must succeed."""
+        process = self.run(folder, *more)
+        assert process.wait() == 0, process.output()
+        return process
+
+    def run_inline(self, folder: Path, *more: str) -> None:
+        """Run in this process, where it can be monkeypatched."""
         importlib.import_module(self.module).main(self.flags(folder, *more))
 
     def main(self, argv: Sequence[str | Path]) -> None:
-        """``here``, as commands are called: a folder, then flags."""
-        self.here(*argv)
+        """``run_inline`` with the signature of a command: a folder, then flags."""
+        self.run_inline(*argv)
 
     def weights(self, folder: Path) -> bytes:
         return (folder / WEIGHTS[self.modality]).read_bytes()
 
 
-def check_is_consistent(folder: Path) -> None:
-    """What holds in a run's folder at any instant: what is there is whole."""
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until ``condition()`` is true; fail after ``seconds``."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.01)
+
+
+def has_started(folder: Path) -> bool:
+    return (folder / "checkpoint").exists()
+
+
+def has_trained(folder: Path) -> bool:
+    """Whether the run is in its third epoch or later."""
+    path = folder / "metrics.jsonl"
+    return path.exists() and path.read_bytes().count(b"\n") > 2
+
+
+def assert_consistent(folder: Path) -> None:
+    """Assert that every file of the run folder is complete; must hold at any instant."""
     if (folder / "config.json").exists():
         json.loads((folder / "config.json").read_text())
     for path in folder.glob("checkpoint/*.pt"):
@@ -95,14 +120,16 @@ def check_is_consistent(folder: Path) -> None:
         read_record(folder / "result.json")
 
 
-def check_is_as(whole: Path, tiny: Tiny, folder: Path) -> None:
-    """The same weights, losses and scores as the uninterrupted run's, each epoch once, nothing left over."""
-    assert tiny.weights(folder) == tiny.weights(whole)
-    metrics = [[line | {"samples_per_second": None} for line in metrics_of(path)] for path in (whole, folder)]
-    assert metrics[0] == metrics[1]
-    results = [json.loads((path / "result.json").read_text()) for path in (whole, folder)]
-    assert results[0]["metrics"] == results[1]["metrics"]
-    assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
+def assert_same_run(expected: Path, tiny: TinyCommand, folder: Path) -> None:
+    """Assert the weights, losses, scores and files of the uninterrupted run ``expected``, each epoch once."""
+    assert tiny.weights(folder) == tiny.weights(expected)
+    ours, theirs = (
+        [line | {"samples_per_second": None} for line in metrics_of(run)] for run in (folder, expected)
+    )
+    assert ours == theirs
+    ours, theirs = (json.loads((run / "result.json").read_text())["metrics"] for run in (folder, expected))
+    assert ours == theirs
+    assert {path.name for path in folder.iterdir()} == {path.name for path in expected.iterdir()}
     assert not [path for path in folder.rglob(".*") if TEMPORARY.fullmatch(path.name)]
 
 
@@ -111,7 +138,7 @@ def truncate(content: bytes) -> bytes:
 
 
 def flip(content: bytes) -> bytes:
-    """One bit of the middle byte."""
+    """Flip one bit of the middle byte."""
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
@@ -120,13 +147,13 @@ def damage(path: Path, how: Callable[[bytes], bytes]) -> None:
     path.write_bytes(how(path.read_bytes()))
 
 
-def newest(folder: Path) -> Path:
+def newest_checkpoint(folder: Path) -> Path:
     return max(folder.glob("*.pt"), key=lambda path: read_checkpoint(path)[1])
 
 
-def unfinished(whole: Path, tmp_path: Path) -> Path:
-    """A copy of a whole run without its record: it can go on."""
+def copy_unfinished(finished: Path, tmp_path: Path) -> Path:
+    """Copy a finished run without its record, so that it can resume."""
     folder = tmp_path / "run"
-    shutil.copytree(whole, folder)
+    shutil.copytree(finished, folder)
     (folder / "result.json").unlink()
     return folder

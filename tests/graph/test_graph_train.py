@@ -1,8 +1,6 @@
 """Training, resuming and evaluating graph runs, through the commands that users type."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -20,7 +18,7 @@ from graph.data import load_dataset
 from graph.evaluate import evaluate
 from graph.evaluate import main as evaluate_main
 from graph.train import main as train_main
-from tests.runs import failure_of, metrics_of
+from tests.runs import as_command, failure_of, metrics_of
 
 FAST = ["--dataset", "TINY", "--epochs", "4", "--batch-size", "10", "--hidden", "8", "--device", "cpu"]
 
@@ -332,18 +330,11 @@ def test_too_few_graphs_of_a_class(tmp_path, capsys):
     assert "class 0 has 6 samples; 10-fold cross-validation needs at least 10 of every class" in said
 
 
-def test_as_a_command_without_a_traceback(tmp_path):
-    answer = subprocess.run(
-        [sys.executable, "-m", "graph.train", "--dataset", "MUTAGG"], capture_output=True, text=True
-    )
-    assert answer.returncode == 2
-    assert answer.stderr.startswith("error: --dataset MUTAGG is unknown")
-    assert answer.stderr.count("\n") == 1
-    answer = subprocess.run(
-        [sys.executable, "-m", "graph.evaluate", str(tmp_path)], capture_output=True, text=True
-    )
-    assert answer.returncode == 2
-    assert "is no run folder" in answer.stderr
+def test_as_a_command_without_a_traceback(tmp_path, capsys):
+    [line] = failure_of(as_command("graph.train"), capsys, ["--dataset", "MUTAGG"])
+    assert line.startswith("error: --dataset MUTAGG is unknown")
+    [line] = failure_of(as_command("graph.evaluate"), capsys, [str(tmp_path)])
+    assert "is no run folder" in line
 
 
 def test_help_shows_the_defaults_of_what_is_named(capsys):
@@ -381,9 +372,8 @@ def test_training_beats_the_untrained_encoder_on_motifs(tmp_path):
     assert result["metrics"]["svm_accuracy"] > untrained + 0.03
 
 
+@pytest.mark.data("TUDataset/MUTAG")
 def test_mutag_trains_and_records(data_root, tmp_path):
-    if not (data_root / "TUDataset" / "MUTAG").exists():
-        pytest.skip(f"MUTAG is not under {data_root}")
     flags = ["--dataset", "MUTAG", "--objective", "hard", "--beta", "1", "--epochs", "20"]
     train_main([*flags, "--data-root", str(data_root), "--output-dir", str(tmp_path)])
     result = json.loads((tmp_path / "result.json").read_text())

@@ -360,9 +360,8 @@ def test_command_ends_in_one_line_on_a_bad_dataset(served, tmp_path, monkeypatch
     assert not list(tmp_path.rglob("result.json"))
 
 
+@pytest.mark.data("cifar10")
 def test_real_cifar10(data_root):
-    if not (data_root / "cifar10").exists():
-        pytest.skip(f"cifar10 is not under {data_root}")
     train, classes = folders.list_class_folders(data_root / "cifar10" / "train")
     assert len(train) == 50000
     assert classes[0] == "airplane"

@@ -20,7 +20,7 @@ from image.task import annealed
 from image.train import main as train_main
 from image.views import Views
 from tests.processes import free_port
-from tests.runs import failure_of, metrics_of
+from tests.runs import as_command, failure_of, metrics_of
 
 FAST = ["--epochs", "3", "--batch-size", "16", "--arch", "resnet10", "--width", "4", "--view-size", "16"]
 FAST += ["--image-size", "16", "--device", "cpu", "--precision", "float32"]
@@ -263,6 +263,7 @@ def test_a_run_from_before_there_was_a_choice_of_norm(tiny_folder, tmp_path, cap
     assert f"knn_accuracy {result['metrics']['knn_accuracy']:.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # the compiler's time: most of a minute, many on a busy machine
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_compilation_keeps_the_loss(tiny_folder, tmp_path):
@@ -361,15 +362,13 @@ def test_a_loss_that_is_no_number(tiny_folder, tmp_path, capsys, monkeypatch):
     assert all(value.isfinite().all() for value in state["model"].values())
 
 
-def test_as_a_command_without_a_traceback(tmp_path):
-    answer = subprocess.run(
-        [sys.executable, "-m", "image.train", "--dataset", "cifar11"], capture_output=True, text=True
-    )
-    assert answer.returncode == 2
-    assert answer.stderr.startswith("error: --dataset cifar11 is unknown")
-    assert answer.stderr.count("\n") == 1
+def test_as_a_command_without_a_traceback(capsys):
+    [line] = failure_of(as_command("image.train"), capsys, ["--dataset", "cifar11"])
+    assert line.startswith("error: --dataset cifar11 is unknown")
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
 def test_two_machines_train_as_one(tiny_folder, tmp_path):
     """Two agents of torchrun that meet at an address, as on two machines, with one process each."""
     where = ["--dataset", f"folder:{tiny_folder}", "--output-dir", str(tmp_path / "two")]

@@ -224,7 +224,7 @@ def test_normalise():
     close(Normalise(32, (0, 0, 0), (1, 1, 1))(x), small)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 def test_views_never_synchronise_with_the_device():
     views, x = Views(32).cuda(), uint8(64).cuda()
     generator = torch.Generator("cuda").manual_seed(0)

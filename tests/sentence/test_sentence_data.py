@@ -259,9 +259,8 @@ def test_a_batch_larger_than_the_corpus(books):
         batches_of(books, size=500)
 
 
+@pytest.mark.data("books")
 def test_the_shared_books(data_root):
-    if not (data_root / "books").exists():
-        pytest.skip(f"books are not under {data_root}")
     corpus = find_corpus("books", data_root)
     assert len(corpus.files) == 97
     wrapped = Corpus("two", tuple(path for path in corpus.files if "Forster_Howards" in path.name))

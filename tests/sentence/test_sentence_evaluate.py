@@ -77,7 +77,7 @@ def chosen_by_folds(features, labels, penalties, seed=1111):
     return models[int(np.argmax(means))]
 
 
-@pytest.mark.parametrize("protocol", ["senteval", "quickthoughts"])
+@pytest.mark.parametrize("protocol", ["senteval", pytest.param("quickthoughts", marks=pytest.mark.slow)])
 def test_protocols_against_scikit_learn(data_folder, protocol):
     tasks, missing = load_tasks(tuple(SENTEVAL), data_folder, download=False)
     assert missing == []
@@ -253,10 +253,10 @@ def real_model():
     return Path(package.__file__).parent / "model"
 
 
+@pytest.mark.slow
+@pytest.mark.data("SentEval")
 def test_a_real_model_reaches_its_published_correlation(data_root):
     """all-MiniLM-L6-v2: 82.03 on STS-B, as its card at the Hugging Face hub says."""
-    if not (data_root / "SentEval").exists():
-        pytest.skip(f"SentEval is not under {data_root}")
     model = SentenceTransformer(str(real_model()), device="cpu")
     task = {"stsb": load_task("stsb", data_root)}
     assert evaluate(encoder_of(model), task)["stsb_spearman"] == pytest.approx(0.8203, abs=5e-4)

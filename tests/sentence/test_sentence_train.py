@@ -1,10 +1,7 @@
 """Training, resuming, exporting and evaluating sentence runs, through the commands that users type."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +19,7 @@ from sentence.evaluate import load_model
 from sentence.evaluate import main as evaluate_main
 from sentence.train import main as train_main
 from tests.processes import in_processes
-from tests.runs import failure_of, metrics_of
+from tests.runs import as_command, failure_of, metrics_of
 from tests.sentence.conftest import VERBS, WORDS, write_senteval
 
 FAST = ["--epochs", "3", "--batch-size", "20", "--embedding-dim", "8", "--hidden", "6", "--device", "cpu"]
@@ -160,6 +157,7 @@ def test_chunks_of_a_batch_train_as_the_whole(books, data_root, tmp_path, encode
     assert_trained_alike(tmp_path / "chunks", tmp_path / "whole")
 
 
+@pytest.mark.distributed
 @pytest.mark.parametrize(("objective", "chunk"), [("quickthought", ()), ("hard", ("--cache-chunk", "4"))])
 def test_two_processes_train_as_one(books, data_root, tmp_path, objective, chunk):
     train(books, data_root, tmp_path / "one", "--objective", objective)
@@ -303,16 +301,9 @@ def test_tasks_that_cannot_be_downloaded(books, served, tmp_path, capsys, monkey
     assert not list((tmp_path / "data" / "SentEval").iterdir())
 
 
-def test_as_a_command_without_a_traceback():
-    answer = subprocess.run(
-        [sys.executable, "-m", "sentence.train", "--dataset", "pydok"],
-        capture_output=True,
-        text=True,
-        env=os.environ,
-    )
-    assert answer.returncode == 2
-    assert answer.stderr.startswith("error: --dataset pydok is unknown")
-    assert answer.stderr.count("\n") == 1
+def test_as_a_command_without_a_traceback(capsys):
+    [line] = failure_of(as_command("sentence.train"), capsys, ["--dataset", "pydok"])
+    assert line.startswith("error: --dataset pydok is unknown")
 
 
 def test_a_corpus_s_name_brings_the_published_settings():

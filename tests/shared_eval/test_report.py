@@ -113,6 +113,7 @@ def colours(view):
     return [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in view.evaluate(script)]
 
 
+@pytest.mark.browser
 def test_in_a_browser(page, browser):
     faults, requests = [], []
     view = browser.new_page(color_scheme="light", viewport={"width": 1200, "height": 900})
@@ -149,6 +150,7 @@ def test_in_a_browser(page, browser):
     assert ink > 600
 
 
+@pytest.mark.browser
 def test_on_a_phone(page, browser):
     """Nothing but the tables' own boxes scrolls sideways, and text is of a size to read."""
     view = browser.new_page(viewport={"width": 375, "height": 800}, is_mobile=True)

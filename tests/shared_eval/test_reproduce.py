@@ -262,15 +262,16 @@ def test_job_of_several_seeds_trains_each_in_its_own_folder(root):
 def test_failed_run_does_not_stop_the_others(recipe, capsys):
     recipe.write_text(MOTIFS.replace('["motifs"]', '["nowhere", "motifs"]'))
     with pytest.raises(SystemExit) as exit_:
-        reproduce.main([str(recipe)])
+        reproduce.main([str(recipe), "--betas", "1"])
     assert exit_.value.code == 1
     output = capsys.readouterr()
-    assert "2 of 4 runs failed" in output.err
+    assert "1 of 2 runs failed" in output.err
     assert "--dataset nowhere is unknown" in output.err
     assert "runs/logs/graph-nowhere-hard-beta1-tau0.1-seed-0.log" in output.err
     assert "untrained encoder" in output.out
 
 
+@pytest.mark.faults
 def test_killed_run_is_resumed(recipe):
     """Killed after its first epoch: only the second is trained, and the record is complete."""
     [*_, hard] = read_recipe(recipe).specs()
@@ -295,6 +296,7 @@ def test_killed_run_is_resumed(recipe):
     assert [line["epoch"] for line in lines] == [0, 1, 2]
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a process when its parent ends")
 def test_run_saves_and_ends_when_reproduce_is_killed(recipe):
     """After kill -9 of the command its run saves and exits; the same command resumes it."""
@@ -420,6 +422,7 @@ def test_slots_of_a_cluster():
         num_slots(resources, 1.0, 4.0)
 
 
+@pytest.mark.slow
 def test_small_table_on_ray(recipe, capsys):
     pytest.importorskip("ray", reason="ray is not installed")
     reproduce.main([str(recipe), "--launcher", "ray", "--cpus", "1"])

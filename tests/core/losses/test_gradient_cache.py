@@ -247,6 +247,7 @@ def own_step(norm, dtype, chunk):
     return {name: value.numpy() for name, value in actual.items()}
 
 
+@pytest.mark.distributed
 def test_two_processes_with_chunks_equal_one():
     """With the whole batch; with batch norm one with chunks made of a chunk of each process."""
     whole, single, plain = Pair(), Pair().float(), Pair("batch")

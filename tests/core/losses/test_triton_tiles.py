@@ -24,7 +24,7 @@ from triton.runtime import driver
 from core.losses import triton_kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-on_a_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="no GPU")
+on_a_gpu = pytest.mark.gpu
 
 
 @pytest.fixture(scope="module")

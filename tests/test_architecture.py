@@ -1,0 +1,70 @@
+"""Who may import whom: ``core.losses`` only torch, modalities never each other, benchmarks never tests."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODALITIES = {"image", "graph", "sentence"}
+# What each package may import of the project, itself included; it also applies to imports inside functions.
+ALLOWED = {
+    "core": {"core"},
+    "shared_eval": {"core", "shared_eval"},
+    **{modality: {"core", "shared_eval", modality} for modality in MODALITIES},
+    "benchmarks": {"core", "shared_eval", "benchmarks"} | MODALITIES,
+    "tests": {"core", "shared_eval", "benchmarks", "tests"} | MODALITIES,
+}
+LOSSES = ROOT / "core" / "losses"
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """The absolute name of every module that a file imports, and whether the import is relative."""
+    package = path.relative_to(ROOT).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, False) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*parents, *([node.module] if node.module else [])])
+            # ``from package import name`` may import a module.
+            yield from ((f"{module}.{alias.name}", node.level > 0) for alias in node.names)
+
+
+def is_below(module: str, package: str) -> bool:
+    return f"{module}.".startswith(f"{package}.")
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_package_imports_only_what_it_may(package):
+    forbidden = ALLOWED.keys() - ALLOWED[package]
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for module, _ in imports(path)
+        if any(is_below(module, other) for other in forbidden)
+    ]
+    assert not wrong
+
+
+def test_losses_import_only_themselves_torch_and_the_standard_library():
+    """By relative imports, so that the folder can be copied into another project; triton comes with torch."""
+    allowed = {"torch", "triton", *sys.stdlib_module_names}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path in sorted(LOSSES.rglob("*.py"))
+        for module, is_relative in imports(path)
+        if not (is_below(module, "core.losses") if is_relative else module.split(".")[0] in allowed)
+    ]
+    assert not wrong
+
+
+def test_importing_core_loads_nothing_heavy_but_torch():
+    code = "import sys, core; print(sorted({'sklearn', 'tyro', 'torch_geometric'} & sys.modules.keys()))"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert answer.stdout.strip() == "[]"
