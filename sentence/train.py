@@ -27,7 +27,7 @@ from core.training.optimizers import make_optimizer
 from core.training.run_folder import Run
 from core.training.seeding import seed_everything
 from sentence.corpora import find_corpus
-from sentence.data import Batches, EncodedCorpus, SentenceBatch, encode_corpus
+from sentence.data import ConsecutiveBatches, EncodedCorpus, SentenceBatch, encode_corpus
 from sentence.encoder import PaddedTransformer, Pair, QuickThought, split_sentences
 from sentence.evaluate import encoder_of, evaluate, load_model, load_tasks, sample
 from sentence.objective import Denominator, quick_thought_loss
@@ -198,7 +198,7 @@ def loss_function(config: SentenceConfig, network: nn.Module, first: int):
                 f, g = F.normalize(f, dim=1) / config.temperature, F.normalize(g, dim=1)
             loss = quick_thought_loss(
                 f @ all_gather(g).T,
-                batch.places,
+                batch.positions,
                 batch.book,
                 first,
                 beta=config.beta,
@@ -230,7 +230,7 @@ def train(run: Run, config: SentenceConfig, device: torch.device) -> None:
     tokenizer = tokenizer_of(config)
     corpus = encode_corpus(found, config.vocab_size, strict=config.strict, tokenizer=tokenizer)
     part = local_slice(config.batch_size)
-    batches = Batches(corpus, config.batch_size, config.longest, config.seed, part, device)
+    batches = ConsecutiveBatches(corpus, config.batch_size, config.longest, config.seed, part, device)
     if is_main_process():
         describe(config, corpus)
     warn_dropped_samples(len(corpus) - batches.steps * config.batch_size, "sentences", config.batch_size)

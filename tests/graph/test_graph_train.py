@@ -333,7 +333,7 @@ def test_as_a_command_without_a_traceback(tmp_path):
         [sys.executable, "-m", "graph.train", "--dataset", "MUTAGG"], capture_output=True, text=True
     )
     assert answer.returncode == 2
-    assert answer.stderr.startswith("error: --dataset MUTAGG is unknown")
+    assert answer.stderr.startswith("error: --dataset is 'MUTAGG', which is unknown")
     assert answer.stderr.count("\n") == 1
     answer = subprocess.run(
         [sys.executable, "-m", "graph.evaluate", str(tmp_path)], capture_output=True, text=True

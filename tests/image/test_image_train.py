@@ -364,7 +364,7 @@ def test_as_a_command_without_a_traceback(tmp_path):
         [sys.executable, "-m", "image.train", "--dataset", "cifar11"], capture_output=True, text=True
     )
     assert answer.returncode == 2
-    assert answer.stderr.startswith("error: --dataset cifar11 is unknown")
+    assert answer.stderr.startswith("error: --dataset is 'cifar11', which is unknown")
     assert answer.stderr.count("\n") == 1
 
 

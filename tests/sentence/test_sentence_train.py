@@ -252,7 +252,7 @@ def test_the_embedded_corpus_teaches_something(tmp_path, capsys):
     ("flags", "said"),
     [
         (["--dataset", "pydok"], "did you mean pydoc?"),
-        (["--dataset", "folder:nowhere"], "nowhere is no folder"),
+        (["--dataset", "folder:nowhere"], "nowhere is not a folder"),
         (["--encoder", "lstm"], "invalid choice 'lstm'"),
         (["--encoder", "transformer"], "--encoder transformer and --model go together"),
         (["--model", "somewhere"], "--encoder transformer and --model go together"),
@@ -265,7 +265,7 @@ def test_the_embedded_corpus_teaches_something(tmp_path, capsys):
         (["--clip-norm", "0"], "--clip-norm is 0"),
         (["--temperature", "0.5"], "scores are inner products, which have none"),
         (["--normalize", "--temperature", "0"], "--temperature is 0"),
-        (["--tasks", "cola"], "--tasks cola is unknown"),
+        (["--tasks", "cola"], "--tasks is 'cola', which is unknown"),
         (["--objective", "simclr"], "invalid choice 'simclr'"),
         (["--objective", "quickthought", "--beta", "1"], "--objective quickthought has beta 0"),
     ],
@@ -282,7 +282,7 @@ def test_bad_input_is_one_clear_line(tmp_path, capsys, monkeypatch, flags, said)
         (b"", [], "no book of two sentences: there is nothing to learn from"),
         (b"Only one sentence here.\n", [], "no book of two sentences: there is nothing to learn from"),
         (b"", ["--strict"], "a has 0 sentences; it has no neighbours to learn from; leave out --strict"),
-        (b"One came.\nTwo \xff\xfe left.\n", ["--strict"], "a.txt: byte 14 is no UTF-8 and is replaced"),
+        (b"One came.\nTwo \xff\xfe left.\n", ["--strict"], "a.txt: byte 14 is not UTF-8 and is replaced"),
     ],
 )
 def test_bad_books_end_the_command_in_one_line(tmp_path, capsys, book, flags, said):
@@ -311,7 +311,7 @@ def test_as_a_command_without_a_traceback():
         env=os.environ,
     )
     assert answer.returncode == 2
-    assert answer.stderr.startswith("error: --dataset pydok is unknown")
+    assert answer.stderr.startswith("error: --dataset is 'pydok', which is unknown")
     assert answer.stderr.count("\n") == 1
 
 
