@@ -92,7 +92,21 @@ def _encode_into(
     encodes that file.
     """
     text = folder / "sentences.txt"
-    faults, counts = Faults(strict), []  # sentences of each book
+    counts = _write_sentences(corpus, text, Faults(strict))
+    if max(counts, default=0) < 2:
+        raise InputError(f"{corpus.name} has no book with 2 sentences; at least one is needed")
+    if tokenizer is None:
+        tokenizer = train_tokenizer(text, vocab_size)
+    dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
+    unknown = _write_tokens(text, folder, tokenizer, dtype)
+    text.unlink()
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(), "utf-8")
+    return {"dtype": dtype.name, "books": np.cumsum([0, *counts]).tolist(), "unknown": unknown}
+
+
+def _write_sentences(corpus: Corpus, text: Path, faults: Faults) -> list[int]:
+    """Write a corpus to a file, one sentence a line; returns the number of sentences of each book."""
+    counts = []
     with open(text, "w", encoding="utf-8") as file:
         for title, lines in corpus.books(faults):
             count = 0
@@ -103,11 +117,11 @@ def _encode_into(
                 faults.note(f"{title} has {count} sentences; at least 2 are needed for neighbours")
             counts.append(count)
     faults.report()
-    if max(counts, default=0) < 2:
-        raise InputError(f"{corpus.name} has no book with 2 sentences; at least one is needed")
-    if tokenizer is None:
-        tokenizer = train_tokenizer(text, vocab_size)
-    dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
+    return counts
+
+
+def _write_tokens(text: Path, folder: Path, tokenizer: Tokenizer, dtype: np.dtype) -> int:
+    """Encode a file of sentences to starts.bin and tokens.bin; returns the number of unknown tokens."""
     unknown_id, unknown, end = tokenizer.token_to_id(UNKNOWN), 0, 0
     with (
         open(text, encoding="utf-8") as lines,
@@ -123,9 +137,7 @@ def _encode_into(
             for ids in encoded:
                 tokens.write(ids.tobytes())
                 unknown += int((ids == unknown_id).sum())
-    text.unlink()
-    (folder / "tokenizer.json").write_text(tokenizer.to_str(), "utf-8")
-    return {"dtype": dtype.name, "books": np.cumsum([0, *counts]).tolist(), "unknown": unknown}
+    return unknown
 
 
 def train_tokenizer(text: Path, vocab_size: int) -> Tokenizer:

@@ -45,6 +45,7 @@ def paragraphs_of(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _join_wrapped(lines: Iterable[str]) -> Iterator[str]:
+    """The paragraphs of a book whose lines are wrapped."""
     paragraph: list[str] = []
     characters = 0
     for line in lines:

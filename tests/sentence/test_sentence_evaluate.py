@@ -179,7 +179,7 @@ def test_no_task_at_all(tmp_path, names, message):
         (
             "STS/STSBenchmark/sts-test.csv",
             "a\tb\tc\td\tnan\tx\ty\n",
-            "line 1 has 'nan'; it must be a finite number",
+            "line 1 has 'nan'; it must be",
         ),
         (
             "STS/STSBenchmark/sts-test.csv",
