@@ -6,6 +6,7 @@ the CPU, where packing needs them.
 Shapes: B sentences · T tokens of all of them · E word embedding · D representation of one encoder.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,15 @@ from torch.nn.utils.rnn import PackedSequence, pad_sequence
 from core.io.errors import InputError
 from core.io.files import read_json
 from core.losses.gradient_cache import parts_of
-from core.training.config import setting
 
 # The arguments of a QuickThought except its tokenizer, which are saved in its folder.
-SETTINGS = {"kind": str, "embedding_dim": int, "hidden": int, "bidirectional": bool, "longest": int}
+SETTINGS: dict[str, Any] = {
+    "kind": str,
+    "embedding_dim": int,
+    "hidden": int,
+    "bidirectional": bool,
+    "longest": int,
+}
 INITIAL_RANGE = 0.1  # weights are initialised uniformly in [-0.1, 0.1] (lajanugen/S2V)
 
 
@@ -121,13 +127,14 @@ def make_encoder(
 
 def checked_settings(saved: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a QuickThought from its folder's config; raises InputError if one is out of range."""
-    settings: dict[str, Any] = {name: setting(saved, name, kind) for name, kind in SETTINGS.items()}
-    if settings["kind"] not in ("gru", "bow"):
-        raise InputError(f"config.json has kind {settings['kind']}; gru or bow is needed")
     for name, kind in SETTINGS.items():
-        if kind is int and settings[name] == 0:
-            raise InputError(f"config.json has {name} 0; at least 1 is needed")
-    return settings
+        value: Any = saved.get(name)
+        if type(value) is not kind or (kind is int and value < 1):
+            expected = "a whole number of at least 1" if kind is int else f"a {kind.__name__}"
+            raise InputError(f"config.json has {name} {json.dumps(value)[:100]}; it must be {expected}")
+    if saved["kind"] not in ("gru", "bow"):
+        raise InputError(f"config.json has kind {saved['kind']}; it must be gru or bow")
+    return {name: saved[name] for name in SETTINGS}
 
 
 class QuickThought(InputModule):

@@ -283,7 +283,7 @@ def test_a_loss_that_is_no_number(tiny_root, tmp_path, capsys):
         (["--dataset", "MUTAGG"], "did you mean MUTAG?"),
         (
             ["--dataset", "MUTAG", "--data-root", "nowhere"],
-            "no MUTAG_A.txt under nowhere/TUDataset/MUTAG/raw",
+            "nowhere/TUDataset/MUTAG/raw has no MUTAG_A.txt",
         ),
         (["--objective", "simclr"], "invalid choice 'simclr'"),
         (["--objective", "infograph", "--beta", "1"], "--objective infograph has beta 0"),

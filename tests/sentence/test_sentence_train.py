@@ -258,7 +258,7 @@ def test_the_embedded_corpus_teaches_something(tmp_path, capsys):
         (["--model", "somewhere"], "--encoder transformer and --model go together"),
         (["--encoder", "transformer", "--model", "nowhere"], "nowhere is no folder; add --download"),
         (["--batch-size", "2"], "--batch-size is 2; at least 3 sentences"),
-        (["--batch-size", "100000"], "--batch-size is 100000; the corpus has"),
+        (["--batch-size", "100000"], "--batch-size is 100000; it must be at most"),
         (["--window", "0"], "--window is 0"),
         (["--cache-chunk", "0"], "--cache-chunk is 0"),
         (["--longest", "0"], "--longest is 0"),
@@ -279,9 +279,9 @@ def test_bad_input_is_one_clear_line(tmp_path, capsys, monkeypatch, flags, said)
 @pytest.mark.parametrize(
     ("book", "flags", "said"),
     [
-        (b"", [], "no book of two sentences: there is nothing to learn from"),
-        (b"Only one sentence here.\n", [], "no book of two sentences: there is nothing to learn from"),
-        (b"", ["--strict"], "a has 0 sentences; it has no neighbours to learn from; leave out --strict"),
+        (b"", [], "has no book with 2 sentences; at least one is needed"),
+        (b"Only one sentence here.\n", [], "has no book with 2 sentences; at least one is needed"),
+        (b"", ["--strict"], "a has 0 sentences; at least 2 are needed for neighbours; without --strict this"),
         (b"One came.\nTwo \xff\xfe left.\n", ["--strict"], "a.txt: byte 14 is not UTF-8 and is replaced"),
     ],
 )
