@@ -17,10 +17,10 @@ from core.training.config import default_data_root
 from core.training.optimizers import make_optimizer
 from core.training.runtime import autocast, choose_precision
 from core.training.seeding import seed_everything
-from image.data import Images, load_dataset
-from image.encoder import SimCLR, make_encoder
 from image.batches import ViewBatches
 from image.config import ImageConfig
+from image.data import Images, load_dataset
+from image.encoder import SimCLR, make_encoder
 from image.views import CIFAR10_MEAN, CIFAR10_STD, Views
 
 TITLE = "Image throughput"

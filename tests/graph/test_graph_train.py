@@ -285,7 +285,7 @@ def test_a_loss_that_is_no_number(tiny_root, tmp_path, capsys):
         (["--dataset", "MUTAGG"], "did you mean MUTAG?"),
         (
             ["--dataset", "MUTAG", "--data-root", "nowhere"],
-            "no MUTAG_A.txt under nowhere/TUDataset/MUTAG/raw",
+            "nowhere/TUDataset/MUTAG/raw has no MUTAG_A.txt",
         ),
         (["--objective", "simclr"], "invalid choice 'simclr'"),
         (["--objective", "infograph", "--beta", "1"], "--objective infograph has beta 0"),
@@ -332,7 +332,7 @@ def test_too_few_graphs_of_a_class(tmp_path, capsys):
 
 def test_as_a_command_without_a_traceback(tmp_path, capsys):
     [line] = failure_of(as_command("graph.train"), capsys, ["--dataset", "MUTAGG"])
-    assert line.startswith("error: --dataset MUTAGG is unknown")
+    assert line.startswith("error: --dataset is 'MUTAGG', which is unknown")
     [line] = failure_of(as_command("graph.evaluate"), capsys, [str(tmp_path)])
     assert "is no run folder" in line
 

@@ -282,7 +282,10 @@ def test_compilation_keeps_the_loss(tiny_folder, tmp_path):
     ("flags", "said"),
     [
         (["--dataset", "cifar11"], "did you mean cifar10?"),
-        (["--dataset", "stl10", "--data-root", "nowhere"], "neither nowhere/stl10_binary nor class folders"),
+        (
+            ["--dataset", "stl10", "--data-root", "nowhere"],
+            "but nowhere/stl10_binary does not exist, nor do class folders",
+        ),
         (["--arch", "resnet99"], "invalid choice 'resnet99'"),
         (["--batch-size", "1"], "--batch-size is 1; at least 2 images"),
         (["--batch-size", "5000"], "--batch-size is 5000; shapes has 4000 training images"),
@@ -364,7 +367,7 @@ def test_a_loss_that_is_no_number(tiny_folder, tmp_path, capsys, monkeypatch):
 
 def test_as_a_command_without_a_traceback(capsys):
     [line] = failure_of(as_command("image.train"), capsys, ["--dataset", "cifar11"])
-    assert line.startswith("error: --dataset cifar11 is unknown")
+    assert line.startswith("error: --dataset is 'cifar11', which is unknown")
 
 
 @pytest.mark.slow

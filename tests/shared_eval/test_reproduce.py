@@ -266,7 +266,7 @@ def test_failed_run_does_not_stop_the_others(recipe, capsys):
     assert exit_.value.code == 1
     output = capsys.readouterr()
     assert "1 of 2 runs failed" in output.err
-    assert "--dataset nowhere is unknown" in output.err
+    assert "--dataset is 'nowhere', which is unknown" in output.err
     assert "runs/logs/graph-nowhere-hard-beta1-tau0.1-seed-0.log" in output.err
     assert "untrained encoder" in output.out
 
