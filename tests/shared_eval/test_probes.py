@@ -2,7 +2,10 @@
 
 import math
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,8 @@ from sklearn.svm import SVC
 from core.io.errors import InputError
 from shared_eval.probes import knn_accuracy, linear_probe, svm, svm_accuracies, svm_accuracy
 from shared_eval.svm_folds import SVM_PENALTIES
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +56,12 @@ def test_processes_of_a_pool_ignore_ctrl_c(samples, monkeypatch):
     monkeypatch.setattr(svm, "fold_accuracies", lambda *arguments: signal.getsignal(signal.SIGINT))
     assert svm_accuracies([features] * 2, labels, [0, 1], jobs=2) == [signal.SIG_IGN] * 2
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_processes_of_a_pool_import_no_torch():
+    """Its import would take them longer than many fits."""
+    code = "import sys, shared_eval.svm_folds; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_pool_can_be_started_by_another_thread(samples):
