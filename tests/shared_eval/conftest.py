@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-# Objectives as records had them before they held a label: ``label_older_objective`` reads them.
+# Objectives as recorded before they had a label: ``label_older_objective`` reads them.
 HARD = {"name": "hard", "beta": 1.0, "tau_plus": 0.1, "variant": "corrected"}
 PLAIN = {"name": "infograph", "beta": 0.0, "tau_plus": 0.0, "variant": "corrected"}
 

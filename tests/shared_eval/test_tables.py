@@ -137,8 +137,8 @@ def test_table_of_one_dataset_keeps_the_corrected_p(tmp_path):
     write_seeds(tmp_path, "hard", [0.85, 0.87, 0.865, 0.88, 0.845, 0.885], objective=HARD)
     write_record(tmp_path / "DD" / "plain", dataset="DD")
     write_record(tmp_path / "DD" / "harder", dataset="DD", objective=HARD | {"beta": 2.0})
-    whole = table_of(tmp_path)
-    parts = whole.by_dataset()
+    table = table_of(tmp_path)
+    parts = table.by_dataset()
     assert {dataset: part.columns for dataset, part in parts.items()} == {
         "DD": ["DD svm_accuracy"],
         "MUTAG": ["MUTAG svm_accuracy"],
@@ -147,7 +147,7 @@ def test_table_of_one_dataset_keeps_the_corrected_p(tmp_path):
     cell = parts["MUTAG"].row("hard, beta 1, tau_plus 0.1").cells["MUTAG svm_accuracy"]
     # A difference of one seed is not tested: 0.03125 is the only p of the table.
     assert cell.corrected_p == pytest.approx(0.03125)
-    assert whole.has_tests
+    assert table.has_tests
     assert not parts["DD"].has_tests
 
 
