@@ -50,11 +50,13 @@ def read_record(path: Path) -> dict[str, Any]:
     objective = record.get("objective")
     if isinstance(objective, dict) and "label" not in objective:
         record["objective"] = label_older_objective(objective)
+        if has_checksum:
+            record["checksum"] = record_checksum(record)
     return record
 
 
 def label_older_objective(objective: Mapping[str, Any]) -> dict[str, Any]:
-    """Add ``label``, ``family`` and ``plain_family`` to an objective of a record made before it held them.
+    """Add ``label``, ``family`` and ``plain_family`` to an objective recorded before records had them.
 
     Raises DamagedFileError if a value has the wrong type.
     """

@@ -53,7 +53,7 @@ class ReproduceConfig:
     jobs: int = 1
     """Processes at a time on this machine; each gets its share of the cores."""
     together: int = 5
-    """Seeds of a graph run that one process trains at once."""
+    """Seeds that one process trains at once, in a modality whose trainer can do that."""
     launcher: Literal["here", "ray"] = "here"
     """ray: run on a Ray cluster, that of RAY_ADDRESS or one on this machine."""
     cpus: float = 1.0

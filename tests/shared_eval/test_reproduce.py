@@ -202,7 +202,7 @@ def test_recipe_with_a_boolean_setting_runs(recipe, capsys):
 
 
 def test_run_without_a_record_of_its_settings_has_failed(recipe, monkeypatch, capsys):
-    """Whatever its exit code: no table passes for whole that lacks a row."""
+    """Even with exit code 0: a table that lacks a row is never reported as complete."""
     monkeypatch.setattr(Job, "command", lambda job: [sys.executable, "-c", ""])
     with pytest.raises(SystemExit) as exit_:
         reproduce.main([str(recipe)])
