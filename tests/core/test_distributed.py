@@ -1,13 +1,7 @@
 """Two or four processes with parts of a batch equal one with the whole: losses, gradients, statistics."""
 
-import os
-import socket
-import traceback
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
 
@@ -17,13 +11,13 @@ from core.distributed import (
     launched_processes,
     local_slice,
     parallel,
-    process_group,
     rank,
     world_size,
 )
 from core.io.errors import InputError
 from core.losses.collectives import all_gather
 from image.encoder import SimCLR, make_encoder
+from tests.processes import in_processes
 
 BATCH = 8
 OBJECTIVES = {
@@ -38,35 +32,6 @@ OBJECTIVES = {
     ),
     "simclr, in a ring": HardNegativeLoss(0.0, 0.0, 0.5, tile_size=3, exchange="ring"),
 }
-
-
-def in_processes(count, body, *arguments):
-    """What ``body`` returns in each of ``count`` processes that know each other by gloo."""
-    answers = mp.get_context("spawn").SimpleQueue()
-    context = mp.spawn(_process, (count, free_port(), answers, body, arguments), nprocs=count, join=False)
-    found = dict(answers.get() for _ in range(count))
-    context.join()
-    failures = [answer for answer in found.values() if isinstance(answer, str)]
-    assert not failures, failures[0]
-    return [found[number] for number in range(count)]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _process(number, count, port, answers, body, arguments):
-    environment = {"RANK": number, "WORLD_SIZE": count, "LOCAL_RANK": number, "MASTER_PORT": port}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in environment.items()}
-    torch.set_num_threads(1)
-    try:
-        with process_group(torch.device("cpu")):
-            answers.put((number, body(*arguments)))
-            dist.barrier()
-    except Exception:
-        answers.put((number, traceback.format_exc()))
 
 
 class Double(nn.Module):

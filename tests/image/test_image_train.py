@@ -17,7 +17,7 @@ from image.evaluate import main as evaluate_main
 from image.train import Batches, ImageConfig, annealed, recipe
 from image.train import main as train_main
 from image.views import Views
-from tests.core.test_distributed import free_port
+from tests.processes import free_port
 from tests.runs import failure_of, metrics_of
 
 FAST = ["--epochs", "3", "--batch-size", "16", "--arch", "resnet10", "--width", "4", "--view-size", "16"]

@@ -21,7 +21,7 @@ from sentence.evaluate import load_model
 from sentence.evaluate import main as evaluate_main
 from sentence.train import SentenceConfig, recipe
 from sentence.train import main as train_main
-from tests.core.test_distributed import in_processes
+from tests.processes import in_processes
 from tests.runs import failure_of, metrics_of
 from tests.sentence.conftest import VERBS, WORDS, write_senteval
 

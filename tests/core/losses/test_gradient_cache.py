@@ -11,7 +11,7 @@ from core import HardNegativeLoss
 from core.distributed import all_reduce_mean, local_slice, parallel, world_size
 from core.losses.gradient_cache import GradientCached, cached
 from image.encoder import SimCLR, make_encoder
-from tests.core.test_distributed import in_processes
+from tests.processes import in_processes
 
 BATCH = 8
 
