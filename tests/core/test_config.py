@@ -44,7 +44,7 @@ def test_too_large_a_number(modality, flag, value, most):
 @pytest.mark.parametrize("value", ["nan", "-inf", "-1"])
 @pytest.mark.parametrize("flag", ["lr", "beta", "checkpoint-seconds"])
 def test_no_number_at_all_or_too_small_a_one(flag, value):
-    with pytest.raises(InputError, match=f"{flag} is {value}"):
+    with pytest.raises(InputError, match=f"{flag}`? is {value}"):
         parsed("graph", f"--{flag}", value)
 
 
