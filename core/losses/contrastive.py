@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .checks import (
     Reduction,
     Scalar,
+    as_text,
     check_choice,
     check_hardness,
     check_labels,
@@ -161,7 +162,7 @@ class HardNegativeLoss(nn.Module):
     def extra_repr(self) -> str:
         names = ["beta", "tau_plus", "temperature", "normalize", "reduction", "tile_size", "stop_gradient"]
         names += ["gather_distributed", "exchange"]
-        return ", ".join(f"{name}={_text(getattr(self, name))}" for name in names)
+        return ", ".join(f"{name}={as_text(getattr(self, name))}" for name in names)
 
 
 class NTXentLoss(HardNegativeLoss):
@@ -213,8 +214,3 @@ class DebiasedLoss(HardNegativeLoss):
             gather_distributed=gather_distributed,
             exchange=exchange,
         )
-
-
-def _text(value: object) -> str:
-    """A setting as ``repr`` shows it, a learnt one by its value."""
-    return f"{value.item():.6g}" if isinstance(value, Tensor) else repr(value)

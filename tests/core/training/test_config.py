@@ -47,7 +47,7 @@ def test_number_above_its_maximum_is_refused(modality, flag, value, maximum):
 @pytest.mark.parametrize("value", ["nan", "-inf", "-1"])
 @pytest.mark.parametrize("flag", ["lr", "beta", "checkpoint-seconds"])
 def test_negative_or_non_finite_number_is_refused(flag, value):
-    with pytest.raises(InputError, match=f"{flag} is {value}"):
+    with pytest.raises(InputError, match=f"{flag}`? is {value}"):
         parsed("graph", f"--{flag}", value)
 
 
