@@ -15,7 +15,7 @@ from rich.table import Table
 
 from core.io.errors import InputError
 from core.io.files import read_json, readable, write_atomically
-from core.training.cli import command, parse
+from core.training.cli import command, parse, with_flags
 from core.training.config import TrainConfig
 from core.training.records import objective_fields, read_record
 from shared_eval.outputs import show, writing
@@ -97,7 +97,7 @@ def warn_failed_runs(roots: Iterable[Path]) -> None:
             reason = read_record(path)["message"]
         except (OSError, ValueError, LookupError) as error:
             reason = f"{path.name} cannot be read ({error})"
-        print(f"warning: {path.parent} has no record: {reason}", file=sys.stderr)
+        print(f"warning: {path.parent} has no record: {with_flags(reason)}", file=sys.stderr)
 
 
 def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:

@@ -67,10 +67,10 @@ def label_older_objective(objective: Mapping[str, Any]) -> dict[str, Any]:
         is_released = get("variant") == "released" and numbers
         options = [
             "annealed" if get("anneal_beta") == "down" else "",
-            "weights constant" if get("stop_gradient") else "",
-            "true positives" if get("positives") == "label" else "",
             "normalized" if get("normalize") else "",
             "denominator all" if get("denominator") == "all" else "",
+            "weights constant" if get("stop_gradient") else "",
+            "true positives" if get("positives") == "label" else "",
             f"window {get('window')}" if get("window", 1) > 1 else "",
         ]
         plain_family = ", ".join(filter(None, [get("encoder"), *options]))

@@ -101,8 +101,8 @@ class Job:
 def _flag_words(name: str, value: Value) -> list[str]:
     """A setting on a command line; a flag is given if it is set, else left out."""
     if isinstance(value, bool):
-        return [f"--{flag(name)}"] if value else []
-    return [f"--{flag(name)}", str(value)]
+        return [flag(name)] if value else []
+    return [flag(name), str(value)]
 
 
 def group_jobs(specs: Sequence[RunSpec], together: int) -> list[Job]:

@@ -326,7 +326,7 @@ WORDS = st.sampled_from(
 def command_lines() -> st.SearchStrategy[tuple[str | type, list[str]]]:
     def flags_for(kind: str | type) -> st.SearchStrategy:
         settings = fields(TRAINERS[kind][0] if isinstance(kind, str) else kind)
-        flags = st.sampled_from([f"--{flag(field.name)}" for field in settings])
+        flags = st.sampled_from([flag(field.name) for field in settings])
         parts = st.one_of(
             st.tuples(flags, WORDS),
             st.tuples(flags),
