@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.io.files import read_json
-from core.training.config import flag, objective_slug
+from core.training.cli import flag
+from core.training.config import objective_slug
 from core.training.records import read_record
 from core.training.run_folder import default_folder
 
