@@ -353,20 +353,20 @@ def test_unreadable_datasets_are_errors_of_one_line(tiny_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--dataset", "folder:one"], "--dataset is 'folder:one', which has 1 class; at least 2 are needed"),
         (["--dataset", "cifar10", "--download"], "could not download http://127.0.0.1"),
     ],
 )
-def test_command_ends_in_one_line_on_a_bad_dataset(served, tmp_path, monkeypatch, capsys, flags, said):
+def test_command_ends_in_one_line_on_a_bad_dataset(served, tmp_path, monkeypatch, capsys, flags, message):
     publish(monkeypatch, served, "cifar10", "cifar-10-python.tar.gz")  # where nothing is
     write_class_folders(tmp_path / "one", per_class=6)
     for name in ("dots", "plain"):
         shutil.rmtree(tmp_path / "one" / name)
     monkeypatch.chdir(tmp_path)
     [line] = failure_of(train_main, capsys, [*flags, "--device", "cpu"])
-    assert line.startswith(f"error: {said}")
+    assert line.startswith(f"error: {message}")
     assert not list(tmp_path.rglob("result.json"))
 
 
