@@ -17,9 +17,10 @@ from core.training.config import default_data_root
 from core.training.optimizers import make_optimizer
 from core.training.runtime import autocast, choose_precision
 from core.training.seeding import seed_everything
+from image.batches import ViewBatches
+from image.config import ImageConfig
 from image.data import Images, load_dataset
 from image.encoder import SimCLR, make_encoder
-from image.train import Batches, ImageConfig
 from image.views import CIFAR10_MEAN, CIFAR10_STD, Views
 
 TITLE = "Image throughput"
@@ -118,7 +119,7 @@ def pipelines(
     chosen = Images(train.images[:count], train.labels[:count])
     size = train.images.shape[2]
     config = ImageConfig(dataset=settings.dataset, beta=1.0, tau_plus=0.1, batch_size=settings.batch_size)
-    batches = Batches(chosen.to(device, resident=True), Views(size).to(device), config)
+    batches = ViewBatches(chosen.to(device, resident=True), Views(size).to(device), config)
     # Persistent workers fetch nothing between rounds, so that every round pays for its own batches.
     loader = DataLoader(
         PilViews(chosen.images, size),
@@ -134,7 +135,7 @@ def pipelines(
         for pair in loader:
             yield tuple(view.to(device, non_blocking=True) for view in pair)
 
-    return {"ours": lambda: batches.of_epoch(1), USUAL: usual}
+    return {"ours": lambda: batches.epoch(1), USUAL: usual}
 
 
 def waits_for_device(steps: ImageSteps, batches: Pairs) -> str | None:

@@ -14,7 +14,7 @@ from benchmarks.measure import Findings
 from benchmarks.page import duration, memory
 from core.io.errors import TrainingError
 from core.training.cli import parse_config
-from image.train import ImageConfig, recipe
+from image.config import ImageConfig, defaults_for
 from tests.runs import failure_of
 
 TINY = {
@@ -144,7 +144,9 @@ def test_flags_of_the_gpu_script_parse():
         r'^train=\("\$python" -m image.train (.*?)\)', script, flags=re.MULTILINE | re.DOTALL
     )
     runs = re.findall(r'^step cifar10-\w+ "\$\{train\[@\]\}" (.*)$', script, flags=re.MULTILINE)
-    parsed = [parse_config(ImageConfig, recipe, shlex.split(f"{train} {run}"), "image.train") for run in runs]
+    parsed = [
+        parse_config(ImageConfig, defaults_for, shlex.split(f"{train} {run}"), "image.train") for run in runs
+    ]
     assert [config.objective for config in parsed] == ["simclr", "debiased", "hard"]
 
 

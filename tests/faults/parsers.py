@@ -24,18 +24,17 @@ from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from PIL import Image
 
+import graph.config
 import graph.data
 import graph.evaluate
-import graph.train
+import image.config
 import image.evaluate
-import image.train
+import sentence.config
 import sentence.evaluate
-import sentence.train
 from core.io.archives import unpack
 from core.io.errors import InputError
 from core.training.cli import flag, parse, parse_config
-from core.training.config import MAX_FLOAT, MAX_SEED, default_data_root
-from core.training.run_folder import read_settings
+from core.training.config import MAX_FLOAT, MAX_SEED, default_data_root, read_settings
 from core.training.runtime import choose_device
 from graph.encoder import GIN
 from graph.tudataset import load_tu_dataset
@@ -295,9 +294,9 @@ SMALL = {"modality": "graph", "dataset": "motifs", "hidden": 8, "layers": 2, "ba
 RECORD = json.loads(files_below(lambda folder: write_record(folder / "a"))["a/result.json"])
 
 TRAINERS = {
-    "graph": (graph.train.GraphConfig, graph.train.recipe),
-    "image": (image.train.ImageConfig, image.train.recipe),
-    "sentence": (sentence.train.SentenceConfig, sentence.train.recipe),
+    "graph": (graph.config.GraphConfig, graph.config.defaults_for),
+    "image": (image.config.ImageConfig, image.config.defaults_for),
+    "sentence": (sentence.config.SentenceConfig, sentence.config.defaults_for),
 }
 EVALUATORS = (
     graph.evaluate.EvaluateConfig,
@@ -323,7 +322,7 @@ WORDS = st.sampled_from(
 def command_lines() -> st.SearchStrategy[tuple[str | type, list[str]]]:
     def flags_for(kind: str | type) -> st.SearchStrategy:
         settings = fields(TRAINERS[kind][0] if isinstance(kind, str) else kind)
-        flags = st.sampled_from([f"--{flag(field.name)}" for field in settings])
+        flags = st.sampled_from([flag(field.name) for field in settings])
         parts = st.one_of(
             st.tuples(flags, WORDS),
             st.tuples(flags),

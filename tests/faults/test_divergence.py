@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import core.training.loop
-from core.io.errors import DivergedError
 from core.training import divergence
 from core.training.checkpoints import Checkpoints
+from core.training.divergence import Divergence
 from core.training.records import read_record
 from shared_eval.records import main as records_main
 from tests.faults.tiny import TinyCommand, assert_same_run
@@ -14,24 +14,19 @@ from tests.faults.tiny import TinyCommand, assert_same_run
 GOOD = [[2.0, 1.0, 0.5]]
 
 
-def check(statistics, is_whole=True):
-    """Check the loss, gradient norm and embedding spread of each step of epoch 7."""
-    divergence.check(torch.tensor(statistics), 7, "try less", is_whole)
+def check(statistics, epoch_is_complete=True):
+    """Check the loss, gradient norm and embedding spread of each step."""
+    return divergence.check_steps(torch.tensor(statistics), epoch_is_complete=epoch_is_complete)
 
 
 @pytest.mark.parametrize(
-    ("statistics", "message", "reason", "step"),
+    ("statistics", "description", "reason", "step"),
     [
         (GOOD * 4 + [[float("nan"), 1.0, 0.5]] + GOOD, "the loss became nan", "non-finite loss", 5),
         ([[float("inf"), 1.0, 0.5]], "the loss became inf", "non-finite loss", 1),
         ([*GOOD, [2.0, float("nan"), 0.5]], "the gradient's norm became nan", "non-finite gradient", 2),
         ([*GOOD, [2.0, 1e11, 0.5]], "the gradient's norm became 1e+11", "exploding gradient", 2),
-        (
-            [*GOOD, [2e8, 1.0, 0.5], [float("nan")] * 3],
-            "the loss became 2e+08",
-            "exploding loss",
-            2,
-        ),
+        ([*GOOD, [2e8, 1.0, 0.5], [float("nan")] * 3], "the loss became 2e+08", "exploding loss", 2),
         ([*GOOD, [-float("inf"), 1.0, 0.5]], "the loss became -inf", "non-finite loss", 2),
         (GOOD * 5 + [[2.0, 0.0, 0.0]] * 10, "the embeddings became constant", "constant embeddings", 6),
         (
@@ -42,12 +37,10 @@ def check(statistics, is_whole=True):
         ),
     ],
 )
-def test_divergence_and_collapse_are_located(statistics, message, reason, step):
-    with pytest.raises(DivergedError) as error:
-        check(statistics)
-    assert (error.value.reason, error.value.epoch, error.value.step) == (reason, 7, step)
-    assert str(error.value).startswith(message)
-    assert str(error.value).endswith(f"in epoch 7, step {step}; try less")
+def test_divergence_and_collapse_are_located(statistics, description, reason, step):
+    found = check(statistics)
+    assert (found.reason, found.step) == (reason, step)
+    assert found.description.startswith(description)
 
 
 @pytest.mark.parametrize(
@@ -57,40 +50,37 @@ def test_divergence_and_collapse_are_located(statistics, message, reason, step):
 )
 def test_short_or_past_collapse_is_accepted(statistics):
     """A few batches of equal samples do not stop a run."""
-    check(statistics)
+    assert check(statistics) is None
 
 
 def test_collapse_inside_an_epoch_needs_ten_steps():
-    check([[2.0, 1.0, 0.0]] * 9, is_whole=False)
-    with pytest.raises(DivergedError):
-        check([[2.0, 1.0, 0.0]] * 10, is_whole=False)
+    assert check([[2.0, 1.0, 0.0]] * 9, epoch_is_complete=False) is None
+    assert check([[2.0, 1.0, 0.0]] * 10, epoch_is_complete=False) is not None
 
 
 def test_step_statistics_are_loss_norm_and_relative_spread():
-    embedding = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)) + 3
-    loss, norm, spread = divergence.measure(torch.tensor(1.5), torch.tensor(2.0), embedding).tolist()
-    wide = embedding.double()
-    expected = (wide - wide.mean(0)).square().sum() / wide.square().sum()
-    assert (loss, norm) == (1.5, 2.0)
-    assert spread == pytest.approx(expected.item(), rel=1e-5)
+    embeddings = torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(0)) + 3  # of two runs
+    losses, norms = torch.tensor([1.5, 2.5]), torch.tensor([2.0, 3.0])
+    statistics = divergence.step_statistics(losses, norms, embeddings)
+    assert torch.equal(statistics[:, :2], torch.stack([losses, norms], dim=1))
+    for run in range(2):
+        wide = embeddings[run].double()
+        expected = (wide - wide.mean(0)).square().sum() / wide.square().sum()
+        assert statistics[run, 2].item() == pytest.approx(expected.item(), rel=1e-5)
     for scale in (1e-3, 1.0, 1e6):
-        constant = scale * embedding[:1].expand(64, 8)
-        assert (
-            divergence.measure(loss=torch.tensor(0.0), norm=torch.tensor(0.0), embedding=constant)[2] < 1e-12
-        )
-    assert divergence.measure(torch.tensor(0.0), torch.tensor(0.0), torch.zeros(4, 2))[2] == 0
+        constant = scale * embeddings[:, :1].expand(2, 64, 8)
+        assert (divergence.step_statistics(losses, norms, constant)[:, 2] < 1e-12).all()
+    assert (divergence.step_statistics(losses, norms, torch.zeros(2, 4, 2))[:, 2] == 0).all()
 
 
 @pytest.mark.parametrize("constant", [0.0, 3.0, 1e25, float("inf"), float("nan")])
 def test_constant_representations_are_detected_at_any_scale(constant):
     """Also where their squares overflow float32."""
     varied = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
-    divergence.check_spread(1e25 * varied, 7, 3, "try less")
-    with pytest.raises(
-        DivergedError, match=r"constant in eval mode, .* in epoch 7, step 3; try less"
-    ) as error:
-        divergence.check_spread(torch.full((64, 8), constant), 7, 3, "try less")
-    assert error.value.reason == "constant embeddings"
+    assert divergence.check_collapse(1e25 * varied) is None
+    found = divergence.check_collapse(torch.full((64, 8), constant))
+    assert found.reason == "constant embeddings"
+    assert "constant in eval mode" in found.description
 
 
 @pytest.mark.parametrize(
@@ -126,16 +116,16 @@ def test_excessive_learning_rate_ends_in_a_failure_record(
     assert not list((folder / "checkpoint").iterdir())
 
 
-def explode(take_step, number, model, optimizer, loss, *rest):
-    return take_step(model, optimizer, loss * (1e15 if number == 5 else 1.0), *rest)
+def explode(optimizer_step, number, task, losses, lr):
+    return optimizer_step(task, losses * (1e15 if number == 5 else 1.0), lr)
 
 
-def collapse(take_step, number, model, *rest):
-    norm = take_step(model, *rest)
+def collapse(optimizer_step, number, task, losses, lr):
+    norms = optimizer_step(task, losses, lr)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in task.model.parameters():
             parameter.mul_(number < 2)
-    return norm
+    return norms
 
 
 @pytest.mark.parametrize(
@@ -148,14 +138,14 @@ def collapse(take_step, number, model, *rest):
 def test_diverged_run_keeps_the_checkpoint_before(
     tiny, finished_runs, tmp_path, monkeypatch, capsys, tamper, reason, message
 ):
-    folder, calls, take_step = tmp_path / "run", [], core.training.loop.take_step
+    folder, calls, optimizer_step = tmp_path / "run", [], core.training.loop.optimizer_step
 
     def tampered(*arguments):
         calls.append(1)
-        return tamper(take_step, len(calls), *arguments)
+        return tamper(optimizer_step, len(calls), *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(core.training.loop, "take_step", tampered)
+        patch.setattr(core.training.loop, "optimizer_step", tampered)
         with pytest.raises(SystemExit) as exit_:
             tiny.run_inline(folder, "--resume")
     assert exit_.value.code == 1
@@ -170,7 +160,7 @@ def test_diverged_run_keeps_the_checkpoint_before(
     state = Checkpoints(folder / "checkpoint").load()
     assert all(value.isfinite().all() for value in state["model"].values())
     if tamper is explode:
-        done = (state["place"]["epoch"] - 1, len(state["place"]["measures"]))
+        done = (state["progress"]["epoch"] - 1, len(state["progress"]["step_statistics"]))
         assert done == (failure["epoch"] - 1, failure["step"] - 1)  # the step before
 
     records_main([str(tmp_path)])
@@ -182,13 +172,11 @@ def test_diverged_run_keeps_the_checkpoint_before(
 
 def test_infinite_weights_are_detected():
     model = torch.nn.Linear(2, 2)
-    divergence.check_weights(*divergence.weight_norms(model, 1), 1, 2, "try less")
+    [norm] = divergence.weight_norms(model, 1)
+    assert divergence.check_weights(norm) is None
     model.weight.data[0, 0] = float("inf")
-    with pytest.raises(
-        DivergedError, match="the weights' norm became inf in epoch 1, step 2; try less"
-    ) as error:
-        divergence.check_weights(*divergence.weight_norms(model, 1), 1, 2, "try less")
-    assert error.value.reason == "non-finite weights"
+    [norm] = divergence.weight_norms(model, 1)
+    assert divergence.check_weights(norm) == Divergence("non-finite weights", "the weights' norm became inf")
 
 
 def test_norms_of_a_group_are_per_run():
@@ -196,12 +184,12 @@ def test_norms_of_a_group_are_per_run():
     model.weight, model.bias = (
         torch.nn.Parameter(torch.randn(4, *p.shape)) for p in (model.weight, model.bias)
     )
-    loss = (model.weight.sum((1, 2)) ** 2 + model.bias.sum(1)) * torch.arange(4.0)
-    loss.sum().backward()
+    losses = (model.weight.sum((1, 2)) ** 2 + model.bias.sum(1)) * torch.arange(4.0)
+    losses.sum().backward()
     for run in range(4):
         for norms, values in (
             (divergence.weight_norms(model, 4), (model.weight, model.bias)),
-            (divergence.gradient_norm(model, loss).tolist(), (model.weight.grad, model.bias.grad)),
+            (divergence.gradient_norms(model, 4).tolist(), (model.weight.grad, model.bias.grad)),
         ):
             expected = torch.cat([value[run].detach().flatten() for value in values])
             assert norms[run] == pytest.approx(expected.norm().item(), rel=1e-5)
