@@ -16,7 +16,7 @@ from core.training.optimizers import make_optimizer
 from core.training.runtime import autocast, choose_precision
 from core.training.seeding import seed_everything
 from sentence.corpora import find_corpus
-from sentence.data import Batches, EncodedCorpus, SentenceBatch, encode_corpus
+from sentence.data import ConsecutiveBatches, EncodedCorpus, SentenceBatch, encode_corpus
 from sentence.encoder import GRUEncoder, QuickThought
 from sentence.evaluate import embed
 from sentence.objective import quick_thought_loss
@@ -66,7 +66,7 @@ def run_padded(encoder: GRUEncoder, ids: Tensor, lengths: Tensor, buckets: int =
 
 def loss_of(pair: tuple[Tensor, Tensor], batch: SentenceBatch) -> Tensor:
     f, g = (part.float() for part in pair)
-    return quick_thought_loss(f @ g.T, batch.places, batch.book, beta=1.0, tau_plus=0.1)
+    return quick_thought_loss(f @ g.T, batch.positions, batch.book, beta=1.0, tau_plus=0.1)
 
 
 class SentenceSteps:
@@ -118,7 +118,7 @@ def measure(settings: SentenceSettings, device: torch.device, findings: Findings
     module = QuickThought(
         corpus.tokenizer, "gru", settings.embedding_dim, settings.hidden, bidirectional=True, longest=30
     ).to(device)
-    batch = next(Batches(corpus, settings.batch_size, 30, 0, slice(None), device).of_epoch(1))
+    batch = next(ConsecutiveBatches(corpus, settings.batch_size, 30, 0, slice(None), device).of_epoch(1))
     steps = SentenceSteps(module, batch, device, precision)
     subjects = {
         "ours, packed": lambda: steps.step(steps.packed),

@@ -111,6 +111,11 @@ def _synchronise_batch_norms(module: nn.Module) -> None:
 class GatheringBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm over the samples of all processes, on any device; torch's own needs a GPU."""
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def _check_input_dim(self, x: Tensor) -> None:
         if x.ndim < 2:
             raise ValueError(f"the input is {list(x.shape)}; it must be [batch, channels, ...]")

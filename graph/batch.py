@@ -138,13 +138,13 @@ class Collator:
         source = row_of_node[self.source[edges]]
         (row, graph), count = torch.stack([row, graph]).unique(dim=1, return_counts=True)  # (P,) each
         return {
-            "features": self.features[representative],
-            "target": target,
+            "features": self.features[representative],  # (U, F)
+            "target": target,  # of each edge to one of the U
             "source": source,
             "one": torch.ones_like(source),
-            "node": row,
+            "node": row,  # of each pair
             "graph": graph,
-            "count": count,
+            "count": count,  # nodes that a pair represents
             "copies": torch.zeros(len(colours)).index_add_(0, row, count.float()),
         }
 

@@ -8,6 +8,7 @@ from typing_extensions import Self
 
 from core.io.errors import InputError
 from core.training.config import TrainConfig, hardness_of, objective_option
+from core.training.runtime import Precision
 from image.data import MIN_IMAGE_SIZE
 from image.encoder import Norm
 
@@ -36,7 +37,7 @@ class ImageConfig(TrainConfig):
     objective: Literal["simclr", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     temperature: float = 0.5
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     epochs: int = 400
     batch_size: int = 256
     lr: float = 1e-3

@@ -1,1 +1,1 @@
-"""Quick-thought sentence embeddings from running text."""
+"""Quick-thought sentence embeddings trained on running text."""

@@ -9,6 +9,7 @@ from typing_extensions import Self
 
 from core.io.errors import InputError
 from core.training.config import TrainConfig, hardness_of, objective_option
+from core.training.runtime import Precision
 from sentence.objective import Denominator
 from sentence.tasks import EMBEDDED, SENTEVAL
 
@@ -46,7 +47,7 @@ class SentenceConfig(TrainConfig):
     cache_chunk: int | None = None
     """Sentences that a process encodes at a time at most (gradient caching)."""
     lr: float = 5e-4
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     encoder: Literal["gru", "bow", "transformer"] = "gru"
     """gru, bow (mean of word embeddings), or a transformer, fine-tuned from --model."""
     model: str | None = None

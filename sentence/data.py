@@ -1,9 +1,9 @@
-"""A corpus as token ids, made once and memory-mapped, and its batches.
+"""A corpus as token ids, encoded once and memory-mapped, and its batches of consecutive sentences.
 
-Shapes: S sentences of the corpus · T tokens of all of them · B batch · L longest sentence of a batch.
+Shapes: S sentences of the corpus · T tokens of all of them · B batch · b this process's part of the batch
+        t tokens of some sentences.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,15 +20,16 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.trainers import WordLevelTrainer
 from torch import Tensor
 
+from core.io.digests import digest_of
 from core.io.errors import InputError
 from core.io.files import user_cache
 from sentence.cache import build_once
 from sentence.corpora import Corpus, Faults
 from sentence.text import sentences_of
 
-FORMAT = 2  # of the cache; another number makes every cache anew
+FORMAT = 3  # of the cache; a new number invalidates every cache
 UNKNOWN, PADDING = "[UNK]", "[PAD]"
-ENCODED_AT_ONCE = 10_000
+CHUNK_SENTENCES = 10_000  # encoded at once
 
 
 @dataclass(frozen=True)
@@ -39,58 +40,73 @@ class EncodedCorpus:
     tokens: np.ndarray  # (T,)
     starts: np.ndarray  # (S + 1,): sentence i is tokens[starts[i] : starts[i + 1]]
     books: np.ndarray  # (books + 1,): book b is sentences books[b] to books[b + 1]
-    unknown: int  # tokens that the vocabulary has not
+    unknown: int  # tokens that are not in the vocabulary
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def take(self, chosen: np.ndarray, longest: int) -> tuple[Tensor, Tensor]:
-        """Sentences cut at ``longest`` tokens, one after the other: ids [tokens], lengths [B]."""
-        starts = self.starts[chosen]
-        lengths = np.minimum(self.starts[chosen + 1] - starts, longest)
-        place = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
-        ids = self.tokens[np.repeat(starts, lengths) + place]
+    def take(self, positions: np.ndarray, max_tokens: int) -> tuple[Tensor, Tensor]:
+        """Sentences at ``positions`` [n], truncated and concatenated: ids [t], lengths [n]."""
+        starts = self.starts[positions]
+        lengths = np.minimum(self.starts[positions + 1] - starts, max_tokens)
+        offset = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)  # in its sentence
+        ids = self.tokens[np.repeat(starts, lengths) + offset]
         return torch.from_numpy(ids.astype(np.int64)), torch.from_numpy(lengths.astype(np.int64))
 
 
 def encode_corpus(
     corpus: Corpus, vocab_size: int, *, strict: bool = False, tokenizer: Tokenizer | None = None
 ) -> EncodedCorpus:
-    """Split and encode a corpus, or find it done in the user's cache; text and settings name the cache.
+    """Split a corpus into sentences and encode them, or read the result from the user's cache.
 
-    With a ``tokenizer`` its vocabulary is used; else a word-level one of ``vocab_size`` words is learnt from
-    the corpus. Memory does not grow with the text. Raises InputError where the corpus has nothing to learn
-    from.
+    Without a ``tokenizer``, a word-level one with ``vocab_size`` words is trained on the corpus. The use of
+    memory does not depend on the length of the text. Raises InputError if the corpus has no neighbours to
+    learn from.
     """
-    learnt = vocab_size if tokenizer is None else tokenizer.to_str()
-    settings = json.dumps([FORMAT, corpus.fingerprint(), learnt, strict])
-    folder = user_cache() / "sentences" / hashlib.sha256(settings.encode()).hexdigest()[:16]
+    vocabulary = vocab_size if tokenizer is None else tokenizer.to_str()
+    fingerprint = digest_of([json.dumps([FORMAT, corpus.fingerprint(), vocabulary, strict])])
+    folder = user_cache() / "sentences" / fingerprint
     try:
-        facts = build_once(
+        manifest = build_once(
             folder, lambda scratch: _encode_into(scratch, corpus, vocab_size, strict, tokenizer)
         )
     except OSError as error:
         raise InputError(
-            f"{folder.parent} cannot be written: {error.strerror}; $XDG_CACHE_HOME names another cache"
+            f"{folder.parent} cannot be written: {error.strerror}; set $XDG_CACHE_HOME to another folder"
         ) from error
     return EncodedCorpus(
         tokenizer=Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8")),
-        tokens=np.memmap(folder / "tokens.bin", np.dtype(facts["dtype"]), mode="r"),
+        tokens=np.memmap(folder / "tokens.bin", np.dtype(manifest["dtype"]), mode="r"),
         starts=np.memmap(folder / "starts.bin", np.int64, mode="r"),
-        books=np.array(facts["books"]),
-        unknown=facts["unknown"],
+        books=np.array(manifest["books"]),
+        unknown=manifest["unknown"],
     )
 
 
 def _encode_into(
     folder: Path, corpus: Corpus, vocab_size: int, strict: bool, tokenizer: Tokenizer | None
 ) -> dict[str, Any]:
-    """Write starts.bin, tokens.bin and tokenizer.json; returns what else an EncodedCorpus is made from.
+    """Write starts.bin, tokens.bin and tokenizer.json; returns the other values of an EncodedCorpus.
 
-    Two passes: sentences to a file, from which the vocabulary is learnt; then the file to token ids.
+    Two passes: the first writes the sentences to a file, on which the tokenizer is trained; the second
+    encodes that file.
     """
     text = folder / "sentences.txt"
-    faults, counts = Faults(strict), []
+    counts = _write_sentences(corpus, text, Faults(strict))
+    if max(counts, default=0) < 2:
+        raise InputError(f"{corpus.name} has no book with 2 sentences; at least one is needed")
+    if tokenizer is None:
+        tokenizer = train_tokenizer(text, vocab_size)
+    dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
+    unknown = _write_tokens(text, folder, tokenizer, dtype)
+    text.unlink()
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(), "utf-8")
+    return {"dtype": dtype.name, "books": np.cumsum([0, *counts]).tolist(), "unknown": unknown}
+
+
+def _write_sentences(corpus: Corpus, text: Path, faults: Faults) -> list[int]:
+    """Write a corpus to a file, one sentence a line; returns the number of sentences of each book."""
+    counts = []
     with open(text, "w", encoding="utf-8") as file:
         for title, lines in corpus.books(faults):
             count = 0
@@ -98,14 +114,14 @@ def _encode_into(
                 file.write(sentence + "\n")
                 count += 1
             if count < 2:
-                faults.note(f"{title} has {count} sentences; it has no neighbours to learn from")
+                faults.note(f"{title} has {count} sentences; at least 2 are needed for neighbours")
             counts.append(count)
     faults.report()
-    if max(counts, default=0) < 2:
-        raise InputError(f"{corpus.name} has no book of two sentences: there is nothing to learn from")
-    if tokenizer is None:
-        tokenizer = learn_vocabulary(text, vocab_size)
-    dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
+    return counts
+
+
+def _write_tokens(text: Path, folder: Path, tokenizer: Tokenizer, dtype: np.dtype) -> int:
+    """Encode a file of sentences to starts.bin and tokens.bin; returns the number of unknown tokens."""
     unknown_id, unknown, end = tokenizer.token_to_id(UNKNOWN), 0, 0
     with (
         open(text, encoding="utf-8") as lines,
@@ -113,7 +129,7 @@ def _encode_into(
         open(folder / "starts.bin", "wb") as starts,
     ):
         starts.write(np.int64(0).tobytes())
-        while chunk := [line.rstrip("\n") for line in islice(lines, ENCODED_AT_ONCE)]:
+        while chunk := [line.rstrip("\n") for line in islice(lines, CHUNK_SENTENCES)]:
             encoded = [np.array(sentence.ids, dtype) for sentence in tokenizer.encode_batch_fast(chunk)]
             ends = end + np.cumsum([len(ids) for ids in encoded], dtype=np.int64)
             end = int(ends[-1])
@@ -121,13 +137,11 @@ def _encode_into(
             for ids in encoded:
                 tokens.write(ids.tobytes())
                 unknown += int((ids == unknown_id).sum())
-    text.unlink()
-    (folder / "tokenizer.json").write_text(tokenizer.to_str(), "utf-8")
-    return {"dtype": dtype.name, "books": np.cumsum([0, *counts]).tolist(), "unknown": unknown}
+    return unknown
 
 
-def learn_vocabulary(text: Path, vocab_size: int) -> Tokenizer:
-    """The most frequent lower-cased words and punctuation marks of a file, a sentence a line."""
+def train_tokenizer(text: Path, vocab_size: int) -> Tokenizer:
+    """A word-level tokenizer with the most frequent lower-case words and punctuation marks of a file."""
     tokenizer = Tokenizer(WordLevel(unk_token=UNKNOWN))
     tokenizer.normalizer = Lowercase()
     tokenizer.pre_tokenizer = Whitespace()
@@ -142,62 +156,68 @@ def learn_vocabulary(text: Path, vocab_size: int) -> Tokenizer:
 
 @dataclass(frozen=True)
 class SentenceBatch:
-    """Sentences in reading order, on the device: ids and lengths of this process's part, places of all."""
+    """This process's part of a batch as tokens, and the positions of the whole batch, on the device."""
 
-    ids: Tensor  # (tokens,)
-    lengths: Tensor  # (b,), on the host: packing needs it there
-    places: Tensor  # (B,), of the sentences in the corpus
+    ids: Tensor  # (t,), sentences concatenated
+    lengths: Tensor  # (b,), on the CPU, where packing needs it
+    positions: Tensor  # (B,), of the sentences in the corpus
     book: Tensor  # (B,)
 
 
-class Batches:
-    """Runs of consecutive sentences: whole batches of one book, then what is left of several books.
+class ConsecutiveBatches:
+    """Batches of consecutive sentences of one book; the sentences left over form batches of several books.
 
-    Where a run begins is drawn anew for every epoch, so that all neighbours meet; batches are shuffled,
-    sentences inside are not. Order and draws depend on seed and epoch alone.
+    The first sentence of the first batch of each book is random in every epoch, so that all pairs of
+    neighbours occur. Batches are shuffled, the sentences of a batch are not. Both depend on seed and epoch
+    alone.
     """
 
     def __init__(
         self,
         corpus: EncodedCorpus,
         batch_size: int,
-        longest: int,
+        max_tokens: int,
         seed: int,
         part: slice,
         device: torch.device,
     ) -> None:
-        self.corpus, self.batch_size, self.longest, self.seed = corpus, batch_size, longest, seed
+        self.corpus, self.batch_size, self.max_tokens, self.seed = corpus, batch_size, max_tokens, seed
         self.part, self.device = part, device
         lengths = np.diff(corpus.books)
-        self.steps = int(lengths[lengths > 1].sum()) // batch_size
-        if not self.steps:
+        sentences = int(lengths[lengths > 1].sum())  # that have neighbours
+        if batch_size > sentences:
             raise InputError(
-                f"--batch-size is {batch_size}; the corpus has {len(corpus)} sentences, fewer than a batch"
+                f"`batch_size` is {batch_size}; it must be at most {sentences}, the sentences of the corpus"
             )
+        self.steps = sentences // batch_size
 
-    def runs(self, epoch: int) -> list[np.ndarray]:
-        """The places [B] of every batch's sentences, in the epoch's order."""
-        draw = np.random.default_rng((self.seed, epoch))
-        size, batches, rests = self.batch_size, [], []
-        for book in draw.permutation(len(self.corpus.books) - 1):
+    def positions(self, epoch: int) -> list[np.ndarray]:
+        """The positions [B] of each batch's sentences in the corpus, in the order of the epoch."""
+        rng = np.random.default_rng((self.seed, epoch))
+        size, batches, rests = self.batch_size, [], [np.empty(0, np.int64)]
+        for book in rng.permutation(len(self.corpus.books) - 1):
             first, end = self.corpus.books[book : book + 2]
             if end - first < 2:
                 continue
-            begin = first + draw.integers(min(size, end - first))
-            stop = begin + (end - begin) // size * size
-            batches += [np.arange(start, start + size) for start in range(begin, stop, size)]
-            rests += [np.arange(first, begin), np.arange(stop, end)]
-        left = np.concatenate([np.empty(0, np.int64), *rests])
-        batches += [left[start : start + size] for start in range(0, len(left) - size + 1, size)]
-        return [batches[i] for i in draw.permutation(len(batches))]
+            start = first + rng.integers(min(size, end - first))
+            stop = start + (end - start) // size * size
+            batches += list(np.arange(start, stop).reshape(-1, size))
+            rests += [np.arange(first, start), np.arange(stop, end)]
+        rest = np.concatenate(rests)
+        batches += list(rest[: len(rest) // size * size].reshape(-1, size))
+        return [batches[i] for i in rng.permutation(len(batches))]
 
     def of_epoch(self, epoch: int) -> Iterator[SentenceBatch]:
-        for places in self.runs(epoch):
-            ids, lengths = self.corpus.take(places[self.part], self.longest)
-            book = np.searchsorted(self.corpus.books, places, side="right")
-            whole = torch.from_numpy(places), torch.from_numpy(book)
-            yield SentenceBatch(self._move(ids), lengths, *map(self._move, whole))
+        for positions in self.positions(epoch):
+            ids, lengths = self.corpus.take(positions[self.part], self.max_tokens)
+            book = np.searchsorted(self.corpus.books, positions, side="right")
+            yield SentenceBatch(
+                self._move(ids),
+                lengths,
+                self._move(torch.from_numpy(positions)),
+                self._move(torch.from_numpy(book)),
+            )
 
     def _move(self, x: Tensor) -> Tensor:
-        """``x`` on the device; from pinned memory, so that nothing waits for the copy."""
+        """``x`` on the device, copied from pinned memory without synchronisation."""
         return x.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else x

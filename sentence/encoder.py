@@ -1,6 +1,9 @@
 """Sentence encoders, and the pair of them that quick-thoughts trains.
 
-Shapes: B sentences · T tokens of all of them · E word embedding · D one encoder's representation.
+Encoders take sentences concatenated: the ids [T] of their tokens, on the device, and their lengths [B], on
+the CPU, where packing needs them.
+
+Shapes: B sentences · T tokens of all of them · E word embedding · D representation of one encoder.
 """
 
 from collections.abc import Sequence
@@ -19,7 +22,7 @@ from core.io.files import read_json
 from core.losses.gradient_cache import parts_of
 from core.training.config import check_ranges, check_type
 
-# What a QuickThought is made from beside its vocabulary, as its folder keeps it.
+# The arguments of a QuickThought except its tokenizer, which are saved in its folder.
 SETTINGS: dict[str, Any] = {
     "kind": Literal["gru", "bow"],
     "embedding_dim": int,
@@ -27,11 +30,11 @@ SETTINGS: dict[str, Any] = {
     "bidirectional": bool,
     "longest": int,
 }
-INITIAL_RANGE = 0.1  # weights begin uniform in +- this (lajanugen/S2V)
+INITIAL_RANGE = 0.1  # weights are initialised uniformly in [-0.1, 0.1] (lajanugen/S2V)
 
 
 class GRUEncoder(nn.Module):
-    """Word embeddings and a GRU; a sentence is the final state, of both directions if there are two."""
+    """Word embeddings and a GRU, whose final state (of both directions) represents a sentence."""
 
     def __init__(self, vocab_size: int, embedding_dim: int, hidden: int, bidirectional: bool) -> None:
         super().__init__()
@@ -42,7 +45,7 @@ class GRUEncoder(nn.Module):
             nn.init.uniform_(parameter, -INITIAL_RANGE, INITIAL_RANGE)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Sentences one after the other, [T] and [B] (on the host) -> [B, D]."""
+        """[T], [B] -> [B, D]."""
         packed, back = pack(ids, lengths)
         _, states = self.gru(packed._replace(data=self.embedding(packed.data)))
         return states.transpose(0, 1).flatten(1)[back]
@@ -58,33 +61,34 @@ class BagOfWords(nn.Module):
         nn.init.uniform_(self.embedding.weight, -INITIAL_RANGE, INITIAL_RANGE)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Sentences one after the other, [T] and [B] (on the host) -> [B, E]."""
+        """[T], [B] -> [B, E]."""
         return self.embedding(ids, (lengths.cumsum(0) - lengths).to(ids.device))
 
 
 def pack(ids: Tensor, lengths: Tensor) -> tuple[PackedSequence, Tensor]:
-    """Sentences one after the other as a packed sequence, longest first, and their order back: [T], [B].
+    """Pack concatenated sentences, longest first, without padding them in between: [T], [B].
 
-    Made without padding in between: step t holds the t-th token of every sentence that has one.
+    Step t of the packed sequence consists of the t-th token of every sentence that has one. The second result
+    [B] restores the order of the sentences.
     """
     order = lengths.argsort(descending=True, stable=True)
     starts = (lengths.cumsum(0) - lengths)[order]
     steps = torch.arange(int(lengths.max()))
-    alive = steps.unsqueeze(1) < lengths[order]  # (longest, B)
-    places = (starts + steps.unsqueeze(1))[alive]
-    packed = PackedSequence(ids[places.to(ids.device)], alive.sum(dim=1))
+    has_token = steps.unsqueeze(1) < lengths[order]  # (steps, B)
+    positions = (starts + steps.unsqueeze(1))[has_token]
+    packed = PackedSequence(ids[positions.to(ids.device)], has_token.sum(dim=1))
     return packed, order.argsort().to(ids.device)
 
 
 class PaddedTransformer(nn.Module):
-    """A transformer checkpoint, fine-tuned: one encoder is both f and g, its tokens' mean the embedding."""
+    """A pretrained transformer to fine-tune. It is both f and g; an embedding is the mean of its tokens."""
 
     def __init__(self, model: SentenceTransformer) -> None:
         super().__init__()
         self.model = model
 
     def embed_pair(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Sentences one after the other, special tokens included, [T], [B] on the host -> [B, D] twice."""
+        """f and g, the same tensor twice: [T], [B] -> [B, D], [B, D]. The ids include special tokens."""
         padded = pad_sequence(ids.split(lengths.tolist()), batch_first=True)
         mask = torch.arange(padded.shape[1]) < lengths.unsqueeze(1)
         features = {"input_ids": padded, "attention_mask": mask.long().to(ids.device)}
@@ -93,18 +97,19 @@ class PaddedTransformer(nn.Module):
 
 
 class Pair(nn.Module):
-    """The pair (f, g) of an encoder as the result of a call, which is what can be made parallel."""
+    """The pair (f, g) of an encoder in one call, as DistributedDataParallel needs."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: "QuickThought | PaddedTransformer") -> None:
         super().__init__()
         self.encoder = encoder
 
     def forward(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """[T], [B] -> [B, D], [B, D]."""
         return self.encoder.embed_pair(ids, lengths)
 
 
 def split_sentences(chunk: int, ids: Tensor, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """The chunks of sentences one after the other: [T] and [B] (on the host), and so is each chunk."""
+    """Split [T] and [B] into chunks of at most ``chunk`` sentences, for the gradient cache."""
     parts = parts_of(lengths, chunk)
     tokens = [int(part.sum()) for part in parts]
     return list(zip(ids.split(tokens), parts, strict=True))
@@ -112,29 +117,30 @@ def split_sentences(chunk: int, ids: Tensor, lengths: Tensor) -> list[tuple[Tens
 
 def make_encoder(
     kind: str, vocab_size: int, embedding_dim: int, hidden: int, bidirectional: bool
-) -> nn.Module:
-    """``gru`` or ``bow``."""
+) -> GRUEncoder | BagOfWords:
+    """A GRUEncoder or a BagOfWords, for the kinds ``gru`` and ``bow``."""
     if kind == "gru":
         return GRUEncoder(vocab_size, embedding_dim, hidden, bidirectional)
     return BagOfWords(vocab_size, embedding_dim)
 
 
 def checked_settings(saved: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a QuickThought as its folder holds them; raises InputError if one is out of range."""
+    """The arguments of a QuickThought from its folder's config; raises InputError if one is out of range."""
     settings = {name: check_type(name, saved.get(name), hint) for name, hint in SETTINGS.items()}
     check_ranges(settings, dict.fromkeys(("embedding_dim", "hidden", "longest"), 1))
     return settings
 
 
 class QuickThought(InputModule):
-    """Two encoders f and g with their vocabulary; a sentence's embedding is both outputs, concatenated.
+    """Two encoders f and g with their tokenizer; an embedding is the concatenation of both outputs.
 
-    It is a module of sentence-transformers: what ``save`` writes is loaded by ``SentenceTransformer``.
+    It is a module of sentence-transformers: ``SentenceTransformer`` loads the folder that ``save`` writes.
+    Sentences are truncated at ``longest`` tokens.
     """
 
     save_in_root = False
     config_keys = list(SETTINGS)  # noqa: RUF012
-    parts = 2
+    parts = 2  # of an embedding
 
     def __init__(
         self,
@@ -155,13 +161,13 @@ class QuickThought(InputModule):
         )
 
     def embed_pair(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """f and g of sentences one after the other, [T], [B] on the host -> [B, D] twice, float32."""
+        """f and g, float32: [T], [B] -> [B, D], [B, D]."""
         return self.f(ids, lengths).float(), self.g(ids, lengths).float()
 
-    def preprocess(self, inputs: Sequence[str], prompt: str | None = None, **_: Any) -> dict[str, Tensor]:
-        """Token ids one sentence after the other, and lengths."""
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Tensor]:
+        """Token ids [T] and lengths [B] of sentences, given as text."""
         ids = [encoded.ids[: self.longest] for encoded in self.tokenizer.encode_batch_fast(list(inputs))]
-        # A sentence without a token is one unknown word: it has to have an embedding.
+        # A sentence without tokens becomes one unknown word, so that it has an embedding.
         ids = [sentence or [self.tokenizer.token_to_id("[UNK]")] for sentence in ids]
         flat = torch.tensor([token for sentence in ids for token in sentence])
         return {"ids": flat, "lengths": torch.tensor([len(sentence) for sentence in ids])}
@@ -179,7 +185,7 @@ class QuickThought(InputModule):
         (Path(output_path) / "tokenizer.json").write_text(self.tokenizer.to_str(pretty=True), "utf-8")
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **_: Any) -> "QuickThought":
+    def load(cls, model_name_or_path: str, subfolder: str = "", *_: Any, **__: Any) -> "QuickThought":
         folder = Path(model_name_or_path) / subfolder
         settings = checked_settings(read_json(folder / cls.config_file_name))
         tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))

@@ -176,8 +176,8 @@ def sample(
     """
     with eval_mode(pair):
         f, g = (F.normalize(side, dim=1) for side in pair(batch.ids, batch.lengths))
-    position, book = batch.places[part], batch.book[part]
-    distance = (position - position[:, None]).abs()
+    positions, book = batch.positions[part], batch.book[part]
+    distance = (positions - positions[:, None]).abs()
     is_neighbour = (book == book[:, None]) & (distance > 0) & (distance <= window)
     sampled = split_similarities(f @ g.T, is_neighbour, distance > 0)
     for task in tasks.values():

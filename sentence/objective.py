@@ -1,6 +1,6 @@
 """The quick-thought objective with hard negatives: neighbours in the text are positives.
 
-Shapes: b rows (anchors of this process) · B columns (candidates, the whole batch) · P offsets of neighbours.
+Shapes: b rows (anchors, this process's part of the batch) · B columns (candidates, the whole batch).
 """
 
 from typing import Literal
@@ -15,7 +15,7 @@ Denominator = Literal["negatives", "all"]
 
 def quick_thought_loss(
     scores: Tensor,
-    places: Tensor,
+    positions: Tensor,
     book: Tensor,
     first: int = 0,
     *,
@@ -26,28 +26,28 @@ def quick_thought_loss(
     floor: float | None = None,
     stop_gradient: bool = False,
 ) -> Tensor:
-    """Mean loss of the anchors that have a neighbour: [b, B] scores f(s_i) g(s_j) -> scalar.
+    """Mean loss of the anchors that have a neighbour: scores [b, B] of f(s_i) and g(s_j) -> scalar.
 
-    Every neighbour inside the window and the anchor's book makes a term of its own; an anchor's terms are
-    averaged, as quick-thoughts' uniform target does (Logeswaran and Lee, ICLR 2018, eq. 2). Negatives are the
-    other sentences of the batch, without the anchor and without its other positives; their sum is reweighted
-    and debiased as the images' is (Robinson et al., ICLR 2021, eq. 4).
+    Each neighbour in the window and in the anchor's book is a positive with a term of its own. The terms of
+    an anchor are averaged, as by quick-thoughts' uniform target (Logeswaran and Lee, ICLR 2018, eq. 2).
+    Negatives are the other sentences of the batch, except the anchor and its other positives. Their sum is
+    reweighted and debiased as in the image objective (Robinson et al., ICLR 2021, eq. 4).
 
-    With ``denominator="all"`` the anchor, at score 0, and its other positives stay in the denominator: at
-    beta 0 and tau_plus 0 that is the softmax of quick-thoughts' released code.
-
-    Inner products have no least value as cosines have -1. Where ``floor`` is None, the debiased sum is kept
-    above N e^m, m the least score among the row's negatives, a constant: a weighted mean of e^{s_j} can never
-    be less, so a true one is not cut off, and no bound is invented.
+    With ``denominator="all"`` the negatives include the anchor, with score 0, and its other positives: at
+    beta 0 and tau_plus 0 this is the softmax of quick-thoughts' released code.
 
     Args:
-        places: [B], of the candidates in the text.
-        book: [B], the book of each; neighbours are of one book.
-        first: The candidate that is row 0's own sentence; row i's is first + i.
+        positions: [B], of the candidates in the corpus.
+        book: [B], of the candidates.
+        first: The column of row 0's own sentence; that of row i is first + i.
+        window: The largest distance of a neighbour.
+        floor: The smallest possible score, -1/temperature for cosines. Inner products have none: by default
+            the debiased sum is kept above N e^m, m the smallest score of the row's negatives, a constant. A
+            weighted mean of e^{s_j} is never smaller, so a correct sum is never changed.
     """
     rows, columns = scores.shape
     own = torch.arange(first, first + rows, device=scores.device)
-    distance = places - places[own, None]
+    distance = positions - positions[own, None]
     same_book = book == book[own, None]
     is_own = torch.arange(columns, device=scores.device) == own[:, None]
     is_neighbour = same_book & (distance.abs() <= window) & ~is_own
@@ -58,29 +58,29 @@ def quick_thought_loss(
     for offset in [offset for offset in range(-window, window + 1) if offset]:
         is_positive = same_book & (distance == offset)
         has_positive = is_positive.any(dim=1)
-        # Rows without this neighbour are computed on any column, and weigh nothing.
+        # A row without this neighbour takes any column; its term is discarded below.
         positive = scores.gather(1, is_positive.int().argmax(dim=1, keepdim=True)).squeeze(1)
         negatives = ~is_positive if denominator == "all" else ~is_neighbour & ~is_own
-        least = least_of(scores, negatives) if floor is None else floor
+        lowest = row_minimum(scores, negatives) if floor is None else floor
         term = hard_negative_loss(
             positive,
             scores,
             negatives,
             beta=beta,
             tau_plus=tau_plus,
-            floor=least,
+            floor=lowest,
             stop_gradient=stop_gradient,
         )
         total = total + torch.where(has_positive, term, 0.0)
         terms = terms + has_positive
-    # Anchors with a neighbour, of all processes; each divides by its share of them, so that the processes'
-    # mean is the mean over the whole batch. No wait for the device: a row without one weighs nothing.
-    near = (places - places[:, None]).abs()
-    anchors = ((book == book[:, None]) & (near > 0) & (near <= window)).any(dim=1).sum()
+    # The anchors with a neighbour in the whole batch, divided by the number of processes: the mean over the
+    # processes is then the mean over these anchors. All on the device, without synchronisation.
+    distances = (positions - positions[:, None]).abs()
+    anchors = ((book == book[:, None]) & (distances > 0) & (distances <= window)).any(dim=1).sum()
     return (total / terms.clamp(min=1)).sum() / (anchors.clamp(min=1) * (rows / columns))
 
 
-def least_of(scores: Tensor, mask: Tensor) -> Tensor:
-    """The least score of each row where the mask is true, a constant; 0 where it never is: [b, B] -> [b]."""
-    least = scores.detach().masked_fill(~mask, torch.inf).amin(dim=1)
-    return torch.where(mask.any(dim=1), least, 0.0)
+def row_minimum(scores: Tensor, mask: Tensor) -> Tensor:
+    """The minimum of each row where ``mask`` is true, or 0 if it never is; detached: [b, B] -> [b]."""
+    lowest = scores.detach().masked_fill(~mask, torch.inf).amin(dim=1)
+    return torch.where(mask.any(dim=1), lowest, 0.0)

@@ -24,7 +24,7 @@ from core.training.seeding import seed_everything
 from core.training.task import Scores, Task
 from sentence.config import SentenceConfig
 from sentence.corpora import find_corpus
-from sentence.data import Batches, EncodedCorpus, SentenceBatch, encode_corpus
+from sentence.data import ConsecutiveBatches, EncodedCorpus, SentenceBatch, encode_corpus
 from sentence.encoder import PaddedTransformer, Pair, QuickThought, split_sentences
 from sentence.evaluate import encoder_of, evaluate, load_model, load_tasks, sample
 from sentence.objective import quick_thought_loss
@@ -42,7 +42,7 @@ class SentenceTask(Task):
         tokenizer = tokenizer_of(config)
         corpus = encode_corpus(source, config.vocab_size, strict=config.strict, tokenizer=tokenizer)
         self.local = local_slice(config.batch_size)
-        self.sentence_batches = Batches(
+        self.sentence_batches = ConsecutiveBatches(
             corpus, config.batch_size, config.longest, config.seed, self.local, device
         )
         self.fingerprint = fingerprint(corpus)
@@ -74,7 +74,7 @@ class SentenceTask(Task):
                 f, g = F.normalize(f, dim=1) / config.temperature, F.normalize(g, dim=1)
             loss = quick_thought_loss(
                 f @ all_gather(g).T,  # (b, B)
-                batch.places,
+                batch.positions,
                 batch.book,
                 self.local.start or 0,
                 beta=config.beta,

@@ -1,4 +1,4 @@
-"""The tasks that sentence embeddings are scored on: SentEval's, and two for the embedded corpus."""
+"""The tasks that evaluate sentence embeddings: SentEval's, and two for the embedded corpus."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from core.io.downloads import fetch_archive
-from core.io.errors import InputError
+from core.io.errors import InputError, unknown_name
 from core.io.files import check_regular
 from sentence.corpora import embedded_topics
 from sentence.text import sentences_of
@@ -17,34 +17,31 @@ from sentence.text import sentences_of
 SENTEVAL_FOLDER = Path("SentEval") / "downstream"
 # All of SentEval's sentence tasks in its own layout, as the SimCSE authors publish them.
 SENTEVAL_URL = "https://huggingface.co/datasets/princeton-nlp/datasets-for-simcse/resolve/main/senteval.tar"
-MIN_CLASS_SAMPLES = 10  # training samples: penalties are chosen on as many folds
+MIN_CLASS_SAMPLES = 10  # for training; penalties are chosen by 10-fold cross-validation
 MIN_TOPIC_SENTENCES = 30  # of a class of the embedded topic task
 
 
 @dataclass(frozen=True)
 class Classification:
-    """Sentences of classes; ``parts`` says of each whether it is for training, choosing or testing.
-
-    Without parts, the task is cross-validated.
-    """
+    """Sentences with classes; without ``parts`` the task is cross-validated."""
 
     sentences: list[str]
     labels: np.ndarray  # (N,) int64
-    parts: np.ndarray | None = None  # (N,) of "train", "dev", "test"
+    parts: np.ndarray | None = None  # (N,), "train", "dev" or "test" for each sentence
 
 
 @dataclass(frozen=True)
 class PairClassification:
-    """Pairs of sentences that belong together, or do not; with parts, or else cross-validated."""
+    """Pairs of sentences that belong together or not; without ``parts`` the task is cross-validated."""
 
     pairs: list[tuple[str, str]]
-    labels: np.ndarray  # (N,) int64, 1 where they belong together
-    parts: np.ndarray | None = None
+    labels: np.ndarray  # (N,) int64, 1 if the sentences belong together
+    parts: np.ndarray | None = None  # (N,), "train", "dev" or "test" for each pair
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """Pairs of sentences and how alike people found them."""
+    """Pairs of sentences with similarities judged by people."""
 
     pairs: list[tuple[str, str]]
     scores: np.ndarray  # (N,)
@@ -52,7 +49,7 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Choice:
-    """Sentences, what belongs to each, and what does not: the first should be the nearer."""
+    """Triples of an anchor, a positive and a negative; the positive should be the nearer."""
 
     triples: list[tuple[str, str, str]]
 
@@ -61,7 +58,7 @@ Task = Classification | PairClassification | Similarity | Choice
 
 
 def read_polarity(negative: str, positive: str) -> Callable[[Path], Classification]:
-    """A task of two files, one a class, a sentence a line."""
+    """The reader of a task with one file for each of two classes, a sentence a line."""
 
     def read(folder: Path) -> Classification:
         parts = [[line for _, line in read_lines(folder / name, "latin-1")] for name in (negative, positive)]
@@ -72,14 +69,14 @@ def read_polarity(negative: str, positive: str) -> Callable[[Path], Classificati
 
 
 def read_trec(folder: Path) -> Classification:
-    """Questions of six kinds, before the colon of their label."""
+    """Questions with one of six labels, which are followed by a colon and a finer label."""
     sentences, kinds, parts = [], [], []
     for name, part in (("train_5500.label", "train"), ("TREC_10.label", "test")):
         for number, line in read_lines(folder / name, "latin-1"):
             kind, separator, rest = line.partition(":")
             sentence = rest.partition(" ")[2]
             if not separator or not sentence:
-                raise InputError(f"{folder / name}: line {number} is no 'KIND:detail question'")
+                raise InputError(f"{folder / name}: line {number} is not 'LABEL:detail question'")
             sentences.append(sentence)
             kinds.append(kind)
             parts.append(part)
@@ -88,7 +85,7 @@ def read_trec(folder: Path) -> Classification:
 
 
 def read_sst2(folder: Path) -> Classification:
-    """Movie reviews with their own training, development and test parts."""
+    """Sentences of movie reviews, negative or positive."""
     sentences, labels, parts = [], [], []
     for part in ("train", "dev", "test"):
         path = folder / f"sentiment-{part}"
@@ -100,7 +97,7 @@ def read_sst2(folder: Path) -> Classification:
 
 
 def read_msrp(folder: Path) -> PairClassification:
-    """Pairs of sentences from the news, paraphrases or not."""
+    """Pairs of sentences from the news, 1 for paraphrases."""
     pairs, labels, parts = [], [], []
     for part in ("train", "test"):
         path = folder / f"msr_paraphrase_{part}.txt"
@@ -121,7 +118,7 @@ def read_stsb(folder: Path) -> Similarity:
     return Similarity(pairs, np.array(scores))
 
 
-# Folder below SentEval's, and reader.
+# The folder below SentEval's and the reader of each task.
 SENTEVAL: dict[str, tuple[str, Callable[[Path], Task]]] = {
     "mr": ("MR", read_polarity("rt-polarity.neg", "rt-polarity.pos")),
     "cr": ("CR", read_polarity("custrev.neg", "custrev.pos")),
@@ -135,25 +132,25 @@ SENTEVAL: dict[str, tuple[str, Callable[[Path], Task]]] = {
 
 
 def embedded_topic() -> Classification:
-    """Which page of the language reference a sentence is of, among those that no encoder is trained on."""
+    """Sentences of the held-out pages of the language reference; the class is the page."""
     sentences, labels, classes = [], [], 0
     for text in embedded_topics(held_out=True).values():
-        of_topic = list(sentences_of(text.splitlines()))
-        if len(of_topic) >= MIN_TOPIC_SENTENCES:
-            sentences += of_topic
-            labels += [classes] * len(of_topic)
+        topic = list(sentences_of(text.splitlines()))
+        if len(topic) >= MIN_TOPIC_SENTENCES:
+            sentences += topic
+            labels += [classes] * len(topic)
             classes += 1
     return Classification(sentences, np.array(labels))
 
 
 def embedded_neighbours() -> Choice:
-    """Which of two sentences follows: the next of its page, or one of another page; none is trained on."""
-    draw = np.random.default_rng(0)
+    """Sentences of the held-out pages, each with the next one of its page and a random one of another."""
+    rng = np.random.default_rng(0)
     pages = [list(sentences_of(text.splitlines())) for text in embedded_topics(held_out=True).values()]
     triples = []
     for page in pages:
         others = [sentence for other in pages if other is not page for sentence in other]
-        triples += [(first, second, others[draw.integers(len(others))]) for first, second in pairwise(page)]
+        triples += [(first, second, others[rng.integers(len(others))]) for first, second in pairwise(page)]
     return Choice(triples)
 
 
@@ -162,7 +159,7 @@ TASKS = (*SENTEVAL, *EMBEDDED)
 
 
 def load_task(name: str, data_root: Path) -> Task | None:
-    """The task of that name, None where its folder is missing; raises InputError where a file is damaged."""
+    """The task of that name, or None if its folder is missing; raises InputError if a file is damaged."""
     if name in EMBEDDED:
         return EMBEDDED[name]()
     folder = data_root / SENTEVAL_FOLDER
@@ -170,39 +167,42 @@ def load_task(name: str, data_root: Path) -> Task | None:
 
 
 def read_task(name: str, folder: Path) -> Task:
-    """A task of SentEval's, whose data lie in ``folder``; raises InputError where a file is damaged."""
-    where, read = SENTEVAL[name]
-    task = read(folder / where)
-    check_parts(task, folder / where)
+    """A task of SentEval's data in ``folder``; raises InputError if a file is damaged."""
+    subfolder, read = SENTEVAL[name]
+    task = read(folder / subfolder)
+    check_size(task, folder / subfolder)
     return task
 
 
-def check_parts(task: Task, folder: Path) -> None:
-    """Raise InputError where a task has too little to learn from, to choose on, or to be scored on."""
+def check_size(task: Task, folder: Path) -> None:
+    """Raise InputError if a task has too few samples to train on, to choose penalties on, or to test on."""
     if isinstance(task, Similarity):
         if len(set(task.scores)) < 2:
-            raise InputError(f"{folder} has no two different scores: is a file of it cut short?")
+            raise InputError(f"{folder} has fewer than 2 different scores: is one of its files truncated?")
+        return
+    if isinstance(task, Choice):
         return
     parts = np.full(len(task.labels), "train") if task.parts is None else task.parts
     classes, counts = np.unique(task.labels[parts == "train"], return_counts=True)
-    if len(classes) < 2 or counts.min() < MIN_CLASS_SAMPLES:
+    fewest = min(counts, default=0)
+    if len(classes) < 2 or fewest < MIN_CLASS_SAMPLES:
         raise InputError(
-            f"{folder} has {len(classes)} classes to learn, of {min(counts, default=0)} samples or more; "
-            f"2 of {MIN_CLASS_SAMPLES} are needed: is a file of it cut short?"
+            f"{folder} has {len(classes)} classes for training, with {fewest} samples or more; "
+            f"2 with {MIN_CLASS_SAMPLES} are needed: is one of its files truncated?"
         )
     if task.parts is not None and "test" not in parts:
-        raise InputError(f"{folder} has no samples to test on: is a file of it cut short?")
+        raise InputError(f"{folder} has no samples for testing: is one of its files truncated?")
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise InputError where a name is no task's."""
+    """Raise InputError unless every name is a task's."""
     for name in names:
         if name not in TASKS:
-            raise InputError(f"--tasks {name} is unknown; known: {', '.join(TASKS)}")
+            raise unknown_name("tasks", name, TASKS)
 
 
 def fetch_senteval(data_root: Path) -> None:
-    """Fetch SentEval's data, unless they are there; raises InputError where a task of theirs is not whole."""
+    """Download SentEval's data unless their folder exists; raises InputError if they are incomplete."""
 
     def check(folder: Path) -> None:
         for name in SENTEVAL:
@@ -213,7 +213,7 @@ def fetch_senteval(data_root: Path) -> None:
 
 
 def read_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
-    """The lines of a file that hold anything, with their numbers; raises InputError if it cannot be read."""
+    """The lines of a file that are not blank, with their numbers; raises InputError if it cannot be read."""
     try:
         check_regular(path)
         with open(path, encoding=encoding, newline="\n") as file:
@@ -225,21 +225,21 @@ def read_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
 
 
 def read_columns(path: Path, count: int, encoding: str) -> Iterator[tuple[int, list[str]]]:
-    """A file's tab-separated lines, numbered; raises InputError where one has less than ``count`` columns."""
+    """A file's tab-separated lines, numbered; raises InputError if one has fewer than ``count`` columns."""
     for number, line in read_lines(path, encoding):
         row = line.rstrip("\r").split("\t")
         if len(row) < count:
-            raise InputError(f"{path}: line {number} has {len(row)} columns; {count} are needed")
+            raise InputError(f"{path}: line {number} has {len(row)} columns; it must have {count}")
         yield number, row
 
 
 def read_number(text: str, allowed: tuple[int, ...] | None, path: Path, line: int) -> float:
-    """A label among those ``allowed``, or any finite number; raises InputError, naming file and line."""
+    """The number, one of ``allowed`` or any finite one; raises InputError, naming file and line."""
     try:
         number = float(text)
     except ValueError:
         number = math.nan
     if not math.isfinite(number) or (allowed and number not in allowed):
-        expected = " or ".join(map(str, allowed)) if allowed else "a number"
-        raise InputError(f"{path}: line {line} has {text[:40]!r} where {expected} must stand")
+        expected = " or ".join(map(str, allowed)) if allowed else "a finite number"
+        raise InputError(f"{path}: line {line} has {text[:40]!r}; it must be {expected}")
     return number

@@ -1,4 +1,4 @@
-"""From lines of a book to its sentences, in reading order and constant memory."""
+"""Splits the lines of a book into sentences, in reading order and in constant memory."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -6,68 +6,69 @@ from itertools import chain, islice
 
 import sentencex
 
-SAMPLED_LINES = 2000  # read ahead to see whether a book's lines are wrapped, with
-SAMPLED_CHARACTERS = 1_000_000  # at most
-MAX_WRAPPED_LINE = 100  # characters; wrapped books keep nearly all lines below
+# What is read ahead to detect wrapped lines.
+SAMPLED_LINES = 2000
+SAMPLED_CHARACTERS = 1_000_000
+MAX_WRAPPED_LINE = 100  # characters that at most one wrapped line in 20 exceeds
 SENTENCE_ENDS = tuple(".!?:;\"'\u201d\u2019")
-PARAGRAPH_CHARACTERS = 50_000  # a paragraph longer than this is split in pieces
-SENTENCE_TOKEN = re.compile(r"\w+")
+MAX_PARAGRAPH = 50_000  # characters; longer paragraphs are split
+WORD = re.compile(r"\w+")
 
 
 def sentences_of(lines: Iterable[str]) -> Iterator[str]:
-    """The sentences of a book, one line of text each: headings, rules and numbers are left out.
+    """The sentences of a book, as sentencex splits its paragraphs, each on one line.
 
-    What a sentence is, sentencex says; one has at least two words and a small letter.
+    Sentences of one word or without a lower-case letter (headings, ruled lines, numbers) are skipped.
     """
     for paragraph in paragraphs_of(lines):
         for sentence in sentencex.segment("en", paragraph):
             sentence = " ".join(sentence.split())
-            if sentence.upper() != sentence and len(SENTENCE_TOKEN.findall(sentence)) > 1:
+            if sentence.upper() != sentence and len(WORD.findall(sentence)) > 1:
                 yield sentence
 
 
 def paragraphs_of(lines: Iterable[str]) -> Iterator[str]:
-    """The paragraphs of a book: a line each, or, where lines are wrapped, what stands between blank lines.
+    """The paragraphs of a book: its lines or, if they are wrapped, the lines between blank ones, joined.
 
-    In a wrapped book an indented line begins a paragraph too. A very long paragraph comes in pieces that end
-    with a sentence.
+    In a wrapped book an indented line begins a paragraph too. Very long paragraphs are split between
+    sentences.
     """
     lines = iter(lines)
-    sample, size = [], 0
+    sample, characters = [], 0
     for line in islice(lines, SAMPLED_LINES):
         sample.append(line)
-        size += len(line)
-        if size > SAMPLED_CHARACTERS:
+        characters += len(line)
+        if characters > SAMPLED_CHARACTERS:
             break
     lines = chain(sample, lines)
-    if not is_wrapped(sample):
-        for line in lines:
-            if line.strip():
-                yield line.strip()
-        return
-    held: list[str] = []
-    size = 0
+    return _join_wrapped(lines) if is_wrapped(sample) else filter(None, map(str.strip, lines))
+
+
+def _join_wrapped(lines: Iterable[str]) -> Iterator[str]:
+    """The paragraphs of a book whose lines are wrapped."""
+    paragraph: list[str] = []
+    characters = 0
     for line in lines:
         text = line.strip()
-        if held and (not text or line[0] in " \t"):
-            yield " ".join(held)
-            held, size = [], 0
+        if paragraph and (not text or line[0] in " \t"):
+            yield " ".join(paragraph)
+            paragraph, characters = [], 0
         if text:
-            held.append(text)
-            size += len(text)
-        if size > PARAGRAPH_CHARACTERS:
-            *whole, rest = sentencex.segment("en", " ".join(held))
-            if len(rest) > PARAGRAPH_CHARACTERS // 2:  # no prose: it would be looked through again and again
-                whole, rest = [*whole, rest], ""
-            if whole:
-                yield "".join(whole)
-                held, size = [rest] if rest else [], len(rest)
-    if held:
-        yield " ".join(held)
+            paragraph.append(text)
+            characters += len(text)
+        if characters > MAX_PARAGRAPH:
+            *complete, rest = sentencex.segment("en", " ".join(paragraph))
+            if len(rest) > MAX_PARAGRAPH // 2:  # not prose; do not segment it again with every line
+                complete, rest = [*complete, rest], ""
+            if complete:
+                yield "".join(complete)
+                paragraph, characters = [rest] if rest else [], len(rest)
+    if paragraph:
+        yield " ".join(paragraph)
 
 
 def is_wrapped(lines: list[str]) -> bool:
-    """Whether a book's lines are cut at some width, not where its paragraphs or sentences end."""
+    """Whether lines are wrapped at some width: nearly all are short, and most do not end a sentence."""
     lines = [line.strip() for line in lines if line.strip()]
     if not lines:
         return False

@@ -1,4 +1,4 @@
-"""What the embeddings look like: alignment, uniformity, and how near positives and negatives are.
+"""Metrics of embeddings: alignment, uniformity, and similarities of positives and negatives.
 
 Shapes: B samples · D dim.
 """
@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-SAMPLED = 500  # representations that a run keeps for figures
-KEPT_PER_ROW = 10  # negatives of a sample, evenly spread from the nearest to the farthest
+SAMPLED = 500  # representations that a run saves for figures
+KEPT_PER_ROW = 10  # negatives of each sample, evenly spread from the nearest to the farthest
 
 
 def split_similarities(
@@ -17,8 +17,10 @@ def split_similarities(
 ) -> dict[str, Tensor]:
     """Similarities of positives, and of some negatives of every row: [B, C] -> two vectors.
 
-    Positives are the diagonal unless ``is_positive`` [B, C] says otherwise; ``counts`` [B, C] are the pairs
-    that are one or the other, by default all.
+    Args:
+        similarity: [B, C].
+        is_positive: [B, C] bool; by default the diagonal.
+        counts: [B, C] bool, the pairs that are positives or negatives; by default all.
     """
     if is_positive is None:
         is_positive = torch.eye(*similarity.shape, dtype=torch.bool, device=similarity.device)

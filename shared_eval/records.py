@@ -1,6 +1,5 @@
 """Records: read the ``result.json`` of finished runs into one table: ``python -m shared_eval.records``."""
 
-import hashlib
 import json
 import os
 import sys
@@ -13,9 +12,10 @@ import pandas as pd
 import tyro
 from rich.table import Table
 
+from core.io.digests import checksum
 from core.io.errors import InputError
 from core.io.files import read_json, readable, write_atomically
-from core.training.cli import command, parse
+from core.training.cli import command, parse, with_flags
 from core.training.config import TrainConfig
 from core.training.records import objective_fields, read_record
 from shared_eval.outputs import show, writing
@@ -97,7 +97,7 @@ def warn_failed_runs(roots: Iterable[Path]) -> None:
             reason = read_record(path)["message"]
         except (OSError, ValueError, LookupError) as error:
             reason = f"{path.name} cannot be read ({error})"
-        print(f"warning: {path.parent} has no record: {reason}", file=sys.stderr)
+        print(f"warning: {path.parent} has no record: {with_flags(reason)}", file=sys.stderr)
 
 
 def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ def settings_fingerprint(folder: Path) -> str:
         return ""
     not_compared = NOT_COMPARED | objective_fields(settings)
     compared = {name: value for name, value in settings.items() if name not in not_compared}
-    return hashlib.sha256(json.dumps(compared, sort_keys=True).encode()).hexdigest()[:8]
+    return checksum([json.dumps(compared, sort_keys=True)])[:8]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -210,15 +210,7 @@ def _cells(records: pd.DataFrame, name: str) -> dict[str, TableCell]:
 
 def _with_differences(rows: list[Row]) -> list[Row]:
     """Add every objective's difference to its baseline, p corrected over all that have several seeds."""
-    differences: dict[tuple[int, str], Difference] = {}
-    for i, row in enumerate(rows):
-        baseline = baseline_of(row, rows) or Row("", {})
-        for column, cell in row.cells.items():
-            other = baseline.cells.get(column, TableCell({}))
-            if seeds := sorted(cell.scores.keys() & other.scores.keys()):
-                differences[i, column] = paired_difference(
-                    [cell.scores[seed] for seed in seeds], [other.scores[seed] for seed in seeds]
-                )
+    differences = _differences(rows)
     p_values = {key: difference.p for key, difference in differences.items() if difference.pairs > 1}
     corrected = dict(zip(p_values, map(float, holm(list(p_values.values()))), strict=True))
     return [
@@ -233,6 +225,23 @@ def _with_differences(rows: list[Row]) -> list[Row]:
         )
         for i, row in enumerate(rows)
     ]
+
+
+def _differences(rows: list[Row]) -> dict[tuple[int, str], Difference]:
+    """By row and column: an objective's difference to its baseline, at the seeds that both have."""
+    differences = {}
+    for i, row in enumerate(rows):
+        baseline = baseline_of(row, rows)
+        if baseline is None:
+            continue
+        for column in row.cells:
+            if column not in baseline.cells:
+                continue
+            ours, theirs = row.cells[column].scores, baseline.cells[column].scores
+            if seeds := sorted(ours.keys() & theirs.keys()):
+                pairs = [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
+                differences[i, column] = paired_difference(*pairs)
+    return differences
 
 
 def baseline_of(row: Row, rows: Iterable[Row]) -> Row | None:

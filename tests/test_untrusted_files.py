@@ -273,14 +273,14 @@ def test_invalid_settings_of_an_image_run_are_refused(tmp_path, capsys, change, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"longest": "x"}, 'config.json has longest "x"; a whole number from 0 to'),
-        ({"longest": 0}, "config.json has longest 0; at least 1 is needed"),
+        ({"longest": "x"}, 'config.json has longest "x"; it must be a whole number of at least 1'),
+        ({"longest": 0}, "config.json has longest 0; it must be a whole number of at least 1"),
         ({"longest": None}, "config.json has longest null"),
         ({"longest": -1}, "config.json has longest -1"),
-        ({"embedding_dim": 0}, "config.json has embedding_dim 0; at least 1 is needed"),
+        ({"embedding_dim": 0}, "config.json has embedding_dim 0; it must be a whole number of at least 1"),
         ({"hidden": True}, "config.json has hidden true"),
-        ({"bidirectional": "yes"}, 'config.json has bidirectional "yes"; a bool is needed'),
-        ({"kind": "lstm"}, "config.json has kind lstm; gru or bow is needed"),
+        ({"bidirectional": "yes"}, 'config.json has bidirectional "yes"; it must be a bool'),
+        ({"kind": "lstm"}, "config.json has kind lstm; it must be gru or bow"),
     ],
 )
 def test_invalid_settings_of_a_quick_thought_are_refused(tmp_path, capsys, change, message):

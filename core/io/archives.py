@@ -13,9 +13,7 @@ from core.io.errors import InputError, reason_of
 
 MAX_UNPACKED_BYTES = 16 << 30  # STL-10, our largest, unpacks to 3 GB
 MAX_MEMBERS = 500_000  # Tiny ImageNet has 120,000
-MAX_READ_BYTES = (
-    1 << 20
-)  # tarfile reads an honest archive in smaller pieces; a forged header asks for gigabytes
+MAX_READ_BYTES = 1 << 20  # at once; tarfile reads less, unless a forged header makes it ask for more
 
 
 def unpack(archive: Path, target: Path) -> None:

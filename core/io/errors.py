@@ -47,11 +47,11 @@ class Interrupted(BaseException):
         signum: int,
         where: str = "",
         kept: str = "what was trained is kept",
-        go_on: str = "the same command and --resume",
+        resume_with: str = "the same command and `resume`",
     ) -> None:
         self.signum, self.exit_code = signum, 128 + signum
         name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
-        super().__init__(f"interrupted by {name}{where}; {kept}: go on with {go_on}")
+        super().__init__(f"interrupted by {name}{where}; {kept}: resume with {resume_with}")
 
 
 def reason_of(error: Exception) -> str:
@@ -74,5 +74,5 @@ def unknown_name(argument: str, name: str, known: Collection[str], more: str = "
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether Python, NumPy or torch ran out of memory; on CPUs torch has no error type for it."""
-    signs = ("out of memory", "can't allocate memory", "bad_alloc")
+    signs = ("out of memory", "can't allocate memory", "bad_alloc", "Storage size calculation overflowed")
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)

@@ -67,6 +67,11 @@ def number(name: str, value: Scalar) -> float:
     return float(value.detach())
 
 
+def as_text(value: object) -> str:
+    """A setting as ``repr`` shows it, tensors as numbers."""
+    return repr(value.tolist() if isinstance(value, Tensor) else value)
+
+
 def requires_grad(value: object) -> bool:
     """Whether a setting is to be learnt."""
     return isinstance(value, Tensor) and value.requires_grad

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .checks import (
     Reduction,
     Scalar,
+    as_text,
     check_choice,
     check_hardness,
     check_labels,
@@ -30,7 +31,8 @@ class HardNegativeLoss(nn.Module):
     r"""Loss over two views with reweighted, debiased negatives (Robinson et al., ICLR 2021, eq. 4).
 
     Each of the 2B embeddings is an anchor. Its positive is the other view of the same sample, its N = 2B - 2
-    negatives are both views of all other samples. With p the positive's and s_j the negatives' cosines,
+    negatives are both views of all other samples: of samples a, b, c in views 1, 2, anchor a1 has the
+    positive a2 and the negatives b1, c1, b2, c2. With p the positive's and s_j the negatives' cosines,
     divided by the temperature:
 
         w_j  = e^{beta s_j} / mean_k e^{beta s_k}
@@ -58,7 +60,7 @@ class HardNegativeLoss(nn.Module):
             process's at a time; ``"auto"`` gathers where that needs less than a quarter of the free memory.
 
     ``temperature`` and ``beta`` can be learnt: give tensors [] that require a gradient, such as an
-    ``nn.Parameter``. Keep them inside their bounds yourself, they are checked only here.
+    ``nn.Parameter``. Their bounds are checked only here: keep them inside while you train.
 
     Raises:
         ValueError: A setting is outside its range, the views or labels do not match, or the processes have
@@ -161,7 +163,7 @@ class HardNegativeLoss(nn.Module):
     def extra_repr(self) -> str:
         names = ["beta", "tau_plus", "temperature", "normalize", "reduction", "tile_size", "stop_gradient"]
         names += ["gather_distributed", "exchange"]
-        return ", ".join(f"{name}={_text(getattr(self, name))}" for name in names)
+        return ", ".join(f"{name}={as_text(getattr(self, name))}" for name in names)
 
 
 class NTXentLoss(HardNegativeLoss):
@@ -213,8 +215,3 @@ class DebiasedLoss(HardNegativeLoss):
             gather_distributed=gather_distributed,
             exchange=exchange,
         )
-
-
-def _text(value: object) -> str:
-    """A setting as ``repr`` shows it, a learnt one by its value."""
-    return f"{value.item():.6g}" if isinstance(value, Tensor) else repr(value)

@@ -69,7 +69,7 @@ def choose_exchange(embeddings: Tensor) -> Exchange:
     """
     if world_size() == 1:
         return "alone"
-    # Twice: what all_gather receives, and what is saved for backward.
+    # Twice: all_gather's own buffer, and the tensors that it copies from it.
     needed = 2 * world_size() * embeddings.numel() * embeddings.element_size()
     fits = needed < GATHER_SHARE * free_memory(embeddings.device)
     device = "cpu" if "cpu:" in dist.get_backend_config() else embeddings.device

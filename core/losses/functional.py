@@ -79,7 +79,7 @@ def log_negative_mean(negatives: Tensor, mask: Tensor, beta: Scalar, stop_gradie
     counts = mask.sum(dim=1)
     empty = counts == 0
     excluded = ~(mask | empty.unsqueeze(1))  # a row without negatives is computed on anything finite
-    if not requires_grad(beta) and beta == 0:  # the second sum is one of ones
+    if not requires_grad(beta) and beta == 0:  # the second sum counts the negatives
         log_sum = torch.logsumexp(negatives.masked_fill(excluded, -torch.inf), dim=1)
         log_normaliser = counts.clamp(min=1).to(negatives.dtype).log()
     else:

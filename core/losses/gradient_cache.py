@@ -6,6 +6,7 @@ Gao, Zhang, Han and Callan, RepL4NLP 2021).
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,9 @@ class _InChunks(torch.autograd.Function):
     """Forward keeps no graph; backward encodes each chunk again and sums the parameters' gradients."""
 
     @staticmethod
-    def forward(ctx, encoder, chunks, *parameters):
+    def forward(
+        ctx: Any, encoder: nn.Module, chunks: Sequence[tuple[Tensor, ...]], *parameters: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.encoder, ctx.chunks, ctx.random_states = encoder, chunks, []
         device = chunks[0][0].device.type
         ctx.autocast = {
@@ -84,10 +87,10 @@ class _InChunks(torch.autograd.Function):
 
     @staticmethod
     @full_precision_backward
-    def backward(ctx, *grad_outputs):
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         refuse_double_backward("a cached encoder", instead="the encoder itself, `chunk=None`,")
         parameters = ctx.saved_tensors
-        grads = [None] * len(parameters)
+        grads: list[Tensor | None] = [None] * len(parameters)
         buffers = [(buffer, buffer.clone()) for buffer in ctx.encoder.buffers()]
         by_chunk = [grad.split(ctx.sizes) for grad in grad_outputs]
         with torch.random.fork_rng():

@@ -1,19 +1,19 @@
 """InfoGraph's Jensen-Shannon objective between nodes and graphs, with hard negatives.
 
-Shapes: V nodes of the batch · U different ones among them · G graphs of the batch · D dim · S runs.
-Any dimensions in front of these are runs that are trained together, each with its own loss.
+Shapes: V nodes of the batch · U different ones among them · G graphs of the batch · D dim
+        S runs that are trained together, each with its own loss: no dimension, or one, or several.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .backward import full_precision_backward
-from .checks import Reduction, check_choice, check_hardness, requires_grad
+from .checks import Reduction, as_text, check_choice, check_hardness, requires_grad
 from .functional import full_precision
 
 Variant = Literal["corrected", "released"]
@@ -161,7 +161,7 @@ class InfoGraphLoss(nn.Module):
 
     def extra_repr(self) -> str:
         names = ("beta", "tau_plus", "variant", "stop_gradient", "reduction")
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        return ", ".join(f"{name}={as_text(getattr(self, name))}" for name in names)
 
 
 class _HardSoftplus(torch.autograd.Function):
@@ -175,7 +175,9 @@ class _HardSoftplus(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, scores, beta, row, graph, stop_gradient):
+    def forward(
+        ctx: Any, scores: Tensor, beta: Tensor, row: Tensor, graph: Tensor, stop_gradient: bool
+    ) -> tuple[Tensor, Tensor]:
         rows = scores.flatten(0, -2)
         start = row * rows.shape[1]  # where a node's row begins
         positive = rows.view(-1)[start + graph]
@@ -215,9 +217,9 @@ class _HardSoftplus(torch.autograd.Function):
 
     @staticmethod
     @full_precision_backward
-    def backward(ctx, grad_positive, grad_mean):
+    def backward(ctx: Any, grad_positive: Tensor, grad_mean: Tensor) -> tuple[Tensor | None, ...]:
         scores, beta, s, row, graph, column, weights, terms, mean, z, weight_o, weight_c = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph=True: the gradient needs a gradient too
+        if torch.is_grad_enabled():  # create_graph=True: the gradient needs a gradient itself
             outputs = hard_softplus(scores, beta, row, graph, ctx.stop_gradient)
             grad_outputs = grad_positive, grad_mean
             (grad,) = torch.autograd.grad(outputs, scores, grad_outputs, create_graph=True)

@@ -7,6 +7,7 @@ Shapes: b samples of this process · n = 2b embeddings, two views of them, one v
 """
 
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,9 +29,9 @@ def log_negative_mean_of_views(
 ) -> Tensor:
     """A = LSE((1 + beta) s) - LSE(beta s) over each anchor's negatives: [n, D] -> [n].
 
-    Negatives are the embeddings of all other samples, of every process that ``exchange`` reaches. Beside the
-    embeddings, memory is for a few tiles of ``tile_size`` squared, and for other processes' embeddings that
-    are here at a time.
+    Negatives are the embeddings of all other samples, of every process unless ``exchange`` is "alone". Beside
+    the embeddings, memory is for a few tiles of ``tile_size`` squared, and for the embeddings that other
+    processes have sent.
     """
     # A learnt setting scales all embeddings, anchors and candidates, and gets its gradient through them:
     # (x / sqrt t) . (y / sqrt t) = s, and A is the difference of log-sum-exps of (1 + beta) s and beta s.
@@ -58,7 +59,9 @@ class _LogNegativeMean(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, embeddings, settings, stop_gradient, exchange):
+    def forward(
+        ctx: Any, embeddings: Tensor, settings: TileSettings, stop_gradient: bool, exchange: Exchange
+    ) -> Tensor:
         log_sum = embeddings.new_full((len(embeddings),), -torch.inf)
         log_normaliser = torch.full_like(log_sum, -torch.inf)
         backend = _backend(embeddings)
@@ -72,13 +75,13 @@ class _LogNegativeMean(torch.autograd.Function):
 
     @staticmethod
     @full_precision_backward
-    def backward(ctx, grad_output):
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         refuse_double_backward("a loss in tiles", instead="`tile_size=None`")
         embeddings, log_sum, log_normaliser = ctx.saved_tensors
         temperature, beta, _ = ctx.settings
         factors = (1.0, 0.0) if ctx.stop_gradient else (1 + beta, -beta)
-        factors = [factor * grad_output / temperature for factor in factors]
-        anchors = torch.stack([log_sum, log_normaliser, *factors], dim=1)  # (n, 4)
+        scaled = [factor * grad_output / temperature for factor in factors]
+        anchors = torch.stack([log_sum, log_normaliser, *scaled], dim=1)  # (n, 4)
         grad = torch.zeros_like(embeddings)
         backend = _backend(embeddings)
         own_samples, others = blocks(ctx.exchange, embeddings, anchors)

@@ -47,7 +47,7 @@ def log_sums(block: Block, settings: TileSettings) -> tuple[Tensor, Tensor]:
     log_sum = rows.new_full((len(rows),), -torch.inf)
     log_normaliser = torch.full_like(log_sum, -torch.inf)
     sums = [(1 + beta, log_sum), (beta, log_normaliser)]
-    if beta == 0:  # the second sum is one of ones
+    if beta == 0:  # the second sum counts the negatives
         samples = torch.arange(block.row_samples.start, block.row_samples.stop, device=rows.device).repeat(2)
         has_own = (samples >= block.column_samples.start) & (samples < block.column_samples.stop)
         log_normaliser = (len(block.columns) - 2 * has_own).to(rows.dtype).log()
@@ -69,9 +69,9 @@ def gradient(block: Block, row_anchors: Tensor, column_anchors: Tensor, settings
     """
     rows, columns, beta = block.rows, block.columns, settings.beta
     grad = torch.zeros_like(rows)
-    terms = [(1 + beta, 0, 2), (beta, 1, 3)][
-        : 1 if beta == 0 else 2
-    ]  # scale, column of its sum, of its factor
+    terms = [(1 + beta, 0, 2), (beta, 1, 3)]  # scale, and the anchors' columns of its sum and its factor
+    if beta == 0:  # the second sum is constant
+        del terms[1]
     for tile in _tiles(block, settings):
         of_rows, of_columns = row_anchors[tile.rows].unsqueeze(1), column_anchors[tile.columns]
         weights = torch.zeros_like(tile.logits)

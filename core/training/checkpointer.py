@@ -221,7 +221,9 @@ def group_by_progress(runs: Sequence[Run]) -> list[list[Run]]:
     groups: dict[tuple[int, int], list[Run]] = {}
     for run in runs:
         state = run.load_checkpoint() if len(runs) > 1 else None
-        with restoring(run.checkpoints.folder):
-            progress = state["progress"] if state else {"epoch": 0, "step_statistics": ()}
-            groups.setdefault((progress["epoch"], len(progress["step_statistics"])), []).append(run)
+        done = 0, 0
+        if state is not None:
+            with restoring(run.checkpoints.folder):
+                done = state["progress"]["epoch"], len(state["progress"]["step_statistics"])
+        groups.setdefault(done, []).append(run)
     return list(groups.values())

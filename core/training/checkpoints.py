@@ -1,6 +1,5 @@
 """Checkpoint files: two generations of a run's state with checksums; the newest that is intact counts."""
 
-import hashlib
 import io
 import json
 import sys
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from core.io.digests import checksum
 from core.io.errors import DamagedFileError, InputError, NewerSchemaError, is_out_of_memory, reason_of
 from core.io.files import check_regular, check_schema, write_atomically
 
@@ -39,8 +39,8 @@ class Checkpoints:
         """Write ``state``, of types that ``torch.load(weights_only=True)`` reads."""
         body = io.BytesIO()
         torch.save(dict(state), body)
-        header = {"schema": SCHEMA, "generation": self._generation + 1}
-        header |= {"sha256": _digest(header, body.getbuffer())}
+        header: dict[str, Any] = {"schema": SCHEMA, "generation": self._generation + 1}
+        header |= {"sha256": _checksum(header, body.getbuffer())}
         slot = next(name for name in SLOTS if name != self._newest)
 
         def write(file: BinaryIO) -> None:
@@ -90,12 +90,12 @@ def read_checkpoint(path: Path) -> tuple[Path, int, dict[str, Any]]:
     try:
         fields = json.loads(head)
         header = {name: fields[name] for name in ("schema", "generation")}
-        checksum = fields["sha256"]
+        recorded = fields["sha256"]
     except (ValueError, LookupError, TypeError, RecursionError):
         raise DamagedFileError("it does not begin as a checkpoint does") from None
     if header["schema"] not in READABLE_SCHEMAS:
         check_schema(header["schema"], SCHEMA)
-    if checksum != _digest(header, body):
+    if recorded != _checksum(header, body):
         raise DamagedFileError("its checksum is wrong: it is truncated or damaged")
     if not isinstance(header["generation"], int):
         raise DamagedFileError(f"its generation is {header['generation']!r}, which is not an integer")
@@ -139,7 +139,5 @@ def restoring(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _digest(header: Mapping[str, Any], body: bytes | memoryview) -> str:
-    digest = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
-    digest.update(body)
-    return digest.hexdigest()
+def _checksum(header: Mapping[str, Any], body: bytes | memoryview) -> str:
+    return checksum([json.dumps(dict(header), sort_keys=True), body])

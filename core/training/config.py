@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, TypeVar, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_origin, get_type_hints
 
 import typeguard
 from typing_extensions import Self
@@ -17,6 +17,7 @@ from typing_extensions import Self
 from core.io.errors import InputError
 from core.io.files import read_json
 from core.losses.checks import check_hardness
+from core.training.runtime import Precision
 
 # beta and tau_plus of an objective's name alone. Any other name is the plain objective of its modality
 # (SimCLR, InfoGraph, quick-thoughts), which has neither.
@@ -106,7 +107,7 @@ class TrainConfig:
     """Folder of the run; by default runs/MODALITY/DATASET/OBJECTIVE/seed-N. {seed} becomes the seed."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
-    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Precision of matrix products; auto is bfloat16 if the device computes it in hardware."""
     resume: bool = False
     """Resume from the checkpoint in the folder; if there is none, start from the beginning."""

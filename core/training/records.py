@@ -1,12 +1,11 @@
 """Records: the file ``result.json``, its schema and checksum, and the checksums of the files beside it."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.io.digests import file_checksum
+from core.io.digests import checksum, file_checksum
 from core.io.errors import DamagedFileError, InputError
 from core.io.files import check_schema, read_json
 
@@ -28,7 +27,7 @@ def record_text(record: dict[str, Any]) -> str:
 def record_checksum(record: dict[str, Any]) -> str:
     """SHA-256 of a record's canonical JSON, its own ``checksum`` left out."""
     rest = {name: value for name, value in record.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return checksum([json.dumps(rest, sort_keys=True, separators=(",", ":"))])
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -50,11 +49,13 @@ def read_record(path: Path) -> dict[str, Any]:
     objective = record.get("objective")
     if isinstance(objective, dict) and "label" not in objective:
         record["objective"] = label_older_objective(objective)
+        if has_checksum:
+            record["checksum"] = record_checksum(record)
     return record
 
 
 def label_older_objective(objective: Mapping[str, Any]) -> dict[str, Any]:
-    """Add ``label``, ``family`` and ``plain_family`` to an objective of a record made before it held them.
+    """Add ``label``, ``family`` and ``plain_family`` to an objective recorded before records had them.
 
     Raises DamagedFileError if a value has the wrong type.
     """
@@ -65,10 +66,10 @@ def label_older_objective(objective: Mapping[str, Any]) -> dict[str, Any]:
         is_released = get("variant") == "released" and numbers
         options = [
             "annealed" if get("anneal_beta") == "down" else "",
-            "weights constant" if get("stop_gradient") else "",
-            "true positives" if get("positives") == "label" else "",
             "normalized" if get("normalize") else "",
             "denominator all" if get("denominator") == "all" else "",
+            "weights constant" if get("stop_gradient") else "",
+            "true positives" if get("positives") == "label" else "",
             f"window {get('window')}" if get("window", 1) > 1 else "",
         ]
         plain_family = ", ".join(filter(None, [get("encoder"), *options]))
@@ -104,17 +105,17 @@ def check_files(folder: Path) -> None:
         return
     if not (isinstance(files, dict) and all(map(_is_inside, files))):
         raise InputError(f"{path} is damaged: its files are not checksums by names inside {folder}")
-    for name, checksum in files.items():
-        _check_file(folder / name, checksum)
+    for name, expected in files.items():
+        _check_file(folder / name, expected)
 
 
 def _is_inside(name: str) -> bool:
     return not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
-def _check_file(path: Path, checksum: str) -> None:
+def _check_file(path: Path, expected: str) -> None:
     try:
-        is_unchanged = file_checksum(path) == checksum
+        is_unchanged = file_checksum(path) == expected
     except FileNotFoundError:
         return  # whoever reads the file reports it
     except (OSError, ValueError) as error:

@@ -2,12 +2,15 @@
 
 import os
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
 
 from core.io.errors import InputError
 
 DEVICE_TYPES = ("cpu", "cuda")
+
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def choose_device(name: str) -> torch.device:
@@ -31,14 +34,14 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> str:
+def choose_precision(name: Precision, device: torch.device) -> Precision:
     """``auto`` is bfloat16 if ``device`` computes it in hardware, else float32; other names stay."""
     if name != "auto":
         return name
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     # get_capabilities came after torch 2.11; without it a processor counts as one without bfloat16.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     has_bfloat16 = device.type == "cpu" and any(map(capabilities.get, ("avx512_bf16", "amx_bf16")))
     return "bfloat16" if has_bfloat16 else "float32"
 

@@ -29,7 +29,8 @@ def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
 
 def random_states() -> dict[str, Any]:
     """The random states of python, numpy and torch, in types that ``torch.load(weights_only=True)`` reads."""
-    name, keys, *rest = np.random.get_state()
+    numpy_state: Any = np.random.get_state(legacy=True)
+    name, keys, *rest = numpy_state
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),

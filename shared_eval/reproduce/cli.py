@@ -16,7 +16,7 @@ from core.io.errors import InputError, TrainingError
 from core.io.files import write_atomically
 from core.training import signals
 from core.training.cli import command, parse
-from core.training.config import MAX_FLOAT, check_not_too_large
+from core.training.config import MAX_FLOAT, check_ranges
 from core.training.loop import progress_bar
 from shared_eval.outputs import fits, show, writing
 from shared_eval.records import read_records, warn_failed_runs
@@ -53,7 +53,7 @@ class ReproduceConfig:
     jobs: int = 1
     """Processes at a time on this machine; each gets its share of the cores."""
     together: int = 5
-    """Seeds of a graph run that one process trains at once."""
+    """Seeds that one process trains at once, in a modality whose trainer can do that."""
     launcher: Literal["here", "ray"] = "here"
     """ray: run on a Ray cluster, that of RAY_ADDRESS or one on this machine."""
     cpus: float = 1.0
@@ -69,9 +69,7 @@ class ReproduceConfig:
 
     def checked(self) -> "ReproduceConfig":
         """Return the config; raise InputError if a setting is not valid."""
-        for name in ("jobs", "seeds", "together"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"`{name}` is {getattr(self, name)}; it must be at least 1")
+        check_ranges(vars(self), dict.fromkeys(("jobs", "seeds", "together"), 1))
         if not (self.cpus > 0 and self.gpus >= 0):
             raise InputError(
                 f"`cpus` is {self.cpus} and `gpus` {self.gpus}; they must be above 0 and at least 0"
@@ -79,7 +77,6 @@ class ReproduceConfig:
         for beta in self.betas:
             if not 0 <= beta <= MAX_FLOAT:
                 raise InputError(f"`betas` has {beta}; each must be at least 0 and at most {MAX_FLOAT}")
-        check_not_too_large(vars(self))
         for path in self.output:
             if path.suffix not in SUFFIXES:
                 raise InputError(f"`output` is {path}; its suffix must be one of {', '.join(SUFFIXES)}")
@@ -98,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             show(f"{'done  ' if done else 'to run'} {spec}")
         print(f"{len(missing)} of {len(specs)} to run: {describe_estimate(missing, config.jobs)}")
         return
-    with signals.graceful_shutdown(go_on="the same command"):
+    with signals.graceful_shutdown(resume_with="the same command"):
         failed = run_specs(missing, config) if missing else []
     warn_failed_runs(spec.folder for spec in specs)
     finished = [spec.folder / "result.json" for spec in specs if spec.is_finished()]

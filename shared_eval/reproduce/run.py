@@ -53,7 +53,7 @@ class Outcome:
         return f"{self.job} ended with exit code {self.exit_code} ({self.job.log}):\n    {self.last_lines}"
 
 
-def run_job(job: Job, threads: int, running: set[subprocess.Popen] | None = None) -> Outcome:
+def run_job(job: Job, threads: int, running: set[subprocess.Popen[bytes]] | None = None) -> Outcome:
     """Run a job's process to its end and append its output to its log.
 
     Args:
@@ -107,7 +107,7 @@ def run_here(
     """
     threads = num_threads((os.cpu_count() or 1) // num_processes)
     lock = threading.Lock()
-    running: set[subprocess.Popen] = set()
+    running: set[subprocess.Popen[bytes]] = set()
 
     def run(job: Job) -> Outcome:
         with lock:

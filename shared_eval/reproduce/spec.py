@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.io.files import read_json
-from core.training.config import flag, objective_slug
+from core.training.cli import flag
+from core.training.config import objective_slug
 from core.training.records import read_record
 from core.training.run_folder import default_folder
 
@@ -101,8 +102,8 @@ class Job:
 def _flag_words(name: str, value: Value) -> list[str]:
     """A setting on a command line; a flag is given if it is set, else left out."""
     if isinstance(value, bool):
-        return [f"--{flag(name)}"] if value else []
-    return [f"--{flag(name)}", str(value)]
+        return [flag(name)] if value else []
+    return [flag(name), str(value)]
 
 
 def group_jobs(specs: Sequence[RunSpec], together: int) -> list[Job]:

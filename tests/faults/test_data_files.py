@@ -90,7 +90,7 @@ def test_damaged_graph_files_are_refused(root, capsys, file, content, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.txt", b"\x89PNG\r\n\0", "x.txt is binary: byte 6 is 0; it takes plain text"),
+        ("x.txt", b"\x89PNG\r\n\0", "x.txt is binary: byte 6 is 0; it must be plain text"),
         ("x.txt", "Text.\n".encode("utf-16"), "x.txt is binary: byte 3 is 0"),
         ("x.txt.gz", b"no gzip", "x.txt.gz cannot be read: Not a gzipped file"),
         (
@@ -124,24 +124,24 @@ def test_unreadable_books_are_refused(root, capsys, name, content, message):
             b"\xff\t1\n",
             "sentiment-train cannot be read: 'utf-8' codec can't decode",
         ),
-        ("SST/binary/sentiment-train", b"good\n", "sentiment-train: line 1 has 1 columns; 2 are needed"),
-        ("SST/binary/sentiment-dev", b"good\t1\n\nbad\tno\n", "line 3 has 'no' where 0 or 1 must stand"),
-        ("SST/binary/sentiment-test", b"", "has no samples to test on: is a file of it cut short?"),
+        ("SST/binary/sentiment-train", b"good\n", "sentiment-train: line 1 has 1 columns; it must have 2"),
+        ("SST/binary/sentiment-dev", b"good\t1\n\nbad\tno\n", "line 3 has 'no'; it must be 0 or 1"),
+        ("SST/binary/sentiment-test", b"", "has no samples for testing: is one of its files truncated?"),
         (
             "STS/STSBenchmark/sts-test.csv",
             b"a\tb\tc\td\tinf\tx\ty\n",
-            "line 1 has 'inf' where a number must stand",
+            "line 1 has 'inf'; it must be a finite number",
         ),
-        ("TREC/train_5500.label", b"NUM what\n", "train_5500.label: line 1 is no 'KIND:detail question'"),
+        ("TREC/train_5500.label", b"NUM what\n", "train_5500.label: line 1 is not 'LABEL:detail question'"),
         (
             "TREC/train_5500.label",
             b"NUM:a what\nLOC:b where\n",
-            "TREC has 2 classes to learn, of 1 samples or more",
+            "TREC has 2 classes for training, with 1 samples or more",
         ),
         (
             "MRPC/msr_paraphrase_train.txt",
             b"h\n",
-            "msr_paraphrase_train.txt: line 1 has 1 columns; 5 are needed",
+            "msr_paraphrase_train.txt: line 1 has 1 columns; it must have 5",
         ),
     ],
 )

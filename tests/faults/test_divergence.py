@@ -110,7 +110,7 @@ def test_excessive_learning_rate_ends_in_a_failure_record(
         f"; try a smaller --lr than {float(flags[1]):g} or a smaller --beta than 1, and another --output-dir"
     )
     failure = read_record(folder / "failure.json")
-    assert (failure["reason"], error) == (reason, f"error: {failure['message']}")
+    assert (failure["reason"], error) == (reason, f"error: {with_flags(failure['message'])}")
     assert failure["step"] > 0
     assert not (folder / "result.json").exists()
     assert not list((folder / "checkpoint").iterdir())
@@ -155,7 +155,7 @@ def test_diverged_run_keeps_the_checkpoint_before(
     failure = read_record(folder / "failure.json")
     assert (failure["reason"], failure["modality"]) == (reason, tiny.modality)
     assert f"in epoch {failure['epoch']}, step {failure['step']};" in error
-    assert error == f"error: {failure['message']}"
+    assert error == f"error: {with_flags(failure['message'])}"
     assert not (folder / "result.json").exists()
     state = Checkpoints(folder / "checkpoint").load()
     assert all(value.isfinite().all() for value in state["model"].values())
@@ -164,7 +164,7 @@ def test_diverged_run_keeps_the_checkpoint_before(
         assert done == (failure["epoch"] - 1, failure["step"] - 1)  # the step before
 
     records_main([str(tmp_path)])
-    assert f"{folder} has no record: {failure['message']}" in capsys.readouterr().err
+    assert f"{folder} has no record: {with_flags(failure['message'])}" in capsys.readouterr().err
     if tamper is explode:
         tiny.run_inline(folder, "--resume")
         assert_same_run(finished_runs(tiny.modality), tiny, folder)  # and failure.json is removed

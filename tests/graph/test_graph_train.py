@@ -8,11 +8,15 @@ from safetensors.torch import load_file
 
 import core.training.loop
 import core.training.run_folder
+import graph.config
 import graph.encoder
 import graph.train
 from core import InfoGraphLoss
+from graph.batch import make_batches
+from graph.config import GraphConfig, defaults_for
+from graph.data import load_dataset
+from graph.evaluate import evaluate
 from graph.evaluate import main as evaluate_main
-from graph.train import GraphConfig, recipe
 from graph.train import main as train_main
 from tests.runs import as_command, failure_of, metrics_of
 
@@ -82,14 +86,14 @@ def test_evaluate_repeats_the_number(tiny_root, tmp_path, capsys):
 
 def test_evaluation_leaves_the_encoder_as_it_is(tiny_root):
     """Batch norm's statistics, the mode and the random states do not move."""
-    dataset = graph.train.load_dataset("TINY", tiny_root)
-    batches = graph.train.make_batches(dataset, 10, [0], torch.device("cpu"))
+    dataset = load_dataset("TINY", tiny_root)
+    batches = make_batches(dataset, 10, [0], torch.device("cpu"))
     encoder = graph.encoder.GIN(dataset.num_features)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    graph.train.evaluate(encoder, batches, dataset.labels, [0])
+    evaluate(encoder, batches, dataset.labels, [0])
     assert torch.rand(1) == expected
     assert encoder.training
     for name, value in encoder.state_dict().items():
@@ -100,15 +104,15 @@ def test_evaluation_leaves_the_encoder_as_it_is(tiny_root):
 def test_a_resumed_run_ends_in_the_same_weights(tiny_root, tmp_path, monkeypatch, flags):
     """Stopped in its third epoch, with a checkpoint after each: bit-identical to the end."""
     train(tiny_root, tmp_path / "whole", *flags)
-    take_step, taken = core.training.loop.take_step, []
+    optimizer_step, taken = core.training.loop.optimizer_step, []
 
     def stop_in_the_third(*arguments):
         taken.append(1)
         if len(taken) == 8:  # an epoch has three steps
             raise KeyboardInterrupt
-        return take_step(*arguments)
+        return optimizer_step(*arguments)
 
-    monkeypatch.setattr(core.training.loop, "take_step", stop_in_the_third)
+    monkeypatch.setattr(core.training.loop, "optimizer_step", stop_in_the_third)
     with pytest.raises(SystemExit):
         train(tiny_root, tmp_path / "stopped", "--checkpoint-seconds", "0", *flags)
     assert not (tmp_path / "stopped" / "result.json").exists()
@@ -281,7 +285,7 @@ def test_a_loss_that_is_no_number(tiny_root, tmp_path, capsys):
         (["--dataset", "MUTAGG"], "did you mean MUTAG?"),
         (
             ["--dataset", "MUTAG", "--data-root", "nowhere"],
-            "no MUTAG_A.txt under nowhere/TUDataset/MUTAG/raw",
+            "nowhere/TUDataset/MUTAG/raw has no MUTAG_A.txt",
         ),
         (["--objective", "simclr"], "invalid choice 'simclr'"),
         (["--objective", "infograph", "--beta", "1"], "--objective infograph has beta 0"),
@@ -328,7 +332,7 @@ def test_too_few_graphs_of_a_class(tmp_path, capsys):
 
 def test_as_a_command_without_a_traceback(tmp_path, capsys):
     [line] = failure_of(as_command("graph.train"), capsys, ["--dataset", "MUTAGG"])
-    assert line.startswith("error: --dataset MUTAGG is unknown")
+    assert line.startswith("error: --dataset is 'MUTAGG', which is unknown")
     [line] = failure_of(as_command("graph.evaluate"), capsys, [str(tmp_path)])
     assert "is no run folder" in line
 
@@ -354,9 +358,9 @@ def test_objectives_are_named_by_their_numbers():
     assert named(beta=0.0, tau_plus=0.0) == "infograph"
     assert named(beta=2.5, tau_plus=0.5, variant="released") == "hard-beta2.5-tau0.5-released"
     assert named(beta=1.0, tau_plus=0.1, stop_gradient=True) == "hard-beta1-tau0.1-stopgradient"
-    assert recipe("hard", "released").tau_plus == 0.5
-    assert recipe("debiased").beta == 0
-    assert recipe("infograph").tau_plus == 0
+    assert defaults_for("hard", "released").tau_plus == 0.5
+    assert defaults_for("debiased").beta == 0
+    assert defaults_for("infograph").tau_plus == 0
 
 
 def test_training_beats_the_untrained_encoder_on_motifs(tmp_path):

@@ -11,10 +11,12 @@ from safetensors.torch import load_file
 
 from core.training.checkpoints import Checkpoints
 from core.training.cli import parse_config
+from image.batches import ViewBatches
+from image.config import ImageConfig, defaults_for
 from image.data import load_dataset
 from image.encoder import make_model
 from image.evaluate import main as evaluate_main
-from image.train import Batches, ImageConfig, annealed, recipe
+from image.task import annealed
 from image.train import main as train_main
 from image.views import Views
 from tests.processes import free_port
@@ -150,14 +152,14 @@ def test_a_resumed_run_ends_in_the_same_weights(tiny_folder, tmp_path, monkeypat
 def batches_of(tiny_folder, tmp_path, **settings):
     dataset = load_dataset(f"folder:{tiny_folder}", tmp_path, image_size=16)
     config = ImageConfig(dataset="tiny", beta=1.0, tau_plus=0.1, batch_size=16, view_size=16, **settings)
-    return Batches(dataset.train, Views(16), config), dataset
+    return ViewBatches(dataset.train, Views(16), config), dataset
 
 
 def test_batches_depend_on_seed_and_epoch_alone(tiny_folder, tmp_path):
     batches, _ = batches_of(tiny_folder, tmp_path)
-    first = list(batches.of_epoch(1))
-    second = list(batches.of_epoch(2))
-    again = list(batches.of_epoch(1))
+    first = list(batches.epoch(1))
+    second = list(batches.epoch(2))
+    again = list(batches.epoch(1))
     assert len(first) == batches.steps == 3
     for pair, same, other in zip(first, again, second, strict=True):
         assert pair[0].shape == pair[1].shape == (16, 3, 16, 16)
@@ -166,7 +168,7 @@ def test_batches_depend_on_seed_and_epoch_alone(tiny_folder, tmp_path):
         assert not torch.equal(pair[0], pair[1])
         assert not torch.equal(pair[0], other[0])
     other_seed, _ = batches_of(tiny_folder, tmp_path, seed=1)
-    assert not torch.equal(next(other_seed.of_epoch(1))[0], first[0][0])
+    assert not torch.equal(next(other_seed.epoch(1))[0], first[0][0])
 
 
 def test_true_positives_are_other_images_of_the_class(tiny_folder, tmp_path):
@@ -184,14 +186,14 @@ def test_true_positives_are_other_images_of_the_class(tiny_folder, tmp_path):
     assert of_class.min() >= 0
     assert (of_class > 0).float().mean() > 0.99
     assert of_class.std() < 4
-    for view1, view2 in batches.of_epoch(1):
+    for view1, view2 in batches.epoch(1):
         assert view1.shape == view2.shape == (16, 3, 16, 16)
 
 
 def test_a_class_of_one_image_has_itself_as_positive(tiny_folder, tmp_path):
     batches, dataset = batches_of(tiny_folder, tmp_path, positives="label")
     dataset.train.labels[0] = 3
-    batches = Batches(dataset.train, Views(16), batches.config)
+    batches = ViewBatches(dataset.train, Views(16), batches.config)
     order = torch.arange(48)
     others = batches._others_of_class(order, 1)
     assert others[0] == 0
@@ -280,7 +282,10 @@ def test_compilation_keeps_the_loss(tiny_folder, tmp_path):
     ("flags", "said"),
     [
         (["--dataset", "cifar11"], "did you mean cifar10?"),
-        (["--dataset", "stl10", "--data-root", "nowhere"], "neither nowhere/stl10_binary nor class folders"),
+        (
+            ["--dataset", "stl10", "--data-root", "nowhere"],
+            "but nowhere/stl10_binary does not exist, nor do class folders",
+        ),
         (["--arch", "resnet99"], "invalid choice 'resnet99'"),
         (["--batch-size", "1"], "--batch-size is 1; at least 2 images"),
         (["--batch-size", "5000"], "--batch-size is 5000; shapes has 4000 training images"),
@@ -362,7 +367,7 @@ def test_a_loss_that_is_no_number(tiny_folder, tmp_path, capsys, monkeypatch):
 
 def test_as_a_command_without_a_traceback(capsys):
     [line] = failure_of(as_command("image.train"), capsys, ["--dataset", "cifar11"])
-    assert line.startswith("error: --dataset cifar11 is unknown")
+    assert line.startswith("error: --dataset is 'cifar11', which is unknown")
 
 
 @pytest.mark.slow
@@ -388,7 +393,7 @@ def test_two_machines_train_as_one(tiny_folder, tmp_path):
 
 
 def test_a_dataset_s_name_brings_the_paper_s_settings():
-    config = parse_config(ImageConfig, recipe, ["--dataset", "cifar10"], "test")
+    config = parse_config(ImageConfig, defaults_for, ["--dataset", "cifar10"], "test")
     paper = {
         "arch": "resnet50",
         "width": 64,
@@ -400,9 +405,9 @@ def test_a_dataset_s_name_brings_the_paper_s_settings():
     paper |= {"temperature": 0.5, "tau_plus": 0.1, "beta": 1.0, "optimizer": "adam", "crop_scale": 0.08}
     assert {name: getattr(config, name) for name in paper} == paper
     config = parse_config(
-        ImageConfig, recipe, ["--dataset", "cifar10", "--objective", "simclr", "--lr", "0.5"], "test"
+        ImageConfig, defaults_for, ["--dataset", "cifar10", "--objective", "simclr", "--lr", "0.5"], "test"
     )
     assert (config.beta, config.tau_plus, config.lr) == (0, 0, 0.5)
     annealing = ["--anneal-beta", "down", "--positives", "label", "--stop-gradient"]
-    config = parse_config(ImageConfig, recipe, annealing, "test")
+    config = parse_config(ImageConfig, defaults_for, annealing, "test")
     assert config.objective_slug() == "hard-beta1-tau0.1-annealed-stopgradient-truepositives"

@@ -1,4 +1,4 @@
-"""The cache of encoded corpora: damage, processes that are killed, and processes at the same time."""
+"""The cache of encoded corpora: damaged files, killed processes, and concurrent processes."""
 
 import fcntl
 import locale
@@ -15,7 +15,7 @@ from sentence.data import encode_corpus
 from sentence.text import sentences_of
 from tests.sentence.conftest import write_books
 
-FILES = ("facts.json", "starts.bin", "tokenizer.json", "tokens.bin")
+FILES = ("manifest.json", "starts.bin", "tokenizer.json", "tokens.bin")
 
 
 @pytest.fixture(autouse=True)
@@ -28,15 +28,15 @@ def damage(path, how):
     path.unlink()
     if how == "pipe":
         os.mkfifo(path)
-    elif how != "gone":
+    elif how != "missing":
         half = len(content) // 2
         flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
         path.write_bytes({"empty": b"", "cut": content[:half], "flipped": flipped}[how])
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("how", ["gone", "empty", "cut", "flipped", "pipe"])
-def test_a_damaged_corpus_is_encoded_anew(tmp_path, capsys, name, how):
+@pytest.mark.parametrize("how", ["missing", "empty", "cut", "flipped", "pipe"])
+def test_damaged_cache_is_rebuilt(tmp_path, capsys, name, how):
     books = write_books(tmp_path / "books", (20,))
     corpus = find_corpus(f"folder:{books}", tmp_path)
     first = encode_corpus(corpus, 100)
@@ -45,9 +45,9 @@ def test_a_damaged_corpus_is_encoded_anew(tmp_path, capsys, name, how):
     damage(folder / name, how)
     assert capsys.readouterr().err == ""
     again = encode_corpus(corpus, 100)
-    said = capsys.readouterr().err
-    assert said.startswith(f"warning: {folder} is damaged and made anew: ")
-    assert said.count("\n") == 1
+    warning = capsys.readouterr().err
+    assert warning.startswith(f"warning: {folder} is damaged and will be rebuilt: ")
+    assert warning.count("\n") == 1
     for array in ("tokens", "starts", "books"):
         np.testing.assert_array_equal(getattr(again, array), getattr(first, array))
     assert again.tokenizer.to_str() == first.tokenizer.to_str()
@@ -60,42 +60,42 @@ def write_one(folder):
     return {"count": 1}
 
 
-def test_what_killed_processes_left_is_removed_and_what_is_being_made_is_not(tmp_path):
-    left, busy = (tmp_path / f".making-{name}" for name in ("left", "busy"))
-    for folder in (left, busy, tmp_path / ".making-own"):
+def test_folders_of_killed_processes_are_removed_and_locked_ones_are_not(tmp_path):
+    abandoned, busy = (tmp_path / f".building-{name}" for name in ("abandoned", "busy"))
+    for folder in (abandoned, busy, tmp_path / ".building-own"):
         folder.mkdir()
         (folder / "half.bin").write_bytes(b"half")
     with locked(tmp_path / "busy"):
         assert build_once(tmp_path / "own", write_one)["count"] == 1
-    assert [path.name for path in tmp_path.glob(".making-*")] == [busy.name]
-    assert sorted(path.name for path in (tmp_path / "own").iterdir()) == ["facts.json", "one.bin"]
+    assert [path.name for path in tmp_path.glob(".building-*")] == [busy.name]
+    assert sorted(path.name for path in (tmp_path / "own").iterdir()) == ["manifest.json", "one.bin"]
 
 
-def test_one_makes_and_the_others_wait(tmp_path):
-    made, found, began, may_end = [], [], threading.Event(), threading.Event()
+def test_one_thread_builds_and_the_others_wait(tmp_path):
+    built, results, began, may_end = [], [], threading.Event(), threading.Event()
 
-    def make(folder):
-        made.append(folder)
+    def build(folder):
+        built.append(folder)
         began.set()
         assert may_end.wait(10)
         return write_one(folder)
 
-    takers = [
-        threading.Thread(target=lambda: found.append(build_once(tmp_path / "a", make))) for _ in range(3)
+    threads = [
+        threading.Thread(target=lambda: results.append(build_once(tmp_path / "a", build))) for _ in range(3)
     ]
-    for taker in takers:
-        taker.start()
+    for thread in threads:
+        thread.start()
     assert began.wait(10)
     with pytest.raises(BlockingIOError), locked(tmp_path / "a", fcntl.LOCK_NB):
         pass
     may_end.set()
-    for taker in takers:
-        taker.join(10)
-    assert len(made) == 1
-    assert [facts["count"] for facts in found] == [1, 1, 1]
+    for thread in threads:
+        thread.join(10)
+    assert len(built) == 1
+    assert [values["count"] for values in results] == [1, 1, 1]
 
 
-def test_a_make_that_fails_leaves_what_was_there(tmp_path):
+def test_interrupted_build_keeps_the_old_folder(tmp_path):
     folder = tmp_path / "a"
     build_once(folder, write_one)
     (folder / "one.bin").write_bytes(b"two")
@@ -106,11 +106,11 @@ def test_a_make_that_fails_leaves_what_was_there(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         build_once(folder, fails)
     assert (folder / "one.bin").read_bytes() == b"two"
-    assert not list(tmp_path.glob(".making-*"))
+    assert not list(tmp_path.glob(".building-*"))
 
 
-def test_the_locale_s_encoding_is_not_asked(tmp_path):
-    """In the C locale Python takes ASCII where nothing else is said."""
+def test_encoding_does_not_depend_on_the_locale(tmp_path):
+    """In the C locale, ASCII is Python's default."""
     (tmp_path / "book.txt").write_text("Une rivière était froide.\nLe café était vide.\n" * 5, "utf-8")
     corpus = find_corpus(f"folder:{tmp_path}", tmp_path)
     before = locale.setlocale(locale.LC_CTYPE)

@@ -1,4 +1,4 @@
-"""Encoders: packed against padded, both outputs concatenated, and the folder that others load."""
+"""Encoders: packed equals padded, both outputs concatenated, and folders that SentenceTransformer loads."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def make_module(kind="gru", bidirectional=True, longest=30):
 
 
 @given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=9))
-def test_packing_is_torch_s(lengths):
+def test_pack_equals_torch(lengths):
     ids = torch.arange(sum(lengths))
     lengths = torch.tensor(lengths)
     packed, back = pack(ids, lengths)
@@ -43,8 +43,8 @@ def test_packing_is_torch_s(lengths):
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_the_gru_sees_each_sentence_as_if_alone(bidirectional):
-    """Value and gradient equal to running sentences one at a time, without packing or padding."""
+def test_gru_in_a_batch_equals_the_gru_on_single_sentences(bidirectional):
+    """Value and gradient, without packing or padding."""
     torch.manual_seed(0)
     encoder = GRUEncoder(20, 6, 5, bidirectional).double()
     lengths = torch.tensor([3, 1, 6, 3, 2])
@@ -65,14 +65,14 @@ def test_the_gru_sees_each_sentence_as_if_alone(bidirectional):
     assert together.shape == (5, 10 if bidirectional else 5)
 
 
-def test_weights_begin_uniform():
+def test_initial_weights_are_uniform():
     for encoder in (GRUEncoder(500, 20, 10, True), BagOfWords(500, 20)):
         for parameter in encoder.parameters():
             assert parameter.abs().max() <= 0.1 + 1e-6
     assert encoder.embedding.weight.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.05)
 
 
-def test_bag_of_words_is_the_mean():
+def test_bag_of_words_is_the_mean_of_the_embeddings():
     encoder = BagOfWords(20, 6)
     lengths = torch.tensor([3, 1, 4])
     ids = torch.randint(20, (8,))
@@ -83,10 +83,10 @@ def test_bag_of_words_is_the_mean():
 
 
 @pytest.mark.parametrize("kind", ["gru", "bow"])
-def test_both_outputs_concatenated(kind):
+def test_embedding_is_both_outputs_concatenated(kind):
     module = make_module(kind)
     features = module.preprocess(SENTENCES)
-    assert features["lengths"].tolist() == [7, 3, 1, 8, 1]  # the empty one is one unknown word
+    assert features["lengths"].tolist() == [7, 3, 1, 8, 1]  # the empty sentence is one unknown word
     f, g = module.embed_pair(features["ids"], features["lengths"])
     embedding = module(features)["sentence_embedding"]
     torch.testing.assert_close(embedding, torch.cat([f, g], dim=1))
@@ -94,7 +94,7 @@ def test_both_outputs_concatenated(kind):
     assert not torch.allclose(f, g)
 
 
-def test_sentences_are_cut_at_the_longest():
+def test_sentences_are_truncated():
     module = make_module(longest=3)
     short, long = module.preprocess(["the cold river"]), module.preprocess(["the cold river held a stone"])
     assert torch.equal(short["ids"], long["ids"])
@@ -102,7 +102,7 @@ def test_sentences_are_cut_at_the_longest():
 
 @pytest.mark.parametrize("kind", ["gru", "bow"])
 @pytest.mark.parametrize("tokens_at_once", [1, 10, TOKENS_AT_ONCE])
-def test_embedding_sorted_by_length_is_embedding_one_by_one(kind, tokens_at_once, monkeypatch):
+def test_embed_in_batches_equals_embed_one_by_one(kind, tokens_at_once, monkeypatch):
     monkeypatch.setattr("sentence.evaluate.TOKENS_AT_ONCE", tokens_at_once)
     module = make_module(kind)
     module.train()
@@ -113,13 +113,13 @@ def test_embedding_sorted_by_length_is_embedding_one_by_one(kind, tokens_at_once
 
 
 @pytest.mark.parametrize("kind", ["gru", "bow"])
-def test_what_is_saved_is_loaded_with_the_same_vectors(kind, tmp_path):
+def test_saved_model_gives_the_same_embeddings_when_loaded(kind, tmp_path):
     model = SentenceTransformer(modules=[make_module(kind)], device="cpu")
     expected = model.encode(SENTENCES)
     torch.testing.assert_close(encoder_of(model)(SENTENCES), torch.from_numpy(expected))
     model.save(str(tmp_path), create_model_card=False)
     assert is_quick_thought(tmp_path)
-    # The class is no part of sentence-transformers, which wants to be told that it may import it.
+    # sentence-transformers imports classes of other packages only with trust_remote_code.
     theirs = SentenceTransformer(str(tmp_path), device="cpu", trust_remote_code=True)
     ours = load_model(str(tmp_path), download=False, device=torch.device("cpu"))
     for loaded in (theirs, ours):
@@ -127,7 +127,7 @@ def test_what_is_saved_is_loaded_with_the_same_vectors(kind, tmp_path):
         assert loaded.get_embedding_dimension() == expected.shape[1]
 
 
-def test_a_folder_with_other_modules_is_not_taken_for_ours(tmp_path):
+def test_folder_with_other_modules_is_not_a_quick_thought(tmp_path):
     assert not is_quick_thought(tmp_path)
     for text in (
         "[]",

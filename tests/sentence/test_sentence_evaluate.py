@@ -153,7 +153,7 @@ def test_a_missing_task_is_named_and_the_rest_evaluated(data_folder, capsys):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("mr", "cola"), "--tasks cola is unknown; known: mr, cr"),
+        (("mr", "cola"), "`tasks` is 'cola', which is unknown. Known: mr, cr"),
         (("mr", "cr"), "no data for mr, cr under .*; add --download to fetch them"),
     ],
 )
@@ -165,27 +165,39 @@ def test_no_task_at_all(tmp_path, names, message):
 @pytest.mark.parametrize(
     ("path", "text", "message"),
     [
-        ("TREC/train_5500.label", "NUM what\n", "train_5500.label: line 1 is no 'KIND:detail question'"),
+        ("TREC/train_5500.label", "NUM what\n", "train_5500.label: line 1 is not 'LABEL:detail question'"),
         (
             "SST/binary/sentiment-dev",
             "only a sentence\n",
-            "sentiment-dev: line 1 has 1 columns; 2 are needed",
+            "sentiment-dev: line 1 has 1 columns; it must have 2",
         ),
         (
             "STS/STSBenchmark/sts-test.csv",
             "a\tb\tc\td\tfive\tx\ty\n",
-            "sts-test.csv: line 1 has 'five' where a number must stand",
+            "sts-test.csv: line 1 has 'five'; it must be a finite number",
         ),
-        ("STS/STSBenchmark/sts-test.csv", "a\tb\tc\td\tnan\tx\ty\n", "line 1 has 'nan' where a number"),
-        ("STS/STSBenchmark/sts-test.csv", "", "has no two different scores: is a file of it cut short"),
+        (
+            "STS/STSBenchmark/sts-test.csv",
+            "a\tb\tc\td\tnan\tx\ty\n",
+            "line 1 has 'nan'; it must be",
+        ),
+        (
+            "STS/STSBenchmark/sts-test.csv",
+            "",
+            "has fewer than 2 different scores: is one of its files",
+        ),
         (
             "SST/binary/sentiment-train",
             "good\t2\n",
-            "sentiment-train: line 1 has '2' where 0 or 1 must stand",
+            "sentiment-train: line 1 has '2'; it must be 0 or 1",
         ),
-        ("SST/binary/sentiment-test", "", "binary has no samples to test on"),
+        ("SST/binary/sentiment-test", "", "binary has no samples for testing"),
         ("MR/rt-polarity.pos", None, "rt-polarity.pos cannot be read"),
-        ("MR/rt-polarity.neg", "", "MR has 1 classes to learn, of 20 samples or more; 2 of 10 are needed"),
+        (
+            "MR/rt-polarity.neg",
+            "",
+            "MR has 1 classes for training, with 20 samples or more; 2 with 10",
+        ),
     ],
 )
 def test_damaged_tasks(data_folder, path, text, message):

@@ -1,4 +1,4 @@
-"""The quick-thought objective against naive loops in float64, and against its released softmax."""
+"""The quick-thought objective against naive loops in float64 and the softmax of the released code."""
 
 import math
 
@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from sentence.objective import quick_thought_loss
 
 
-def naive(scores, places, book, beta, tau_plus, window, denominator, floor):
+def naive(scores, positions, book, beta, tau_plus, window, denominator, floor):
     """One anchor, one positive, one negative at a time; no log space, no matrices."""
     count = len(scores)
     means = []
     for i in range(count):
         neighbours = [
-            j for j in range(count) if book[j] == book[i] and 0 < abs(places[j] - places[i]) <= window
+            j for j in range(count) if book[j] == book[i] and 0 < abs(positions[j] - positions[i]) <= window
         ]
         terms = []
         for p in neighbours:
@@ -45,20 +45,20 @@ def naive(scores, places, book, beta, tau_plus, window, denominator, floor):
 def example(count=9, seed=0, books=(0, 0, 0, 0, 1, 1, 1, 2, 3)):
     generator = torch.Generator().manual_seed(seed)
     scores = 2 * torch.randn(count, count, generator=generator, dtype=torch.float64)
-    places = torch.arange(10, 10 + count)
-    places[6:] += 5  # the rest of another run
-    return scores, places, torch.tensor(books[:count])
+    positions = torch.arange(10, 10 + count)
+    positions[6:] += 5  # not consecutive with the others
+    return scores, positions, torch.tensor(books[:count])
 
 
 @pytest.mark.parametrize("denominator", ["negatives", "all"])
 @pytest.mark.parametrize("window", [1, 2])
 @pytest.mark.parametrize(("beta", "tau_plus"), [(0, 0), (0, 0.1), (1, 0), (1, 0.1), (3, 0.4)])
 @pytest.mark.parametrize("floor", [None, -2.0])
-def test_against_a_loop(beta, tau_plus, window, denominator, floor):
-    scores, places, book = example()
+def test_loss_equals_a_naive_loop(beta, tau_plus, window, denominator, floor):
+    scores, positions, book = example()
     settings = {"beta": beta, "tau_plus": tau_plus, "window": window, "denominator": denominator}
-    ours = quick_thought_loss(scores, places, book, floor=floor, **settings).item()
-    assert ours == pytest.approx(naive(scores, places, book, floor=floor, **settings), rel=1e-10)
+    ours = quick_thought_loss(scores, positions, book, floor=floor, **settings).item()
+    assert ours == pytest.approx(naive(scores, positions, book, floor=floor, **settings), rel=1e-10)
 
 
 @given(
@@ -67,16 +67,16 @@ def test_against_a_loop(beta, tau_plus, window, denominator, floor):
     window=st.integers(1, 3),
     beta=st.sampled_from([0, 0.5, 2]),
 )
-def test_against_a_loop_on_any_batch(seed, count, window, beta):
-    scores, places, book = example(count, seed)
+def test_loss_equals_a_naive_loop_on_any_batch(seed, count, window, beta):
+    scores, positions, book = example(count, seed)
     book = torch.randint(3, (count,), generator=torch.Generator().manual_seed(seed)).sort().values
     settings = {"beta": beta, "tau_plus": 0.1, "window": window, "denominator": "negatives"}
-    ours = quick_thought_loss(scores, places, book, **settings).item()
-    assert ours == pytest.approx(naive(scores, places, book, floor=None, **settings), rel=1e-9, abs=1e-12)
+    ours = quick_thought_loss(scores, positions, book, **settings).item()
+    assert ours == pytest.approx(naive(scores, positions, book, floor=None, **settings), rel=1e-9, abs=1e-12)
 
 
-def test_denominator_all_is_quick_thoughts_softmax():
-    """As released: the diagonal's score is 0, the target uniform over the sentences at distance 1."""
+def test_denominator_all_equals_the_softmax_of_quick_thoughts():
+    """In its released code the diagonal is 0, and the target uniform over the sentences at distance 1."""
     scores, _, _ = example()
     count = len(scores)
     logits = scores.clone()
@@ -88,47 +88,47 @@ def test_denominator_all_is_quick_thoughts_softmax():
                 targets[i, j] = 1
     targets /= targets.sum(dim=1, keepdim=True)
     expected = F.cross_entropy(logits, targets)
-    places = torch.arange(count)
-    ours = quick_thought_loss(scores, places, torch.zeros(count), beta=0, tau_plus=0, denominator="all")
+    positions = torch.arange(count)
+    ours = quick_thought_loss(scores, positions, torch.zeros(count), beta=0, tau_plus=0, denominator="all")
     torch.testing.assert_close(ours, expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("denominator", ["negatives", "all"])
-def test_gradient(denominator):
-    scores, places, book = example(6)
+def test_gradient_equals_finite_differences(denominator):
+    scores, positions, book = example(6)
     scores.requires_grad_()
 
     def loss(scores):
         return quick_thought_loss(
-            scores, places, book, beta=1.5, tau_plus=0.05, floor=-3.0, denominator=denominator
+            scores, positions, book, beta=1.5, tau_plus=0.05, floor=-3.0, denominator=denominator
         )
 
     assert torch.autograd.gradcheck(loss, scores)
 
 
-def test_the_sentence_itself_never_counts():
-    scores, places, book = example()
+def test_loss_does_not_depend_on_the_score_of_a_sentence_with_itself():
+    scores, positions, book = example()
     changed = scores + torch.diag(torch.full((len(scores),), 100.0, dtype=torch.float64))
     for denominator in ("negatives", "all"):
         losses = [
-            quick_thought_loss(s, places, book, beta=1, tau_plus=0.1, denominator=denominator)
+            quick_thought_loss(s, positions, book, beta=1, tau_plus=0.1, denominator=denominator)
             for s in (scores, changed)
         ]
         assert losses[0] == losses[1]
 
 
-def test_rows_of_two_processes_average_to_the_whole():
-    scores, places, book = example(8, books=(0, 0, 0, 0, 1, 2, 3, 3))
+def test_mean_over_two_processes_equals_the_loss_of_one():
+    scores, positions, book = example(8, books=(0, 0, 0, 0, 1, 2, 3, 3))
     settings = {"beta": 1, "tau_plus": 0.1}
-    whole = quick_thought_loss(scores, places, book, **settings)
+    together = quick_thought_loss(scores, positions, book, **settings)
     parts = [
-        quick_thought_loss(scores[rows], places, book, rows.start, **settings)
+        quick_thought_loss(scores[rows], positions, book, rows.start, **settings)
         for rows in (slice(0, 4), slice(4, 8))
     ]
-    torch.testing.assert_close(sum(parts) / 2, whole, rtol=1e-12, atol=0)
+    torch.testing.assert_close(sum(parts) / 2, together, rtol=1e-12, atol=0)
 
 
-def test_large_scores_stay_finite():
+def test_large_scores_give_finite_loss_and_gradient():
     scores = 3000 * torch.randn(12, 12)
     scores.requires_grad_()
     loss = quick_thought_loss(scores, torch.arange(12), torch.zeros(12), beta=2, tau_plus=0.1)
@@ -137,7 +137,7 @@ def test_large_scores_stay_finite():
     assert scores.grad.isfinite().all()
 
 
-def test_no_neighbours_no_loss():
+def test_batch_without_neighbours_has_zero_loss_and_gradient():
     scores = torch.randn(4, 4, requires_grad=True)
     loss = quick_thought_loss(scores, torch.arange(4), torch.arange(4), beta=1, tau_plus=0.1)
     loss.backward()

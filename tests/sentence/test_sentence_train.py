@@ -13,10 +13,10 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 import core.training.loop
 from core.losses.gradient_cache import cached
 from core.training.cli import parse_config
+from sentence.config import SentenceConfig, defaults_for
 from sentence.encoder import PaddedTransformer, Pair, split_sentences
 from sentence.evaluate import load_model
 from sentence.evaluate import main as evaluate_main
-from sentence.train import SentenceConfig, recipe
 from sentence.train import main as train_main
 from tests.processes import in_processes
 from tests.runs import as_command, failure_of, metrics_of
@@ -125,19 +125,19 @@ def test_a_missing_task_is_in_the_record(books, data_root, tmp_path):
 def test_a_resumed_run_ends_in_the_same_weights(books, data_root, tmp_path, monkeypatch, flags, stopped_at):
     """Stopped inside an epoch, with a checkpoint after each step: bit-identical to the end."""
     train(books, data_root, tmp_path / "whole", *flags)
-    take_step, taken = core.training.loop.take_step, []
+    optimizer_step, taken = core.training.loop.optimizer_step, []
 
     def stop(*arguments):
         taken.append(1)
         if len(taken) == stopped_at:
             raise KeyboardInterrupt
-        return take_step(*arguments)
+        return optimizer_step(*arguments)
 
-    monkeypatch.setattr(core.training.loop, "take_step", stop)
+    monkeypatch.setattr(core.training.loop, "optimizer_step", stop)
     with pytest.raises(SystemExit):
         train(books, data_root, tmp_path / "stopped", "--checkpoint-seconds", "0", *flags)
     monkeypatch.setattr(
-        core.training.loop, "take_step", lambda *arguments: taken.append(1) or take_step(*arguments)
+        core.training.loop, "optimizer_step", lambda *arguments: taken.append(1) or optimizer_step(*arguments)
     )
     torch.rand(7)  # another process would have other random states
     taken.clear()
@@ -250,20 +250,20 @@ def test_the_embedded_corpus_teaches_something(tmp_path, capsys):
     ("flags", "said"),
     [
         (["--dataset", "pydok"], "did you mean pydoc?"),
-        (["--dataset", "folder:nowhere"], "nowhere is no folder"),
+        (["--dataset", "folder:nowhere"], "nowhere is not a folder"),
         (["--encoder", "lstm"], "invalid choice 'lstm'"),
         (["--encoder", "transformer"], "--encoder transformer and --model go together"),
         (["--model", "somewhere"], "--encoder transformer and --model go together"),
         (["--encoder", "transformer", "--model", "nowhere"], "nowhere is no folder; add --download"),
         (["--batch-size", "2"], "--batch-size is 2; at least 3 sentences"),
-        (["--batch-size", "100000"], "--batch-size is 100000; the corpus has"),
+        (["--batch-size", "100000"], "--batch-size is 100000; it must be at most"),
         (["--window", "0"], "--window is 0"),
         (["--cache-chunk", "0"], "--cache-chunk is 0"),
         (["--longest", "0"], "--longest is 0"),
         (["--clip-norm", "0"], "--clip-norm is 0"),
         (["--temperature", "0.5"], "scores are inner products, which have none"),
         (["--normalize", "--temperature", "0"], "--temperature is 0"),
-        (["--tasks", "cola"], "--tasks cola is unknown"),
+        (["--tasks", "cola"], "--tasks is 'cola', which is unknown"),
         (["--objective", "simclr"], "invalid choice 'simclr'"),
         (["--objective", "quickthought", "--beta", "1"], "--objective quickthought has beta 0"),
     ],
@@ -277,10 +277,10 @@ def test_bad_input_is_one_clear_line(tmp_path, capsys, monkeypatch, flags, said)
 @pytest.mark.parametrize(
     ("book", "flags", "said"),
     [
-        (b"", [], "no book of two sentences: there is nothing to learn from"),
-        (b"Only one sentence here.\n", [], "no book of two sentences: there is nothing to learn from"),
-        (b"", ["--strict"], "a has 0 sentences; it has no neighbours to learn from; leave out --strict"),
-        (b"One came.\nTwo \xff\xfe left.\n", ["--strict"], "a.txt: byte 14 is no UTF-8 and is replaced"),
+        (b"", [], "has no book with 2 sentences; at least one is needed"),
+        (b"Only one sentence here.\n", [], "has no book with 2 sentences; at least one is needed"),
+        (b"", ["--strict"], "a has 0 sentences; at least 2 are needed for neighbours; without --strict this"),
+        (b"One came.\nTwo \xff\xfe left.\n", ["--strict"], "a.txt: byte 14 is not UTF-8 and is replaced"),
     ],
 )
 def test_bad_books_end_the_command_in_one_line(tmp_path, capsys, book, flags, said):
@@ -303,11 +303,11 @@ def test_tasks_that_cannot_be_downloaded(books, served, tmp_path, capsys, monkey
 
 def test_as_a_command_without_a_traceback(capsys):
     [line] = failure_of(as_command("sentence.train"), capsys, ["--dataset", "pydok"])
-    assert line.startswith("error: --dataset pydok is unknown")
+    assert line.startswith("error: --dataset is 'pydok', which is unknown")
 
 
 def test_a_corpus_s_name_brings_the_published_settings():
-    config = parse_config(SentenceConfig, recipe, ["--dataset", "bookcorpus"], "test")
+    config = parse_config(SentenceConfig, defaults_for, ["--dataset", "bookcorpus"], "test")
     published = {
         "embedding_dim": 620,
         "hidden": 600,
@@ -333,4 +333,4 @@ def test_a_corpus_s_name_brings_the_published_settings():
         ("--encoder", "transformer", "--model", "a/tiny-bert"): "hard-beta1-tau0.1-tiny-bert-normalized",
     }
     for flags, slug in slugs.items():
-        assert parse_config(SentenceConfig, recipe, list(flags), "test").objective_slug() == slug
+        assert parse_config(SentenceConfig, defaults_for, list(flags), "test").objective_slug() == slug

@@ -1,14 +1,16 @@
-"""Records as runs leave them."""
+"""Records as runs write them."""
 
 import json
 from pathlib import Path
+from typing import Any
 
+# Objectives as recorded before they had a label: ``label_older_objective`` reads them.
 HARD = {"name": "hard", "beta": 1.0, "tau_plus": 0.1, "variant": "corrected"}
 PLAIN = {"name": "infograph", "beta": 0.0, "tau_plus": 0.0, "variant": "corrected"}
 
 
-def write_record(folder: Path, **changes) -> Path:
-    """A record in ``folder`` with some of its fields changed."""
+def write_record(folder: Path, **changes: Any) -> Path:
+    """Write a record in ``folder``, with ``changes`` to its fields."""
     record = {
         "schema": 1,
         "modality": "graph",

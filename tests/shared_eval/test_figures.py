@@ -105,15 +105,15 @@ def test_invalid_samples_are_not_read(tmp_path):
     assert figures.read_sample(tmp_path) is None
     safetensors.numpy.save_file(a_sample(), tmp_path / "sample.safetensors")
     assert figures.read_sample(tmp_path).keys() == a_sample().keys()
-    whole = a_sample()
+    sample = a_sample()
     for change in (
-        {"representations": whole["representations"][0]},
-        {"representations": whole["representations"][:, :1]},
-        {"labels": whole["labels"][1:]},
-        {"positives": whole["positives"].reshape(-1, 1)},
-        {"negatives": np.full_like(whole["negatives"], np.nan)},
+        {"representations": sample["representations"][0]},
+        {"representations": sample["representations"][:, :1]},
+        {"labels": sample["labels"][1:]},
+        {"positives": sample["positives"].reshape(-1, 1)},
+        {"negatives": np.full_like(sample["negatives"], np.nan)},
     ):
-        safetensors.numpy.save_file(whole | change, tmp_path / "sample.safetensors")
+        safetensors.numpy.save_file(sample | change, tmp_path / "sample.safetensors")
         assert figures.read_sample(tmp_path) is None
 
 

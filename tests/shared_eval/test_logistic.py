@@ -1,18 +1,23 @@
-"""Regressions fitted together against scikit-learn's, one by one."""
+"""Regressions fitted together, compared with scikit-learn's, fitted one by one."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared_eval.logistic import fit_logistic, predict_logistic
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from core.io.errors import InputError
-from shared_eval import logistic
-from shared_eval.probes import choose_penalties, fold_masks, nested_logistic_accuracy
+from shared_eval.probes import (
+    choose_penalties,
+    fit_logistic,
+    fold_masks,
+    logistic,
+    nested_logistic_accuracy,
+    predict_logistic,
+)
 
 PENALTIES = (0.25, 1.0, 8.0)
 
@@ -31,7 +36,7 @@ def reference(features, labels, mask, penalty):
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
 @pytest.mark.parametrize("columns_at_once", [1, 4, 512])
-def test_coefficients_are_scikit_learn_s(classes, columns_at_once, monkeypatch):
+def test_coefficients_equal_scikit_learn(classes, columns_at_once, monkeypatch):
     monkeypatch.setattr(logistic, "COLUMNS_AT_ONCE", columns_at_once)
     features, labels = samples(classes)
     masks = torch.rand(6, len(labels), generator=torch.Generator().manual_seed(0)) < 0.7
@@ -47,8 +52,8 @@ def test_coefficients_are_scikit_learn_s(classes, columns_at_once, monkeypatch):
 
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
-def test_float32_reaches_the_same(classes, scale):
-    """Embeddings come in float32 and in any scale; more columns than samples too."""
+def test_float32_reaches_the_same_probabilities(classes, scale):
+    """At any scale of the embeddings, and with more columns than samples."""
     features, labels = samples(classes, count=150, dim=200, seed=1)
     features = features.float() * scale
     mask = torch.ones(1, len(labels), dtype=torch.bool)
@@ -65,8 +70,8 @@ def test_float32_reaches_the_same(classes, scale):
 
 @given(seed=st.integers(0, 1000), classes=st.integers(2, 4), penalty=st.floats(0.01, 100))
 @settings(max_examples=25)
-def test_the_gradient_is_zero_at_the_solution(seed, classes, penalty):
-    """Whatever the data: no descent is left."""
+def test_gradient_is_zero_at_the_solution(seed, classes, penalty):
+    """For any data the solution is a minimum."""
     features, labels = samples(classes, 80, 8, seed)
     mask = torch.ones(1, 80, dtype=torch.bool)
     weights = fit_logistic(features, labels, classes, mask, torch.tensor([penalty]))[0].requires_grad_()
@@ -81,7 +86,7 @@ def test_the_gradient_is_zero_at_the_solution(seed, classes, penalty):
     assert weights.grad.abs().max() / 80 < 2e-5
 
 
-def test_separable_classes_come_to_an_end():
+def test_separable_classes_have_a_finite_solution():
     features = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]]).repeat(10, 1)
     labels = (features[:, 0] > 0).long()
     mask = torch.ones(1, 40, dtype=torch.bool)
@@ -98,10 +103,10 @@ def nested_by_hand(features, labels, penalties, folds, seed):
         for penalty in penalties:
             inner = StratifiedKFold(folds, shuffle=True, random_state=seed)
             scores = []
-            for fitted, held in inner.split(features[train], labels[train]):
+            for fitted, tested in inner.split(features[train], labels[train]):
                 model = LogisticRegression(C=penalty, tol=1e-10, max_iter=10_000)
                 model.fit(features[train][fitted], labels[train][fitted])
-                scores.append(model.score(features[train][held], labels[train][held]))
+                scores.append(model.score(features[train][tested], labels[train][tested]))
             means.append(np.mean(scores))
         model = LogisticRegression(C=penalties[int(np.argmax(means))], tol=1e-10, max_iter=10_000)
         accuracies.append(model.fit(features[train], labels[train]).score(features[test], labels[test]))
@@ -109,7 +114,7 @@ def nested_by_hand(features, labels, penalties, folds, seed):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_nested_cross_validation_against_scikit_learn(classes):
+def test_nested_cross_validation_equals_scikit_learn(classes):
     features, labels = samples(classes, 150, 10)
     ours = nested_logistic_accuracy(features, labels, PENALTIES, folds=5, seed=1111)
     theirs = nested_by_hand(features.numpy(), labels.numpy(), PENALTIES, 5, 1111)
@@ -127,7 +132,7 @@ def test_folds_are_disjoint_and_stratified():
         assert torch.bincount(labels[test]).tolist() == [4] * 4
 
 
-def test_the_choice_never_sees_what_is_held_out():
+def test_choice_does_not_depend_on_samples_outside_the_part():
     features, labels = samples(2, 100, 10)
     part = torch.arange(100) < 60
     chosen = choose_penalties(features, labels, [part], PENALTIES, 5, 0)
@@ -136,7 +141,7 @@ def test_the_choice_never_sees_what_is_held_out():
     assert choose_penalties(features, spoiled, [part], PENALTIES, 5, 0) == chosen
 
 
-def test_what_cannot_be_scored():
+def test_invalid_samples_are_refused():
     features, labels = samples(2, 40)
     with pytest.raises(InputError, match="10 folds inside 10 folds needs at least 12 of every class"):
         nested_logistic_accuracy(features, (torch.arange(40) < 5).long(), PENALTIES)

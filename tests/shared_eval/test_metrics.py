@@ -1,4 +1,4 @@
-"""Embedding metrics against loops over pairs."""
+"""Embedding metrics compared with loops over pairs."""
 
 import math
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from shared_eval.metrics import embedding_metrics, split_similarities
 
 
-def test_against_loops_over_pairs():
+def test_metrics_equal_loops_over_pairs():
     torch.manual_seed(0)
     view1, view2 = F.normalize(torch.randn(2, 9, 4, dtype=torch.float64), dim=-1)
     count = len(view1)
@@ -30,7 +30,7 @@ def test_against_loops_over_pairs():
     assert metrics == pytest.approx(expected, rel=1e-12)
 
 
-def test_collapse_and_perfection():
+def test_metrics_of_collapsed_and_of_orthogonal_embeddings():
     same = F.normalize(torch.ones(5, 3), dim=1)
     assert embedding_metrics(same, same)["uniformity"] == pytest.approx(0, abs=1e-5)
     apart = torch.eye(5)

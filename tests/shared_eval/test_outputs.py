@@ -1,4 +1,4 @@
-"""What commands print and write: no name, path or disk can bring them down."""
+"""What commands print and write; no name, path or disk makes them fail with a traceback."""
 
 import io
 import sys
@@ -14,12 +14,12 @@ from shared_eval.outputs import show, writing
 from tests.runs import failure_of
 from tests.shared_eval.conftest import HARD, write_record
 
-NO_MARKUP = ("x[/bold]", ":smile:", "x\udcff", "a$b$", r"$\foo$", "[link=x]", "é")
+ODD_NAMES = ("x[/bold]", ":smile:", "x\udcff", "a$b$", r"$\foo$", "[link=x]", "é")
 
 
-@pytest.mark.parametrize("name", NO_MARKUP)
-def test_any_name_is_shown_as_it_is(tmp_path, monkeypatch, capsys, name):
-    """In tables and figures; half a character, which no encoding has, is escaped."""
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_name_is_shown_unchanged(tmp_path, monkeypatch, capsys, name):
+    """In tables and figures; a lone surrogate, which no encoding has, is escaped."""
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.chdir(tmp_path)
     for folder, beta in (("a", 1.0), ("b", 2.0)):
@@ -37,7 +37,7 @@ def test_any_name_is_shown_as_it_is(tmp_path, monkeypatch, capsys, name):
     assert len(list((tmp_path / "figures").iterdir())) == 2
 
 
-def test_a_folder_whose_name_is_no_text_is_named_and_left_out(tmp_path, monkeypatch, capsys):
+def test_folder_with_an_invalid_name_is_skipped_with_a_warning(tmp_path, monkeypatch, capsys):
     write_record(tmp_path / "good")
     write_record(tmp_path / "odd\udcff")
     written = io.BytesIO()
@@ -47,11 +47,10 @@ def test_a_folder_whose_name_is_no_text_is_named_and_left_out(tmp_path, monkeypa
     assert "1 records" in capsys.readouterr().out
     said = written.getvalue().decode()
     assert readable("odd\udcff") in said
-    assert "the folder's name is no text; rename it" in said
+    assert "the folder's name is not valid text; rename it" in said
 
 
-def test_a_stdout_of_few_characters(monkeypatch):
-    """Such as a pipe's in another locale."""
+def test_stdout_with_an_ascii_encoding_gets_escapes(monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
     table = Table("± é")
@@ -65,7 +64,7 @@ def test_a_stdout_of_few_characters(monkeypatch):
 
 
 @pytest.mark.parametrize("flag", ["--csv", "--parquet", "--output", "--figures"])
-def test_what_cannot_be_written(tmp_path, capsys, flag):
+def test_file_that_cannot_be_written_is_an_error(tmp_path, capsys, flag):
     for seed, beta in enumerate((1.0, 2.0)):
         write_record(tmp_path / "runs" / str(seed), objective=HARD | {"beta": beta})
     main = report.main if flag in ("--output", "--figures") else records.main
@@ -75,11 +74,11 @@ def test_what_cannot_be_written(tmp_path, capsys, flag):
     where = [] if flag == "--output" else ["--output", str(tmp_path / "page.html")]
     flags = [str(tmp_path / "runs"), *(where if main is report.main else []), flag, str(target)]
     [line] = failure_of(main, capsys, flags)
-    assert "cannot be written: File exists; choose another place" in line
+    assert "cannot be written: File exists; choose another path" in line
     assert there.read_text() == "mine"
 
 
-def test_a_folder_in_the_way(tmp_path):
+def test_folder_in_place_of_a_file_is_an_error(tmp_path):
     (tmp_path / "folder").mkdir()
     with (
         pytest.raises(InputError, match="folder cannot be written: Is a directory"),

@@ -1,21 +1,25 @@
-"""Probes against scikit-learn used by hand, and against naive loops."""
+"""Probes compared with scikit-learn and with naive loops."""
 
 import math
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from shared_eval.svm import SVM_PENALTIES
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import SVC
 
 from core.io.errors import InputError
-from shared_eval import probes
-from shared_eval.probes import knn_accuracy, linear_probe, svm_accuracies, svm_accuracy
+from shared_eval.probes import knn_accuracy, linear_probe, svm, svm_accuracies, svm_accuracy
+from shared_eval.svm_folds import SVM_PENALTIES
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +27,7 @@ def samples():
     return make_classification(120, 8, n_informative=4, n_classes=3, random_state=0)
 
 
-def test_equals_scikit_learn_fold_by_fold(samples):
+def test_svm_accuracy_equals_scikit_learn_on_every_fold(samples):
     features, labels = samples
     expected = []
     for train, test in StratifiedKFold(10, shuffle=True, random_state=7).split(features, labels):
@@ -36,32 +40,38 @@ def test_equals_scikit_learn_fold_by_fold(samples):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_several_representations_have_the_figures_of_each(samples, jobs):
-    """In this process, and each in one of a pool."""
+def test_several_representations_score_as_each_does_alone(samples, jobs):
+    """In this process, and in a pool with a process for each."""
     features, labels = samples
     several, seeds = [features, features[:, :3], features**2], [0, 0, 5]
-    found = svm_accuracies(several, labels, seeds, folds=5, jobs=jobs)
-    for of, seed, accuracies in zip(several, seeds, found, strict=True):
-        np.testing.assert_array_equal(accuracies, svm_accuracy(of, labels, seed, folds=5, jobs=1))
+    scores = svm_accuracies(several, labels, seeds, folds=5, jobs=jobs)
+    for matrix, seed, accuracies in zip(several, seeds, scores, strict=True):
+        np.testing.assert_array_equal(accuracies, svm_accuracy(matrix, labels, seed, folds=5, jobs=1))
 
 
-def test_ctrl_c_is_not_for_the_processes_of_a_pool(samples, monkeypatch):
-    """A terminal sends it to all; they would answer with tracebacks, from their imports on."""
+def test_processes_of_a_pool_ignore_ctrl_c(samples, monkeypatch):
+    """A terminal sends it to all of them; they would print tracebacks, even while they import."""
     features, labels = samples
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(probes, "fold_accuracies", lambda *given: signal.getsignal(signal.SIGINT))
+    monkeypatch.setattr(svm, "fold_accuracies", lambda *arguments: signal.getsignal(signal.SIGINT))
     assert svm_accuracies([features] * 2, labels, [0, 1], jobs=2) == [signal.SIG_IGN] * 2
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_a_pool_that_another_thread_starts(samples):
+def test_processes_of_a_pool_import_no_torch():
+    """Its import would take them longer than many fits."""
+    code = "import sys, shared_eval.svm_folds; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_pool_can_be_started_by_another_thread(samples):
     features, labels = samples
     with ThreadPoolExecutor(1) as thread:
-        found = thread.submit(svm_accuracies, [features] * 2, labels, [0, 0], folds=5, jobs=2).result()
-    np.testing.assert_array_equal(found[0], found[1])
+        scores = thread.submit(svm_accuracies, [features] * 2, labels, [0, 0], folds=5, jobs=2).result()
+    np.testing.assert_array_equal(scores[0], scores[1])
 
 
-def test_folds_depend_on_the_seed_alone(samples, monkeypatch):
+def test_folds_depend_only_on_the_seed(samples, monkeypatch):
     """Two encoders at one seed are tested on the same folds, whatever happened before."""
     features, labels = samples
     seen = []
@@ -83,8 +93,8 @@ def test_folds_depend_on_the_seed_alone(samples, monkeypatch):
     assert sorted(seen[0]) == list(range(120))
 
 
-def test_labels_of_the_test_fold_are_never_seen(samples):
-    """With labels that have nothing to do with the features, accuracy is that of guessing."""
+def test_random_labels_score_as_guessing(samples):
+    """Labels of the test fold are never seen."""
     features, labels = samples
     shuffled = np.random.default_rng(0).permutation(labels)
     assert svm_accuracy(features, shuffled, seed=0).mean() < 0.5
@@ -98,7 +108,7 @@ def test_labels_of_the_test_fold_are_never_seen(samples):
         (np.full((30, 2), np.nan), np.array([0, 1] * 15), "not all finite"),
     ],
 )
-def test_what_cannot_be_scored(features, labels, said):
+def test_invalid_samples_are_refused(features, labels, said):
     with pytest.raises(InputError, match=said):
         svm_accuracy(features, labels, seed=0)
     with pytest.raises(InputError, match=said):
@@ -111,18 +121,18 @@ def naive_knn(train, train_labels, test, test_labels, neighbours, temperature):
     for sample, label in zip(test.double(), test_labels.tolist(), strict=True):
         votes = {}
         similarity = [
-            (float(sample @ other / sample.norm() / other.norm()), int(of))
-            for other, of in zip(train.double(), train_labels, strict=True)
+            (float(sample @ other / sample.norm() / other.norm()), int(class_))
+            for other, class_ in zip(train.double(), train_labels, strict=True)
         ]
-        for cosine, of in sorted(similarity, reverse=True)[:neighbours]:
-            votes[of] = votes.get(of, 0) + math.exp(cosine / temperature)
+        for cosine, class_ in sorted(similarity, reverse=True)[:neighbours]:
+            votes[class_] = votes.get(class_, 0) + math.exp(cosine / temperature)
         correct += max(votes, key=votes.get) == label
     return correct / len(test)
 
 
 @pytest.mark.parametrize("neighbours", [1, 5, 200])
 @pytest.mark.parametrize("chunk", [7, 1024])
-def test_nearest_neighbours_against_a_loop(neighbours, chunk):
+def test_nearest_neighbours_equal_a_loop(neighbours, chunk):
     torch.manual_seed(0)
     centres = torch.randn(4, 6)
     labels = torch.arange(80) % 4
@@ -142,7 +152,7 @@ def probe_of(train, labels, test, test_labels, classes, **options):
     return linear_probe(batches, test, test_labels, classes, seed=0, **options)
 
 
-def test_the_linear_probe_reaches_scikit_learn_s():
+def test_linear_probe_reaches_scikit_learn():
     features, labels = make_classification(
         600, 10, n_informative=6, n_classes=3, class_sep=1.5, random_state=0
     )
@@ -155,7 +165,7 @@ def test_the_linear_probe_reaches_scikit_learn_s():
     assert scores == probe_of(*parts, classes=3, epochs=100)
 
 
-def test_top_five_of_many_classes():
+def test_top_five_accuracy_of_many_classes():
     """With one-hot features of the wrong class for some samples, both counts are known."""
     train = 10 * torch.eye(8).repeat(20, 1)
     labels = torch.arange(8).repeat(20)

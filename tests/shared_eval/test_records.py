@@ -1,4 +1,4 @@
-"""Records, read from disk."""
+"""Records: reading, labels, settings, listing."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from shared_eval.records import find_records, main, objective_label, read_records, settings_fingerprint
-from tests.shared_eval.conftest import HARD, write_record
+from core.io.errors import DamagedFileError
+from core.training.records import label_older_objective, read_record, record_text
+from shared_eval.records import find_records, main, read_records, settings_fingerprint
+from tests.shared_eval.conftest import HARD, PLAIN, write_record
 
 
-def test_a_row_for_each_metric(tmp_path):
+def test_each_metric_has_a_row(tmp_path):
     write_record(tmp_path / "a", metrics={"accuracy": 0.5, "f1": 0.25}, untrained_metrics={"accuracy": 0.1})
     rows = read_records(find_records([tmp_path]))
     assert rows["metric"].tolist() == ["accuracy", "f1"]
@@ -19,16 +21,17 @@ def test_a_row_for_each_metric(tmp_path):
     assert rows["untrained"].isna().tolist() == [False, True]
 
 
-def test_damaged_records_are_named_and_left_out(tmp_path, capsys):
+def test_damaged_records_are_skipped_with_a_warning(tmp_path, capsys):
     write_record(tmp_path / "good")
     write_record(tmp_path / "newer", schema=99)
     write_record(tmp_path / "odd", metrics=None)
+    write_record(tmp_path / "untyped", objective=HARD | {"tau_plus": "0.1"})
     write_record(tmp_path / "cut")
     (tmp_path / "cut" / "result.json").write_text('{"schema": 1, "moda')
     rows = read_records(find_records([tmp_path]))
     assert len(rows) == 1
     said = capsys.readouterr().err
-    assert all(name in said for name in ("newer", "odd", "cut"))
+    assert all(name in said for name in ("newer", "odd", "untyped", "cut"))
 
 
 @pytest.mark.parametrize(
@@ -39,14 +42,18 @@ def test_damaged_records_are_named_and_left_out(tmp_path, capsys):
         ({"seed": 5}, True),
         ({"device": "cuda"}, True),
         ({"beta": 3.0}, True),
+        ({"variant": "released"}, True),
+        ({"margin": 0.2}, False),
+        ({"margin": 0.2, "objective_fields": ["margin"]}, True),
+        ({"variant": "released", "objective_fields": ["margin"]}, False),
     ],
 )
-def test_the_fingerprint_of_settings(tmp_path, change, same):
-    """It differs where two runs do that a table would put in one cell."""
+def test_fingerprint_ignores_objective_seed_and_machine(tmp_path, change, same):
+    """``objective_fields`` names the objective's settings; older runs have those of their time."""
     settings = {"dataset": "MUTAG", "seed": 0, "beta": 1.0, "lr": 0.01, "device": "cpu", "hidden": 32}
-    for name, held in (("a", settings), ("b", settings | change)):
+    for name, content in (("a", settings), ("b", settings | change)):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps(held))
+        (tmp_path / name / "config.json").write_text(json.dumps(content))
     assert (settings_fingerprint(tmp_path / "a") == settings_fingerprint(tmp_path / "b")) == same
     assert settings_fingerprint(tmp_path) == ""
 
@@ -63,14 +70,40 @@ def test_the_fingerprint_of_settings(tmp_path, change, same):
         ),
         (
             HARD | {"normalize": True, "window": 2, "encoder": "bow"},
-            "hard, beta 1, tau_plus 0.1, normalized, window 2, bow",
+            "hard, beta 1, tau_plus 0.1, bow, normalized, window 2",
         ),
         (HARD | {"denominator": "all", "encoder": None}, "hard, beta 1, tau_plus 0.1, denominator all"),
         ({"name": "simclr", "beta": 0, "tau_plus": 0}, "simclr"),
+        (PLAIN | {"variant": "released"}, "infograph"),
+        (HARD | {"variant": "released", "tau_plus": 0.0}, "hard, beta 1, released"),
     ],
 )
-def test_labels(objective, label):
-    assert objective_label(objective) == label
+def test_older_objective_gets_a_label(objective, label):
+    assert label_older_objective(objective)["label"] == label
+
+
+def test_older_record_gets_label_and_families(tmp_path):
+    """One as runs wrote it, its checksum included; what it holds stays."""
+    objective = HARD | {"variant": "released", "stop_gradient": True, "temperature": None}
+    path = write_record(tmp_path / "a", objective=objective)
+    path.write_text(record_text(json.loads(path.read_text())))
+    assert read_record(path)["objective"] == objective | {
+        "encoder": None,
+        "label": "hard, beta 1, tau_plus 0.1, released, weights constant",
+        "family": "released, weights constant",
+        "plain_family": "weights constant",
+    }
+    path.write_text(path.read_text().replace("released", "corrected"))
+    with pytest.raises(DamagedFileError, match="its checksum does not match"):
+        read_record(path)
+
+
+def test_label_of_a_record_is_kept(tmp_path):
+    families = {"label": "mine", "family": "a", "plain_family": "b", "encoder": "bow", "slug": "mine"}
+    [row] = read_records([write_record(tmp_path / "a", objective=HARD | families)]).to_dict("records")
+    assert {name: row[name] for name in ("label", "family", "plain_family", "encoder")} == {
+        name: families[name] for name in ("label", "family", "plain_family", "encoder")
+    }
 
 
 @pytest.fixture
@@ -82,7 +115,7 @@ def three(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "found"),
+    ("flags", "selected"),
     [
         ((), "abc"),
         (("--dataset", "MUTAG"), "ab"),
@@ -93,17 +126,17 @@ def three(tmp_path):
         (("--modality", "image"), ""),
     ],
 )
-def test_listing_and_exporting(three, flags, found, capsys):
+def test_records_are_selected_listed_and_exported(three, flags, selected, capsys):
     csv, parquet = three / "out.csv", three / "out.parquet"
     main([str(three), *flags, "--csv", str(csv), "--parquet", str(parquet)])
-    assert f"{len(found)} records" in capsys.readouterr().out
+    assert f"{len(selected)} records" in capsys.readouterr().out
     exported = pd.read_csv(csv)
-    assert sorted(Path(path).parent.name for path in exported["path"]) == list(found)
+    assert sorted(Path(path).parent.name for path in exported["path"]) == list(selected)
     assert pd.read_parquet(parquet)["path"].tolist() == exported["path"].tolist()
 
 
-def test_a_folder_that_is_not_there(tmp_path, capsys):
+def test_missing_folder_is_an_error(tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([str(tmp_path / "nowhere")])
     assert exit_.value.code == 2
-    assert "nowhere is no folder" in capsys.readouterr().err
+    assert "nowhere is not a folder" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import safetensors.numpy
 
 from shared_eval.records import find_records, read_records
 from shared_eval.report import main as report_main
-from shared_eval.report import write_report
+from shared_eval.report_page import write_report
 from tests.shared_eval.conftest import HARD, write_record
 from tests.shared_eval.test_figures import a_sample
 
@@ -43,7 +43,7 @@ def page(runs, tmp_path):
     return write_report(read_records(find_records([runs])), tmp_path / "report.html", published)
 
 
-def test_the_page_has_every_number_and_its_records(page, runs):
+def test_page_has_every_number_and_its_records(page, runs):
     text = html.unescape(page.read_text())
     assert "24 records" in text
     for expected in (
@@ -64,7 +64,7 @@ def test_the_page_has_every_number_and_its_records(page, runs):
     assert '"hidden": 32' in text
 
 
-def test_published_figures_of_the_recipes_stand_by_themselves(runs, tmp_path, capsys):
+def test_published_figures_of_the_recipes_have_rows_of_their_own(runs, tmp_path, capsys):
     report_main([str(runs), "--output", str(tmp_path / "page.html")])
     text = (tmp_path / "page.html").read_text()
     assert "InfoGraph, by GraphMAE: infograph" in text
@@ -72,15 +72,15 @@ def test_published_figures_of_the_recipes_stand_by_themselves(runs, tmp_path, ca
     assert "liubin06/BCL" not in text
 
 
-def test_what_a_record_holds_is_no_markup(page):
+def test_values_in_a_record_are_escaped(page):
     assert "<script>alert" not in page.read_text()
 
 
-def test_nothing_is_fetched(page):
+def test_page_needs_no_network(page):
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page.read_text())
 
 
-def test_as_a_command(runs, tmp_path, capsys, monkeypatch):
+def test_command_writes_page_and_figures(runs, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     report_main([str(runs), "--output", "page.html", "--figures", "drawn"])
     assert capsys.readouterr().out == "page.html\n"
@@ -114,7 +114,7 @@ def colours(view):
 
 
 @pytest.mark.browser
-def test_in_a_browser(page, browser):
+def test_page_works_in_a_browser(page, browser):
     faults, requests = [], []
     view = browser.new_page(color_scheme="light", viewport={"width": 1200, "height": 900})
     view.on("pageerror", lambda error: faults.append(str(error)))
@@ -151,8 +151,8 @@ def test_in_a_browser(page, browser):
 
 
 @pytest.mark.browser
-def test_on_a_phone(page, browser):
-    """Nothing but the tables' own boxes scrolls sideways, and text is of a size to read."""
+def test_page_fits_a_phone(page, browser):
+    """Only the boxes of tables scroll sideways, and the text is large enough to read."""
     view = browser.new_page(viewport={"width": 375, "height": 800}, is_mobile=True)
     view.goto(page.as_uri())
     assert view.evaluate("() => document.documentElement.scrollWidth") <= 375

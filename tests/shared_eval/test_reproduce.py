@@ -14,12 +14,12 @@ import pytest
 from core.io.errors import InputError
 from core.training.cli import parse_config
 from core.training.run_folder import default_folder
-from graph.train import GraphConfig, expand
-from graph.train import recipe as graph_recipe
-from image.train import ImageConfig
-from image.train import recipe as image_recipe
-from sentence.train import SentenceConfig
-from sentence.train import recipe as sentence_recipe
+from graph.config import GraphConfig
+from graph.config import defaults_for as graph_defaults
+from image.config import ImageConfig
+from image.config import defaults_for as image_defaults
+from sentence.config import SentenceConfig
+from sentence.config import defaults_for as sentence_defaults
 from shared_eval import reproduce
 from shared_eval.records import find_records, read_records
 from shared_eval.reproduce.cli import show_table, table_text
@@ -32,9 +32,9 @@ from tests.shared_eval.conftest import HARD, write_record
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {
-    "image": (ImageConfig, image_recipe),
-    "graph": (GraphConfig, graph_recipe),
-    "sentence": (SentenceConfig, sentence_recipe),
+    "image": (ImageConfig, image_defaults),
+    "graph": (GraphConfig, graph_defaults),
+    "sentence": (SentenceConfig, sentence_defaults),
 }
 MOTIFS = """
 title = "two epochs"
@@ -202,7 +202,7 @@ def test_recipe_with_a_boolean_setting_runs(recipe, capsys):
 
 
 def test_run_without_a_record_of_its_settings_has_failed(recipe, monkeypatch, capsys):
-    """Whatever its exit code: no table passes for whole that lacks a row."""
+    """Even with exit code 0: a table that lacks a row is never reported as complete."""
     monkeypatch.setattr(Job, "command", lambda job: [sys.executable, "-c", ""])
     with pytest.raises(SystemExit) as exit_:
         reproduce.main([str(recipe)])
@@ -256,7 +256,7 @@ def test_job_of_several_seeds_trains_each_in_its_own_folder(root):
     specs = tuple(run_spec(seed=seed, root=root, options=options) for seed in (0, 4))
     command = Job(specs).command()
     assert command[-3:-1] == ["--output-dir", str(specs[0].folder).replace("seed-0", "seed-{seed}")]
-    assert [config.output_dir for config in expand(parsed(Job(specs)))] == [spec.folder for spec in specs]
+    assert [config.output_dir for config in parsed(Job(specs)).expand()] == [spec.folder for spec in specs]
 
 
 def test_failed_run_does_not_stop_the_others(recipe, capsys):
@@ -266,7 +266,7 @@ def test_failed_run_does_not_stop_the_others(recipe, capsys):
     assert exit_.value.code == 1
     output = capsys.readouterr()
     assert "1 of 2 runs failed" in output.err
-    assert "--dataset nowhere is unknown" in output.err
+    assert "--dataset is 'nowhere', which is unknown" in output.err
     assert "runs/logs/graph-nowhere-hard-beta1-tau0.1-seed-0.log" in output.err
     assert "untrained encoder" in output.out
 
@@ -277,12 +277,12 @@ def test_killed_run_is_resumed(recipe):
     [*_, hard] = read_recipe(recipe).specs()
     code = (
         "import core.training.loop, os, sys\n"
-        "take = core.training.loop.take_step\n"
+        "take = core.training.loop.optimizer_step\n"
         "taken = []\n"
         "def step(*a):\n"
         "    taken.append(1)\n"
         "    return os._exit(9) if len(taken) == 4 else take(*a)\n"
-        "core.training.loop.take_step = step\n"
+        "core.training.loop.optimizer_step = step\n"
         "import graph.train; graph.train.main(sys.argv[1:])\n"
     )
     flags = [*Job((hard,)).command()[3:], "--checkpoint-seconds", "0"]

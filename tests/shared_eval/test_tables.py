@@ -1,21 +1,11 @@
-"""Tables against figures worked out by hand; the expected texts are written by hand as well."""
+"""Tables compared with values and texts computed by hand."""
 
 import pytest
 from rich.console import Console
 
 from shared_eval.records import find_records, read_records
-from shared_eval.tables import (
-    ORACLE,
-    PLAIN,
-    UNTRAINED,
-    baseline_of,
-    scores,
-    summarise,
-    to_csv,
-    to_latex,
-    to_markdown,
-    to_terminal,
-)
+from shared_eval.table_formats import to_csv, to_latex, to_markdown, to_terminal
+from shared_eval.tables import ORACLE, PLAIN, UNTRAINED, baseline_of, scores, summarise
 from tests.shared_eval.conftest import HARD, write_record
 from tests.shared_eval.conftest import PLAIN as PLAIN_GRAPH
 
@@ -29,8 +19,8 @@ def write_seeds(tmp_path, name, values, **changes):
         write_record(tmp_path / name / str(seed), seed=seed, metrics={"svm_accuracy": value}, **changes)
 
 
-def test_mean_deviation_and_seeds_by_hand(tmp_path):
-    """0.80, 0.90, 0.85: mean 85, sample deviation 5; the untrained encoder once a seed."""
+def test_mean_deviation_and_seeds_equal_values_by_hand(tmp_path):
+    """0.80, 0.90, 0.85: mean 85, sample deviation 5; the untrained encoder counts once for each seed."""
     for seed, untrained in enumerate((0.7, 0.7, 0.76)):
         for name, objective, value in (
             ("plain", {}, (0.80, 0.90, 0.85)[seed]),
@@ -60,8 +50,8 @@ def test_one_seed_has_no_deviation_and_missing_cells_are_empty(tmp_path):
     assert texts["hard, beta 1, tau_plus 0.1"] == ["", "80.0 (1)"]
 
 
-def test_modalities_side_by_side(tmp_path):
-    """Plain objectives share a row; what only describes an embedding is no score."""
+def test_modalities_share_a_table(tmp_path):
+    """Plain objectives share a row; metrics that only describe an embedding are not shown."""
     simclr = HARD | {"name": "simclr", "beta": 0, "tau_plus": 0}
     image = {
         "modality": "image",
@@ -80,8 +70,8 @@ def test_modalities_side_by_side(tmp_path):
     assert [cells for _, cells in table.texts()][1:] == [["80.0 (1)", "50.0 (1)"]] * 2
 
 
-def test_records_of_other_code_or_settings_are_told_apart(tmp_path):
-    """Objectives, the untrained encoder and the oracle; what is compared is of one version."""
+def test_versions_have_rows_of_their_own(tmp_path):
+    """Objectives, the untrained encoder and the oracle; baselines have the same version."""
     for folder, revision, value in (("a", "abc1234", 0.5), ("b", "def5678", 0.8)):
         changes = {"environment": {"revision": revision}, "untrained_metrics": {"svm_accuracy": value - 0.1}}
         for seed in range(2):
@@ -112,17 +102,17 @@ def test_records_of_other_code_or_settings_are_told_apart(tmp_path):
             assert row.cells["MUTAG svm_accuracy"].difference.mean == pytest.approx(0.01)
 
 
-def test_records_are_mixed_where_that_is_asked_for(tmp_path):
-    """Then the mean of a seed's records counts, whatever their order."""
+def test_merged_versions_are_averaged(tmp_path):
+    """The mean of a seed's records counts, whatever their order."""
     for folder, revision, value in (("a", "abc1234", 0.5), ("b", "def5678", 0.8)):
         write_record(tmp_path / folder, environment={"revision": revision}, metrics={"svm_accuracy": value})
-    row = table_of(tmp_path, mix=True).row("infograph")
+    row = table_of(tmp_path, merge=True).row("infograph")
     assert row.text("MUTAG svm_accuracy") == "65.0 (1)"
     assert len(row.cells["MUTAG svm_accuracy"].records) == 2
 
 
-def test_versions_of_one_dataset_do_not_split_another(tmp_path):
-    """An unclean work tree is named always, other code where it would be mixed with other code."""
+def test_versions_of_one_dataset_do_not_label_another(tmp_path):
+    """An unclean work tree is always named, a revision only if its dataset has several."""
     write_record(tmp_path / "a", environment={"revision": "abc1234"})
     write_record(tmp_path / "b", environment={"revision": "def5678-dirty"})
     write_record(tmp_path / "c", dataset="DD", environment={"revision": "def5678"})
@@ -142,27 +132,27 @@ def test_plain_objectives_of_two_families_have_two_rows(tmp_path):
     assert labels == [PLAIN, f"{PLAIN}, bow"]
 
 
-def test_a_dataset_s_part_keeps_the_corrections_of_the_whole(tmp_path):
+def test_table_of_one_dataset_keeps_the_corrected_p(tmp_path):
     write_seeds(tmp_path, "plain", [0.80, 0.82, 0.81, 0.83, 0.79, 0.84])
     write_seeds(tmp_path, "hard", [0.85, 0.87, 0.865, 0.88, 0.845, 0.885], objective=HARD)
     write_record(tmp_path / "DD" / "plain", dataset="DD")
     write_record(tmp_path / "DD" / "harder", dataset="DD", objective=HARD | {"beta": 2.0})
-    whole = table_of(tmp_path)
-    parts = whole.by_dataset()
+    table = table_of(tmp_path)
+    parts = table.by_dataset()
     assert {dataset: part.columns for dataset, part in parts.items()} == {
         "DD": ["DD svm_accuracy"],
         "MUTAG": ["MUTAG svm_accuracy"],
     }
     assert "hard, beta 1, tau_plus 0.1" not in [row.label for row in parts["DD"].rows]
     cell = parts["MUTAG"].row("hard, beta 1, tau_plus 0.1").cells["MUTAG svm_accuracy"]
-    # A difference of one seed is no test: 0.03125 is the only p of the table.
+    # A difference of one seed is not tested: 0.03125 is the only p of the table.
     assert cell.corrected_p == pytest.approx(0.03125)
-    assert whole.has_tests
+    assert table.has_tests
     assert not parts["DD"].has_tests
 
 
 def all_points(tmp_path):
-    """InfoGraph, debiased and two betas of one variant; six seeds."""
+    """A table of InfoGraph, debiased and two betas of one variant at six seeds."""
     base = [0.80, 0.82, 0.81, 0.83, 0.79, 0.84]
     debiased = {"name": "debiased", "beta": 0.0, "tau_plus": 0.1, "variant": "corrected"}
     write_seeds(tmp_path, "plain", base)
@@ -172,7 +162,7 @@ def all_points(tmp_path):
     return table_of(tmp_path, published={("paper: hard, beta 1", "MUTAG svm_accuracy"): 0.9})
 
 
-def test_differences_to_the_beta_0_objective(tmp_path):
+def test_differences_are_to_the_beta_0_objective(tmp_path):
     table = all_points(tmp_path)
     column = "MUTAG svm_accuracy"
     rows = {row.label.split(", tau_plus")[0]: row for row in table.rows}
@@ -192,7 +182,7 @@ def test_differences_to_the_beta_0_objective(tmp_path):
 
 
 def test_every_family_has_its_own_baseline_and_untrained_encoder(tmp_path):
-    """Two encoders, and the released variant, whose plain objective is the corrected one's."""
+    """Two encoders, and the released variant, which shares its plain objective with the corrected one."""
     plain = {"name": "quickthought", "beta": 0.0, "tau_plus": 0.0}
     for encoder, value in ((None, 0.6), ("bow", 0.7)):
         for objective, gain in ((plain, 0.0), (HARD | {"variant": None}, 0.05)):
@@ -221,7 +211,35 @@ def test_every_family_has_its_own_baseline_and_untrained_encoder(tmp_path):
     assert baseline_of(debiased, rows) is by_label["infograph"]
 
 
-def test_bold_is_what_survives(tmp_path):
+def test_family_of_a_record_decides_its_baseline(tmp_path):
+    """Options that no code here knows: label, family and plain family come from the record."""
+
+    def objective(name, beta, family, plain_family):
+        label = ", ".join(filter(None, [name, f"beta {beta:g}" if beta else "", family]))
+        families = {"family": family, "plain_family": plain_family, "encoder": None, "slug": "not read"}
+        return {"name": name, "beta": beta, "tau_plus": 0.0, "label": label, "margin": 0.2} | families
+
+    write_record(tmp_path / "plain", objective=objective("infograph", 0.0, "", ""))
+    for family, plain_family in (("margin 0.2", ""), ("margin 0.2, cosine", "cosine")):
+        for beta in (1.0, 2.0):
+            given = objective("hard", beta, family, plain_family)
+            write_record(tmp_path / f"{family}-{beta}", objective=given, metrics={"svm_accuracy": 0.9})
+    rows = {row.label: row for row in table_of(tmp_path).rows}
+    assert list(rows) == [
+        UNTRAINED,
+        "infograph",
+        "hard, beta 1, margin 0.2",
+        "hard, beta 2, margin 0.2",
+        "hard, beta 1, margin 0.2, cosine",
+        "hard, beta 2, margin 0.2, cosine",
+        f"{ORACLE}, tau_plus 0, margin 0.2",
+        f"{ORACLE}, tau_plus 0, margin 0.2, cosine",
+    ]
+    assert baseline_of(rows["hard, beta 1, margin 0.2"], rows.values()) is rows["infograph"]
+    assert baseline_of(rows["hard, beta 1, margin 0.2, cosine"], rows.values()) is None
+
+
+def test_significant_gain_is_bold(tmp_path):
     write_seeds(tmp_path, "plain", [0.80, 0.82, 0.81, 0.83, 0.79, 0.84])
     write_seeds(tmp_path, "hard", [0.85, 0.87, 0.865, 0.88, 0.845, 0.885], objective=HARD)
     table = table_of(tmp_path)
@@ -238,14 +256,14 @@ def test_bold_is_what_survives(tmp_path):
     assert "\x1b[1m86.6 ± 1.6 (6)" in captured.get()
 
 
-def test_csv_and_latex_as_written_by_hand(tmp_path):
+def test_csv_and_latex_equal_texts_by_hand(tmp_path):
     write_record(tmp_path / "a", metrics={"svm_accuracy": 0.8})
     write_record(tmp_path / "b", objective=HARD, metrics={"svm_accuracy": 0.9})
     table = table_of(
         tmp_path,
         published={
             ("paper: hard, beta 1", "MUTAG svm_accuracy"): 0.874,
-            ("paper: hard, beta 2", "DD svm_accuracy"): 0.5,  # of a dataset that is not there
+            ("paper: hard, beta 2", "DD svm_accuracy"): 0.5,  # of a dataset without records
         },
     )
     assert to_csv(table) == (
@@ -271,12 +289,12 @@ def test_csv_and_latex_as_written_by_hand(tmp_path):
     )
 
 
-def test_latex_takes_any_name(tmp_path):
+def test_latex_escapes_names(tmp_path):
     write_record(tmp_path / "a", dataset="folder:a_$b^{c}~\\d")
     assert r"folder:a\_\$b\^{}\{c\}\~{}\textbackslash{}d svm\_accuracy" in to_latex(table_of(tmp_path))
 
 
-def test_every_number_knows_its_records(tmp_path):
+def test_cell_names_its_records(tmp_path):
     paths = [write_record(tmp_path / str(seed), seed=seed) for seed in range(2)]
     row = table_of(tmp_path).row("infograph")
     assert row.cells["MUTAG svm_accuracy"].records == tuple(map(str, paths))

@@ -229,7 +229,7 @@ def test_limits_of_beta_and_tau_plus_are_the_other_losses(shape, numbers):
 
 @settings(deadline=None, max_examples=40)
 @given(batches, hardness, st.floats(0.01, 0.5))
-def test_loss_decreases_with_the_positive_s_similarity(shape, numbers, nearer):
+def test_loss_decreases_as_the_positive_gets_nearer(shape, numbers, nearer):
     generator = torch.Generator().manual_seed(shape[2])
     positive = torch.rand(shape[0], dtype=torch.float64, generator=generator) * 2 - 1
     negatives = torch.rand(shape[:2], dtype=torch.float64, generator=generator) * 2 - 1
@@ -419,7 +419,7 @@ def test_reductions(tile_size):
 
 @pytest.mark.parametrize(("beta", "tau_plus"), [(0, 0), (0, 0.1), (1.5, 0), (1.5, 0.1)])
 @pytest.mark.parametrize("labels", [[0, 1, 2, 1, 0], [3, 3, 3, 3, -1], [0, 1, 2, 3, 4], [7, 7, 7, 7, 7]])
-def test_samples_of_the_anchor_s_class_are_not_negatives(labels, beta, tau_plus):
+def test_samples_of_the_same_class_are_not_negatives(labels, beta, tau_plus):
     view1, view2 = views(5, 4)
     labels = torch.tensor(labels)
     loss = UnitLengthLoss(beta, tau_plus, reduction="none")

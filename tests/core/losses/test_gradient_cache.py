@@ -67,7 +67,7 @@ def test_chunks_have_the_value_and_gradient_of_the_whole_batch(chunk):
 
 
 @pytest.mark.parametrize("chunk", [2, 3])
-def test_batch_norm_has_a_chunk_s_statistics_and_counts_it_once(chunk):
+def test_batch_norm_has_the_statistics_of_a_chunk_and_counts_it_once(chunk):
     """As if the encoder were called chunk by chunk, running statistics included; unlike the whole batch."""
     plain, chunked, whole = Pair("batch"), Pair("batch"), Pair("batch")
     chunks = GradientCached(plain, chunk).split(chunk, *views())

@@ -192,7 +192,7 @@ def test_nan_is_not_hidden(run):
     assert np.isnan(sums).all(axis=0).sum() >= 8  # all but, at most, the two rows of the sample itself
 
 
-def test_pytorch_s_tiles_are_used_where_the_kernels_fail(monkeypatch):
+def test_torch_tiles_are_used_where_the_kernels_fail(monkeypatch):
     """A warning says why."""
     assert not triton_tiles.is_usable(torch.zeros(4, 3, dtype=torch.float64))
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
