@@ -27,18 +27,14 @@ from PIL import Image
 import graph.config
 import graph.data
 import graph.evaluate
-import graph.train
 import image.config
 import image.evaluate
-import image.train
 import sentence.config
 import sentence.evaluate
-import sentence.train
 from core.io.archives import unpack
 from core.io.errors import InputError
 from core.training.cli import flag, parse, parse_config
-from core.training.config import MAX_FLOAT, MAX_SEED, default_data_root
-from core.training.run_folder import read_settings
+from core.training.config import MAX_FLOAT, MAX_SEED, default_data_root, read_settings
 from core.training.runtime import choose_device
 from graph.encoder import GIN
 from graph.tudataset import load_tu_dataset

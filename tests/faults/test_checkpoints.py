@@ -30,14 +30,14 @@ def flip_in_header(content: bytes) -> bytes:
 
 
 def with_schema(number: int, content: bytes) -> bytes:
-    return content.replace(b'{"schema": 2', f'{{"schema": {number}'.encode(), 1)
+    return content.replace(b'{"schema": 3', f'{{"schema": {number}'.encode(), 1)
 
 
 DAMAGES = {
-    "truncated": (truncate, "its checksum does not hold"),
-    "bit-flipped": (flip, "its checksum does not hold"),
-    "header-changed": (flip_in_header, "its checksum does not hold"),
-    "older-schema": (partial(with_schema, 1), "its schema is 1, this code reads 2"),
+    "truncated": (truncate, "its checksum is wrong: it is truncated or damaged"),
+    "bit-flipped": (flip, "its checksum is wrong: it is truncated or damaged"),
+    "header-changed": (flip_in_header, "its checksum is wrong: it is truncated or damaged"),
+    "older-schema": (partial(with_schema, 1), "its schema is 1, this code reads 3"),
     "empty": (lambda content: b"", "it does not begin as a checkpoint does"),
     "other-first-line": (lambda content: b"[]\n" + content, "it does not begin as a checkpoint does"),
 }
@@ -68,9 +68,9 @@ def test_damaged_checkpoint_falls_back_to_the_previous_one(two_generations, caps
 
 def test_checkpoint_of_newer_code_is_not_overwritten(two_generations):
     path = newest_checkpoint(two_generations)
-    damage(path, partial(with_schema, 3))
+    damage(path, partial(with_schema, 4))
     with pytest.raises(
-        InputError, match=f"{path} cannot be read: its schema is 3, this code reads 2; choose"
+        InputError, match=f"{path} cannot be read: its schema is 4, this code reads 3; choose"
     ):
         Checkpoints(two_generations).load()
 
@@ -113,7 +113,7 @@ def test_body_that_is_not_a_state_is_refused(two_generations, tmp_path, kind):
     bodies = {"bomb": bomb, "garbage": b"garbage", "nothing": b"", "list": serialised([1, 2])}
     path = two_generations / "state-a.pt"
     write_checkpoint(path, bodies[kind])
-    with pytest.raises(InputError, match=f"{path} cannot be read, though its checksum holds"):
+    with pytest.raises(InputError, match=f"{path} cannot be read, although its checksum is right"):
         Checkpoints(two_generations).load()
     assert not (tmp_path / "bomb").exists()
 
@@ -123,14 +123,14 @@ def test_generation_that_is_not_a_number_is_skipped(two_generations, capsys):
         newest_checkpoint(two_generations), serialised({"number": torch.tensor(9)}), generation="x"
     )
     assert Checkpoints(two_generations).load()["number"] == 3
-    assert "its generation is 'x', no whole number" in capsys.readouterr().err
+    assert "its generation is 'x', which is not an integer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda state: state.pop("optimizer"), "it lacks 'optimizer'"),
-        (lambda state: state["place"].update(measures=3), "expected Tensor"),
+        (lambda state: state["progress"].update(step_statistics=3), "expected Tensor"),
         (lambda state: state["model"].popitem(), "Missing key"),
         (lambda state: state.update(data="x"), "no attribute"),
     ],
@@ -226,5 +226,5 @@ def test_run_resumes_from_the_last_intact_checkpoint(tiny, finished_runs, tmp_pa
     folder = copy_unfinished(finished_runs(tiny.modality), tmp_path)
     damage(newest_checkpoint(folder / "checkpoint"), flip)
     process = tiny.finish(folder, "--resume")
-    assert "cannot be used: its checksum does not hold" in process.output()
+    assert "cannot be used: its checksum is wrong" in process.output()
     assert_same_run(finished_runs(tiny.modality), tiny, folder)

@@ -51,7 +51,7 @@ def test_full_disk_ends_the_run_and_it_resumes(tiny, small_disk, tmp_path):
     fill(small_disk)
     assert process.wait(120) == 1
     [error] = [line for line in process.output().splitlines() if line.startswith("error: ")]
-    assert "cannot be written: No space left on device; what is there is whole" in error
+    assert "cannot be written: No space left on device; every file that is there is intact" in error
     assert "Traceback" not in process.output()
     assert_consistent(folder)
     (small_disk / "filler").unlink()
@@ -106,7 +106,7 @@ def test_run_writes_nothing_into_a_folder_that_was_replaced(tiny_graph, tmp_path
     with pytest.raises(SystemExit) as exit_:
         tiny_graph.run_inline(folder)
     assert exit_.value.code == 1
-    assert "the run's folder was removed or replaced while it ran" in capsys.readouterr().err
+    assert "the run's folder was removed or replaced during training" in capsys.readouterr().err
     assert sorted(path.name for path in folder.rglob("*")) == [".lock", "checkpoint"]
     assert_consistent(tmp_path / "elsewhere")
 

@@ -35,7 +35,7 @@ def test_damaged_record_is_left_out_and_written_again(tiny_graph, finished_runs,
     assert "unfinished, 3 of 3 epochs done; add --resume" in process.output()
     process = tiny_graph.run(folder, "--resume")
     assert process.wait() == 0
-    assert "result.json is damaged and made anew" in process.output()
+    assert "result.json is damaged and is written again" in process.output()
     assert_same_run(finished_runs("graph"), tiny_graph, folder)
 
 

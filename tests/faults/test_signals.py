@@ -32,10 +32,10 @@ def test_signal_in_training_saves_a_checkpoint(tiny, tmp_path, signum, code):
     last = process.output().splitlines()[-1]
     name = "Ctrl-C" if signum == signal.SIGINT else "SIGTERM"
     assert last.startswith(f"interrupted by {name} in epoch ")
-    assert last.endswith("go on with the same command and --resume")
+    assert last.endswith("resume with the same command and --resume")
     assert "Traceback" not in process.output()
-    place = Checkpoints(folder / "checkpoint").load()["place"]
-    assert f"in epoch {place['epoch']} of 500, after step {len(place['measures'])} of " in last
+    progress = Checkpoints(folder / "checkpoint").load()["progress"]
+    assert f"in epoch {progress['epoch']} of 500, after step {len(progress['step_statistics'])} of " in last
 
 
 @pytest.mark.faults
@@ -52,22 +52,22 @@ def test_run_resumed_after_a_signal_equals_an_uninterrupted_one(tiny, finished_r
 @pytest.mark.parametrize("steps_before", [0, 1])
 def test_signal_saves_no_constant_embeddings(tiny_graph, tmp_path, monkeypatch, capsys, steps_before):
     """The message says which checkpoint is kept instead."""
-    calls, measure = [], divergence.measure
+    calls, step_statistics = [], divergence.step_statistics
 
     def constant_later(*arguments):
         calls.append(1)
         if len(calls) > steps_before:
             os.kill(os.getpid(), signal.SIGTERM)
-        return measure(*arguments) * torch.tensor([1.0, 1.0, float(len(calls) <= steps_before)])
+        return step_statistics(*arguments) * torch.tensor([1.0, 1.0, float(len(calls) <= steps_before)])
 
-    monkeypatch.setattr(divergence, "measure", constant_later)
+    monkeypatch.setattr(divergence, "step_statistics", constant_later)
     with pytest.raises(SystemExit) as exit_:
         tiny_graph.run_inline(tmp_path / "run")
     assert exit_.value.code == 143
     kept = "the checkpoint before is" if steps_before else "nothing is"
-    assert f"; the embeddings are constant, and {kept} kept: go on with" in capsys.readouterr().err
+    assert f"; the embeddings are constant, and {kept} kept: resume with" in capsys.readouterr().err
     saved = Checkpoints(tmp_path / "run" / "checkpoint").load()
-    assert len(saved["place"]["measures"] if saved else []) == steps_before
+    assert len(saved["progress"]["step_statistics"] if saved else []) == steps_before
 
 
 @pytest.mark.faults
@@ -100,7 +100,7 @@ def test_signal_in_evaluation_keeps_all_training(tiny, finished_runs, tmp_path, 
             tiny.run_inline(folder)
     assert exit_.value.code == 143
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "interrupted by SIGTERM; what was trained is kept: go on with the same command and --resume"
+        "interrupted by SIGTERM; what was trained is kept: resume with the same command and --resume"
     )
     before = {path: path.read_bytes() for path in (folder / "checkpoint").iterdir()}
     tiny.run_inline(folder, "--resume")
@@ -125,14 +125,14 @@ def test_signal_to_one_rank_stops_all_after_the_same_step(tiny_data, tmp_path):
     launcher.send_signal(signal.SIGTERM)
     output, _ = launcher.communicate(timeout=60)
     assert "interrupted by SIGTERM in epoch" in output
-    place = Checkpoints(folder / "checkpoint").load()["place"]
-    assert len(place["history"]) >= 3
+    progress = Checkpoints(folder / "checkpoint").load()["progress"]
+    assert len(progress["history"]) >= 2
     assert json.loads((folder / "config.json").read_text())["epochs"] == 500
 
 
 @pytest.mark.faults
-def test_signal_to_reproduce_stops_the_running_cell(tmp_path):
-    """The cell saves a checkpoint; the same command resumes it."""
+def test_signal_to_reproduce_stops_the_current_run(tmp_path):
+    """The run saves a checkpoint; the same command resumes it."""
     path = tmp_path / "long.toml"
     path.write_text(
         'title = "long"\nmodality = "graph"\nsource = "a test"\ncost = ""\ndatasets = ["motifs"]\n'
@@ -152,6 +152,6 @@ def test_signal_to_reproduce_stops_the_running_cell(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, output = process.communicate(timeout=120)
     assert process.returncode == 143
-    assert output.splitlines()[-1].endswith("go on with the same command")
+    assert output.splitlines()[-1].endswith("resume with the same command")
     assert "interrupted by SIGTERM in epoch" in (tmp_path / Job((spec,)).log).read_text()
     assert Checkpoints(folder / "checkpoint").load() is not None

@@ -11,7 +11,7 @@ from core.training.cli import command
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (InputError("--beta is -1"), 2, "error: --beta is -1\n"),
+        (InputError("`batch_size` is 1"), 2, "error: --batch-size is 1\n"),
         (TrainingError("the loss became nan"), 1, "error: the loss became nan\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
