@@ -6,6 +6,7 @@ import torch
 import core.training.loop
 from core.training import divergence
 from core.training.checkpoints import Checkpoints
+from core.training.cli import with_flags
 from core.training.divergence import Divergence
 from core.training.records import read_record
 from shared_eval.records import main as records_main
