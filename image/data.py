@@ -177,8 +177,8 @@ def _load_published(name: str, data_root: Path, download: bool, image_size: int 
     """From the publisher's layout or from class folders, whichever exists; downloaded if neither does."""
     if not published.exists(name, data_root) and (data_root / name).is_dir():
         return _load_class_folders(name, data_root / name, image_size or published.SOURCES[name].image_size)
-    *splits, classes = published.load(name, data_root, download)
-    train, test = (_images(*split) for split in splits)
+    train_split, test_split, classes = published.load(name, data_root, download)
+    train, test = _images(*train_split), _images(*test_split)
     is_labelled = train.labels >= 0
     labelled = train if is_labelled.all() else Images(train.images[is_labelled], train.labels[is_labelled])
     return ImageDataset(name, train, labelled, test, tuple(classes))

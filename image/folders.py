@@ -3,29 +3,28 @@
 Shapes: N images · S size.
 """
 
-import contextlib
 import os
 import stat
-import sys
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor
 
-from core.io.digests import checksum, digest_of
+from core.io.cache import build_once
+from core.io.digests import digest_of
 from core.io.errors import InputError, reason_of
-from core.io.files import check_regular, user_cache, write_atomically
+from core.io.files import check_regular, user_cache
 
 LabelledFile = tuple[Path, int]  # an image and the index of its class
 # Pillow's other formats stay closed; PostScript among them is handed to another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 CACHE_FORMAT = 3  # a new number invalidates every cache
+IMAGES_FILE = "images.npy"
 MAX_PIXELS = 1 << 26  # 200 MB decoded; a damaged or forged header easily asks for more
 
 
@@ -97,52 +96,34 @@ def list_class_folders(folder: Path) -> tuple[list[LabelledFile], list[str]]:
 def read_class_folders(files: list[LabelledFile], size: int) -> tuple[Tensor, Tensor]:
     """Images [N, 3, S, S] uint8, resized at the short side and cropped in the centre, and labels [N].
 
-    The decoded images are cached; a change of any file's name, size or time invalidates the cache.
+    The decoded images are cached, by one process for all; the cache is valid until the name, size or time of
+    a file changes.
     """
     if not files:
         raise InputError("the dataset's folders contain no images")
     labels = torch.tensor([label for _, label in files])
     versions = [(str(path.absolute()), *_size_and_time(path)) for path, _ in files]
+    paths = [path for path, _ in files]
     fingerprint = digest_of([repr((CACHE_FORMAT, size, versions))])
-    cache = user_cache() / "images" / f"{fingerprint}.safetensors"
-    images = _read_cache(cache)
-    if images is None:
-        images = _decode_all([path for path, _ in files], size)
-        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-            _write_cache(cache, images)
-    return images, labels
+    cache = user_cache() / "images" / fingerprint
 
+    def build(folder: Path) -> None:
+        np.save(folder / IMAGES_FILE, _decode_all(paths, size))
 
-def _read_cache(path: Path) -> Tensor | None:
-    """The images [N, 3, S, S] of a cache, None if it is missing or, with a warning, if it is damaged."""
     try:
-        check_regular(path)
-        with safetensors.safe_open(path, "pt") as file:
-            images, metadata = file.get_tensor("images"), file.metadata()
-        if metadata == {"sha256": _checksum(images)}:
-            return images
-    except FileNotFoundError:
-        return None
-    except (OSError, safetensors.SafetensorError):
-        pass  # damaged, as with another checksum
-    print(f"warning: {path} is damaged and will be rebuilt", file=sys.stderr)
-    return None
+        build_once(cache, build)
+        images = np.load(cache / IMAGES_FILE)
+    except OSError:  # a cache that cannot be written only costs time
+        images = _decode_all(paths, size)
+    return torch.from_numpy(images), labels
 
 
-def _write_cache(path: Path, images: Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, safetensors.torch.save({"images": images}, {"sha256": _checksum(images)}))
-
-
-def _checksum(images: Tensor) -> str:
-    return checksum([repr((images.dtype, tuple(images.shape))), images])
-
-
-def _decode_all(paths: list[Path], size: int) -> Tensor:
+def _decode_all(paths: list[Path], size: int) -> np.ndarray:
+    """uint8 [N, 3, S, S]."""
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _decode rejects such images
         images = np.stack(list(pool.map(lambda path: _decode(path, size), paths)))
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

@@ -3,9 +3,9 @@
 Pickles are opened by torchvision's classes alone, once the publisher's checksums match.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,39 +77,25 @@ def _read_stl10(data_root: Path) -> Splits:
 
 
 def _read_tiny_imagenet(data_root: Path) -> Splits:
-    *splits, classes = tiny_imagenet_files(data_root / "tiny-imagenet-200")
-    train, test = (read_class_folders(files, size=64) for files in splits)
+    train_files, test_files, classes = tiny_imagenet_files(data_root / "tiny-imagenet-200")
+    train, test = (read_class_folders(files, size=64) for files in (train_files, test_files))
     return (train[0].numpy(), train[1].numpy()), (test[0].numpy(), test[1].numpy()), classes
 
 
 # The publishers of STL-10 and Tiny ImageNet give http addresses; their servers answer https too.
 SOURCES = {
-    "cifar10": Source(
-        CIFAR10.base_folder,
-        functools.partial(_read_cifar, CIFAR10),
-        image_size=32,
-        url=CIFAR10.url,
-        md5=CIFAR10.tgz_md5,
-    ),
+    "cifar10": Source(CIFAR10.base_folder, partial(_read_cifar, CIFAR10), 32, CIFAR10.url, CIFAR10.tgz_md5),
     "cifar100": Source(
-        CIFAR100.base_folder,
-        functools.partial(_read_cifar, CIFAR100),
-        image_size=32,
-        url=CIFAR100.url,
-        md5=CIFAR100.tgz_md5,
+        CIFAR100.base_folder, partial(_read_cifar, CIFAR100), 32, CIFAR100.url, CIFAR100.tgz_md5
     ),
     "stl10": Source(
-        STL10.base_folder,
-        _read_stl10,
-        image_size=96,
-        url=STL10.url.replace("http://", "https://"),
-        md5=STL10.tgz_md5,
+        STL10.base_folder, _read_stl10, 96, STL10.url.replace("http://", "https://"), STL10.tgz_md5
     ),
     "tinyimagenet": Source(
         "tiny-imagenet-200",
         _read_tiny_imagenet,
-        image_size=64,
-        url="https://cs231n.stanford.edu/tiny-imagenet-200.zip",
-        md5="90528d7ca1a48142e341f4ef8d21d0de",
+        64,
+        "https://cs231n.stanford.edu/tiny-imagenet-200.zip",
+        "90528d7ca1a48142e341f4ef8d21d0de",
     ),
 }

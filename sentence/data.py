@@ -20,10 +20,10 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.trainers import WordLevelTrainer
 from torch import Tensor
 
+from core.io.cache import build_once
 from core.io.digests import digest_of
 from core.io.errors import InputError
 from core.io.files import user_cache
-from sentence.cache import build_once
 from sentence.corpora import Corpus, Faults
 from sentence.text import sentences_of
 
@@ -67,7 +67,7 @@ def encode_corpus(
     fingerprint = digest_of([json.dumps([FORMAT, corpus.fingerprint(), vocabulary, strict])])
     folder = user_cache() / "sentences" / fingerprint
     try:
-        manifest = build_once(
+        values = build_once(
             folder, lambda scratch: _encode_into(scratch, corpus, vocab_size, strict, tokenizer)
         )
     except OSError as error:
@@ -76,10 +76,10 @@ def encode_corpus(
         ) from error
     return EncodedCorpus(
         tokenizer=Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8")),
-        tokens=np.memmap(folder / "tokens.bin", np.dtype(manifest["dtype"]), mode="r"),
+        tokens=np.memmap(folder / "tokens.bin", np.dtype(values["dtype"]), mode="r"),
         starts=np.memmap(folder / "starts.bin", np.int64, mode="r"),
-        books=np.array(manifest["books"]),
-        unknown=manifest["unknown"],
+        books=np.array(values["books"]),
+        unknown=values["unknown"],
     )
 
 

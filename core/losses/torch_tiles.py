@@ -73,12 +73,12 @@ def gradient(block: Block, row_anchors: Tensor, column_anchors: Tensor, settings
     if beta == 0:  # the second sum is constant
         del terms[1]
     for tile in _tiles(block, settings):
-        of_rows, of_columns = row_anchors[tile.rows].unsqueeze(1), column_anchors[tile.columns]
+        by_row, by_column = row_anchors[tile.rows].unsqueeze(1), column_anchors[tile.columns]
         weights = torch.zeros_like(tile.logits)
         for scale, log_sum, factor in terms:
             scaled = _exclude(scale * tile.logits, tile.excluded)
-            weights += of_rows[..., factor] * torch.exp(scaled - of_rows[..., log_sum])
-            weights += of_columns[..., factor] * torch.exp(scaled - of_columns[..., log_sum])
+            weights += by_row[..., factor] * torch.exp(scaled - by_row[..., log_sum])
+            weights += by_column[..., factor] * torch.exp(scaled - by_column[..., log_sum])
         grad[tile.rows] += weights @ columns[tile.columns]
         if tile.is_mirrored:
             grad[tile.columns] += weights.T @ rows[tile.rows]

@@ -50,7 +50,7 @@ class Double(nn.Module):
 def steps():
     """Loss, gradients and buffers after a step with each objective, then the projections in eval mode."""
     images = torch.randn(2, BATCH, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()
-    found = {}
+    results = {}
     for name, objective in OBJECTIVES.items():
         model = Double()
         network = parallel(model, torch.device("cpu"))
@@ -61,13 +61,13 @@ def steps():
         state |= dict(model.named_buffers())
         with torch.no_grad():
             state["projections"] = model.eval()(images[0])
-        found[name] = all_reduce_mean(loss).item(), {key: value.numpy() for key, value in state.items()}
-    return found
+        results[name] = all_reduce_mean(loss).item(), {key: value.numpy() for key, value in state.items()}
+    return results
 
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_equal_one(count):
-    """1 x 8 = 2 x 4 = 4 x 2: value, every gradient of encoder and head, batch norm's statistics."""
+    """1 x 8 = 2 x 4 = 4 x 2: loss, every gradient of encoder and head, batch norm's statistics."""
     whole = steps()
     for number, parts in enumerate(in_processes(count, steps)):
         for name in OBJECTIVES:

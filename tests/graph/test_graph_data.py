@@ -91,7 +91,7 @@ def test_motifs_are_deterministic_and_restore_the_random_states():
 
 
 @pytest.mark.parametrize(
-    ("kind", "change", "said"),
+    ("kind", "change", "message"),
     [
         ("graph_labels", lambda lines: lines[:-2], "names 24 graphs and TINY_graph_labels.txt has 22"),
         ("graph_indicator", lambda lines: lines[:-6], "names 23 graphs"),
@@ -131,7 +131,7 @@ def test_motifs_are_deterministic_and_restore_the_random_states():
         "file missing",
     ],
 )
-def test_damaged_file_is_an_error_that_names_it(tiny_root, kind, change, said):
+def test_damaged_file_is_an_error_that_names_it(tiny_root, kind, change, message):
     path = tiny_root / "TUDataset" / "TINY" / "raw" / f"TINY_{kind}.txt"
     if change is None:
         path.unlink()
@@ -139,7 +139,7 @@ def test_damaged_file_is_an_error_that_names_it(tiny_root, kind, change, said):
         path.write_text("".join(f"{line}\n" for line in change(path.read_text().splitlines())))
     with pytest.raises(InputError) as error:
         load_dataset("TINY", tiny_root)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

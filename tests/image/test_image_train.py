@@ -284,7 +284,7 @@ def test_compilation_keeps_the_loss(tiny_folder, tmp_path):
         (["--dataset", "cifar11"], "did you mean cifar10?"),
         (
             ["--dataset", "stl10", "--data-root", "nowhere"],
-            "but nowhere/stl10_binary does not exist, nor do class folders",
+            "nowhere/stl10_binary does not exist, nor do",
         ),
         (["--arch", "resnet99"], "invalid choice 'resnet99'"),
         (["--batch-size", "1"], "--batch-size is 1; at least 2 images"),

@@ -1,6 +1,7 @@
 """Folders in the user's cache that are built once, verified at every use, and rebuilt if they are damaged."""
 
 import fcntl
+import json
 import os
 import shutil
 import sys
@@ -9,21 +10,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from core.io.digests import file_checksum
-from core.io.errors import DamagedFileError
-from core.io.files import write_atomically
-from core.training.records import SCHEMA, read_record, record_text
+from core.io.digests import checksum, file_checksum
+from core.io.errors import DamagedFileError, reason_of
+from core.io.files import read_json, write_atomically
 
-MANIFEST = "manifest.json"  # written last: the builder's values, and size and checksum of every other file
+MANIFEST = "manifest.json"  # written last: the builder's value, and size and checksum of every other file
 BUILDING = ".building-"  # prefix of a folder that is not complete
 
 
-def build_once(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """Build ``folder`` unless a process has done so already; returns the values that ``build`` returned then.
+def build_once(folder: Path, build: Callable[[Path], Any]) -> Any:
+    """Build ``folder`` unless a process has done so already; returns what ``build`` returned then.
 
-    ``build`` fills an empty folder, which is renamed to ``folder`` once it is complete. Only one process
-    builds, others wait for it. A damaged folder is built again with a warning. Raises OSError if the cache
-    cannot be written.
+    ``build`` fills an empty folder, which is renamed to ``folder`` once it is complete, and returns a JSON
+    value. Only one process builds, others wait for it. A damaged folder is rebuilt, with a warning. Raises
+    OSError if the cache cannot be written.
     """
     with suppress(OSError, DamagedFileError):
         return read_manifest(folder)
@@ -39,38 +39,48 @@ def build_once(folder: Path, build: Callable[[Path], dict[str, Any]]) -> dict[st
         shutil.rmtree(scratch, ignore_errors=True)  # of a process killed while this one waited for the lock
         scratch.mkdir()
         try:
-            values = build(scratch)
-            write_manifest(scratch, values)
+            value = build(scratch)
+            write_manifest(scratch, value)
             shutil.rmtree(folder, ignore_errors=True)
             scratch.rename(folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        return values
+        return value
 
 
-def write_manifest(folder: Path, values: dict[str, Any]) -> None:
-    """Flush every file in ``folder`` to the disk; write their sizes and checksums, and ``values``."""
+def write_manifest(folder: Path, value: Any) -> None:
+    """Flush every file in ``folder`` to the disk; write their sizes and checksums, and ``value``."""
     files = {}
     for path in sorted(folder.iterdir()):
         with open(path, "rb") as file:
             os.fsync(file.fileno())
         files[path.name] = {"size": path.stat().st_size, "sha256": file_checksum(path)}
-    write_atomically(folder / MANIFEST, record_text({"schema": SCHEMA, **values, "files": files}))
+    manifest = {"value": value, "files": files}
+    text = json.dumps(manifest | {"sha256": _checksum(manifest)}, indent=2)
+    write_atomically(folder / MANIFEST, text + "\n")
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The values given to ``write_manifest``; raises OSError or DamagedFileError if a file has changed since.
+def read_manifest(folder: Path) -> Any:
+    """The value given to ``write_manifest``; raises OSError or DamagedFileError if a file has changed since.
 
-    It reads every file: seconds for gigabytes, which training reads in every epoch anyway.
+    It reads every file: seconds for gigabytes.
     """
-    manifest = read_record(folder / MANIFEST)
-    if "files" not in manifest:
-        raise DamagedFileError(f"{MANIFEST} lists no files")
-    for name, expected in manifest["files"].items():
+    try:
+        manifest = read_json(folder / MANIFEST)
+        expected = manifest.pop("sha256")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DamagedFileError(f"{MANIFEST} is not a manifest ({reason_of(error)})") from error
+    if _checksum(manifest) != expected:
+        raise DamagedFileError(f"{MANIFEST} does not match its checksum")
+    for name, facts in manifest["files"].items():
         path = folder / name
-        if path.stat().st_size != expected["size"] or file_checksum(path) != expected["sha256"]:
+        if path.stat().st_size != facts["size"] or file_checksum(path) != facts["sha256"]:
             raise DamagedFileError(f"{name} does not have the size and checksum in {MANIFEST}")
-    return manifest
+    return manifest["value"]
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return checksum([json.dumps(manifest, sort_keys=True)])
 
 
 def remove_abandoned(parent: Path) -> None:
