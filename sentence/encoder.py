@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_sequence
 
+from core.io.errors import InputError
 from core.io.files import read_json
 from core.losses.gradient_cache import parts_of
 from core.training.config import check_ranges, check_type
@@ -127,7 +128,10 @@ def make_encoder(
 def checked_settings(saved: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a QuickThought from its folder's config; raises InputError if one is out of range."""
     settings = {name: check_type(name, saved.get(name), hint) for name, hint in SETTINGS.items()}
-    check_ranges(settings, dict.fromkeys(("embedding_dim", "hidden", "longest"), 1))
+    try:
+        check_ranges(settings, dict.fromkeys(("embedding_dim", "hidden", "longest"), 1))
+    except InputError as error:
+        raise InputError(f"config.json: {str(error).replace('`', '')}") from None
     return settings
 
 

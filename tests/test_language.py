@@ -20,7 +20,7 @@ INSTEAD = {
     r"\bwhole (run|record|checkpoint)s?\b": "finished, complete, intact",
     r"\bstrangers?\b": "untrusted",
     r"\btold apart\b|\btells? apart\b": "distinguished, labelled",
-    r"\b(LARGEST|SMALLEST|LEAST|MOST)_": "MAX_, MIN_",
+    r"(?-i:\b(LARGEST|SMALLEST|LEAST|MOST)_)": "MAX_, MIN_",
     # Plain, modern English.
     r"\banew\b": "again",
     r"\bstead\b": "instead",
@@ -28,7 +28,6 @@ INSTEAD = {
     r"(?<!there )\b(is|are|was|were) no (?!longer\b|more\b|less\b|such\b)\w+": "is not a ...",
     r"\b(must|should|may|can) stand\b": "is expected, is allowed",
     r"\bgives? way to\b": "falls back to",
-    r"\bof (its|their|his) own\b": "its own, their own",
     r"\bin vain\b": "without success",
     r"\bcomes? to be\b": "becomes, exists",
     r"\b(any|some|every)body\b": "anyone, another program",

@@ -17,6 +17,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 import graph.evaluate
 import graph.train
+import image.config
 import image.evaluate
 import sentence.evaluate
 import sentence.train
@@ -239,9 +240,9 @@ def test_damaged_quick_thought_folder_is_refused(tmp_path, mark):
     ("change", "message"),
     [
         ({"hidden": 10**6}, "does not hold this encoder"),
-        ({"hidden": 10**12}, "config.json has hidden 1000000000000; a whole number from 0 to 1048576"),
-        ({"layers": "two"}, 'config.json has layers "two"; a whole number from 0 to 1000 is needed'),
-        ({"dataset": ["motifs"]}, 'config.json has dataset ["motifs"]; a str is needed'),
+        ({"hidden": 10**12}, "config.json: hidden is 1000000000000; it must be at most 2147483647"),
+        ({"layers": "two"}, 'config.json has layers "two"; int is expected'),
+        ({"dataset": ["motifs"]}, 'config.json has dataset ["motifs"]; str is expected'),
         ({"dataset": None}, "config.json has dataset null"),
         ({"modality": "image"}, "holds a run of modality image"),
     ],
@@ -257,14 +258,14 @@ def test_invalid_settings_of_a_graph_run_are_refused(tmp_path, capsys, change, m
     [
         ({}, "does not hold this encoder"),
         ({"width": 10**5}, "does not hold this encoder"),
-        ({"arch": "resnet99"}, "config.json has arch resnet99"),
-        ({"crop_scale": 7.0}, "crop_scale 7.0"),
-        ({"view_size": 10**5}, "config.json has view_size 100000; a whole number from 0 to 1024"),
+        ({"arch": "resnet99"}, 'config.json has arch "resnet99"'),
+        ({"crop_scale": 7.0}, "config.json: crop_scale is 7.0; it must be above 0 and at most 1"),
+        ({"view_size": 10**5}, "config.json: view_size is 100000; it must be at most 1024"),
     ],
 )
 def test_invalid_settings_of_an_image_run_are_refused(tmp_path, capsys, change, message):
-    settings = {"modality": "image", "dataset": "digits", "arch": "resnet10", "width": 8, "view_size": 16}
-    settings |= {"crop_scale": 0.5, "seed": 0, "precision": "float32", "image_size": None}
+    small = {"dataset": "digits", "arch": "resnet10", "width": 8, "view_size": 16, "precision": "float32"}
+    settings = {"modality": "image"} | image.config.defaults_for().as_dict() | small
     (tmp_path / "config.json").write_text(json.dumps(settings | change))
     save_file({"weight": torch.zeros(1)}, tmp_path / "encoder.safetensors")
     assert message in failure_of(image.evaluate.main, capsys, [str(tmp_path), "--device", "cpu"])[-1]
@@ -273,14 +274,14 @@ def test_invalid_settings_of_an_image_run_are_refused(tmp_path, capsys, change, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"longest": "x"}, 'config.json has longest "x"; it must be a whole number of at least 1'),
-        ({"longest": 0}, "config.json has longest 0; it must be a whole number of at least 1"),
+        ({"longest": "x"}, 'config.json has longest "x"; int is expected'),
+        ({"longest": 0}, "config.json: longest is 0; it must be at least 1"),
         ({"longest": None}, "config.json has longest null"),
-        ({"longest": -1}, "config.json has longest -1"),
-        ({"embedding_dim": 0}, "config.json has embedding_dim 0; it must be a whole number of at least 1"),
+        ({"longest": -1}, "config.json: longest is -1; it must be at least 1"),
+        ({"embedding_dim": 0}, "config.json: embedding_dim is 0; it must be at least 1"),
         ({"hidden": True}, "config.json has hidden true"),
-        ({"bidirectional": "yes"}, 'config.json has bidirectional "yes"; it must be a bool'),
-        ({"kind": "lstm"}, "config.json has kind lstm; it must be gru or bow"),
+        ({"bidirectional": "yes"}, 'config.json has bidirectional "yes"; bool is expected'),
+        ({"kind": "lstm"}, 'config.json has kind "lstm"'),
     ],
 )
 def test_invalid_settings_of_a_quick_thought_are_refused(tmp_path, capsys, change, message):
@@ -293,7 +294,7 @@ def test_invalid_settings_of_a_quick_thought_are_refused(tmp_path, capsys, chang
 
 def test_settings_nested_too_deeply_are_refused(tmp_path, capsys):
     (tmp_path / "config.json").write_text("[" * 100_000)
-    assert "is no run folder" in failure_of(graph.evaluate.main, capsys, [str(tmp_path)])[-1]
+    assert "is not a run folder" in failure_of(graph.evaluate.main, capsys, [str(tmp_path)])[-1]
     assert "cannot be loaded" in failure_of(sentence.evaluate.main, capsys, [str(tmp_path)])[-1]
 
 

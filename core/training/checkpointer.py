@@ -93,8 +93,8 @@ class Checkpointer:
         Raises:
             InputError: It is not of this run, or of other data.
         """
-        states = [run.load_checkpoint(self.task.fingerprint) for run in self.runs]
         with restoring(self.runs[0].checkpoints.folder):
+            states = [run.load_checkpoint(self.task.fingerprint) for run in self.runs]
             loaded = [state for state in states if state is not None]
             if not loaded:
                 return None

@@ -276,7 +276,7 @@ def read_a_folder(content: bytes, folder: Path) -> None:
     write_files(folder, {"encoder.safetensors": small_encoder()})
     with (
         mock.patch.object(graph.evaluate, "load_dataset", load_graphs),
-        mock.patch.object(graph.evaluate, "evaluate", return_value={}),  # which takes seconds
+        mock.patch.object(graph.evaluate, "evaluate", return_value=[{}]),  # which takes seconds
     ):
         graph.evaluate.evaluate_run(graph.evaluate.EvaluateConfig(run=folder, device="cpu"))
 
@@ -290,7 +290,7 @@ def small_encoder() -> bytes:
     return safetensors.torch.save({name: x[0].contiguous() for name, x in encoder.state_dict().items()})
 
 
-SMALL = {"modality": "graph", "dataset": "motifs", "hidden": 8, "layers": 2, "batch_size": 64, "seed": 0}
+SMALL = {"modality": "graph"} | graph.config.defaults_for().as_dict() | {"hidden": 8, "layers": 2}
 RECORD = json.loads(files_below(lambda folder: write_record(folder / "a"))["a/result.json"])
 
 TRAINERS = {

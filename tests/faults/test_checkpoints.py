@@ -102,7 +102,7 @@ def serialised(state) -> bytes:
 def write_checkpoint(path, body, generation=9):
     """Write a checkpoint with a valid checksum around any body."""
     manifest = {"schema": checkpoints.SCHEMA, "generation": generation}
-    header = manifest | {"sha256": checkpoints._digest(manifest, body)}
+    header = manifest | {"sha256": checkpoints._checksum(manifest, body)}
     path.write_bytes(json.dumps(header).encode() + b"\n" + body)
 
 

@@ -127,9 +127,9 @@ def test_invalid_list_of_files_in_a_record_is_refused(finished_runs, tmp_path, f
 @pytest.mark.parametrize(
     ("modality", "evaluate", "name", "message"),
     [
-        ("graph", evaluate_graph, "hidden", "config.json has hidden 0 and layers 3; both must be at least 1"),
-        ("graph", evaluate_graph, "layers", "config.json has hidden 8 and layers 0; both must be at least 1"),
-        ("image", evaluate_image, "view_size", "config.json has view_size 0; it must be at least 8"),
+        ("graph", evaluate_graph, "hidden", "hidden is 0; it must be at least 1"),
+        ("graph", evaluate_graph, "layers", "layers is 0; it must be at least 1"),
+        ("image", evaluate_image, "view_size", "view_size is 0; it must be at least 8"),
     ],
 )
 def test_encoder_size_of_zero_is_refused(
@@ -140,7 +140,7 @@ def test_encoder_size_of_zero_is_refused(
     settings = json.loads((folder / "config.json").read_text()) | {name: 0}
     (folder / "config.json").write_text(json.dumps(settings))
     flags = [str(folder), "--data-root", str(tiny_data), "--device", "cpu"]
-    assert failure_of(evaluate, capsys, flags)[-1] == f"error: {message}"
+    assert failure_of(evaluate, capsys, flags)[-1] == f"error: {folder / 'config.json'}: {message}"
 
 
 @pytest.mark.parametrize(
