@@ -1,4 +1,4 @@
-"""Figures of records and samples, in colours that everybody can distinguish, with marks for print."""
+"""Figures of records and samples, in colours that people of any colour vision can distinguish."""
 
 import json
 from collections.abc import Mapping

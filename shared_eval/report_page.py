@@ -111,7 +111,9 @@ def figures_of(records: pd.DataFrame) -> dict[str, Figure]:
     loaded = {label: figures.read_sample(folder) for label, folder in folders.items()}
     samples = {label: sample for label, sample in loaded.items() if sample is not None}
     scored = scores(records)
-    with matplotlib.rc_context({"text.parse_math": False}):  # a dollar sign in a name is no formula
+    with matplotlib.rc_context(
+        {"text.parse_math": False}
+    ):  # a dollar sign in a name must not start a formula
         drawn = {
             f"{dataset}: {metric} against beta": figures.accuracy_against_beta(scored, f"{dataset} {metric}")
             for metric in scored["metric"].unique()

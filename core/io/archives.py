@@ -17,7 +17,7 @@ MAX_READ_BYTES = 1 << 20  # at once; tarfile reads less, unless a forged header 
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpack a .zip, .tar or .tar.gz file, told apart by their names, into the new folder ``target``.
+    """Unpack a .zip, .tar or .tar.gz file, as its name says, into the new folder ``target``.
 
     All members are checked before the first is written. Raises InputError if a name is absolute or contains
     ``..``, if a member is neither a file nor a folder (no dataset needs links), if there are too many members

@@ -319,7 +319,7 @@ def read_settings(folder: Path, modality: str | None = None) -> dict[str, Any]:
 
 
 def load_config(folder: Path, config_type: type[Config]) -> Config:
-    """The settings of a run, checked as those of a command line are. The folder may come from anybody.
+    """The settings of a run, checked as those of a command line are: the folder may be untrusted.
 
     Raises:
         InputError: There is no run of the config's modality, or a setting is missing, of the wrong type or

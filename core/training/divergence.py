@@ -23,7 +23,7 @@ COLLAPSED_STEPS = 10  # a single batch may consist of equal samples
 
 @dataclass(frozen=True)
 class Divergence:
-    """What was found: a short reason, what happened in words, and the step, from 1, if it is known."""
+    """How a run diverged: a short reason, a description, and the step, from 1, if it is known."""
 
     reason: str
     description: str

@@ -65,7 +65,7 @@ class LARS(torch.optim.Optimizer):
 
 
 def lr_factor(schedule: str, epochs: int, warmup: int, done: float) -> float:
-    """What multiplies the learning rate after ``done`` of ``epochs``: a linear warm-up, then the schedule."""
+    """The factor of the learning rate after ``done`` of ``epochs``: a linear warm-up, then the schedule."""
     if done < warmup:
         return done / warmup if done else 1 / (10 * warmup)
     if schedule == "constant":

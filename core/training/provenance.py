@@ -71,8 +71,8 @@ def _processor_name() -> str:
 def _revision() -> str | None:
     """The checkout's commit, with ``-dirty`` if tracked files differ from it; None outside a checkout.
 
-    What studies have recorded is no code: a suite that writes one result after the other stays clean. It is
-    asked once a process, which goes on with the code that it has loaded.
+    Recorded results do not count as changes, so that a suite can write one result after the other. It is read
+    once in a process, because the process keeps the code that it has loaded.
     """
     here = Path(__file__).resolve().parent
 
@@ -84,7 +84,7 @@ def _revision() -> str | None:
 
     try:
         if not git("ls-files", Path(__file__).name):
-            return None  # installed inside somebody else's checkout
+            return None  # installed inside the checkout of another project
         changed = git("status", "-s", "-uno", "--", ":/", ":(top,exclude)benchmarks/results")
         return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):

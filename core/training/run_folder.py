@@ -2,7 +2,7 @@
 
 What may be there at any moment, also after a kill:
 
-- ``.lock``, held by the process that trains, as long as it lives; then ``config.json``; then ``checkpoint/``.
+- ``.lock``, locked by the process that trains as long as it lives; then ``config.json``; then ``checkpoint/``.
 - ``checkpoint/`` holds up to two intact states. The newest is the truth: it carries the lines of
   ``metrics.jsonl``, which is written again from them when a run is resumed.
 - The encoder and ``sample.safetensors``, once training has ended.
