@@ -94,7 +94,7 @@ def test_objectives_differ_where_they_should():
 
 
 def uneven():
-    with pytest.raises(InputError, match="--batch-size is 7, the whole batch of 2 processes"):
+    with pytest.raises(InputError, match="`batch_size` is 7, the whole batch of 2 processes"):
         local_slice(7)
     return local_slice(6).start, local_slice(6).stop
 
@@ -105,7 +105,7 @@ def test_a_batch_is_divided_evenly_or_refused():
 
 def test_a_world_of_no_size(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "x")
-    with pytest.raises(InputError, match="WORLD_SIZE is x; torchrun sets it"):
+    with pytest.raises(InputError, match="WORLD_SIZE is x; it must be a number"):
         launched_processes()
 
 

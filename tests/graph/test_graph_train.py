@@ -60,6 +60,11 @@ def test_a_run_folder(tiny_root, tmp_path, capsys):
         "temperature": None,
         "variant": "corrected",
         "stop_gradient": False,
+        "encoder": None,
+        "slug": "hard-beta2-tau0.1",
+        "label": "hard, beta 2, tau_plus 0.1",
+        "family": "",
+        "plain_family": "",
     }
     assert (result["seed"], result["epochs"]) == (3, 4)
     for scores in (result["metrics"], result["untrained_metrics"]):
@@ -265,7 +270,7 @@ def test_an_unfinished_run_asks_for_resume(tiny_root, tmp_path, capsys):
 def test_a_folder_of_something_else(tiny_root, tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("mine")
     said = failure(capsys, *FAST, "--data-root", str(tiny_root), "--output-dir", str(tmp_path))
-    assert "holds files that are no run's" in said
+    assert "holds files that are not a run's" in said
 
 
 def test_a_loss_that_is_no_number(tiny_root, tmp_path, capsys):
@@ -334,7 +339,7 @@ def test_as_a_command_without_a_traceback(tmp_path, capsys):
     [line] = failure_of(as_command("graph.train"), capsys, ["--dataset", "MUTAGG"])
     assert line.startswith("error: --dataset is 'MUTAGG', which is unknown")
     [line] = failure_of(as_command("graph.evaluate"), capsys, [str(tmp_path)])
-    assert "is no run folder" in line
+    assert "is not a run folder" in line
 
 
 def test_help_shows_the_defaults_of_what_is_named(capsys):

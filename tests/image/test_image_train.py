@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import image.task
 from core.training.checkpoints import Checkpoints
 from core.training.cli import parse_config
 from image.batches import ViewBatches
@@ -62,6 +63,11 @@ def test_a_run_folder(tiny_folder, tmp_path, capsys):
         "stop_gradient": False,
         "anneal_beta": "none",
         "positives": "views",
+        "encoder": None,
+        "slug": "hard-beta2-tau0.1",
+        "label": "hard, beta 2, tau_plus 0.1",
+        "family": "",
+        "plain_family": "",
     }
     assert set(result["metrics"]) == {
         "knn_accuracy",
@@ -310,14 +316,12 @@ def test_bad_input_is_one_clear_line(tmp_path, capsys, monkeypatch, flags, said)
 
 
 def test_true_positives_need_labels(tiny_folder, tmp_path, capsys, monkeypatch):
-    from image import train as train_module
-
     def without_labels(*arguments):
         dataset = load_dataset(*arguments)
         dataset.train.labels[0] = -1
         return dataset
 
-    monkeypatch.setattr(train_module, "load_dataset", without_labels)
+    monkeypatch.setattr(image.task, "load_dataset", without_labels)
     flags = [*FAST, "--dataset", f"folder:{tiny_folder}", "--output-dir", str(tmp_path / "run")]
     assert "--positives label needs labels" in failure(capsys, *flags, "--positives", "label")
 
@@ -325,9 +329,12 @@ def test_true_positives_need_labels(tiny_folder, tmp_path, capsys, monkeypatch):
 def test_images_that_fill_no_batch_are_named(tiny_folder, tmp_path, capsys):
     """Of tiny_folder's training images, whose number 16 divides and 20 does not."""
     train(tiny_folder, tmp_path / "even", "--epochs", "1")
-    assert "left out" not in capsys.readouterr().err
+    assert "dropped" not in capsys.readouterr().err
     train(tiny_folder, tmp_path / "uneven", "--epochs", "1", "--batch-size", "20")
-    assert "images, others in every epoch, fill no batch of 20: left out" in capsys.readouterr().err
+    assert (
+        "images are dropped in each epoch (others each time): they do not fill a batch of 20"
+        in capsys.readouterr().err
+    )
 
 
 def test_an_encoder_of_another_architecture(tiny_folder, tmp_path, capsys):
@@ -361,7 +368,7 @@ def test_a_loss_that_is_no_number(tiny_folder, tmp_path, capsys, monkeypatch):
     assert "the loss became nan in epoch 2, step 2" in said
     assert "try a smaller --lr than 0.001" in said
     state = Checkpoints(tmp_path / "run" / "checkpoint").load()
-    assert (state["place"]["epoch"], len(state["place"]["measures"])) == (2, 1)
+    assert (state["progress"]["epoch"], len(state["progress"]["step_statistics"])) == (2, 1)
     assert all(value.isfinite().all() for value in state["model"].values())
 
 

@@ -154,7 +154,7 @@ def test_a_missing_task_is_named_and_the_rest_evaluated(data_folder, capsys):
     ("names", "message"),
     [
         (("mr", "cola"), "`tasks` is 'cola', which is unknown. Known: mr, cr"),
-        (("mr", "cr"), "no data for mr, cr under .*; add --download to fetch them"),
+        (("mr", "cr"), "no data for mr, cr under .*; set `download` to fetch them"),
     ],
 )
 def test_no_task_at_all(tmp_path, names, message):
@@ -248,9 +248,9 @@ def test_folders_of_another_kind(tmp_path, capsys):
     (tmp_path / "graph").mkdir()
     (tmp_path / "graph" / "config.json").write_text('{"modality": "graph"}')
     for name, message in (
-        ("nowhere", "nowhere is no folder; add --download"),
+        ("nowhere", "nowhere is not a folder; set --download"),
         ("thesis", "cannot be loaded as a SentenceTransformer"),
-        ("graph", "holds a run of modality graph; one of sentence is needed"),
+        ("graph", "holds a run of modality graph; a run of sentence is needed"),
     ):
         with pytest.raises(SystemExit) as exit_:
             evaluate_main([str(tmp_path / name), "--device", "cpu"])

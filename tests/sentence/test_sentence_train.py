@@ -55,7 +55,7 @@ def test_sentences_that_fill_no_batch_are_named(books, data_root, tmp_path, caps
     train(books, data_root, tmp_path / "run", "--epochs", "1", "--batch-size", "37")
     said = capsys.readouterr().err
     total = int(re.search(r"books, (\d+) sentences", said)[1])
-    assert f"{total % 37} sentences, others in every epoch, fill no batch of 37: left out" in said
+    assert f"{total % 37} sentences are dropped in each epoch (others each time): they do not fill" in said
 
 
 def test_a_run_folder(books, data_root, tmp_path, capsys):
@@ -85,6 +85,10 @@ def test_a_run_folder(books, data_root, tmp_path, capsys):
         "denominator": "negatives",
         "window": 1,
         "encoder": None,
+        "slug": "hard-beta2-tau0.1",
+        "label": "hard, beta 2, tau_plus 0.1",
+        "family": "",
+        "plain_family": "",
     }
     assert set(result["metrics"]) == set(result["untrained_metrics"]) == {"mr_accuracy", "stsb_spearman"}
     assert result["missing_tasks"] == []
@@ -252,9 +256,9 @@ def test_the_embedded_corpus_teaches_something(tmp_path, capsys):
         (["--dataset", "pydok"], "did you mean pydoc?"),
         (["--dataset", "folder:nowhere"], "nowhere is not a folder"),
         (["--encoder", "lstm"], "invalid choice 'lstm'"),
-        (["--encoder", "transformer"], "--encoder transformer and --model go together"),
-        (["--model", "somewhere"], "--encoder transformer and --model go together"),
-        (["--encoder", "transformer", "--model", "nowhere"], "nowhere is no folder; add --download"),
+        (["--encoder", "transformer"], "--encoder transformer and --model belong together"),
+        (["--model", "somewhere"], "--encoder transformer and --model belong together"),
+        (["--encoder", "transformer", "--model", "nowhere"], "nowhere is not a folder; set --download"),
         (["--batch-size", "2"], "--batch-size is 2; at least 3 sentences"),
         (["--batch-size", "100000"], "--batch-size is 100000; it must be at most"),
         (["--window", "0"], "--window is 0"),
