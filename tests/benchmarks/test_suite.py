@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import alternatives, evaluation, graphs, objective
+from benchmarks import alternatives, evaluation, graphs, objective, ranks
 from benchmarks.__main__ import PARTS, main, parse_suite
 from benchmarks.measure import Findings
 from benchmarks.page import duration, memory
 from core.io.errors import TrainingError
 from core.training.cli import parse_config
 from image.config import ImageConfig, defaults_for
+from tests.processes import in_processes
 from tests.runs import failure_of
 
 TINY = {
@@ -29,7 +30,10 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("part", PARTS)
+SLOW = {"ranks": [pytest.mark.slow, pytest.mark.distributed]}  # four groups of fresh processes
+
+
+@pytest.mark.parametrize("part", [pytest.param(part, marks=SLOW.get(part, ())) for part in PARTS])
 def test_part_writes_its_record_and_the_page(part, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "FOLDS", 3)
     flags = [*TINY[part].split(), f"--{part}.rounds", "1"]
@@ -53,6 +57,20 @@ def test_part_writes_its_record_and_the_page(part, tmp_path, monkeypatch):
             assert f"| {ratio:g} |" in page
     figures = {path.name for path in tmp_path.iterdir()} - {f"{part}.json", "README.md"}
     assert figures == ({"objective.png", "objective.svg"} if part == "objective" else set())
+
+
+def measure_on_rank():
+    settings = ranks.RankSettings(batch=16, dim=8, tile_size=4, rounds=2)
+    return ranks.work(settings, torch.device("cpu"), list(ranks.objectives(settings)))
+
+
+@pytest.mark.distributed
+def test_every_rank_measures_every_objective():
+    first, second = in_processes(2, measure_on_rank)
+    assert len(first) == 3
+    for name, measured in first.items():
+        assert len(measured["seconds"]) == len(second[name]["seconds"]) == 2
+        assert measured["peak_bytes"] == second[name]["peak_bytes"] >= 0
 
 
 @pytest.fixture
