@@ -1,6 +1,5 @@
 """Graphs by name: the embedded motifs, or a TUDataset that is on the disk or downloaded."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,21 +8,11 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.utils import degree, one_hot
 
-from core.io.errors import InputError, unknown_name
+from core.io.errors import InputError
+from graph.config import check_name, has_tu_dataset, tu_folder
 from graph.motifs import make_motifs
 from graph.tudataset import MAX_FEATURE_ENTRIES, TU_URL, download_tu_dataset, load_tu_dataset
 
-PAPER_DATASETS = (
-    "MUTAG",
-    "PTC_MR",
-    "ENZYMES",
-    "PROTEINS",
-    "DD",
-    "REDDIT-BINARY",
-    "IMDB-BINARY",
-    "IMDB-MULTI",
-)
-KNOWN = ("motifs", *PAPER_DATASETS)
 MAX_ONE_HOT_DEGREE = 1000  # from this on, InfoGraph standardises degrees instead of coding them one-hot
 
 
@@ -49,7 +38,7 @@ def load_dataset(name: str, data_root: Path, download: bool = False) -> GraphDat
     if name == "motifs":
         graphs = make_motifs()
     else:
-        graphs = load_tu_dataset(name, _find_tu_dataset(name, data_root / "TUDataset", download))
+        graphs = load_tu_dataset(name, _find_tu_dataset(name, data_root, download))
     if len(graphs) < 2:
         raise InputError(f"`dataset` is {name!r}, which has {len(graphs)} graph; at least 2 are needed")
     if graphs[0].x is None or graphs[0].num_features == 0:
@@ -57,20 +46,17 @@ def load_dataset(name: str, data_root: Path, download: bool = False) -> GraphDat
     return GraphDataset(name, graphs, torch.cat([graph.y for graph in graphs]).numpy())
 
 
-def _find_tu_dataset(name: str, root: Path, download: bool) -> Path:
-    """The folder of a TUDataset below ``root``; it is downloaded if it is missing."""
-    folder = root / name
-    is_file_name = re.fullmatch(r"[\w.+-]+", name)
-    if is_file_name and (folder / "raw" / f"{name}_A.txt").exists():
-        return folder
-    if not is_file_name or (name not in KNOWN and not download):
-        raise unknown_name("dataset", name, KNOWN, f", any TUDataset below {root}, or others with `download`")
-    if not download:
-        raise InputError(
-            f"`dataset` is {name!r}, but {folder / 'raw'} has no {name}_A.txt; set `download` to fetch it "
-            f"from {TU_URL}, or set `data_root` (or $HCL_DATA)"
-        )
-    download_tu_dataset(name, folder)
+def _find_tu_dataset(name: str, data_root: Path, download: bool) -> Path:
+    """The folder of a TUDataset; it is downloaded if it is missing."""
+    check_name(name, data_root, download)
+    folder = tu_folder(name, data_root)
+    if not has_tu_dataset(name, data_root):
+        if not download:
+            raise InputError(
+                f"`dataset` is {name!r}, but {folder / 'raw'} has no {name}_A.txt; set `download` to "
+                f"fetch it from {TU_URL}, or set `data_root` (or $HCL_DATA)"
+            )
+        download_tu_dataset(name, folder)
     return folder
 
 

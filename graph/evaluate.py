@@ -15,10 +15,11 @@ import tyro
 from torch import Tensor
 
 from core.training.cli import command, parse
-from core.training.config import default_data_root, load_config
+from core.training.config import default_data_root
 from core.training.loop import eval_mode
 from core.training.run_folder import load_encoder_state
 from core.training.runtime import choose_device
+from core.training.settings import load_config
 from graph.batch import GraphBatch, make_batches
 from graph.config import GraphConfig
 from graph.data import load_dataset

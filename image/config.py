@@ -6,11 +6,13 @@ from typing import Any, ClassVar, Literal
 
 from typing_extensions import Self
 
-from core.io.errors import InputError
-from core.training.config import TrainConfig, hardness_of, objective_option
-from core.training.runtime import Precision
-from image.data import MIN_IMAGE_SIZE
-from image.encoder import Norm
+from core.io.errors import InputError, unknown_name
+from core.training.config import Precision, TrainConfig, hardness_of, objective_option
+
+KNOWN = ("shapes", "digits", "cifar10", "cifar100", "stl10", "tinyimagenet", "folder:PATH")
+MIN_IMAGE_SIZE = 8
+
+Norm = Literal["batch", "group"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,10 @@ class ImageConfig(TrainConfig):
         if not 0 < self.crop_scale <= 1:
             raise InputError(f"`crop_scale` is {self.crop_scale}; it must be above 0 and at most 1")
         return super().checked()
+
+    def check_dataset(self) -> None:
+        if self.dataset not in KNOWN and not self.dataset.startswith("folder:"):
+            raise unknown_name("dataset", self.dataset, KNOWN)
 
 
 def defaults_for(dataset: str = "shapes", objective: str = "hard") -> ImageConfig:

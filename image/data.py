@@ -16,13 +16,12 @@ from torch import Tensor
 
 from core.io.errors import InputError, unknown_name
 from image import published
+from image.config import KNOWN, MIN_IMAGE_SIZE
 from image.folders import read_class_folders, split_folders
 from image.shapes import CLASSES as SHAPES
 from image.shapes import make_shapes
 
-KNOWN = ("shapes", "digits", *published.SOURCES, "folder:PATH")
 FOLDER_IMAGE_SIZE = 64  # of folder:PATH, unless an image size is given
-MIN_IMAGE_SIZE = 8
 MAX_RESIDENT_SHARE = 0.5  # of the device's free memory; training needs the rest
 
 

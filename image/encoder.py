@@ -4,12 +4,13 @@ Shapes: B batch · H, W height and width · D representation · P projection.
 """
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from image.config import Norm
 
 ARCHITECTURES = {
     "resnet10": (BasicBlock, [1, 1, 1, 1]),
@@ -18,8 +19,6 @@ ARCHITECTURES = {
     "resnet50": (Bottleneck, [3, 4, 6, 3]),
 }
 GROUP = 16  # channels normalised together (Wu and He, ECCV 2018, table 3)
-
-Norm = Literal["batch", "group"]
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from core.io.errors import InputError
 from core.training.cli import command, parse
-from core.training.config import default_data_root, load_config
+from core.training.config import default_data_root
 from core.training.loop import eval_mode
 from core.training.run_folder import load_encoder_state
 from core.training.runtime import autocast, choose_device
 from core.training.seeding import epoch_generator, epoch_order
+from core.training.settings import load_config
 from image.config import ImageConfig
 from image.data import ImageDataset, Images, load_dataset
 from image.encoder import SimCLR, make_model

@@ -28,7 +28,8 @@ ANNEAL_STEPS = 9  # beta falls in as many equal steps, the last of them to 0
 class ImageTask(Task):
     """Train an encoder and its projection head on two views of each image."""
 
-    def __init__(self, config: ImageConfig, device: torch.device) -> None:
+    def __init__(self, configs: Sequence[ImageConfig], device: torch.device) -> None:
+        [config] = configs
         self.config, self.device = config, device
         dataset = load_dataset(config.dataset, config.data_root, config.download, config.image_size)
         check_fits(config, dataset)

@@ -7,13 +7,15 @@ from typing import Any, ClassVar, Literal
 
 from typing_extensions import Self
 
-from core.io.errors import InputError
-from core.training.config import TrainConfig, hardness_of, objective_option
-from core.training.runtime import Precision
-from sentence.objective import Denominator
-from sentence.tasks import EMBEDDED, SENTEVAL
+from core.io.errors import InputError, unknown_name
+from core.training.config import Precision, TrainConfig, hardness_of, objective_option
 
+KNOWN = ("pydoc", "books", "bookcorpus", "wikitext-103", "folder:PATH")
+SENTEVAL_TASKS = ("mr", "cr", "subj", "mpqa", "trec", "msrp", "sst2", "stsb")
+EMBEDDED_TASKS = ("topic", "neighbours")
 DEFAULT_TEMPERATURE = 0.1  # of cosines
+
+Denominator = Literal["negatives", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,7 @@ class SentenceConfig(TrainConfig):
     """Maximum norm of a step's gradient."""
     strict: bool = False
     """Stop at the first fault of the corpus (bytes that are not UTF-8, books without neighbours)."""
-    tasks: tuple[str, ...] = tuple(SENTEVAL)
+    tasks: tuple[str, ...] = SENTEVAL_TASKS
     """Tasks to evaluate on."""
 
     def checked(self) -> Self:
@@ -89,6 +91,10 @@ class SentenceConfig(TrainConfig):
             return replace(self, temperature=DEFAULT_TEMPERATURE).checked()
         return super().checked()
 
+    def check_dataset(self) -> None:
+        if self.dataset not in KNOWN and not self.dataset.startswith("folder:"):
+            raise unknown_name("dataset", self.dataset, KNOWN)
+
     @classmethod
     def objective_fields(cls) -> list[str]:
         return ["encoder", *super().objective_fields()]
@@ -108,7 +114,7 @@ def defaults_for(dataset: str = "pydoc", objective: str = "hard", encoder: str =
         config = replace(config, batch_size=64, lr=2e-5, normalize=True)
     if dataset != "pydoc":
         return config
-    config = replace(config, tasks=tuple(EMBEDDED))
+    config = replace(config, tasks=EMBEDDED_TASKS)
     if encoder == "transformer":
         return config
     # The corpus has too few sentences for a GRU.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from core.io.errors import InputError, reason_of, unknown_name
 from core.io.files import check_regular, user_cache, write_atomically
+from sentence.config import KNOWN
 
-KNOWN = ("pydoc", "books", "bookcorpus", "wikitext-103", "folder:PATH")
 # Name and configuration of public corpora at the Hugging Face hub. BookCorpus is no longer published by its
 # authors; this copy needs no loading script.
 HUB = {

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_sequence
 from core.io.errors import InputError
 from core.io.files import read_json
 from core.losses.gradient_cache import parts_of
-from core.training.config import check_ranges, check_type
+from core.training.settings import check_ranges, check_type
 
 # The arguments of a QuickThought except its tokenizer, which are saved in its folder.
 SETTINGS: dict[str, Any] = {

@@ -21,10 +21,11 @@ from torch import Tensor
 from core.io.errors import InputError, reason_of
 from core.io.files import read_json
 from core.training.cli import command, parse
-from core.training.config import default_data_root, load_config, read_settings
+from core.training.config import default_data_root
 from core.training.loop import eval_mode, progress_bar
 from core.training.records import check_files
 from core.training.runtime import autocast, choose_device, choose_precision
+from core.training.settings import load_config, read_settings
 from sentence.config import SentenceConfig
 from sentence.data import SentenceBatch
 from sentence.encoder import Pair, QuickThought

@@ -3,14 +3,11 @@
 Shapes: b rows (anchors, this process's part of the batch) · B columns (candidates, the whole batch).
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from core import hard_negative_loss
-
-Denominator = Literal["negatives", "all"]
+from sentence.config import Denominator
 
 
 def quick_thought_loss(

@@ -33,7 +33,8 @@ from sentence.objective import quick_thought_loss
 class SentenceTask(Task):
     """Train two encoders f and g to score a sentence's neighbours above the other sentences of a batch."""
 
-    def __init__(self, config: SentenceConfig, device: torch.device) -> None:
+    def __init__(self, configs: Sequence[SentenceConfig], device: torch.device) -> None:
+        [config] = configs
         self.config, self.device = config, device
         self.clip_norm = config.clip_norm
         source = find_corpus(config.dataset, config.data_root, config.download)

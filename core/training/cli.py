@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import tyro
 
 from core.io.errors import InputError, Interrupted, TrainingError, is_out_of_memory
-from core.training.config import Config, GroupConfig
+from core.training.config import GroupConfig
+from core.training.settings import Config
 
 Parsed = TypeVar("Parsed")
 BOX_DRAWING = re.compile(r"[\u2500-\u257f]+")
@@ -50,7 +51,9 @@ def parse_config(
     for name in inspect.signature(defaults_for).parameters:
         selector.add_argument(flag(name), nargs="?", default=argparse.SUPPRESS)
     selected = {name: value for name, value in vars(selector.parse_known_args(argv)[0]).items() if value}
-    return parse(config_type, argv, prog, default=defaults_for(**selected)).checked()
+    config = parse(config_type, argv, prog, default=defaults_for(**selected)).checked()
+    config.check_dataset()
+    return config
 
 
 def parse(kind: type[Parsed], argv: Sequence[str] | None, prog: str, default: Parsed | None = None) -> Parsed:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -10,16 +11,22 @@ from core.distributed import is_main_process, launched_processes, process_group
 from core.io.errors import DivergedError, InputError
 from core.training import signals
 from core.training.checkpointer import group_by_progress
-from core.training.config import Config, TrainConfig
+from core.training.config import TrainConfig
+from core.training.loop import fit, record
 from core.training.run_folder import Run
 from core.training.runtime import choose_device, choose_precision, set_deterministic
+from core.training.settings import Config
+from core.training.task import Task
+
+# The class of a task, called with the configs of its runs and the device.
+TaskType = Callable[[Sequence[Any], torch.device], Task]
 
 
-def launch(train: Callable[[Sequence[Run], torch.device], None], config: TrainConfig) -> None:
-    """Train and report the runs that ``config`` describes, in all processes that torchrun has started.
+def launch(task_type: TaskType, config: TrainConfig) -> None:
+    """Train, record and report the runs of ``config``, in all processes that torchrun has started.
 
-    ``train`` trains and records a group of runs. A run that diverges does not stop the others; its error is
-    raised at the end. SIGTERM and Ctrl-C save what was trained, and leave.
+    A run that diverges does not stop the others; its error is raised at the end. SIGTERM and Ctrl-C save what
+    was trained, and exit.
     """
     if launched_processes() > 1 and not config.supports_torchrun:
         raise InputError(f"{config.modality} training runs in one process; start it without torchrun")
@@ -33,7 +40,7 @@ def launch(train: Callable[[Sequence[Run], torch.device], None], config: TrainCo
         while pending:
             group = group_by_progress(pending)[0]
             try:
-                train(group, device)
+                train(task_type, group, device)
                 pending = [run for run in pending if run not in group]
             except DivergedError as error:
                 errors.append(error)
@@ -43,6 +50,13 @@ def launch(train: Callable[[Sequence[Run], torch.device], None], config: TrainCo
                 run.report()
     if errors:
         raise errors[0]
+
+
+def train(task_type: TaskType, runs: Sequence[Run], device: torch.device) -> None:
+    """Train a group of runs as one task, then evaluate and record each."""
+    task = task_type([run.config for run in runs], device)
+    result = fit(task, runs)
+    record(task, runs, result)
 
 
 def with_precision(config: Config, device: torch.device) -> Config:

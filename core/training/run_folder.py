@@ -2,7 +2,7 @@
 
 What may be there at any moment, also after a kill:
 
-- ``.lock``, locked by the process that trains as long as it lives; then ``config.json``; then ``checkpoint/``.
+- ``.lock``, locked while a process trains the run; then ``config.json``; then ``checkpoint/``.
 - ``checkpoint/`` holds up to two intact states. The newest is the truth: it carries the lines of
   ``metrics.jsonl``, which is written again from them when a run is resumed.
 - The encoder and ``sample.safetensors``, once training has ended.
@@ -42,10 +42,11 @@ from core.io.errors import (
 )
 from core.io.files import readable, write_atomically
 from core.training.checkpoints import Checkpoints
-from core.training.config import TrainConfig, read_settings
+from core.training.config import TrainConfig
 from core.training.divergence import Divergence
 from core.training.provenance import describe_environment, peak_memory_bytes
 from core.training.records import SCHEMA, check_files, read_result, record_text
+from core.training.settings import read_settings
 
 LOCK = ".lock"
 # Names that ``write_atomically`` and ``save_encoder_folder`` leave if they are killed.

@@ -2,15 +2,13 @@
 
 import os
 from contextlib import AbstractContextManager
-from typing import Literal
 
 import torch
 
 from core.io.errors import InputError
+from core.training.config import Precision
 
 DEVICE_TYPES = ("cpu", "cuda")
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def choose_device(name: str) -> torch.device:

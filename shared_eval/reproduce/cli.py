@@ -16,8 +16,8 @@ from core.io.errors import InputError, TrainingError
 from core.io.files import write_atomically
 from core.training import signals
 from core.training.cli import command, parse
-from core.training.config import MAX_FLOAT, check_ranges
 from core.training.loop import progress_bar
+from core.training.settings import MAX_FLOAT, check_ranges
 from shared_eval.outputs import fits, show, writing
 from shared_eval.records import read_records, warn_failed_runs
 from shared_eval.report_page import write_report

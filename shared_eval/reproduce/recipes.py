@@ -9,7 +9,7 @@ from typing import Any
 
 from core.io.errors import InputError, reason_of
 from core.io.files import check_regular
-from core.losses.contrastive import check_hardness
+from core.training.settings import check_hardness
 from shared_eval.reproduce.spec import RunSpec, Value
 from shared_eval.tables import Published
 
@@ -139,7 +139,7 @@ def read_recipe(path: Path) -> Recipe:
         recipe = Recipe(**content)
         check_recipe(recipe)
         return recipe
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (InputError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not a recipe: {reason_of(error)}") from error
 
 

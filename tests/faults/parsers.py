@@ -34,8 +34,9 @@ import sentence.evaluate
 from core.io.archives import unpack
 from core.io.errors import InputError
 from core.training.cli import flag, parse, parse_config
-from core.training.config import MAX_FLOAT, MAX_SEED, default_data_root, read_settings
+from core.training.config import MAX_SEED, default_data_root
 from core.training.runtime import choose_device
+from core.training.settings import MAX_FLOAT, read_settings
 from graph.encoder import GIN
 from graph.tudataset import load_tu_dataset
 from image.folders import read_class_folders, split_folders

@@ -11,7 +11,8 @@ from torch_geometric.utils import degree
 
 from core.io.errors import InputError
 from graph import tudataset
-from graph.data import PAPER_DATASETS, load_dataset
+from graph.config import PAPER_DATASETS
+from graph.data import load_dataset
 from graph.motifs import make_motifs
 from tests.graph.conftest import write_tu_dataset
 

@@ -7,7 +7,8 @@ import image.config
 import sentence.config
 from core.io.errors import InputError
 from core.training.cli import flag, parse_config
-from core.training.config import MAX_COUNT, MAX_SEED
+from core.training.config import MAX_SEED
+from core.training.settings import MAX_COUNT
 
 TRAINERS = {
     "graph": (graph.config.GraphConfig, graph.config.defaults_for),

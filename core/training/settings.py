@@ -1,0 +1,129 @@
+"""Settings: their ranges and types, and those that a run folder holds."""
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
+
+from core.io.errors import InputError
+from core.io.files import read_json
+
+if TYPE_CHECKING:
+    from core.training.config import TrainConfig
+
+MAX_COUNT = 2**31 - 1  # of samples, channels, epochs, ...
+MAX_FLOAT = 3.4e38  # the largest float32
+MAX_LISTED = 1000  # numbers in a list, such as seeds that are trained together
+
+Config = TypeVar("Config", bound="TrainConfig")
+Number = TypeVar("Number", int, float)
+
+
+def check_hardness(beta: float, tau_plus: float) -> None:
+    """Raise InputError unless beta >= 0 and 0 <= tau_plus < 1."""
+    if not (beta >= 0 and math.isfinite(beta)):
+        raise InputError(f"`beta` is {beta}; it must be at least 0 and finite")
+    if not 0 <= tau_plus < 1:
+        raise InputError(f"`tau_plus` is {tau_plus}; it must be at least 0 and below 1")
+
+
+def check_ranges(
+    settings: Mapping[str, Any],
+    minimums: Mapping[str, float] = MappingProxyType({}),
+    maximums: Mapping[str, float] = MappingProxyType({}),
+) -> None:
+    """Raise InputError if a number is nan, below its minimum, or above its maximum.
+
+    By default the maximum is MAX_FLOAT for floats and MAX_COUNT for integers. Settings that are None pass.
+    """
+    for name, value in settings.items():
+        if not isinstance(value, int | float):
+            continue
+        if math.isnan(value):
+            raise InputError(f"`{name}` is nan; it must be a number")
+        minimum = minimums.get(name, -math.inf)
+        if not value >= minimum:
+            raise InputError(f"`{name}` is {value}; it must be at least {minimum}")
+        maximum = MAX_FLOAT if isinstance(value, float) else maximums.get(name, MAX_COUNT)
+        if not value <= maximum:
+            raise InputError(f"`{name}` is {value}; it must be at most {maximum}")
+
+
+def parse_numbers(text: str, name: str, kind: Callable[[str], Number]) -> list[Number]:
+    """The numbers of a list such as ``0,1,2`` or, for integers, ``0-9``; raises InputError for other text."""
+    numbers: list[Number] = []
+    try:
+        for part in text.split(","):
+            ends = re.fullmatch(r"(\d{1,10})-(\d{1,10})", part) if kind is int else None
+            numbers += range(int(ends[1]), int(ends[2]) + 1)[: MAX_LISTED + 1] if ends else [kind(part)]
+    except ValueError:
+        numbers = []
+    if not 0 < len(numbers) <= MAX_LISTED or len(set(numbers)) < len(numbers):
+        example = "0-9 or 0,3,5" if kind is int else "0,1,2,10"
+        raise InputError(
+            f"`{name}` is {text}; it must be different numbers, as {example}, and {MAX_LISTED} at most"
+        )
+    return numbers
+
+
+def read_settings(folder: Path, modality: str | None = None) -> dict[str, Any]:
+    """The ``config.json`` of a run folder.
+
+    Raises:
+        InputError: There is none, or it is of another modality than ``modality``.
+    """
+    path = folder / "config.json"
+    try:
+        settings = read_json(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} is not a run folder: {path} cannot be read ({error})") from error
+    if not isinstance(settings, dict) or "modality" not in settings:
+        raise InputError(f"{folder} is not a run folder: {path} names no modality")
+    if modality is not None and settings["modality"] != modality:
+        raise InputError(
+            f"{folder} holds a run of modality {settings['modality']}; a run of {modality} is needed"
+        )
+    return settings
+
+
+def load_config(folder: Path, config_type: type[Config]) -> Config:
+    """The settings of a run, checked as those of a command line are: the folder may be untrusted.
+
+    Raises:
+        InputError: There is no run of the config's modality, or a setting is missing, of the wrong type or
+            out of range.
+    """
+    settings = read_settings(folder, config_type.modality)
+    hints = get_type_hints(config_type)
+    values = {}
+    for item in dataclasses.fields(config_type):
+        if item.name in settings:
+            values[item.name] = check_type(item.name, settings[item.name], hints[item.name])
+        elif item.default is item.default_factory is dataclasses.MISSING:
+            raise InputError(f"{folder / 'config.json'} has no {item.name}")
+    try:
+        return config_type(**values).checked()
+    except InputError as error:
+        raise InputError(f"{folder / 'config.json'}: {str(error).replace('`', '')}") from None
+
+
+def check_type(name: str, value: Any, hint: Any) -> Any:
+    """A value from JSON as the type of a setting."""
+    if hint in (Path, Path | None) and isinstance(value, str):
+        return Path(value)
+    if get_origin(hint) is tuple and isinstance(value, list):
+        value = tuple(value)
+    is_bool_for_number = isinstance(value, bool) and hint is not bool  # a bool is an int to Python
+    import typeguard  # takes a while, and commands do not need it
+
+    try:
+        if not is_bool_for_number:
+            return typeguard.check_type(value, hint)
+    except typeguard.TypeCheckError:
+        pass
+    expected = getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
+    raise InputError(f"config.json has {name} {json.dumps(value)[:100]}; {expected} is expected")
