@@ -19,6 +19,7 @@ def two_threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow  # two threads wait for each other while another worker uses the cores
 def test_weights_repeat_at_the_same_number_of_threads(tiny, tmp_path, two_threads):
     """One thread may sum in another order; that is why the record names the number of threads."""
     for name in ("first", "second"):

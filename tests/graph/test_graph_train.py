@@ -163,7 +163,7 @@ def test_runs_together_are_the_runs_one_by_one(tiny_root, tmp_path):
         assert together["objective"] == result["objective"]
         assert together["untrained_metrics"] == result["untrained_metrics"]
         assert losses_of(folder) == pytest.approx(losses_of(alone), rel=1e-3)
-        states = [load_file(of / "encoder.safetensors") for of in (folder, alone)]
+        states = [load_file(run / "encoder.safetensors") for run in (folder, alone)]
         for name, value in states[0].items():
             torch.testing.assert_close(value, states[1][name], rtol=0.02, atol=0.02)
         config = json.loads((alone / "config.json").read_text())
@@ -198,8 +198,8 @@ def test_one_that_diverges_does_not_stop_the_others(tiny_root, tmp_path, monkeyp
     forward = InfoGraphLoss.forward
 
     def not_a_number_at_beta_2(loss, *arguments):
-        astray = torch.tensor([float("nan") if beta == 2 else 0.0 for beta in loss.beta])
-        return forward(loss, *arguments) + astray
+        offset = torch.tensor([float("nan") if beta == 2 else 0.0 for beta in loss.beta])
+        return forward(loss, *arguments) + offset
 
     monkeypatch.setattr(InfoGraphLoss, "forward", not_a_number_at_beta_2)
     with pytest.raises(SystemExit) as exit_:
@@ -208,7 +208,7 @@ def test_one_that_diverges_does_not_stop_the_others(tiny_root, tmp_path, monkeyp
     assert "the loss became nan in epoch 1, step 1" in capsys.readouterr().err
     for seed in (0, 1):
         debiased, hard = (
-            tmp_path / "runs" / of / f"seed-{seed}" for of in ("debiased-tau0.1", "hard-beta2-tau0.1")
+            tmp_path / "runs" / slug / f"seed-{seed}" for slug in ("debiased-tau0.1", "hard-beta2-tau0.1")
         )
         assert json.loads((debiased / "result.json").read_text())["metrics"]
         assert json.loads((hard / "failure.json").read_text())["reason"] == "non-finite loss"

@@ -9,6 +9,8 @@ from core.losses import exchange
 from core.losses.collectives import all_gather
 from tests.processes import in_processes
 
+pytestmark = pytest.mark.distributed
+
 BATCH = 6
 
 
