@@ -36,6 +36,20 @@ def as_command(module: str) -> Callable[[Sequence[str]], None]:
     return main
 
 
+def printed_scores(
+    main: Callable, capsys: pytest.CaptureFixture, flags: Sequence[str | Path]
+) -> dict[str, str]:
+    """The scores that a command prints, by name."""
+    capsys.readouterr()
+    main([str(flag) for flag in flags])
+    return dict(line.split() for line in capsys.readouterr().out.splitlines())
+
+
+def as_printed(metrics: dict[str, float]) -> dict[str, str]:
+    """Scores of a record as ``printed_scores`` returns them."""
+    return {name: f"{value:.4f}" for name, value in metrics.items()}
+
+
 @contextmanager
 def interrupted_before_step(step: int) -> Iterator[None]:
     """Interrupt the training inside, as Ctrl-C does, before this optimizer step; steps count from 1."""
