@@ -118,7 +118,7 @@ def measure(settings: SentenceSettings, device: torch.device, findings: Findings
     module = QuickThought(
         corpus.tokenizer, "gru", settings.embedding_dim, settings.hidden, bidirectional=True, longest=30
     ).to(device)
-    batch = next(ConsecutiveBatches(corpus, settings.batch_size, 30, 0, slice(None), device).of_epoch(1))
+    batch = next(ConsecutiveBatches(corpus, settings.batch_size, 30, 0, slice(None), device).epoch(1))
     steps = SentenceSteps(module, batch, device, precision)
     subjects = {
         "ours, packed": lambda: steps.step(steps.packed),

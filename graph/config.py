@@ -48,7 +48,9 @@ class GraphConfig(GroupConfig):
     plain_objective: ClassVar[str] = "infograph"
     minimums: ClassVar[Mapping[str, float]] = {
         **GroupConfig.minimums,
-        **{"hidden": 1, "layers": 1, "prior_weight": 0},
+        "hidden": 1,
+        "layers": 1,
+        "prior_weight": 0,
     }
     maximums: ClassVar[Mapping[str, float]] = {**GroupConfig.maximums, "layers": 1000}
 

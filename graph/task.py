@@ -36,7 +36,7 @@ class GraphTask(GroupTask):
         self.dataset = load_dataset(config.dataset, config.data_root, config.download)
         self.graph_batches = make_batches(self.dataset, config.batch_size, self.seeds, device, config.layers)
         self.fingerprint = fingerprint(self.dataset)
-        self.steps = len(self.graph_batches)
+        self.steps_per_epoch = len(self.graph_batches)
         self.samples_per_epoch = len(self.dataset.graphs)
         self.record_fields = {"trained_together": len(configs)}
         model = make_models(self.dataset.num_features, config.hidden, config.layers, self.seeds)

@@ -32,6 +32,7 @@ class ImageConfig(TrainConfig):
         },
         **{"tile_size": 1, "cache_chunk": 1, "weight_decay": 0},
     }
+    # A batch of larger images takes gigabytes before its first convolution.
     maximums: ClassVar[Mapping[str, float]] = {**TrainConfig.maximums, "image_size": 1024, "view_size": 1024}
 
     dataset: str = "shapes"
@@ -56,7 +57,7 @@ class ImageConfig(TrainConfig):
     stop_gradient: bool = objective_option(False, slug="stopgradient", label="weights constant")
     """Treat the negatives' weights as constants."""
     tile_size: int | None = None
-    """Size of the similarity matrix's tiles, for large batches; by default the matrix is held whole."""
+    """Size of the similarity matrix's tiles, for large batches; by default it is computed at once."""
     cache_chunk: int | None = None
     """Images that a process encodes at a time at most (gradient caching); batch norm then sees a chunk."""
     arch: Literal["resnet10", "resnet18", "resnet34", "resnet50"] = "resnet50"

@@ -18,7 +18,7 @@ from core.training.cli import command, parse
 from core.training.config import default_data_root
 from core.training.loop import eval_mode
 from core.training.run_folder import load_encoder_state
-from core.training.runtime import autocast, choose_device
+from core.training.runtime import autocast, choose_device, choose_precision
 from core.training.seeding import epoch_generator, epoch_order
 from core.training.settings import load_config
 from image.config import ImageConfig
@@ -143,9 +143,8 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     if config.epochs < 1:
         raise InputError(f"`epochs` is {config.epochs}; it must be at least 1")
     trained = load_config(config.run, ImageConfig)
-    if trained.precision == "auto":
-        raise InputError("config.json has precision auto; a run has float32 or bfloat16")
     device = choose_device(config.device)
+    precision = choose_precision(trained.precision, device)
     name = config.dataset or trained.dataset
     size = trained.image_size if config.dataset is None else trained.view_size
     dataset = load_dataset(name, config.data_root, config.download, size).to(device)
@@ -154,9 +153,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     load_encoder_state(model, config.run)
     model.encoder.to(memory_format=torch.channels_last)
     views = Views(trained.view_size, scale=(trained.crop_scale, 1.0)).to(device)
-    return evaluate(
-        model.to(device), dataset, views, trained.seed, trained.precision, config.protocol, config.epochs
-    )
+    return evaluate(model.to(device), dataset, views, trained.seed, precision, config.protocol, config.epochs)
 
 
 @command

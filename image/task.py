@@ -37,8 +37,8 @@ class ImageTask(Task):
         self.views = Views(config.view_size, scale=(config.crop_scale, 1.0)).to(device)
         self.view_batches = ViewBatches(self.dataset.train, self.views, config)
         self.fingerprint = fingerprint(dataset)
-        self.steps = self.view_batches.steps
-        self.samples_per_epoch = self.steps * config.batch_size
+        self.steps_per_epoch = self.view_batches.steps
+        self.samples_per_epoch = self.steps_per_epoch * config.batch_size
         images = len(dataset.train)
         warn_dropped_samples(images - self.samples_per_epoch, f"of {images:,} images", config.batch_size)
         if world_size() > 1 and is_main_process():

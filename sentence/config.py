@@ -29,6 +29,8 @@ class SentenceConfig(TrainConfig):
         **TrainConfig.minimums,
         **dict.fromkeys(("window", "embedding_dim", "hidden", "vocab_size", "longest", "cache_chunk"), 1),
     }
+    # Each offset inside the window is a term of its own, made one after the other.
+    maximums: ClassVar[Mapping[str, float]] = {**TrainConfig.maximums, "window": 2**20}
 
     dataset: str = "pydoc"
     """pydoc (embedded), books, bookcorpus, wikitext-103, or folder:PATH (a .txt or .txt.gz a book)."""
@@ -42,7 +44,7 @@ class SentenceConfig(TrainConfig):
     """all: the sentence itself, at score 0, and its other positives count too, as in quick-thoughts' code."""
     stop_gradient: bool = objective_option(False, slug="stopgradient", label="weights constant")
     """Treat the negatives' weights as constants."""
-    window: int = objective_option(1, slug="window{}", label="window {}")
+    window: int = objective_option(1, slug="", label="window {}")  # no slug: earlier runs keep their folder
     """Sentences to each side that are positives."""
     epochs: int = 1
     batch_size: int = 400

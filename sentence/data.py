@@ -207,7 +207,7 @@ class ConsecutiveBatches:
         batches += list(rest[: len(rest) // size * size].reshape(-1, size))
         return [batches[i] for i in rng.permutation(len(batches))]
 
-    def of_epoch(self, epoch: int) -> Iterator[SentenceBatch]:
+    def epoch(self, epoch: int) -> Iterator[SentenceBatch]:
         for positions in self.positions(epoch):
             ids, lengths = self.corpus.take(positions[self.part], self.max_tokens)
             book = np.searchsorted(self.corpus.books, positions, side="right")

@@ -17,6 +17,7 @@ from core.distributed import is_main_process, local_slice, parallel
 from core.io.digests import digest_of
 from core.losses.collectives import all_gather
 from core.losses.gradient_cache import cached
+from core.training.cli import with_flags
 from core.training.loop import eval_mode, warn_dropped_samples
 from core.training.optimizers import make_optimizer
 from core.training.run_folder import Run
@@ -47,8 +48,8 @@ class SentenceTask(Task):
             corpus, config.batch_size, config.longest, config.seed, self.local, device
         )
         self.fingerprint = fingerprint(corpus)
-        self.steps = self.sentence_batches.steps
-        self.samples_per_epoch = self.steps * config.batch_size
+        self.steps_per_epoch = self.sentence_batches.steps
+        self.samples_per_epoch = self.steps_per_epoch * config.batch_size
         if is_main_process():
             describe(config, corpus)
         warn_dropped_samples(len(corpus) - self.samples_per_epoch, "sentences", config.batch_size)
@@ -65,7 +66,7 @@ class SentenceTask(Task):
         self.optimizer = make_optimizer("adam", self.model.parameters(), config.lr, weight_decay=0.0)
 
     def batches(self, epoch: int) -> Iterable[SentenceBatch]:
-        return self.sentence_batches.of_epoch(epoch)
+        return self.sentence_batches.epoch(epoch)
 
     def training_step(self, batch: SentenceBatch) -> tuple[Tensor, Tensor]:
         config = self.config
@@ -77,7 +78,7 @@ class SentenceTask(Task):
                 f @ all_gather(g).T,  # (b, B)
                 batch.positions,
                 batch.book,
-                self.local.start or 0,
+                self.local.start,
                 beta=config.beta,
                 tau_plus=config.tau_plus,
                 window=config.window,
@@ -142,7 +143,7 @@ def describe(config: SentenceConfig, corpus: EncodedCorpus) -> None:
     )
     if config.encoder != "transformer" and words < config.vocab_size:
         print(
-            f"the corpus has fewer words than vocab_size {config.vocab_size:,}: all are kept",
+            with_flags(f"the corpus has fewer words than `vocab_size` {config.vocab_size:,}: all are kept"),
             file=sys.stderr,
         )
 

@@ -94,10 +94,10 @@ def warn_failed_runs(roots: Iterable[Path]) -> None:
     """Print a warning for each run at or below ``roots`` that failed, with the reason it recorded."""
     for path in _files_below(roots, "failure.json"):
         try:
-            reason = read_record(path)["message"]
+            reason = with_flags(str(read_record(path)["message"]))
         except (OSError, ValueError, LookupError) as error:
             reason = f"{path.name} cannot be read ({error})"
-        print(f"warning: {path.parent} has no record: {with_flags(reason)}", file=sys.stderr)
+        print(f"warning: {path.parent} has no record: {reason}", file=sys.stderr)
 
 
 def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:

@@ -34,15 +34,17 @@ COMMANDS = {
 
 
 def blocks(language: str) -> list[str]:
+    """The code blocks of a language, without their fences."""
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=[block.splitlines()[0] for block in blocks("python")])
-def test_python_block_runs(code):
+def test_python_block_runs_without_an_error(code):
     exec(compile(code, "README.md", "exec"), {})
 
 
-LINES = [
+# The words of each command that starts Python, from the module on.
+COMMAND_LINES = [
     words[words.index("-m") + 1 :]
     for block in blocks("bash")
     for line in block.splitlines()
@@ -50,9 +52,9 @@ LINES = [
 ]
 
 
-@pytest.mark.parametrize("words", LINES, ids=" ".join)
-def test_flags_of_command_exist(words, capsys):
-    """With ``--help`` added, the command prints every flag that the README uses."""
+@pytest.mark.parametrize("words", COMMAND_LINES, ids=" ".join)
+def test_command_knows_every_flag_that_the_readme_uses(words, capsys):
+    """With ``--help`` added, it prints them all."""
     module, *flags = words
     with pytest.raises(SystemExit) as exit_:
         COMMANDS[module]([*flags, "--help"])
@@ -63,12 +65,12 @@ def test_flags_of_command_exist(words, capsys):
             assert flag in help_text
 
 
-def test_linked_files_exist():
+def test_link_to_a_file_has_its_file():
     for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / path).exists(), path
 
 
-def test_make_commands_are_targets():
+def test_make_command_is_a_target_of_the_makefile():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)

@@ -31,7 +31,7 @@ def build_once(folder: Path, build: Callable[[Path], Any]) -> Any:
     remove_abandoned(folder.parent)
     with locked(folder):
         try:
-            return read_manifest(folder)  # another process has built it meanwhile
+            return read_manifest(folder)  # another process has built it since
         except (OSError, DamagedFileError) as error:
             if folder.exists():
                 print(f"warning: {folder} is damaged and will be rebuilt: {error}", file=sys.stderr)
@@ -72,9 +72,9 @@ def read_manifest(folder: Path) -> Any:
         raise DamagedFileError(f"{MANIFEST} is not a manifest ({reason_of(error)})") from error
     if _checksum(manifest) != expected:
         raise DamagedFileError(f"{MANIFEST} does not match its checksum")
-    for name, facts in manifest["files"].items():
+    for name, entry in manifest["files"].items():
         path = folder / name
-        if path.stat().st_size != facts["size"] or file_checksum(path) != facts["sha256"]:
+        if path.stat().st_size != entry["size"] or file_checksum(path) != entry["sha256"]:
             raise DamagedFileError(f"{name} does not have the size and checksum in {MANIFEST}")
     return manifest["value"]
 

@@ -48,7 +48,7 @@ def fetch_archive(
             try:
                 (unpacked / inside).rename(target)
             except OSError:
-                if not target.exists():  # otherwise another process has downloaded the same meanwhile
+                if not target.exists():  # otherwise another process has downloaded it since
                     raise
     except OSError as error:
         raise InputError(f"{url} cannot be stored under {target.parent}: {error}") from error

@@ -14,7 +14,7 @@ def check_hardness(beta: Scalar, tau_plus: float, stop_gradient: bool = False) -
     check_range("beta", beta, 0 <= number("beta", beta) < math.inf, "at least 0 and finite")
     check_range("tau_plus", tau_plus, 0 <= number("tau_plus", tau_plus) < 1, "at least 0 and below 1")
     if requires_grad(tau_plus):
-        raise ValueError("`tau_plus` requires a gradient; only `temperature` and `beta` can be learnt")
+        raise ValueError("`tau_plus` requires a gradient; only `temperature` and `beta` can be learned")
     if stop_gradient and requires_grad(beta):
         raise ValueError("`beta` requires a gradient, but `stop_gradient` makes the weights constants")
 
@@ -73,5 +73,5 @@ def as_text(value: object) -> str:
 
 
 def requires_grad(value: object) -> bool:
-    """Whether a setting is to be learnt."""
+    """Whether a setting is to be learned."""
     return isinstance(value, Tensor) and value.requires_grad

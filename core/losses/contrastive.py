@@ -59,7 +59,7 @@ class HardNegativeLoss(nn.Module):
         exchange: How embeddings are exchanged then, with tiles: ``"gather"`` all at once, ``"ring"`` one
             process's at a time; ``"auto"`` gathers where that needs less than a quarter of the free memory.
 
-    ``temperature`` and ``beta`` can be learnt: give tensors [] that require a gradient, such as an
+    ``temperature`` and ``beta`` can be learned: give tensors [] that require a gradient, such as an
     ``nn.Parameter``. Their bounds are checked only here: keep them inside while you train.
 
     Raises:

@@ -57,7 +57,7 @@ class InfoGraphLoss(nn.Module):
     At ``beta=0, tau_plus=0`` both variants are InfoGraph's own objective.
 
     Args:
-        beta: Hardness, at least 0; or one for each of several runs. Can be learnt: a tensor that requires a
+        beta: Hardness, at least 0; or one for each of several runs. Can be learned: a tensor that requires a
             gradient gets it.
         tau_plus: Prior probability, in [0, 1), that another graph has the node's class; or one for each run.
         variant: ``"corrected"`` or ``"released"``.
@@ -84,6 +84,8 @@ class InfoGraphLoss(nn.Module):
         super().__init__()
         for numbers in zip(*torch.broadcast_tensors(_row(beta), _row(tau_plus)), strict=True):
             check_hardness(*(number.item() for number in numbers))
+        if requires_grad(tau_plus):
+            raise ValueError("`tau_plus` requires a gradient; only `beta` can be learned")
         if stop_gradient and requires_grad(beta):
             raise ValueError("`beta` requires a gradient, but `stop_gradient` makes the weights constants")
         check_choice("variant", variant, get_args(Variant))

@@ -33,7 +33,7 @@ def log_negative_mean_of_views(
     the embeddings, memory is for a few tiles of ``tile_size`` squared, and for the embeddings that other
     processes have sent.
     """
-    # A learnt setting scales all embeddings, anchors and candidates, and gets its gradient through them:
+    # A learned setting scales all embeddings, anchors and candidates, and gets its gradient through them:
     # (x / sqrt t) . (y / sqrt t) = s, and A is the difference of log-sum-exps of (1 + beta) s and beta s.
     if requires_grad(temperature):
         embeddings, temperature = embeddings / torch.as_tensor(temperature).sqrt(), 1.0

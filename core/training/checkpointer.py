@@ -120,7 +120,7 @@ class Checkpointer:
             Interrupted: In every process alike, after the state was saved.
         """
         self._stop_if_signalled(state)
-        if state.step < self.task.steps and self._is_due():
+        if state.step < self.task.steps_per_epoch and self._is_due():
             self.save(state)
 
     def after_epoch(self, state: TrainState) -> None:
@@ -182,7 +182,7 @@ class Checkpointer:
 
     def _check(self, state: TrainState, statistics: Tensor) -> None:
         """Raise DivergedError if steps or weights of a run have diverged or, at the end, it has collapsed."""
-        last_step = state.last_step(self.task.steps)
+        last_step = state.last_step(self.task.steps_per_epoch)
         weight_norms = divergence.weight_norms(self.task.model, len(self.runs))
         embeddings = self.task.probe_embeddings() if state.epoch > self.epochs else None
         for i, run in enumerate(self.runs):
@@ -199,7 +199,7 @@ class Checkpointer:
         if signum := signals.stop_requested():
             kept = self._save_and_describe(state)
             barrier()  # a process that exits ends the others, and the main process may still write
-            where = f" in epoch {state.epoch} of {self.epochs}, after step {state.step} of {self.task.steps}"
+            where = f" in epoch {state.epoch} of {self.epochs}, after step {state.step} of {self.task.steps_per_epoch}"
             raise Interrupted(signum, where, kept)
 
     def _save_and_describe(self, state: TrainState) -> str:

@@ -96,7 +96,7 @@ class TrainConfig:
     data_root: Path = field(default_factory=default_data_root)
     """Folder with local copies of the datasets; $HCL_DATA sets the default."""
     download: bool = False
-    """Download the dataset from its official place if there is no local copy."""
+    """Download the dataset from its publisher if there is no local copy."""
     output_dir: Path | None = None
     """Folder of the run; by default runs/MODALITY/DATASET/OBJECTIVE/seed-N. {seed} becomes the seed."""
     device: str = "auto"
@@ -243,7 +243,14 @@ class GroupConfig(TrainConfig):
         runs = [
             dataclasses.replace(single, beta=beta, seed=seed).checked() for beta in betas for seed in seeds
         ]
-        if self.output_dir is None or "{seed}" in str(self.output_dir):
+        if self.output_dir is None:
+            return runs
+        if "{seed}" in str(self.output_dir):
+            if len(betas) > 1:
+                raise InputError(
+                    f"`output_dir` is {self.output_dir}, one folder a seed, but `betas` has {len(betas)} numbers; "
+                    "leave out {seed}"
+                )
             return [run._with_output_dir(self.output_dir) for run in runs]
         folder = self.output_dir
         return [run._with_output_dir(folder / run.objective_slug() / f"seed-{run.seed}") for run in runs]

@@ -54,9 +54,9 @@ def fit(task: Task, runs: Sequence[Run]) -> TrainResult:
     stopwatch = Stopwatch()
 
     with progress_bar() as progress, signals.shielded():
-        bar = progress.add_task("training", total=config.epochs * task.steps)
+        bar = progress.add_task("training", total=config.epochs * task.steps_per_epoch)
         while state.epoch <= config.epochs:
-            progress.update(bar, completed=(state.epoch - 1) * task.steps + state.step)
+            progress.update(bar, completed=(state.epoch - 1) * task.steps_per_epoch + state.step)
             task.start_epoch(state.epoch)
             task.model.train()
             stopwatch.lap()
@@ -64,7 +64,7 @@ def fit(task: Task, runs: Sequence[Run]) -> TrainResult:
                 with autocast(task.device, config.precision):
                     losses, embeddings = task.training_step(batch)
                 norms = optimizer_step(
-                    task, losses, config.lr * task.lr_factor(state.epochs_done(task.steps))
+                    task, losses, config.lr * task.lr_factor(state.epochs_done(task.steps_per_epoch))
                 )
                 state.step_statistics.append(divergence.step_statistics(losses, norms, embeddings))
                 state.epoch_seconds += stopwatch.lap()

@@ -49,8 +49,6 @@ def read_record(path: Path) -> dict[str, Any]:
     objective = record.get("objective")
     if isinstance(objective, dict) and "label" not in objective:
         record["objective"] = label_older_objective(objective)
-        if has_checksum:
-            record["checksum"] = record_checksum(record)
     return record
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from core.io.errors import InputError
 from core.io.files import read_json
@@ -25,8 +25,8 @@ Number = TypeVar("Number", int, float)
 
 def check_hardness(beta: float, tau_plus: float) -> None:
     """Raise InputError unless beta >= 0 and 0 <= tau_plus < 1."""
-    if not (beta >= 0 and math.isfinite(beta)):
-        raise InputError(f"`beta` is {beta}; it must be at least 0 and finite")
+    if not 0 <= beta <= MAX_FLOAT:
+        raise InputError(f"`beta` is {beta!s:.50}; it must be at least 0 and finite")
     if not 0 <= tau_plus < 1:
         raise InputError(f"`tau_plus` is {tau_plus}; it must be at least 0 and below 1")
 
@@ -43,14 +43,14 @@ def check_ranges(
     for name, value in settings.items():
         if not isinstance(value, int | float):
             continue
-        if math.isnan(value):
+        if isinstance(value, float) and math.isnan(value):
             raise InputError(f"`{name}` is nan; it must be a number")
         minimum = minimums.get(name, -math.inf)
         if not value >= minimum:
-            raise InputError(f"`{name}` is {value}; it must be at least {minimum}")
+            raise InputError(f"`{name}` is {value!s:.50}; it must be at least {minimum}")
         maximum = MAX_FLOAT if isinstance(value, float) else maximums.get(name, MAX_COUNT)
         if not value <= maximum:
-            raise InputError(f"`{name}` is {value}; it must be at most {maximum}")
+            raise InputError(f"`{name}` is {value!s:.50}; it must be at most {maximum}")
 
 
 def parse_numbers(text: str, name: str, kind: Callable[[str], Number]) -> list[Number]:
@@ -100,30 +100,38 @@ def load_config(folder: Path, config_type: type[Config]) -> Config:
     settings = read_settings(folder, config_type.modality)
     hints = get_type_hints(config_type)
     values = {}
-    for item in dataclasses.fields(config_type):
-        if item.name in settings:
-            values[item.name] = check_type(item.name, settings[item.name], hints[item.name])
-        elif item.default is item.default_factory is dataclasses.MISSING:
-            raise InputError(f"{folder / 'config.json'} has no {item.name}")
     try:
+        for item in dataclasses.fields(config_type):
+            if item.name in settings:
+                values[item.name] = check_type(item.name, settings[item.name], hints[item.name])
+            elif item.default is item.default_factory is dataclasses.MISSING:
+                raise InputError(f"`{item.name}` is missing")
         return config_type(**values).checked()
     except InputError as error:
         raise InputError(f"{folder / 'config.json'}: {str(error).replace('`', '')}") from None
 
 
 def check_type(name: str, value: Any, hint: Any) -> Any:
-    """A value from JSON as the type of a setting."""
+    """Return a value from JSON as the type of a setting; raise InputError if it has another type."""
+    import typeguard  # a fifth of a second, which commands without a saved config save
+
     if hint in (Path, Path | None) and isinstance(value, str):
         return Path(value)
     if get_origin(hint) is tuple and isinstance(value, list):
         value = tuple(value)
-    is_bool_for_number = isinstance(value, bool) and hint is not bool  # a bool is an int to Python
-    import typeguard  # takes a while, and commands do not need it
-
+    error = InputError(f"`{name}` is {json.dumps(value)[:100]}; it must be {_describe_type(hint)}")
+    if isinstance(value, bool) and hint is not bool:  # to Python a bool is an int
+        raise error
     try:
-        if not is_bool_for_number:
-            return typeguard.check_type(value, hint)
+        return typeguard.check_type(value, hint)
     except typeguard.TypeCheckError:
-        pass
-    expected = getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
-    raise InputError(f"config.json has {name} {json.dumps(value)[:100]}; {expected} is expected")
+        raise error from None
+
+
+def _describe_type(hint: Any) -> str:
+    """A type for a message, such as ``int``, ``list of str`` or ``one of gru, bow``."""
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    if get_origin(hint) is tuple:
+        return f"list of {get_args(hint)[0].__name__}"
+    return hint.__name__ if isinstance(hint, type) else str(hint)

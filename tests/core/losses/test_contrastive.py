@@ -302,7 +302,7 @@ def test_each_row_has_its_own_floor():
         ({"tile_size": 0}, "`tile_size` is 0; it must be at least 1"),
         ({"reduction": "max"}, "`reduction` is 'max'; it must be one of mean, sum, none"),
         ({"exchange": "rnig"}, "`exchange` is 'rnig'; it must be one of auto, gather, ring"),
-        ({"tau_plus": torch.tensor(0.1, requires_grad=True)}, "only `temperature` and `beta` can be learnt"),
+        ({"tau_plus": torch.tensor(0.1, requires_grad=True)}, "only `temperature` and `beta` can be learned"),
         (
             {"beta": torch.tensor(1.0, requires_grad=True), "stop_gradient": True},
             "`stop_gradient` makes the weights constants",
@@ -458,17 +458,17 @@ def test_temperature_and_beta_can_be_learnt(beta, tau_plus, tile_size):
     def loss(temperature, beta, view1, view2):
         return HardNegativeLoss(beta, tau_plus, temperature, tile_size=tile_size)(view1, view2)
 
-    learnt = [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (0.5, beta)]
+    learned = [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (0.5, beta)]
     torch.testing.assert_close(
-        loss(*learnt, view1, view2), loss(0.5, beta, view1, view2), rtol=1e-10, atol=1e-12
+        loss(*learned, view1, view2), loss(0.5, beta, view1, view2), rtol=1e-10, atol=1e-12
     )
     if beta > 0:
-        assert torch.autograd.gradcheck(loss, (*learnt, view1, view2))
+        assert torch.autograd.gradcheck(loss, (*learned, view1, view2))
     else:  # differences would need a beta below 0
         assert torch.autograd.gradcheck(
-            lambda temperature, *views: loss(temperature, learnt[1], *views), (learnt[0], view1, view2)
+            lambda temperature, *views: loss(temperature, learned[1], *views), (learned[0], view1, view2)
         )
-        (slope,) = torch.autograd.grad(loss(*learnt, view1, view2), learnt[1])
+        (slope,) = torch.autograd.grad(loss(*learned, view1, view2), learned[1])
         difference = (loss(0.5, 1e-6, view1, view2) - loss(0.5, 0.0, view1, view2)) / 1e-6
         assert slope.item() == pytest.approx(difference.item(), rel=1e-4, abs=1e-8)
 

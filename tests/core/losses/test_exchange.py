@@ -37,26 +37,26 @@ def steps():
     results = {}
     for name, options, inputs in (
         ("labels", {}, (labels[own],)),
-        ("learnt", {}, ()),
-        ("learnt, in tiles", {"tile_size": 2, "exchange": "gather"}, ()),
-        ("learnt, in a ring", {"tile_size": 2, "exchange": "ring"}, ()),
+        ("learned", {}, ()),
+        ("learned, in tiles", {"tile_size": 2, "exchange": "gather"}, ()),
+        ("learned, in a ring", {"tile_size": 2, "exchange": "ring"}, ()),
     ):
-        learnt = [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (1.5, 0.4)]
-        loss = HardNegativeLoss(learnt[0], 0.1, learnt[1], gather_distributed=world_size() > 1, **options)
+        learned = [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (1.5, 0.4)]
+        loss = HardNegativeLoss(learned[0], 0.1, learned[1], gather_distributed=world_size() > 1, **options)
         value = loss(*views[:, own], *inputs)
-        gradients = torch.autograd.grad(value, learnt)
+        gradients = torch.autograd.grad(value, learned)
         results[name] = [all_reduce_mean(number).item() for number in (value, *gradients)]
     return results
 
 
 def test_labels_and_learnt_settings_equal_one_process():
     expected = steps()
-    assert expected["labels"] != pytest.approx(expected["learnt"])
+    assert expected["labels"] != pytest.approx(expected["learned"])
     for results in in_processes(2, steps):
         assert results.keys() == expected.keys()
         for name, numbers in expected.items():
             assert results[name] == pytest.approx(numbers, rel=1e-10), name
-            assert numbers == pytest.approx(expected["labels" if name == "labels" else "learnt"], rel=1e-10)
+            assert numbers == pytest.approx(expected["labels" if name == "labels" else "learned"], rel=1e-10)
 
 
 def different_sizes():
