@@ -46,7 +46,7 @@ def user_cache() -> Path:
 
 
 def check_regular(path: Path) -> None:
-    """Raise OSError unless ``path`` is a regular file: reading a pipe or a device could block indefinitely."""
+    """Raise OSError unless ``path`` is a regular file: a pipe or a device could block the reader."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "is not a regular file", str(path))
 

@@ -199,7 +199,8 @@ class Checkpointer:
         if signum := signals.stop_requested():
             kept = self._save_and_describe(state)
             barrier()  # a process that exits ends the others, and the main process may still write
-            where = f" in epoch {state.epoch} of {self.epochs}, after step {state.step} of {self.task.steps_per_epoch}"
+            steps = self.task.steps_per_epoch
+            where = f" in epoch {state.epoch} of {self.epochs}, after step {state.step} of {steps}"
             raise Interrupted(signum, where, kept)
 
     def _save_and_describe(self, state: TrainState) -> str:

@@ -248,8 +248,8 @@ class GroupConfig(TrainConfig):
         if "{seed}" in str(self.output_dir):
             if len(betas) > 1:
                 raise InputError(
-                    f"`output_dir` is {self.output_dir}, one folder a seed, but `betas` has {len(betas)} numbers; "
-                    "leave out {seed}"
+                    f"`output_dir` is {self.output_dir}, one folder a seed, but `betas` has {len(betas)} "
+                    "numbers; leave out {seed}"
                 )
             return [run._with_output_dir(self.output_dir) for run in runs]
         folder = self.output_dir
