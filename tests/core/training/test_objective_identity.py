@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from core.io.errors import InputError
 from core.training.config import objective_option
 from core.training.launch import launch
-from core.training.loop import fit, record
-from core.training.run_folder import Run
 from graph.config import GraphConfig
 from graph.task import GraphTask
 from shared_eval.records import find_records, read_records
@@ -44,11 +42,6 @@ class MarginTask(GraphTask):
         self.objective = MarginLoss(self.objective, configs[0].margin)
 
 
-def train(runs: Sequence[Run], device: torch.device) -> None:
-    task = MarginTask([run.config for run in runs], device)
-    record(task, runs, fit(task, runs))
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """Folder of default run folders: the debiased and a hard objective, each with margin 0 and 0.5."""
@@ -57,7 +50,7 @@ def root(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(root)
         for margin in (0.0, 0.5):
-            launch(train, make_config(root, betas="0,2", seeds="0,1", margin=margin))
+            launch(MarginTask, make_config(root, betas="0,2", seeds="0,1", margin=margin))
     return root
 
 
@@ -134,5 +127,5 @@ def test_resume_with_another_value_is_refused(root, margin):
     folder = run_folder(root, "hard-beta2-tau0.1-margin0.5")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match=f"run of other settings .margin 0.5 there, {margin} now"):
-        launch(train, make_config(root, margin=margin, output_dir=folder, resume=True))
+        launch(MarginTask, make_config(root, margin=margin, output_dir=folder, resume=True))
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
