@@ -127,8 +127,8 @@ def make_encoder(
 
 def checked_settings(saved: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a QuickThought from its folder's config; raises InputError if one is out of range."""
-    settings = {name: check_type(name, saved.get(name), hint) for name, hint in SETTINGS.items()}
     try:
+        settings = {name: check_type(name, saved.get(name), hint) for name, hint in SETTINGS.items()}
         check_ranges(settings, dict.fromkeys(("embedding_dim", "hidden", "longest"), 1))
     except InputError as error:
         raise InputError(f"config.json: {str(error).replace('`', '')}") from None

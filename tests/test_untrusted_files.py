@@ -241,9 +241,9 @@ def test_damaged_quick_thought_folder_is_refused(tmp_path, mark):
     [
         ({"hidden": 10**6}, "does not hold this encoder"),
         ({"hidden": 10**12}, "config.json: hidden is 1000000000000; it must be at most 2147483647"),
-        ({"layers": "two"}, 'config.json has layers "two"; int is expected'),
-        ({"dataset": ["motifs"]}, 'config.json has dataset ["motifs"]; str is expected'),
-        ({"dataset": None}, "config.json has dataset null"),
+        ({"layers": "two"}, 'config.json: layers is "two"; it must be int'),
+        ({"dataset": ["motifs"]}, 'config.json: dataset is ["motifs"]; it must be str'),
+        ({"dataset": None}, "config.json: dataset is null"),
         ({"modality": "image"}, "holds a run of modality image"),
     ],
 )
@@ -258,7 +258,7 @@ def test_invalid_settings_of_a_graph_run_are_refused(tmp_path, capsys, change, m
     [
         ({}, "does not hold this encoder"),
         ({"width": 10**5}, "does not hold this encoder"),
-        ({"arch": "resnet99"}, 'config.json has arch "resnet99"'),
+        ({"arch": "resnet99"}, 'config.json: arch is "resnet99"'),
         ({"crop_scale": 7.0}, "config.json: crop_scale is 7.0; it must be above 0 and at most 1"),
         ({"view_size": 10**5}, "config.json: view_size is 100000; it must be at most 1024"),
     ],
@@ -274,14 +274,14 @@ def test_invalid_settings_of_an_image_run_are_refused(tmp_path, capsys, change, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"longest": "x"}, 'config.json has longest "x"; int is expected'),
+        ({"longest": "x"}, 'config.json: longest is "x"; it must be int'),
         ({"longest": 0}, "config.json: longest is 0; it must be at least 1"),
-        ({"longest": None}, "config.json has longest null"),
+        ({"longest": None}, "config.json: longest is null"),
         ({"longest": -1}, "config.json: longest is -1; it must be at least 1"),
         ({"embedding_dim": 0}, "config.json: embedding_dim is 0; it must be at least 1"),
-        ({"hidden": True}, "config.json has hidden true"),
-        ({"bidirectional": "yes"}, 'config.json has bidirectional "yes"; bool is expected'),
-        ({"kind": "lstm"}, 'config.json has kind "lstm"'),
+        ({"hidden": True}, "config.json: hidden is true"),
+        ({"bidirectional": "yes"}, 'config.json: bidirectional is "yes"; it must be bool'),
+        ({"kind": "lstm"}, 'config.json: kind is "lstm"'),
     ],
 )
 def test_invalid_settings_of_a_quick_thought_are_refused(tmp_path, capsys, change, message):

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from core import InfoGraphLoss
+from core.io.errors import InputError
 from core.training.run_folder import Run
 from graph.batch import make_batches
 from graph.config import GraphConfig, defaults_for
@@ -184,6 +185,15 @@ def test_seed_in_the_output_dir_gives_each_run_its_folder(tiny_root, tmp_path):
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["0", "1"]
     for seed in (0, 1):
         assert result_of(tmp_path / "runs" / str(seed))["seed"] == seed
+
+
+def test_seed_in_the_output_dir_is_not_enough_for_several_betas(tiny_root, tmp_path):
+    config = GraphConfig(
+        beta=1.0, tau_plus=0.1, seeds="0,1", betas="1,2", output_dir=tmp_path / "seed-{seed}"
+    )
+    with pytest.raises(InputError, match="one folder a seed, but `betas` has 2 numbers"):
+        config.expand()
+    assert not list(tmp_path.iterdir())
 
 
 def test_group_interrupted_between_its_checkpoints_resumes(tiny_root, tmp_path, monkeypatch):
