@@ -57,9 +57,9 @@ class InfoGraphLoss(nn.Module):
     At ``beta=0, tau_plus=0`` both variants are InfoGraph's own objective.
 
     Args:
-        beta: Hardness, at least 0; or one for each of several runs. Can be learned: a tensor that requires a
-            gradient gets it.
+        beta: Hardness, at least 0; or one for each of several runs. A tensor that requires a gradient gets it.
         tau_plus: Prior probability, in [0, 1), that another graph has the node's class; or one for each run.
+            A tensor that requires a gradient gets it.
         variant: ``"corrected"`` or ``"released"``.
         stop_gradient: Treat the weights w as constants.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the loss of each node, [V].
@@ -84,8 +84,6 @@ class InfoGraphLoss(nn.Module):
         super().__init__()
         for numbers in zip(*torch.broadcast_tensors(_row(beta), _row(tau_plus)), strict=True):
             check_hardness(*(number.item() for number in numbers))
-        if requires_grad(tau_plus):
-            raise ValueError("`tau_plus` requires a gradient; only `beta` can be learned")
         if stop_gradient and requires_grad(beta):
             raise ValueError("`beta` requires a gradient, but `stop_gradient` makes the weights constants")
         check_choice("variant", variant, get_args(Variant))

@@ -193,7 +193,7 @@ def test_seed_in_the_output_dir_is_not_enough_for_several_betas(tiny_root, tmp_p
     )
     with pytest.raises(InputError, match="one folder a seed, but `betas` has 2 numbers"):
         config.expand()
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("seed-*"))
 
 
 def test_group_interrupted_between_its_checkpoints_resumes(tiny_root, tmp_path, monkeypatch):

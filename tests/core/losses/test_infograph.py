@@ -143,8 +143,8 @@ def test_fast_gradient_equals_the_readable_one(
         torch.testing.assert_close(actual, expected, **tolerance)
 
 
-def test_beta_can_be_learnt():
-    """Each run's own, and tau_plus too."""
+def test_beta_and_tau_plus_can_be_learned():
+    """A beta for each run."""
     local, global_ = (x.detach().view(2, -1, 4) for x in embeddings(14, 6, 4)[:2])
     batch = torch.tensor([[0, 0, 1, 1, 1, 2, 2], [0, 1, 1, 1, 1, 2, 2]])
     beta = torch.tensor([0.5, 2.0], dtype=torch.float64, requires_grad=True)
