@@ -57,7 +57,7 @@ class InfoGraphLoss(nn.Module):
     At ``beta=0, tau_plus=0`` both variants are InfoGraph's own objective.
 
     Args:
-        beta: Hardness, at least 0; or one for each of several runs. A tensor that requires a gradient gets it.
+        beta: Hardness, at least 0; or one for each of several runs. It can be a tensor that requires a gradient.
         tau_plus: Prior probability, in [0, 1), that another graph has the node's class; or one for each run.
             A tensor that requires a gradient gets it.
         variant: ``"corrected"`` or ``"released"``.
