@@ -57,9 +57,9 @@ class InfoGraphLoss(nn.Module):
     At ``beta=0, tau_plus=0`` both variants are InfoGraph's own objective.
 
     Args:
-        beta: Hardness, at least 0; or one for each of several runs. It can be a tensor that requires a gradient.
+        beta: Hardness, at least 0; or one for each of several runs. A learned one is a tensor.
         tau_plus: Prior probability, in [0, 1), that another graph has the node's class; or one for each run.
-            A tensor that requires a gradient gets it.
+            A learned one is a tensor that requires a gradient.
         variant: ``"corrected"`` or ``"released"``.
         stop_gradient: Treat the weights w as constants.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the loss of each node, [V].
