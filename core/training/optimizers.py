@@ -9,6 +9,17 @@ from torch import Tensor, nn
 OPTIMIZERS = ("adam", "adamw", "sgd", "lars")
 SCHEDULES = ("constant", "cosine")
 
+# Before these methods first run, torch imports torch._dynamo, which takes as long as torch itself, to exclude
+# them from torch.compile. No optimizer is compiled here, so they are marked as excluded already.
+for _method in (
+    torch.optim.Optimizer.add_param_group,
+    torch.optim.Optimizer.load_state_dict,
+    torch.optim.Optimizer.state_dict,
+    torch.optim.Optimizer.zero_grad,
+):
+    _wrapped = getattr(_method, "__wrapped__", _method)
+    vars(_wrapped).setdefault("__dynamo_disable", _wrapped)
+
 
 def make_optimizer(
     name: str, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float
