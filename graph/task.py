@@ -18,7 +18,7 @@ from graph.batch import GraphBatch, make_batches
 from graph.config import GraphConfig
 from graph.data import GraphDataset, load_dataset
 from graph.encoder import make_models, state_of_run
-from graph.evaluate import evaluate, represent_batch, samples
+from graph.scoring import evaluate, represent_batch, samples
 
 # A batch, and the prior's draws [R, G, D] if the prior has a weight.
 Batch = tuple[GraphBatch, Tensor | None]

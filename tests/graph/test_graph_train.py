@@ -15,8 +15,8 @@ from core import InfoGraphLoss
 from graph.batch import make_batches
 from graph.config import GraphConfig, defaults_for
 from graph.data import load_dataset
-from graph.evaluate import evaluate
 from graph.evaluate import main as evaluate_main
+from graph.scoring import evaluate
 from graph.train import main as train_main
 from tests.runs import as_command, failure_of, metrics_of
 

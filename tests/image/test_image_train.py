@@ -107,7 +107,7 @@ def test_transfer_and_the_paper_s_protocol(tiny_folder, tmp_path, capsys):
 @pytest.mark.parametrize("protocol", ["frozen", "paper"])
 def test_evaluation_leaves_the_encoder_as_it_is(tiny_folder, tmp_path, protocol):
     """Batch norm's statistics, the mode, the gradients and the random states do not move."""
-    from image.evaluate import evaluate
+    from image.scoring import evaluate
 
     dataset = load_dataset(f"folder:{tiny_folder}", tmp_path, image_size=16)
     torch.manual_seed(0)

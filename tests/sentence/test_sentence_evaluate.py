@@ -17,8 +17,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from core.io.errors import InputError
 from sentence import tasks as tasks_module
 from sentence.corpora import embedded_topics
-from sentence.evaluate import PENALTIES, TREC_PENALTIES, encoder_of, evaluate, load_tasks, unit_norm_parts
 from sentence.evaluate import main as evaluate_main
+from sentence.scoring import PENALTIES, TREC_PENALTIES, encoder_of, evaluate, load_tasks, unit_norm_parts
 from sentence.tasks import EMBEDDED, SENTEVAL, Choice, load_task
 from tests.sentence.conftest import write_senteval
 
