@@ -20,11 +20,11 @@ from core.training.seeding import epoch_order, seed_everything
 from graph.batch import make_batches
 from graph.data import GraphDataset, load_dataset
 from graph.encoder import GIN
-from graph.evaluate import represent
+from graph.scoring import represent
 from sentence.corpora import find_corpus
 from sentence.data import encode_corpus
-from sentence.encoder import QuickThought
-from sentence.evaluate import FOLDS, PENALTIES, embed
+from sentence.encoder import TwoEncoders
+from sentence.scoring import FOLDS, PENALTIES, embed
 from sentence.tasks import load_task
 from shared_eval.probes import knn_accuracy, linear_probe, nested_logistic_accuracy, svm_accuracy
 from shared_eval.svm_folds import SVM_PENALTIES
@@ -144,7 +144,7 @@ def task_of(
     tokenizer = encode_corpus(find_corpus("pydoc", default_data_root()), 50_000).tokenizer
     seed_everything(0)
     hidden = settings.task_dim // 4  # two encoders, two directions
-    module = QuickThought(tokenizer, "gru", 64, hidden, bidirectional=True, longest=30).to(device)
+    module = TwoEncoders(tokenizer, "gru", 64, hidden, bidirectional=True, longest=30).to(device)
     every = -(-len(task.sentences) // settings.task_samples)
     sentences, labels = task.sentences[::every], task.labels[::every]
     features = embed(module, sentences, device, "float32")

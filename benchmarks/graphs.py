@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
 from benchmarks.measure import Findings, Stopwatch, Timer, operator_seconds, untimed
@@ -85,9 +85,9 @@ def subjects_of(
     dataset: GraphDataset, batches: list[GraphBatch], batch_size: int, device: torch.device
 ) -> dict[str, dict[str, Callable[[], object]]]:
     """Ours and the reference, for an epoch, a step and the objective alone."""
-    loader = DataLoader([graph.to(device) for graph in dataset.graphs], batch_size=batch_size)
+    loader = DataLoader([Data(**vars(graph)).to(device) for graph in dataset.graphs], batch_size=batch_size)
     positions = batches[0].positions[0].tolist()
-    first = Batch.from_data_list([dataset.graphs[i] for i in positions]).to(device)
+    first = Batch.from_data_list([Data(**vars(dataset.graphs[i])) for i in positions]).to(device)
     objective = InfoGraphLoss([1.0], [0.1])  # lists, as in training: a group of one run
     model = make_models(dataset.num_features, 32, 3, seeds=[0]).to(device)
     reference = ReleasedInfoGraph(dataset.num_features).to(device)

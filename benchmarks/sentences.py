@@ -18,8 +18,8 @@ from core.training.seeding import seed_everything
 from sentence.corpora import find_corpus
 from sentence.data import ConsecutiveBatches, EncodedCorpus, SentenceBatch, encode_corpus
 from sentence.encoder import GRUEncoder, QuickThought
-from sentence.evaluate import embed
 from sentence.objective import quick_thought_loss
+from sentence.scoring import embed
 from sentence.tasks import load_task
 
 TITLE = "Sentence training and encoding"

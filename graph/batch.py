@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch_geometric.data import Batch
 
 from graph.data import GraphDataset
 from graph.refinement import refine
@@ -79,14 +78,19 @@ class Collator:
     """Collates graphs of a dataset into batches, for encoders with a given number of layers."""
 
     def __init__(self, dataset: GraphDataset, layers: int) -> None:
-        graphs = Batch.from_data_list(dataset.graphs)
-        self.features, self.graph_of_node = graphs.x, graphs.batch
-        self.first_node = graphs.ptr  # (graphs + 1,)
-        self.colour = refine(graphs.x, graphs.edge_index, layers)
+        graphs = dataset.graphs
+        sizes = torch.tensor([graph.num_nodes for graph in graphs])
+        self.features = torch.cat([graph.x for graph in graphs])
+        self.graph_of_node = torch.arange(len(graphs)).repeat_interleave(sizes)
+        self.first_node = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])  # (graphs + 1,)
+        firsts = self.first_node[:-1].tolist()
+        edges = [graph.edge_index + first for graph, first in zip(graphs, firsts, strict=True)]
+        edge_index = torch.cat(edges, dim=1)
+        self.colour = refine(self.features, edge_index, layers)
         # Edges sorted by target: the neighbours of a node are a slice.
-        source, target = graphs.edge_index
+        source, target = edge_index
         self.source = source[target.argsort(stable=True)]
-        edges_per_node = target.bincount(minlength=len(graphs.x))
+        edges_per_node = target.bincount(minlength=len(self.features))
         self.first_edge = torch.cat([target.new_zeros(1), edges_per_node.cumsum(0)])  # (nodes + 1,)
 
     def __call__(self, positions: Sequence[Tensor]) -> GraphBatch:

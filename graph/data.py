@@ -1,15 +1,15 @@
 """Graphs by name: the embedded motifs, or a TUDataset that is on the disk or downloaded."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch_geometric.data import Data
-from torch_geometric.utils import degree, one_hot
 
 from core.io.errors import InputError
 from graph.config import check_name, has_tu_dataset, tu_folder
+from graph.graphs import Graph, one_hot
 from graph.motifs import make_motifs
 from graph.tudataset import MAX_FEATURE_ENTRIES, TU_URL, download_tu_dataset, load_tu_dataset
 
@@ -21,12 +21,12 @@ class GraphDataset:
     """Graphs with node features, and a label for each graph."""
 
     name: str
-    graphs: list[Data]
+    graphs: Sequence[Graph]  # or PyG's ``Data``
     labels: np.ndarray  # (graphs,) int
 
     @property
     def num_features(self) -> int:
-        return self.graphs[0].num_features
+        return self.graphs[0].x.shape[1]
 
 
 def load_dataset(name: str, data_root: Path, download: bool = False) -> GraphDataset:
@@ -41,8 +41,8 @@ def load_dataset(name: str, data_root: Path, download: bool = False) -> GraphDat
         graphs = load_tu_dataset(name, _find_tu_dataset(name, data_root, download))
     if len(graphs) < 2:
         raise InputError(f"`dataset` is {name!r}, which has {len(graphs)} graph; at least 2 are needed")
-    if graphs[0].x is None or graphs[0].num_features == 0:
-        add_degree_features(graphs, name)
+    if graphs[0].x is None:
+        graphs = with_degree_features(graphs, name)
     return GraphDataset(name, graphs, torch.cat([graph.y for graph in graphs]).numpy())
 
 
@@ -60,12 +60,12 @@ def _find_tu_dataset(name: str, data_root: Path, download: bool) -> Path:
     return folder
 
 
-def add_degree_features(graphs: list[Data], name: str) -> None:
-    """Set the features of each node to its degree: one-hot, or standardised if a degree is 1,000 or more.
+def with_degree_features(graphs: Sequence[Graph], name: str) -> list[Graph]:
+    """The graphs with the degree of each node as its features: one-hot, or standardised from 1,000 on.
 
     Raises InputError, naming the dataset, if one-hot degrees take too much memory.
     """
-    degrees = [degree(graph.edge_index[0], graph.num_nodes, dtype=torch.long) for graph in graphs]
+    degrees = [graph.edge_index[0].bincount(minlength=graph.num_nodes) for graph in graphs]
     all_degrees = torch.cat(degrees)
     max_degree = int(all_degrees.max())
     if max_degree < MAX_ONE_HOT_DEGREE:
@@ -74,9 +74,8 @@ def add_degree_features(graphs: list[Data], name: str) -> None:
                 f"`dataset` is {name!r}, whose {len(all_degrees)} nodes have degrees up to {max_degree}; "
                 "coded one-hot they take too much memory"
             )
-        features = [one_hot(value, num_classes=max_degree + 1) for value in degrees]
+        features = [one_hot(value, max_degree + 1) for value in degrees]
     else:
         mean, std = all_degrees.float().mean(), all_degrees.float().std()
         features = [((value.float() - mean) / std).unsqueeze(1) for value in degrees]
-    for graph, x in zip(graphs, features, strict=True):
-        graph.x = x
+    return [replace(graph, x=x) for graph, x in zip(graphs, features, strict=True)]

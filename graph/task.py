@@ -10,6 +10,7 @@ from torch import Tensor
 
 from core import InfoGraphLoss
 from core.io.digests import digest_of
+from core.training.optimizers import make_optimizer
 from core.training.run_folder import Run
 from core.training.seeding import epoch_generator
 from core.training.task import GroupTask, Scores
@@ -17,7 +18,7 @@ from graph.batch import GraphBatch, make_batches
 from graph.config import GraphConfig
 from graph.data import GraphDataset, load_dataset
 from graph.encoder import make_models, state_of_run
-from graph.evaluate import evaluate, represent_batch, samples
+from graph.scoring import evaluate, represent_batch, samples
 
 # A batch, and the prior's draws [R, G, D] if the prior has a weight.
 Batch = tuple[GraphBatch, Tensor | None]
@@ -41,7 +42,7 @@ class GraphTask(GroupTask):
         self.record_fields = {"trained_together": len(configs)}
         model = make_models(self.dataset.num_features, config.hidden, config.layers, self.seeds)
         self.model = model.to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
+        self.optimizer = make_optimizer("adam", self.model.parameters(), config.lr, weight_decay=0.0)
         self.objective = InfoGraphLoss(
             [single.beta for single in configs],
             [single.tau_plus for single in configs],

@@ -8,14 +8,12 @@ import functools
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from torch_geometric.data import Data
-from torch_geometric.utils import one_hot
 
 from core.io.downloads import fetch_archive
 from core.io.errors import InputError, reason_of
 from core.io.files import check_regular
+from graph.graphs import Graph, one_hot
 
 TU_URL = "https://www.chrsmrrs.com/graphkerneldatasets"
 MAX_LABEL_COLUMNS = 100
@@ -30,7 +28,7 @@ def download_tu_dataset(name: str, folder: Path) -> None:
     fetch_archive(f"{TU_URL}/{name}.zip", folder / "raw", inside=name, check=check)
 
 
-def load_tu_dataset(name: str, folder: Path) -> list[Data]:
+def load_tu_dataset(name: str, folder: Path) -> list[Graph]:
     """The graphs of ``folder/raw/NAME_*.txt``, with node labels as features and the class as ``y``.
 
     Equal to PyG's ``TUDataset`` without edge labels and node attributes, which InfoGraph does not use. PyG's
@@ -47,11 +45,11 @@ def load_tu_dataset(name: str, folder: Path) -> list[Data]:
     edge_index = torch.from_numpy(edges - first_node[graph_of_edge])
     edge_indices = edge_index.tensor_split(torch.from_numpy(ends[:-1]), dim=1)
     return [
-        Data(
-            x=None if features is None else features[first : first + size],
+        Graph(
             edge_index=edges_of_graph,
-            y=torch.tensor([label]),
             num_nodes=int(size),
+            y=torch.tensor([label]),
+            x=None if features is None else features[first : first + size],
         )
         for first, size, label, edges_of_graph in zip(first_node, sizes, classes, edge_indices, strict=True)
     ]
@@ -134,6 +132,8 @@ def _node_features(path: Path, nodes: int) -> torch.Tensor | None:
 
 def _read_integers(path: Path, columns: int | None) -> np.ndarray:
     """A comma-separated file as int64 [lines, columns]; raises InputError if it is missing or damaged."""
+    import pandas as pd  # slow to import, and the embedded graphs do not need it
+
     expected = f"each line must have {'one or more' if columns is None else columns} integers"
     try:
         check_regular(path)

@@ -14,6 +14,8 @@ MIN_IMAGE_SIZE = 8
 
 Norm = Literal["batch", "group"]
 
+Protocol = Literal["frozen", "paper"]  # of the linear probe
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig(TrainConfig):

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from core.io.errors import InputError, unknown_name
@@ -157,6 +156,8 @@ def _images(images: np.ndarray, labels: np.ndarray) -> Images:
 
 def _load_digits() -> ImageDataset:
     """scikit-learn's handwritten digits, resized from 8x8 to 16x16; every fifth is a test image."""
+    from sklearn.datasets import load_digits  # slow to import
+
     data = load_digits()
     grey = torch.from_numpy(data.images).float().unsqueeze(1) * (255 / 16)
     images = F.interpolate(grey, (16, 16), mode="bilinear").round().byte().expand(-1, 3, -1, -1)

@@ -19,7 +19,7 @@ from image.batches import ViewBatches
 from image.config import ImageConfig
 from image.data import ImageDataset, Images, load_dataset
 from image.encoder import Pair, make_model
-from image.evaluate import CHUNK, evaluate, represent_all, sample, score_neighbours
+from image.scoring import CHUNK, evaluate, represent_all, sample, score_neighbours
 from image.views import Views
 
 ANNEAL_STEPS = 9  # beta falls in as many equal steps, the last of them to 0

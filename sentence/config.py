@@ -16,6 +16,7 @@ EMBEDDED_TASKS = ("topic", "neighbours")
 DEFAULT_TEMPERATURE = 0.1  # of cosines
 
 Denominator = Literal["negatives", "all"]
+Protocol = Literal["senteval", "quickthoughts"]  # of the evaluation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,30 +7,18 @@ Shapes: B sentences · T tokens of all of them · E word embedding · D represen
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import InputModule
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_sequence
 
-from core.io.errors import InputError
-from core.io.files import read_json
 from core.losses.gradient_cache import parts_of
-from core.training.settings import check_ranges, check_type
 
-# The arguments of a QuickThought except its tokenizer, which are saved in its folder.
-SETTINGS: dict[str, Any] = {
-    "kind": Literal["gru", "bow"],
-    "embedding_dim": int,
-    "hidden": int,
-    "bidirectional": bool,
-    "longest": int,
-}
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
 INITIAL_RANGE = 0.1  # weights are initialised uniformly in [-0.1, 0.1] (lajanugen/S2V)
 
 
@@ -84,7 +72,7 @@ def pack(ids: Tensor, lengths: Tensor) -> tuple[PackedSequence, Tensor]:
 class PaddedTransformer(nn.Module):
     """A pretrained transformer to fine-tune. It is both f and g; an embedding is the mean of its tokens."""
 
-    def __init__(self, model: SentenceTransformer) -> None:
+    def __init__(self, model: "SentenceTransformer") -> None:
         super().__init__()
         self.model = model
 
@@ -100,7 +88,7 @@ class PaddedTransformer(nn.Module):
 class Pair(nn.Module):
     """The pair (f, g) of an encoder in one call, as DistributedDataParallel needs."""
 
-    def __init__(self, encoder: "QuickThought | PaddedTransformer") -> None:
+    def __init__(self, encoder: "TwoEncoders | PaddedTransformer") -> None:
         super().__init__()
         self.encoder = encoder
 
@@ -125,25 +113,13 @@ def make_encoder(
     return BagOfWords(vocab_size, embedding_dim)
 
 
-def checked_settings(saved: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a QuickThought from its folder's config; raises InputError if one is out of range."""
-    try:
-        settings = {name: check_type(name, saved.get(name), hint) for name, hint in SETTINGS.items()}
-        check_ranges(settings, dict.fromkeys(("embedding_dim", "hidden", "longest"), 1))
-    except InputError as error:
-        raise InputError(f"config.json: {str(error).replace('`', '')}") from None
-    return settings
-
-
-class QuickThought(InputModule):
+class TwoEncoders(nn.Module):
     """Two encoders f and g with their tokenizer; an embedding is the concatenation of both outputs.
 
-    It is a module of sentence-transformers: ``SentenceTransformer`` loads the folder that ``save`` writes.
-    Sentences are truncated at ``longest`` tokens.
+    ``sentence.quick_thought`` makes a module of sentence-transformers of it. Sentences are truncated at
+    ``longest`` tokens.
     """
 
-    save_in_root = False
-    config_keys = list(SETTINGS)  # noqa: RUF012
     parts = 2  # of an embedding
 
     def __init__(
@@ -176,24 +152,14 @@ class QuickThought(InputModule):
         flat = torch.tensor([token for sentence in ids for token in sentence])
         return {"ids": flat, "lengths": torch.tensor([len(sentence) for sentence in ids])}
 
-    def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        pair = self.embed_pair(features["ids"], features["lengths"].cpu())
-        return features | {"sentence_embedding": torch.cat(pair, dim=1)}
-
     def get_embedding_dimension(self) -> int:
         return self.f.dim + self.g.dim
 
-    def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:
-        self.save_config(output_path)
-        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
-        (Path(output_path) / "tokenizer.json").write_text(self.tokenizer.to_str(pretty=True), "utf-8")
 
-    @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", *_: Any, **__: Any) -> "QuickThought":
-        folder = Path(model_name_or_path) / subfolder
-        settings = checked_settings(read_json(folder / cls.config_file_name))
-        tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
-        with torch.device("meta"):  # the settings may ask for more memory than the weights have
-            module = cls(tokenizer, **settings)
-        module.load_state_dict(load_file(folder / "model.safetensors"), assign=True)
-        return module
+def __getattr__(name: str) -> Any:
+    """``QuickThought``, which saved models name as a class of this module; its import takes seconds."""
+    if name == "QuickThought":
+        from sentence.quick_thought import QuickThought
+
+        return QuickThought
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,7 @@
 """Quick-thoughts as a task for the training loop.
 
+sentence_transformers is imported where a model is loaded or saved: that takes seconds.
+
 Shapes: b sentences of this process · B sentences of the whole batch · D dim.
 """
 
@@ -9,9 +11,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
-from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.distributed import is_main_process, local_slice, parallel
 from core.io.digests import digest_of
@@ -26,9 +27,9 @@ from core.training.task import Scores, Task
 from sentence.config import SentenceConfig
 from sentence.corpora import find_corpus
 from sentence.data import ConsecutiveBatches, EncodedCorpus, SentenceBatch, encode_corpus
-from sentence.encoder import PaddedTransformer, Pair, QuickThought, split_sentences
-from sentence.evaluate import encoder_of, evaluate, load_model, load_tasks, sample
+from sentence.encoder import PaddedTransformer, Pair, TwoEncoders, split_sentences
 from sentence.objective import quick_thought_loss
+from sentence.scoring import encoder_of, evaluate, load_tasks, sample
 
 
 class SentenceTask(Task):
@@ -89,7 +90,7 @@ class SentenceTask(Task):
         return loss.unsqueeze(0), f.unsqueeze(0)
 
     def evaluate(self) -> list[Scores]:
-        parts = 1 if self.is_transformer else QuickThought.parts
+        parts = 1 if self.is_transformer else TwoEncoders.parts
         return [evaluate(self.encode, self.tasks, parts=parts)]
 
     def probe_embeddings(self) -> Tensor:
@@ -102,30 +103,35 @@ class SentenceTask(Task):
         run.save_sample(
             sample(self.pair, self._first_batch(), self.local, self.config.window, self.encode, self.tasks)
         )
-        run.save_encoder_folder(lambda folder: self.model.save(str(folder), create_model_card=False))
+        from sentence.quick_thought import as_sentence_transformer
+
+        model = self.model if self.is_transformer else as_sentence_transformer(self.model[0])
+        run.save_encoder_folder(lambda folder: model.save(str(folder), create_model_card=False))
 
     def _first_batch(self) -> SentenceBatch:
         return next(iter(self.batches(epoch=1)))
 
 
-def make_model(
-    config: SentenceConfig, tokenizer: Tokenizer | None, device: torch.device
-) -> SentenceTransformer:
-    """The encoder that is trained, as the SentenceTransformer that it is saved as."""
+def make_model(config: SentenceConfig, tokenizer: Tokenizer | None, device: torch.device) -> nn.Sequential:
+    """The encoder that is trained: a SentenceTransformer, or ``TwoEncoders`` as the only module."""
     if config.encoder == "transformer":
+        from sentence.quick_thought import load_model
+
         model = load_model(config.model, config.download, device)
         model.max_seq_length = config.longest
         return model
-    module = QuickThought(
+    module = TwoEncoders(
         tokenizer, config.encoder, config.embedding_dim, config.hidden, config.bidirectional, config.longest
     )
-    return SentenceTransformer(modules=[module], device=str(device))
+    return nn.Sequential(module).to(device)
 
 
 def tokenizer_of(config: SentenceConfig) -> Tokenizer | None:
     """The transformer's own, cutting sentences at ``longest`` tokens; None if one is to be learned."""
     if config.encoder != "transformer":
         return None
+    from sentence.quick_thought import load_model
+
     model = load_model(config.model, config.download, torch.device("cpu"))
     tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
     tokenizer.no_padding()

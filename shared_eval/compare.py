@@ -1,21 +1,16 @@
 """Compare two runs, or two folders of runs: ``python -m shared_eval.compare A B``."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import pandas as pd
 import tyro
-from rich.table import Table
 
 from core.io.errors import InputError
-from core.io.files import read_json
 from core.training.cli import command, parse
 from shared_eval.outputs import show
-from shared_eval.records import find_records, read_records, settings_of
-from shared_eval.statistics import holm, paired_difference
+from shared_eval.records import find_records, read_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,73 +23,6 @@ class CompareConfig:
     """Another."""
 
 
-def compare_scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """One row for each dataset and metric that both have: means, and the difference at the same seeds.
-
-    Objectives that both have are each compared with themselves; if they share none, the only one of each is
-    compared. p is corrected for the number of rows.
-
-    Raises:
-        InputError: A seed has several runs; counted more than once, it would make any difference significant.
-    """
-    shares_labels = bool(set(first["label"]) & set(second["label"]))
-    keys = ["dataset", "metric", *(["label"] if shares_labels else [])]
-    for name, side in (("first", first), ("second", second)):
-        repeated = side[side.duplicated([*keys, "seed"])]
-        if len(repeated):
-            paths = side[side["seed"] == repeated["seed"].iloc[0]]["path"].unique()
-            raise InputError(
-                f"the {name} folder has several runs of one seed ({', '.join(paths[:2])}); "
-                "name folders with one run for each seed, such as an objective's"
-            )
-    rows = []
-    groups = dict(iter(second.groupby(keys)))
-    for key, group in first.groupby(keys, sort=False):
-        if key not in groups:
-            continue
-        other = groups[key]
-        pairs = group.merge(other, on=[*keys, "seed"], suffixes=("_first", "_second"))
-        row: dict[str, Any] = {name: group[name].iloc[0] for name in keys}
-        row |= {"first": group["value"].mean(), "second": other["value"].mean(), "seeds": len(pairs)}
-        if len(pairs):
-            difference = paired_difference(pairs["value_second"], pairs["value_first"])
-            row |= {name: getattr(difference, name) for name in ("mean", "low", "high", "p")}
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    if "p" in table:
-        tested = table["p"].notna()
-        table["p"] = pd.Series(holm(table["p"][tested]), index=table.index[tested])
-    return table
-
-
-def different_settings(
-    first: Sequence[Path], second: Sequence[Path]
-) -> dict[str, tuple[list[str], list[str]]]:
-    """The settings that differ between two sets of records, each with its values in both."""
-
-    def values(paths: Sequence[Path]) -> dict[str, set[str]]:
-        by_name: dict[str, set[str]] = {}
-        for path in paths:
-            for name, value in _settings_and_environment(path.parent).items():
-                by_name.setdefault(name, set()).add(json.dumps(value))
-        return by_name
-
-    ours, theirs = values(first), values(second)
-    return {
-        name: (sorted(ours.get(name, ())), sorted(theirs.get(name, ())))
-        for name in sorted(ours.keys() | theirs.keys())
-        if ours.get(name) != theirs.get(name)
-    }
-
-
-def _settings_and_environment(folder: Path) -> dict[str, Any]:
-    """A run's settings, and the parts of its environment that can change its scores."""
-    settings, environment = settings_of(folder), read_json(folder / "result.json")["environment"]
-    settings.pop("objective_fields", None)  # describes the settings
-    names = ("revision", "torch", "device", "device_name")
-    return settings | {name: environment[name] for name in names if name in environment}
-
-
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(CompareConfig, argv, "python -m shared_eval.compare")
@@ -104,31 +32,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not paths:
             raise InputError(f"no result.json at or below {folder}; name a finished run, or a folder of runs")
         sides.append(read_records(paths))
+    # Imported here because SciPy is slow, and help and errors do not need it.
+    from shared_eval.comparison import compare_scores, different_settings, scores_table, settings_table
+
     scores = compare_scores(*sides)
     if scores.empty:
         raise InputError(f"{config.first} and {config.second} share no dataset and metric")
     show(scores_table(scores))
     first, second = ([Path(path) for path in side["path"].unique()] for side in sides)
-    settings = Table("setting", "first", "second", title="different settings", title_justify="left")
-    for name, values in different_settings(first, second).items():
-        settings.add_row(name, *(", ".join(side) for side in values))
-    if settings.row_count:
-        show(settings)
-
-
-def scores_table(scores: pd.DataFrame) -> Table:
-    """What ``compare_scores`` returns, as a table for a terminal."""
-    names = [name for name in ("dataset", "label", "metric") if name in scores]
-    table = Table(*names, "first", "second", "difference", "95 % interval", "p (Holm)", "seeds")
-    for row in scores.to_dict("records"):
-        difference = interval = p = ""
-        if not pd.isna(row.get("mean")):
-            difference = f"{row['mean']:+.4f}"
-        if not pd.isna(row.get("low")):
-            interval, p = f"{row['low']:+.4f} to {row['high']:+.4f}", f"{row['p']:.3f}"
-        means = [f"{row['first']:.4f}", f"{row['second']:.4f}"]
-        table.add_row(*(str(row[name]) for name in names), *means, difference, interval, p, str(row["seeds"]))
-    return table
+    differences = different_settings(first, second)
+    if differences:
+        show(settings_table(differences))
 
 
 if __name__ == "__main__":

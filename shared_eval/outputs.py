@@ -4,31 +4,35 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from core.io.errors import InputError
 from core.io.files import readable
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
 UNLIMITED_WIDTH = 100_000  # columns
 
 
-def console(width: int | None = None) -> Console:
+def console(width: int | None = None) -> "Console":
     """A console for stdout, as wide as the terminal; unlimited if stdout is not one. Markup is off."""
+    from rich.console import Console
+
     if width is None and not sys.stdout.isatty():
         width = UNLIMITED_WIDTH
     return Console(markup=False, emoji=False, highlight=False, width=width)
 
 
-def fits(table: Table) -> bool:
+def fits(table: "Table") -> bool:
     """Whether stdout is wide enough to print the table without breaking words."""
     return console(UNLIMITED_WIDTH).measure(table).minimum <= console().width
 
 
-def show(content: str | Table) -> None:
+def show(content: "str | Table") -> None:
     """Print a text or a table on stdout; characters that it cannot encode are escaped."""
-    if isinstance(content, Table):
+    if not isinstance(content, str):
         stdout = console()
         with stdout.capture() as captured:
             stdout.print(content)

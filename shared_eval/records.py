@@ -6,11 +6,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import tyro
-from rich.table import Table
 
 from core.io.digests import checksum
 from core.io.errors import InputError
@@ -19,6 +17,9 @@ from core.training.cli import command, parse, with_flags
 from core.training.config import TrainConfig
 from core.training.records import objective_fields, read_record
 from shared_eval.outputs import show, writing
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS = (
     "modality",
@@ -79,8 +80,10 @@ def _files_below(roots: Iterable[Path], name: str) -> list[Path]:
     return sorted({path for root in roots if os.path.isdir(root) for path in Path(root).rglob(name)})
 
 
-def read_records(paths: Iterable[Path]) -> pd.DataFrame:
+def read_records(paths: Iterable[Path]) -> "pd.DataFrame":
     """One row for each metric of each record; a warning names each file that is not valid, and skips it."""
+    import pandas as pd  # slow to import, and help and errors do not need it
+
     rows: list[dict[str, Any]] = []
     for path in paths:
         try:
@@ -186,7 +189,7 @@ class RecordsConfig:
     """Export as Parquet."""
 
 
-def select(records: pd.DataFrame, config: RecordsConfig) -> pd.DataFrame:
+def select(records: "pd.DataFrame", config: RecordsConfig) -> "pd.DataFrame":
     """The rows that ``config`` asks for."""
     for name in ("modality", "dataset", "objective", "metric", "seed", "revision"):
         wanted = getattr(config, name)
@@ -211,6 +214,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.parquet is not None:
         with writing(config.parquet):
             write_atomically(config.parquet, records.to_parquet(index=False))
+    from rich.table import Table
+
     table = Table(*LISTED)
     for row in records.to_dict("records"):
         table.add_row(*(_shown(row[name]) for name in LISTED))
@@ -219,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _shown(value: Any) -> str:
-    if pd.isna(value):
+    if value is None or value != value:  # nan
         return ""
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 

@@ -10,12 +10,9 @@ import tyro
 
 from core.io.errors import InputError
 from core.training.cli import command, parse
-from shared_eval import figures
 from shared_eval.outputs import show, writing
 from shared_eval.records import find_records, read_records
-from shared_eval.report_page import figures_of, split_by_dataset, write_report
 from shared_eval.reproduce.recipes import all_recipes, published_figures
-from shared_eval.tables import label_versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = find_records(config.roots)
     if not paths:
         raise InputError(f"no result.json below {', '.join(map(str, config.roots))}; name a folder of runs")
+    # Imported here because matplotlib and SciPy are slow, and help and errors do not need them.
+    from shared_eval import figures
+    from shared_eval.report_page import figures_of, split_by_dataset, write_report
+    from shared_eval.tables import label_versions
+
     records = read_records(paths)
     show(str(write_report(records, config.output, published_figures(all_recipes()), config.mix)))
     if config.figures is None:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import bootstrap, wilcoxon
 
 RESAMPLES = 9999
 LEVEL = 0.05  # a corrected p below this is significant
@@ -27,6 +26,8 @@ def paired_difference(values: ArrayLike, baseline: ArrayLike) -> Difference:
 
     The smallest p of five pairs is 0.0625: fewer than six are never significant at 0.05.
     """
+    from scipy.stats import bootstrap, wilcoxon  # slow to import
+
     differences = (np.asarray(values, float) - np.asarray(baseline, float)).round(DIGITS)
     if differences.ndim != 1 or not len(differences):
         raise ValueError(f"the differences have shape {list(differences.shape)}; at least one pair is needed")

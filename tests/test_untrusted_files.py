@@ -20,6 +20,7 @@ import graph.train
 import image.config
 import image.evaluate
 import sentence.evaluate
+import sentence.quick_thought
 import sentence.train
 import shared_eval.records
 import shared_eval.report
@@ -27,7 +28,7 @@ from core.io.errors import InputError
 from graph.data import load_dataset
 from image.data import load_dataset as load_images
 from sentence.encoder import QuickThought
-from sentence.evaluate import load_model
+from sentence.quick_thought import load_model
 from tests.faults.parsers import SMALL
 from tests.graph.conftest import write_tu_dataset
 from tests.runs import failure_of
@@ -213,10 +214,10 @@ def test_code_in_a_model_folder_is_not_imported(transformer, mark, monkeypatch):
 def quick_thought(folder: Path) -> Path:
     module = QuickThought(Tokenizer(WordLevel({"[UNK]": 0, "a": 1}, "[UNK]")), "bow", 4, 4, False, 10)
     folder.mkdir()
-    (folder / sentence.evaluate.QUICK_THOUGHT_FOLDER).mkdir()
-    module.save(str(folder / sentence.evaluate.QUICK_THOUGHT_FOLDER))
+    (folder / sentence.quick_thought.FOLDER).mkdir()
+    module.save(str(folder / sentence.quick_thought.FOLDER))
     kind = f"{QuickThought.__module__}.{QuickThought.__qualname__}"
-    modules = [{"idx": 0, "name": "0", "path": sentence.evaluate.QUICK_THOUGHT_FOLDER, "type": kind}]
+    modules = [{"idx": 0, "name": "0", "path": sentence.quick_thought.FOLDER, "type": kind}]
     (folder / "modules.json").write_text(json.dumps(modules))
     return folder
 
@@ -224,7 +225,7 @@ def quick_thought(folder: Path) -> Path:
 def test_damaged_quick_thought_folder_is_refused(tmp_path, mark):
     """Pickled weights, and settings that ask for far more memory than the weights need."""
     folder = quick_thought(tmp_path / "encoder")
-    inner = folder / sentence.evaluate.QUICK_THOUGHT_FOLDER
+    inner = folder / sentence.quick_thought.FOLDER
     assert load_model(str(folder), False, CPU).encode(["a b"]).shape == (1, 8)
     weights = (inner / "model.safetensors").read_bytes()
     plant_weights(inner / "model.safetensors", mark)
@@ -286,7 +287,7 @@ def test_invalid_settings_of_an_image_run_are_refused(tmp_path, capsys, change, 
 )
 def test_invalid_settings_of_a_quick_thought_are_refused(tmp_path, capsys, change, message):
     folder = quick_thought(tmp_path / "encoder")
-    change_json(folder / sentence.evaluate.QUICK_THOUGHT_FOLDER / "config.json", **change)
+    change_json(folder / sentence.quick_thought.FOLDER / "config.json", **change)
     flags = [str(folder), "--tasks", "neighbours", "--device", "cpu"]
     [line] = failure_of(sentence.evaluate.main, capsys, flags)
     assert line.startswith(f"error: {folder} cannot be loaded as a SentenceTransformer: {message}")

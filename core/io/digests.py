@@ -3,22 +3,25 @@
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from core.io.files import check_regular
+
+if TYPE_CHECKING:  # slow to import, and many digests are of text alone
+    from torch import Tensor
 
 CHUNK_BYTES = 1 << 20
 
 
-def checksum(parts: Iterable[str | bytes | memoryview | Tensor]) -> str:
+def checksum(parts: "Iterable[str | bytes | memoryview | Tensor]") -> str:
     """SHA-256 of the parts one after the other, as 64 hexadecimal digits; of a tensor, its numbers alone."""
     digest = hashlib.sha256()
     for part in parts:
-        if isinstance(part, Tensor):
-            digest.update(part.cpu().contiguous().numpy().data)
-        else:
-            digest.update(part.encode() if isinstance(part, str) else part)
+        if isinstance(part, str):
+            part = part.encode()
+        elif not isinstance(part, bytes | memoryview):
+            part = part.cpu().contiguous().numpy().data
+        digest.update(part)
     return digest.hexdigest()
 
 
@@ -29,6 +32,6 @@ def file_checksum(path: Path) -> str:
         return checksum(iter(lambda: file.read(CHUNK_BYTES), b""))
 
 
-def digest_of(parts: Iterable[str | bytes | memoryview | Tensor]) -> str:
+def digest_of(parts: "Iterable[str | bytes | memoryview | Tensor]") -> str:
     """The first 16 digits of ``checksum(parts)``: a fingerprint of data, and a name for its cache."""
     return checksum(parts)[:16]

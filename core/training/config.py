@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,12 @@ def objective_slug(name: str, beta: float, tau_plus: float) -> str:
     if name in HARDNESS:
         numbers.append(f"tau{tau_plus:g}")
     return "-".join([name, *numbers])
+
+
+def default_folder(modality: str, dataset: str, objective_slug: str, seed: int) -> Path:
+    """runs/MODALITY/DATASET/OBJECTIVE/seed-N."""
+    dataset = re.sub(r"[^\w.+-]+", "-", dataset).strip("-")
+    return Path("runs") / modality / dataset / objective_slug / f"seed-{seed}"
 
 
 def default_data_root() -> Path:

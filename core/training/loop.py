@@ -10,20 +10,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import Tensor, nn
 
 from core.distributed import all_reduce_mean, is_main_process
 from core.training import divergence, signals
 from core.training.checkpointer import Checkpointer, Stopwatch, TrainState
+from core.training.progress import progress_bar
 from core.training.run_folder import Measurements, Run
 from core.training.runtime import autocast
 from core.training.task import Scores, Task
@@ -148,17 +140,3 @@ def warn_dropped_samples(count: int, what: str, batch_size: int) -> None:
             f"{batch_size}",
             file=sys.stderr,
         )
-
-
-def progress_bar() -> Progress:
-    """A bar with the time left on stderr; silent if that is not a terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (console.is_terminal and is_main_process()),
-    )

@@ -1,7 +1,9 @@
 """Optimizers by name, and how the learning rate goes over the epochs."""
 
+import inspect
 import math
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,22 +11,41 @@ from torch import Tensor, nn
 OPTIMIZERS = ("adam", "adamw", "sgd", "lars")
 SCHEDULES = ("constant", "cosine")
 
+Optimizer = TypeVar("Optimizer", bound=torch.optim.Optimizer)
+
+
+def eager(kind: type[Optimizer]) -> type[Optimizer]:
+    """A class of optimizers without what prepares it for torch.compile.
+
+    These decorators import torch._dynamo at the first call, which takes as long as the import of torch.
+    """
+    names = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), methods)
+
+
+Adam = eager(torch.optim.Adam)
+AdamW = eager(torch.optim.AdamW)
+SGD = eager(torch.optim.SGD)
+
 
 def make_optimizer(
     name: str, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     """``adam``, ``adamw``, ``sgd`` (momentum 0.9) or ``lars``."""
     if name == "adam":
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+        return Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
     if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+        return AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
     if name == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=weight_decay, fused=True)
+        return SGD(parameters, lr=lr, momentum=0.9, weight_decay=weight_decay, fused=True)
     if name == "lars":
         return LARS(parameters, lr=lr, weight_decay=weight_decay)
     raise ValueError(f"optimizer is {name!r}; it must be one of {', '.join(OPTIMIZERS)}")
 
 
+@eager
 class LARS(torch.optim.Optimizer):
     """Layer-wise adaptive rates over SGD with momentum (You, Gitman, Ginsburg, 2017, algorithm 1).
 
@@ -43,7 +64,6 @@ class LARS(torch.optim.Optimizer):
             parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "trust": trust}
         )
 
-    @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for parameter in group["params"]:

@@ -21,7 +21,6 @@ RECORDED_PACKAGES = (
     "sentence-transformers",
     "tokenizers",
     "torch",
-    "torch-geometric",
     "torchvision",
     "transformers",
 )

@@ -42,7 +42,7 @@ from core.io.errors import (
 )
 from core.io.files import readable, write_atomically
 from core.training.checkpoints import Checkpoints
-from core.training.config import TrainConfig
+from core.training.config import TrainConfig, default_folder
 from core.training.divergence import Divergence
 from core.training.provenance import describe_environment, peak_memory_bytes
 from core.training.records import SCHEMA, check_files, read_result, record_text
@@ -338,12 +338,6 @@ def remove_temporaries(folder: Path) -> None:
     for path in [*folder.glob(".*"), *folder.glob("checkpoint/.*")]:
         if TEMPORARY.fullmatch(path.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def default_folder(modality: str, dataset: str, objective_slug: str, seed: int) -> Path:
-    """runs/MODALITY/DATASET/OBJECTIVE/seed-N."""
-    dataset = re.sub(r"[^\w.+-]+", "-", dataset).strip("-")
-    return Path("runs") / modality / dataset / objective_slug / f"seed-{seed}"
 
 
 def load_encoder_state(

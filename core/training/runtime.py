@@ -51,7 +51,8 @@ def set_deterministic(wanted: bool) -> None:
     """
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(wanted)
+    if wanted != torch.are_deterministic_algorithms_enabled():  # the call imports torch._inductor
+        torch.use_deterministic_algorithms(wanted)
     torch.backends.cudnn.benchmark = False
 
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from core.distributed import all_reduce_max, launched_processes
 from core.io.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -38,6 +37,8 @@ def graceful_shutdown(resume_with: str = "the same command and `resume`") -> Ite
     try:
         yield
     except Exception:
+        from core.distributed import launched_processes  # imports torch, which not every command needs
+
         # Of several processes, the first that leaves breaks the communication of the others.
         if _Request.signum is not None and launched_processes() > 1:
             raise Interrupted(_Request.signum, resume_with=resume_with) from None
@@ -75,6 +76,8 @@ def stop_requested() -> int | None:
 
     Every process must call this at the same point. Hosts exchange it, so no device is waited for.
     """
+    from core.distributed import all_reduce_max
+
     return all_reduce_max(_Request.signum or 0) or None
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from shared_eval.probes.checks import check_counts, check_finite
@@ -80,6 +79,8 @@ def logistic_accuracies(
 
 def fold_masks(labels: Tensor, part: Tensor, folds: int, seed: int) -> list[tuple[Tensor, Tensor]]:
     """Training and test masks [N] of stratified, shuffled folds of the samples in ``part`` [N]."""
+    from sklearn.model_selection import StratifiedKFold  # slow to import
+
     indices = part.nonzero().squeeze(1).cpu().numpy()
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
 

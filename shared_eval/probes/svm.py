@@ -1,5 +1,7 @@
 """The cross-validated RBF SVM, InfoGraph's and HCL's protocol for graphs.
 
+scikit-learn and joblib are imported when an SVM is fitted: they take as long as torch.
+
 Shapes: N samples · D features.
 """
 
@@ -8,12 +10,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import joblib
 import numpy as np
 import torch
 
 from shared_eval.probes.checks import check_counts, check_finite
-from shared_eval.svm_folds import CrossValidation, fold_accuracies
 
 
 def svm_accuracy(
@@ -27,6 +27,10 @@ def svm_accuracy(
     Raises:
         InputError: A class has fewer samples than there are folds, or the features are not finite.
     """
+    import joblib
+
+    from shared_eval.svm_folds import CrossValidation
+
     _check_classifiable(features, labels, folds)
     validation = CrossValidation(features, labels, seed, folds)
     # libsvm releases Python's global lock: threads use all cores and cost nothing to start.
@@ -52,6 +56,10 @@ def svm_accuracies(
         return [svm_accuracy(matrix, labels, seed, folds, jobs) for matrix, seed in pairs]
     for matrix, _ in pairs:
         _check_classifiable(matrix, labels, folds)
+    import joblib
+
+    from shared_eval.svm_folds import fold_accuracies
+
     # A generator: the processes are started here, and waited for outside, where Ctrl-C works again.
     parallel = joblib.Parallel(processes, return_as="generator")
     with _sigint_ignored():

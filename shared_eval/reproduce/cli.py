@@ -10,29 +10,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.markup import escape
 
 from core.io.errors import InputError, TrainingError
-from core.io.files import write_atomically
 from core.training import signals
 from core.training.cli import command, parse
-from core.training.loop import progress_bar
 from core.training.settings import MAX_FLOAT, check_ranges
-from shared_eval.outputs import fits, show, writing
-from shared_eval.records import read_records, warn_failed_runs
-from shared_eval.report_page import write_report
+from shared_eval.outputs import show
+from shared_eval.records import warn_failed_runs
 from shared_eval.reproduce.plan import describe_estimate, plan_specs
-from shared_eval.reproduce.recipes import load_recipes, published_figures
+from shared_eval.reproduce.recipes import load_recipes
 from shared_eval.reproduce.run import Outcome, run_here, run_on_ray
 from shared_eval.reproduce.spec import Job, RunSpec, group_jobs
-from shared_eval.table_formats import to_csv, to_latex, to_markdown, to_terminal
-from shared_eval.tables import Content, ResultTable, scores, summarise
 
-TITLES: dict[Content, str] = {
-    "text": "accuracy in percent, mean ± standard deviation (seeds)",
-    "difference_text": "difference to beta 0 at the same seeds: points [95 % interval], "
-    "Wilcoxon's p corrected by Holm",
-}
 SUFFIXES = (".md", ".csv", ".tex")
 
 
@@ -100,17 +89,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     warn_failed_runs(spec.folder for spec in specs)
     finished = [spec.folder / "result.json" for spec in specs if spec.is_finished()]
     if finished:
-        records = read_records(finished)
-        published = published_figures(recipes)
-        table = summarise(scores(records), published, config.mix)
-        if not table.rows:
-            raise TrainingError(f"the table has no rows: none of {len(finished)} records has a score")
-        show_table(table)
-        for path in config.output:
-            with writing(path):
-                write_atomically(path, table_text(table, path.suffix))
-        report = write_report(records, Path(specs[0].root) / "report.html", published, config.mix)
-        show(f"report: {report}")
+        # Imported here because matplotlib and SciPy are slow, and help, errors and runs do not need them.
+        from shared_eval.reproduce.results import write_results
+
+        write_results(recipes, finished, Path(specs[0].root), config.output, config.mix)
     if failed:
         count = sum(len(outcome.job.specs) for outcome in failed)
         raise TrainingError(f"{count} of {len(specs)} runs failed:\n" + "\n".join(map(str, failed)))
@@ -118,6 +100,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run_specs(specs: Sequence[RunSpec], config: ReproduceConfig) -> list[Outcome]:
     """Run them under one progress bar; return the outcomes of those that failed."""
+    from rich.markup import escape
+
+    from core.training.progress import progress_bar
+
     jobs = group_jobs(specs, config.together)
     failed: list[Outcome] = []
     running: list[Job] = []
@@ -147,24 +133,3 @@ def run_specs(specs: Sequence[RunSpec], config: ReproduceConfig) -> list[Outcome
             if progress.disable:
                 print(f"{status}: {outcome.job}", file=sys.stderr, flush=True)
     return failed
-
-
-def show_table(table: ResultTable) -> None:
-    """Print a table, then its differences if any is tested; by dataset if the terminal is too narrow."""
-    for content, title in TITLES.items():
-        if content == "difference_text" and not table.has_tests:
-            continue
-        tables = [to_terminal(table, title, content)]
-        if not fits(tables[0]):
-            parts = table.by_dataset().items()
-            tables = [to_terminal(part, f"{dataset}: {title}", content) for dataset, part in parts]
-        for drawn in tables:
-            show(drawn)
-
-
-def table_text(table: ResultTable, suffix: str) -> str:
-    """The table as the text of a file with this suffix, its differences included."""
-    if suffix == ".csv":
-        return to_csv(table)  # its lines have the differences
-    write = to_markdown if suffix == ".md" else to_latex
-    return "\n".join([write(table), *([write(table, "difference_text")] if table.has_tests else [])])

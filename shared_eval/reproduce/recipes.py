@@ -5,13 +5,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.io.errors import InputError, reason_of
 from core.io.files import check_regular
 from core.training.settings import check_hardness
 from shared_eval.reproduce.spec import RunSpec, Value
-from shared_eval.tables import Published
+
+if TYPE_CHECKING:
+    from shared_eval.tables import Published
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -100,7 +102,7 @@ class Recipe:
         ]
         return [spec for spec in specs if not objectives or spec.objective in objectives]
 
-    def published_figures(self) -> Published:
+    def published_figures(self) -> "Published":
         """By label, which begins with the figure's source, and column."""
         return {
             (f"{entry['source']}: {entry['label']}", f"{entry['dataset']} {entry['metric']}"): entry["value"]
@@ -124,7 +126,7 @@ def all_recipes() -> list[Recipe]:
     return [read_recipe(path) for path in sorted(FOLDER.glob("*.toml"))]
 
 
-def published_figures(recipes: Iterable[Recipe]) -> Published:
+def published_figures(recipes: Iterable[Recipe]) -> "Published":
     """The published figures of some recipes."""
     return {key: value for recipe in recipes for key, value in recipe.published_figures().items()}
 

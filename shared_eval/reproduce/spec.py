@@ -9,9 +9,8 @@ from pathlib import Path
 
 from core.io.files import read_json
 from core.training.cli import flag
-from core.training.config import objective_slug
+from core.training.config import default_folder, objective_slug
 from core.training.records import read_record
-from core.training.run_folder import default_folder
 
 Value = str | int | float | bool  # of a setting
 

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 
 from benchmarks import alternatives
 from benchmarks.evaluation import NEIGHBOURS, TEMPERATURE, sklearn_neighbours, svm_in_a_loop
@@ -55,7 +55,7 @@ def test_released_infograph_equals_ours():
     reference = ReleasedInfoGraph(dataset.num_features)
     state = {name: x for name, x in state_of_run(model, 0).items() if not name.startswith("prior")}
     assert not reference.load_state_dict(state, strict=False).unexpected_keys
-    graphs = Batch.from_data_list([dataset.graphs[i] for i in batch.positions[0].tolist()])
+    graphs = Batch.from_data_list([Data(**vars(dataset.graphs[i])) for i in batch.positions[0].tolist()])
     local, global_, _ = model(batch)
     ours = InfoGraphLoss(0.0, 0.0)(local, global_, batch.graph, batch.node, batch.weight)
     theirs = released_objective(*reference(graphs), graphs.batch)

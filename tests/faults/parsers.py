@@ -27,10 +27,13 @@ from PIL import Image
 import graph.config
 import graph.data
 import graph.evaluate
+import graph.scoring
 import image.config
 import image.evaluate
 import sentence.config
 import sentence.evaluate
+import sentence.models
+import sentence.quick_thought
 from core.io.archives import unpack
 from core.io.errors import InputError
 from core.training.cli import flag, parse, parse_config
@@ -269,15 +272,15 @@ def read_the_records(given: tuple[bytes, bytes], folder: Path) -> None:
 def read_a_folder(content: bytes, folder: Path) -> None:
     (folder / "config.json").write_bytes(content)
     (folder / "modules.json").write_bytes(content)
-    sentence.evaluate.is_run(folder)
-    sentence.evaluate.is_quick_thought(folder)
+    sentence.models.is_run(folder)
+    sentence.quick_thought.is_quick_thought(folder)
     settings = records.settings_of(folder)
     read_settings(folder, modality="graph")
     assert isinstance(settings, dict)
     write_files(folder, {"encoder.safetensors": small_encoder()})
     with (
-        mock.patch.object(graph.evaluate, "load_dataset", load_graphs),
-        mock.patch.object(graph.evaluate, "evaluate", return_value=[{}]),  # which takes seconds
+        mock.patch.object(graph.data, "load_dataset", load_graphs),
+        mock.patch.object(graph.scoring, "evaluate", return_value=[{}]),  # which takes seconds
     ):
         graph.evaluate.evaluate_run(graph.evaluate.EvaluateConfig(run=folder, device="cpu"))
 

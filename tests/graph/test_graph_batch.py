@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GINConv, global_add_pool
 
 from core import InfoGraphLoss
@@ -115,7 +115,7 @@ def test_runs_trained_together_equal_each_run_alone_in_pyg(tiny_root, training, 
     )
     for run, (model, beta) in enumerate(zip(plain, betas, strict=True)):
         positions = batch.positions[run].tolist()
-        pyg_batch = Batch.from_data_list([dataset.graphs[i] for i in positions])
+        pyg_batch = Batch.from_data_list([Data(**vars(dataset.graphs[i])) for i in positions])
         pyg_batch.x = pyg_batch.x.double()
         one_local, one_global, one_graphs = model(pyg_batch)
         torch.testing.assert_close(graphs[run], one_graphs)

@@ -13,8 +13,8 @@ from graph.batch import make_batches
 from graph.config import GraphConfig, defaults_for
 from graph.data import load_dataset
 from graph.encoder import GIN
-from graph.evaluate import evaluate
 from graph.evaluate import main as evaluate_main
+from graph.scoring import evaluate
 from graph.train import main as train_main
 from tests.graph.conftest import write_tu_dataset
 from tests.runs import (

@@ -16,8 +16,8 @@ from image.batches import ViewBatches
 from image.config import ImageConfig, defaults_for
 from image.data import load_dataset
 from image.encoder import make_model
-from image.evaluate import evaluate
 from image.evaluate import main as evaluate_main
+from image.scoring import evaluate
 from image.task import annealed
 from image.train import main as train_main
 from image.views import Views

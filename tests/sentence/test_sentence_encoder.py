@@ -12,7 +12,8 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 
 from sentence.encoder import BagOfWords, GRUEncoder, QuickThought, pack
-from sentence.evaluate import TOKENS_AT_ONCE, embed, encoder_of, is_quick_thought, load_model
+from sentence.quick_thought import is_quick_thought, load_model
+from sentence.scoring import TOKENS_AT_ONCE, embed, encoder_of
 
 VOCABULARY = ["[PAD]", "[UNK]", "the", "cold", "river", "held", "a", "stone", "."]
 SENTENCES = ["The cold river held a stone.", "A stone.", "", "River river river river unheard-of.", "the"]
@@ -103,7 +104,7 @@ def test_sentences_are_truncated():
 @pytest.mark.parametrize("kind", ["gru", "bow"])
 @pytest.mark.parametrize("tokens_at_once", [1, 10, TOKENS_AT_ONCE])
 def test_embed_in_batches_equals_embed_one_by_one(kind, tokens_at_once, monkeypatch):
-    monkeypatch.setattr("sentence.evaluate.TOKENS_AT_ONCE", tokens_at_once)
+    monkeypatch.setattr("sentence.scoring.TOKENS_AT_ONCE", tokens_at_once)
     module = make_module(kind)
     module.train()
     together = embed(module, SENTENCES, torch.device("cpu"), "float32")

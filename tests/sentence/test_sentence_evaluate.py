@@ -17,8 +17,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 import sentence.tasks
 from core.io.errors import InputError
 from sentence.corpora import embedded_topics
-from sentence.evaluate import PENALTIES, TREC_PENALTIES, encoder_of, evaluate, load_tasks, unit_norm_parts
 from sentence.evaluate import main as evaluate_main
+from sentence.scoring import PENALTIES, TREC_PENALTIES, encoder_of, evaluate, load_tasks, unit_norm_parts
 from sentence.tasks import EMBEDDED, SENTEVAL, Choice, load_task
 from tests.sentence.conftest import real_model, write_senteval
 

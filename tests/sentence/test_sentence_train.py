@@ -12,8 +12,8 @@ from core.losses.gradient_cache import cached
 from core.training.cli import parse_config
 from sentence.config import SentenceConfig, defaults_for
 from sentence.encoder import PaddedTransformer, Pair, split_sentences
-from sentence.evaluate import load_model
 from sentence.evaluate import main as evaluate_main
+from sentence.quick_thought import load_model
 from sentence.train import main as train_main
 from tests.processes import in_processes
 from tests.runs import (

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from shared_eval.compare import compare_scores, different_settings
 from shared_eval.compare import main as compare_main
+from shared_eval.comparison import compare_scores, different_settings
 from shared_eval.records import find_records, read_records
 from tests.runs import failure_of
 from tests.shared_eval.conftest import HARD, write_record

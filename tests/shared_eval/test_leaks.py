@@ -9,7 +9,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 from torch import nn
 
-from sentence.evaluate import evaluate
+from sentence.scoring import evaluate
 from sentence.tasks import Classification
 from shared_eval.probes import choose_penalties, fit_logistic, fold_masks, linear_probe, svm_accuracy
 
@@ -108,7 +108,7 @@ def test_test_labels_of_a_task_change_its_score_and_no_fit(monkeypatch, has_dev)
         fits[-1].append(fit_logistic(*arguments))
         return fits[-1][-1]
 
-    for module in ("shared_eval.probes.cross_validation", "sentence.evaluate"):
+    for module in ("shared_eval.probes.cross_validation", "sentence.scoring"):
         monkeypatch.setattr(f"{module}.fit_logistic", spy)
     for targets in (labels, poisoned(labels, test)):
         fits.append([])

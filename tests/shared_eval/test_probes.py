@@ -16,7 +16,8 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import SVC
 
 from core.io.errors import InputError
-from shared_eval.probes import knn_accuracy, linear_probe, svm, svm_accuracies, svm_accuracy
+from shared_eval import svm_folds
+from shared_eval.probes import knn_accuracy, linear_probe, svm_accuracies, svm_accuracy
 from shared_eval.svm_folds import SVM_PENALTIES
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +54,7 @@ def test_processes_of_a_pool_ignore_ctrl_c(samples, monkeypatch):
     """A terminal sends it to all of them; they would print tracebacks, even while they import."""
     features, labels = samples
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(svm, "fold_accuracies", lambda *arguments: signal.getsignal(signal.SIGINT))
+    monkeypatch.setattr(svm_folds, "fold_accuracies", lambda *arguments: signal.getsignal(signal.SIGINT))
     assert svm_accuracies([features] * 2, labels, [0, 1], jobs=2) == [signal.SIG_IGN] * 2
     assert signal.getsignal(signal.SIGINT) == before
 

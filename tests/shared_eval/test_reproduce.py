@@ -22,9 +22,9 @@ from sentence.config import SentenceConfig
 from sentence.config import defaults_for as sentence_defaults
 from shared_eval import reproduce
 from shared_eval.records import find_records, read_records
-from shared_eval.reproduce.cli import show_table, table_text
 from shared_eval.reproduce.plan import describe_estimate, estimated_seconds
 from shared_eval.reproduce.recipes import FOLDER, TABLES, load_recipes, read_recipe
+from shared_eval.reproduce.results import show_table, table_text
 from shared_eval.reproduce.run import num_slots, num_threads, run_here
 from shared_eval.reproduce.spec import Job, RunSpec, group_jobs
 from shared_eval.tables import scores, summarise

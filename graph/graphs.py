@@ -1,0 +1,24 @@
+"""One graph, and the few functions of graphs that are needed without PyG, which is slow to import."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A graph with its class. The names are those of PyG's ``Data``, which can be used in its place.
+
+    Shapes: V nodes · E edges, both directions of an undirected one · F node features.
+    """
+
+    edge_index: Tensor  # (2, E) int64, source and target
+    num_nodes: int  # V
+    y: Tensor  # (1,) int64, the class
+    x: Tensor | None = None  # (V, F) float32; None without node features
+
+
+def one_hot(index: Tensor, num_classes: int) -> Tensor:
+    """[n] int64 -> [n, num_classes] float32."""
+    return torch.zeros(len(index), num_classes).scatter_(1, index.unsqueeze(1), 1)

@@ -1,0 +1,59 @@
+"""What is shown and written of a table's finished runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.io.errors import TrainingError
+from core.io.files import write_atomically
+from shared_eval.outputs import fits, show, writing
+from shared_eval.records import read_records
+from shared_eval.report_page import write_report
+from shared_eval.reproduce.recipes import Recipe, published_figures
+from shared_eval.table_formats import to_csv, to_latex, to_markdown, to_terminal
+from shared_eval.tables import Content, ResultTable, scores, summarise
+
+TITLES: dict[Content, str] = {
+    "text": "accuracy in percent, mean ± standard deviation (seeds)",
+    "difference_text": "difference to beta 0 at the same seeds: points [95 % interval], "
+    "Wilcoxon's p corrected by Holm",
+}
+
+
+def write_results(
+    recipes: Sequence[Recipe], paths: Sequence[Path], root: Path, outputs: Sequence[Path], merge: bool
+) -> None:
+    """Print the table of the records at ``paths``, and write it to ``outputs`` and the report below ``root``.
+
+    ``merge`` averages records of different code or settings.
+    """
+    records = read_records(paths)
+    published = published_figures(recipes)
+    table = summarise(scores(records), published, merge)
+    if not table.rows:
+        raise TrainingError(f"the table has no rows: none of {len(paths)} records has a score")
+    show_table(table)
+    for path in outputs:
+        with writing(path):
+            write_atomically(path, table_text(table, path.suffix))
+    show(f"report: {write_report(records, root / 'report.html', published, merge)}")
+
+
+def show_table(table: ResultTable) -> None:
+    """Print a table, then its differences if any is tested; by dataset if the terminal is too narrow."""
+    for content, title in TITLES.items():
+        if content == "difference_text" and not table.has_tests:
+            continue
+        tables = [to_terminal(table, title, content)]
+        if not fits(tables[0]):
+            parts = table.by_dataset().items()
+            tables = [to_terminal(part, f"{dataset}: {title}", content) for dataset, part in parts]
+        for drawn in tables:
+            show(drawn)
+
+
+def table_text(table: ResultTable, suffix: str) -> str:
+    """The table as the text of a file with this suffix, its differences included."""
+    if suffix == ".csv":
+        return to_csv(table)  # its lines have the differences
+    write = to_markdown if suffix == ".md" else to_latex
+    return "\n".join([write(table), *([write(table, "difference_text")] if table.has_tests else [])])
