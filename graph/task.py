@@ -39,6 +39,8 @@ class GraphTask(GroupTask):
         self.fingerprint = fingerprint(self.dataset)
         self.steps_per_epoch = len(self.graph_batches)
         self.samples_per_epoch = len(self.dataset.graphs)
+        rows = max(batch.features.shape[:2].numel() for batch in self.graph_batches)
+        self.step_elements = rows * config.hidden
         self.record_fields = {"trained_together": len(configs)}
         model = make_models(self.dataset.num_features, config.hidden, config.layers, self.seeds)
         self.model = model.to(device)

@@ -17,6 +17,7 @@ import tyro
 from core.io.errors import InputError, Interrupted, TrainingError, is_out_of_memory
 from core.training.config import GroupConfig
 from core.training.settings import Config
+from core.training.threads import let_waiting_threads_sleep
 
 Parsed = TypeVar("Parsed")
 BOX_DRAWING = re.compile(r"[\u2500-\u257f]+")
@@ -87,6 +88,7 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(main)
     def run(*args: Any, **kwargs: Any) -> None:
+        let_waiting_threads_sleep()
         is_main = os.environ.get("RANK", "0") == "0"  # of several processes one reports
         try:
             main(*args, **kwargs)

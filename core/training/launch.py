@@ -14,7 +14,7 @@ from core.training.checkpointer import group_by_progress
 from core.training.config import TrainConfig
 from core.training.loop import fit, record
 from core.training.run_folder import Run
-from core.training.runtime import choose_device, choose_precision, set_deterministic
+from core.training.runtime import choose_device, choose_precision, set_deterministic, threads_for
 from core.training.settings import Config
 from core.training.task import Task
 
@@ -55,8 +55,9 @@ def launch(task_type: TaskType, config: TrainConfig) -> None:
 def train(task_type: TaskType, runs: Sequence[Run], device: torch.device) -> None:
     """Train a group of runs as one task, then evaluate and record each."""
     task = task_type([run.config for run in runs], device)
-    result = fit(task, runs)
-    record(task, runs, result)
+    with threads_for(task.step_elements):
+        result = fit(task, runs)
+        record(task, runs, result)
 
 
 def with_precision(config: Config, device: torch.device) -> Config:

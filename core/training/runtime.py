@@ -1,14 +1,17 @@
-"""Device, precision and determinism of a process."""
+"""Device, precision, threads and determinism of a process."""
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
 from core.io.errors import InputError
 from core.training.config import Precision
+from core.training.threads import available_cores, given_threads
 
 DEVICE_TYPES = ("cpu", "cuda")
+MIN_PARALLEL_ELEMENTS = 400_000  # measured on graphs: below, two threads on two cores are not faster than one
 
 
 def choose_device(name: str) -> torch.device:
@@ -54,6 +57,26 @@ def set_deterministic(wanted: bool) -> None:
     if wanted != torch.are_deterministic_algorithms_enabled():  # the call imports torch._inductor
         torch.use_deterministic_algorithms(wanted)
     torch.backends.cudnn.benchmark = False
+
+
+@contextmanager
+def threads_for(elements: float) -> Iterator[None]:
+    """Compute with as many threads as a step whose largest tensor has ``elements`` numbers can use.
+
+    That is one for a small step: several would wait for each other longer than they compute. For others it is
+    torch's default, at most the available cores. ``$OMP_NUM_THREADS`` wins. The choice depends on the data
+    alone, never on the load, because sums that are split among threads are rounded in another order.
+    """
+    before = torch.get_num_threads()
+    wanted = 1 if elements < MIN_PARALLEL_ELEMENTS else min(before, available_cores())
+    if given_threads() is not None or wanted == before:
+        yield
+        return
+    torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

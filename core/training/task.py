@@ -3,6 +3,7 @@
 Shapes: R runs that are trained together (usually 1) · B batch · N samples · D dim.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -31,6 +32,8 @@ class Task(ABC):
     steps_per_epoch: int
     samples_per_epoch: int
     """Of all processes together, for one run."""
+    step_elements: float = math.inf
+    """Numbers in a step's largest tensor, if a step may be too small to be shared among threads."""
     clip_norm: float | None = None
     """A larger norm of a step's gradient is scaled down to this one; for single runs."""
     record_fields: Mapping[str, Any] = {}

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-import torch
 
+from core.training.threads import available_cores, given_threads
 from shared_eval.probes.checks import check_counts, check_finite
 
 
@@ -34,7 +34,7 @@ def svm_accuracy(
     _check_classifiable(features, labels, folds)
     validation = CrossValidation(features, labels, seed, folds)
     # libsvm releases Python's global lock: threads use all cores and cost nothing to start.
-    parallel = joblib.Parallel(jobs or torch.get_num_threads(), prefer="threads")
+    parallel = joblib.Parallel(jobs or given_threads() or available_cores(), prefer="threads")
     return np.array(parallel(joblib.delayed(validation.accuracy)(*fold) for fold in validation.folds()))
 
 
@@ -50,7 +50,7 @@ def svm_accuracies(
     Each representation gets a process if ``jobs`` allows several: around small SVMs most of the time goes to
     scikit-learn's Python code, where threads would wait for the global lock.
     """
-    processes = min(jobs or torch.get_num_threads(), len(features))
+    processes = min(jobs or given_threads() or available_cores(), len(features))
     pairs = list(zip(features, seeds, strict=True))
     if processes < 2:
         return [svm_accuracy(matrix, labels, seed, folds, jobs) for matrix, seed in pairs]

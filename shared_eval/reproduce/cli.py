@@ -17,9 +17,9 @@ from core.training.cli import command, parse
 from core.training.settings import MAX_FLOAT, check_ranges
 from shared_eval.outputs import show
 from shared_eval.records import warn_failed_runs
-from shared_eval.reproduce.plan import describe_estimate, plan_specs
+from shared_eval.reproduce.plan import describe_estimate, longest_first, plan_specs
 from shared_eval.reproduce.recipes import load_recipes
-from shared_eval.reproduce.run import Outcome, run_here, run_on_ray
+from shared_eval.reproduce.run import Outcome, run_here, run_on_ray, share_cores
 from shared_eval.reproduce.spec import Job, RunSpec, group_jobs
 
 SUFFIXES = (".md", ".csv", ".tex")
@@ -40,7 +40,7 @@ class ReproduceConfig:
     seeds: int | None = None
     """Number of seeds, from 0, instead of the recipe's."""
     jobs: int = 1
-    """Processes at a time on this machine; each gets its share of the cores."""
+    """Processes at a time on this machine; each gets its share of the cores, and no more start than cores."""
     together: int = 5
     """Seeds that one process trains at once, in a modality whose trainer can do that."""
     launcher: Literal["here", "ray"] = "here"
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.dry_run:
         for spec, done in is_done.items():
             show(f"{'done  ' if done else 'to run'} {spec}")
-        print(f"{len(missing)} of {len(specs)} to run: {describe_estimate(missing, config.jobs)}")
+        print(f"{len(missing)} of {len(specs)} to run: {describe_plan(missing, config)}")
         return
     with signals.graceful_shutdown(resume_with="the same command"):
         failed = run_specs(missing, config) if missing else []
@@ -98,13 +98,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise TrainingError(f"{count} of {len(specs)} runs failed:\n" + "\n".join(map(str, failed)))
 
 
+def describe_plan(specs: Sequence[RunSpec], config: ReproduceConfig) -> str:
+    """How many processes and threads would run some runs here, and for how long."""
+    if config.launcher == "ray" or not specs:
+        return describe_estimate(specs, config.jobs)
+    processes, threads = share_cores(config.jobs)
+    shares = [(processes, "process", "es"), (threads, "thread", "s")]
+    text = " x ".join(f"{count} {unit}{plural if count > 1 else ''}" for count, unit, plural in shares)
+    return f"{describe_estimate(specs, processes)} with {text}"
+
+
 def run_specs(specs: Sequence[RunSpec], config: ReproduceConfig) -> list[Outcome]:
     """Run them under one progress bar; return the outcomes of those that failed."""
     from rich.markup import escape
 
     from core.training.progress import progress_bar
 
-    jobs = group_jobs(specs, config.together)
+    jobs = longest_first(group_jobs(specs, config.together))
     failed: list[Outcome] = []
     running: list[Job] = []
 

@@ -1,12 +1,13 @@
 """Plan a table: which runs it needs, and how long those that are missing may take."""
 
-from collections import Counter
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from core.io.errors import InputError
 from shared_eval.records import find_records, read_records
 from shared_eval.reproduce.recipes import Recipe
-from shared_eval.reproduce.spec import RunSpec
+from shared_eval.reproduce.spec import Job, RunSpec
 
 
 def plan_specs(
@@ -34,26 +35,47 @@ def plan_specs(
     return list(specs)
 
 
-def estimated_seconds(specs: Sequence[RunSpec]) -> tuple[float, int]:
-    """How long runs may take one after the other; and for how many of them there is no estimate.
+def estimate_seconds(specs: Iterable[RunSpec]) -> dict[RunSpec, float | None]:
+    """How long each run may take: by earlier records, else by its recipe; None if neither says.
 
-    The estimate is from earlier records of the same dataset below the same root.
+    Earlier records are those of the same dataset below the same root.
     """
-    total, unknown = 0.0, 0
-    counts = Counter((spec.folder.parents[1], spec.epochs) for spec in specs)
-    for (folder, epochs), count in counts.items():
-        records = read_records(find_records([folder])).drop_duplicates("path")
-        if records.empty:
-            unknown += count
-        else:
-            seconds_per_epoch = (records["train_seconds"] / records["epochs"].clip(lower=1)).mean()
-            total += count * (seconds_per_epoch * epochs + 2 * records["eval_seconds"].mean())
-    return total, unknown
+    by_folder: dict[tuple[Path, int], float | None] = {}
+    estimates: dict[RunSpec, float | None] = {}
+    for spec in specs:
+        key = spec.folder.parents[1], spec.epochs
+        if key not in by_folder:
+            by_folder[key] = _recorded_seconds(*key)
+        estimates[spec] = spec.seconds if by_folder[key] is None else by_folder[key]
+    return estimates
+
+
+def _recorded_seconds(folder: Path, epochs: int) -> float | None:
+    """How long a run of so many epochs takes by the records in a folder."""
+    records = read_records(find_records([folder])).drop_duplicates("path")
+    if records.empty:
+        return None
+    seconds_per_epoch = (records["train_seconds"] / records["epochs"].clip(lower=1)).mean()
+    return float(seconds_per_epoch * epochs + 2 * records["eval_seconds"].mean())
+
+
+def longest_first(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs by estimated time, so that no long one starts last; those without an estimate come first."""
+    estimates = estimate_seconds(spec for job in jobs for spec in job.specs)
+
+    def seconds(job: Job) -> float:
+        known = [estimates[spec] for spec in job.specs]
+        return math.inf if None in known else sum(filter(None, known))
+
+    return sorted(jobs, key=seconds, reverse=True)
 
 
 def describe_estimate(specs: Sequence[RunSpec], num_processes: int) -> str:
     """The estimated time of runs as text, ``num_processes`` at a time."""
-    seconds, unknown = estimated_seconds(specs)
-    known = f"about {seconds / 60 / num_processes:.0f} min" if unknown < len(specs) else ""
-    rest = f"{unknown} have no earlier record to estimate from" if unknown else ""
-    return "; ".join(filter(None, [known, rest])) or "nothing"
+    estimates = estimate_seconds(specs)
+    known = [seconds for seconds in estimates.values() if seconds is not None]
+    unknown = len(specs) - len(known)
+    total = sum(known) / num_processes
+    time = f"about {total:.0f} s" if total < 120 else f"about {total / 60:.0f} min"
+    rest = f"{unknown} have no earlier record and no measured cost to estimate from" if unknown else ""
+    return "; ".join(filter(None, [time if known else "", rest])) or "nothing"

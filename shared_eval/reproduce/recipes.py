@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.io.errors import InputError, reason_of
 from core.io.files import check_regular
-from core.training.settings import check_hardness
+from core.training.settings import MAX_FLOAT, check_hardness
 from shared_eval.reproduce.spec import RunSpec, Value
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Recipe:
     title: str
     modality: str
     source: str  # of settings and figures
-    cost: str  # as measured; empty if it was not
+    cost: str  # as measured, and where; empty if it was not
     datasets: tuple[str, ...]
     epochs: int
     seeds: int
@@ -60,6 +60,7 @@ class Recipe:
     settings: dict[str, Value] = field(default_factory=dict)  # further settings of every run
     folder: str = "runs"
     seeds_together: bool | None = None  # by default as SEEDS_TOGETHER has it
+    seconds: dict[str, float] = field(default_factory=dict)  # a run of each dataset, evaluated, as measured
 
     def specs(
         self,
@@ -95,6 +96,7 @@ class Recipe:
                 extra=tuple(self.settings.items()),
                 root=self.folder,
                 seeds_together=together,
+                seconds=self.seconds.get(dataset),
             )
             for dataset in datasets
             for seed in range(seeds)
@@ -178,6 +180,10 @@ def check_recipe(recipe: Recipe) -> None:
             _check_type(f"published {name}", figure[name], str)
         _check_type("published value", figure["value"], int, float)
     _check_settings("settings", recipe.settings)
+    for dataset, seconds in recipe.seconds.items():
+        _check_type(f"seconds {dataset}", seconds, int, float)
+        if not 0 < seconds <= MAX_FLOAT:
+            raise ValueError(f"seconds {dataset} is {seconds}; it must be above 0, and finite")
     runs = len(recipe.datasets) * recipe.seeds * sum(len(entry.betas) for entry in recipe.objectives)
     if not 1 <= runs <= MAX_RUNS or recipe.epochs < 1:
         raise ValueError(f"it has {recipe.epochs} epochs and {runs} runs; a table has 1 to {MAX_RUNS:,} runs")

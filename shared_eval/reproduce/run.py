@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 from core.io.errors import InputError, reason_of
 from core.training import signals
+from core.training.threads import available_cores, given_threads
 from shared_eval.reproduce.spec import Job
 
 LAST_LINES = 5
@@ -83,29 +83,27 @@ def run_job(job: Job, threads: int, running: set[subprocess.Popen[bytes]] | None
     return Outcome(job, process.returncode, "\n    ".join(last))
 
 
-def num_threads(share: int) -> int:
-    """``$OMP_NUM_THREADS`` if it is set, else ``share``, a process's part of the cores.
+def share_cores(num_processes: int) -> tuple[int, int]:
+    """How many of ``num_processes`` processes run at a time, and with how many threads each.
 
-    Sums are split among threads: weights are the same for any number of jobs only if each process has the
-    same number of threads.
+    Processes times threads is at most the number of cores that this process may use, so that no thread waits
+    for a core. ``$OMP_NUM_THREADS`` sets the threads: weights are the same for any number of jobs only if
+    each process has the same number of threads, because sums are split among them.
     """
-    given = os.environ.get("OMP_NUM_THREADS")
-    if not given:
-        return max(1, share)
-    if not re.fullmatch(r"[1-9]\d{0,5}", given):
-        raise InputError(f"OMP_NUM_THREADS is {given}; it must be a whole number, at least 1, or not be set")
-    return int(given)
+    cores = available_cores()
+    threads = given_threads() or max(1, cores // num_processes)
+    return max(1, min(num_processes, cores // threads)), threads
 
 
 def run_here(
     jobs: Iterable[Job], num_processes: int, on_start: OnStart = lambda job: None
 ) -> Iterator[Outcome]:
-    """Run jobs on this machine, ``num_processes`` at a time, and yield their outcomes as they end.
+    """Run jobs on this machine, up to ``num_processes`` at a time, and yield their outcomes as they end.
 
-    Each process gets its share of the cores. If the caller is interrupted, the processes are terminated; each
-    saves and exits.
+    Each process gets its share of the cores (see ``share_cores``). If the caller is interrupted, the
+    processes are terminated; each saves and exits.
     """
-    threads = num_threads((os.cpu_count() or 1) // num_processes)
+    num_processes, threads = share_cores(num_processes)
     lock = threading.Lock()
     running: set[subprocess.Popen[bytes]] = set()
 
@@ -144,7 +142,7 @@ def run_on_ray(
     ray.init(ignore_reinit_error=True, log_to_driver=False, runtime_env={"working_dir": None})
     for signum, handler in handlers.items():
         signal.signal(signum, handler)  # Ray's own handlers end this process without a message
-    folder, threads = os.getcwd(), num_threads(int(cpus))
+    folder, threads = os.getcwd(), given_threads() or max(1, int(cpus))
 
     @ray.remote(num_cpus=cpus, num_gpus=gpus)
     def run(job: Job) -> Outcome:

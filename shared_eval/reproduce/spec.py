@@ -4,7 +4,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from core.io.files import read_json
@@ -30,6 +30,7 @@ class RunSpec:
     extra: tuple[tuple[str, Value], ...] = ()  # further settings
     root: str = "runs"
     seeds_together: bool = False  # whether one process can train it with other seeds
+    seconds: float | None = field(default=None, compare=False)  # that it takes by its recipe
 
     @property
     def slug(self) -> str:

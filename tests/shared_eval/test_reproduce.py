@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,10 +21,11 @@ from sentence.config import SentenceConfig
 from sentence.config import defaults_for as sentence_defaults
 from shared_eval import reproduce
 from shared_eval.records import find_records, read_records
-from shared_eval.reproduce.plan import describe_estimate, estimated_seconds
-from shared_eval.reproduce.recipes import FOLDER, TABLES, load_recipes, read_recipe
+from shared_eval.reproduce import run
+from shared_eval.reproduce.plan import describe_estimate, estimate_seconds, longest_first
+from shared_eval.reproduce.recipes import FOLDER, TABLES, all_recipes, load_recipes, read_recipe
 from shared_eval.reproduce.results import show_table, table_text
-from shared_eval.reproduce.run import num_slots, num_threads, run_here
+from shared_eval.reproduce.run import num_slots, run_here
 from shared_eval.reproduce.spec import Job, RunSpec, group_jobs
 from shared_eval.tables import scores, summarise
 from tests.shared_eval.conftest import HARD, write_record
@@ -323,16 +323,44 @@ def test_dry_run_runs_nothing_and_estimates(tmp_path, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 * (1 + 2 * 2) + 1
     assert all(line.startswith("to run") for line in lines[:-1])
-    assert lines[-1] == "10 of 10 to run: 10 have no earlier record to estimate from"
+    assert lines[-1] == "10 of 10 to run: about 25 s with 1 process x 1 thread"  # by the recipe
     assert not list(tmp_path.iterdir())
     record = {"train_seconds": 100.0, "eval_seconds": 10.0, "epochs": 100, "objective": HARD}
     write_record(Path("runs/graph/MUTAG/x/seed-0"), **record)
     # An epoch takes a second, an evaluation ten; a run has 200 epochs and two evaluations.
-    assert estimated_seconds([run_spec(dataset="MUTAG", epochs=200)]) == (pytest.approx(220), 0)
-    assert estimated_seconds([run_spec()]) == (0, 1)
-    assert estimated_seconds([run_spec(dataset="MUTAG", root="runs/small")]) == (0, 1)
+    recorded = run_spec(dataset="MUTAG", epochs=200, seconds=3.0)
+    assert estimate_seconds([recorded]) == {recorded: pytest.approx(220)}
+    for spec in (run_spec(), run_spec(dataset="MUTAG", root="runs/small")):
+        assert estimate_seconds([spec]) == {spec: None}
+        measured = dataclasses.replace(spec, seconds=3.0)
+        assert estimate_seconds([measured]) == {measured: 3.0}
     specs = [run_spec(dataset="MUTAG", epochs=200, seed=seed) for seed in range(12)]
     assert describe_estimate(specs, 2) == "about 22 min"
+    unknown = "1 have no earlier record and no measured cost to estimate from"
+    assert describe_estimate([run_spec()], 2) == unknown
+    assert describe_estimate([*specs, run_spec()], 2) == f"about 22 min; {unknown}"
+    assert describe_estimate([], 2) == "nothing"
+
+
+def test_longest_job_starts_first(tmp_path, monkeypatch):
+    """A job's runs count together; one without an estimate may be the longest."""
+    monkeypatch.chdir(tmp_path)
+    costs = {"a": 1.0, "b": 9.0, "c": None}
+    short, long, unknown = (run_spec(dataset=name, seconds=cost) for name, cost in costs.items())
+    several = tuple(run_spec(dataset="d", seed=seed, seconds=4.0) for seed in range(3))
+    jobs = [Job((short,)), Job((long,)), Job((unknown,)), Job(several)]
+    assert [job.specs[0].dataset for job in longest_first(jobs)] == ["c", "d", "b", "a"]
+
+
+def test_measured_cost_is_of_the_recipe_datasets_and_positive(tmp_path):
+    for recipe in all_recipes():
+        assert set(recipe.seconds) <= set(recipe.datasets)
+    path = tmp_path / "cost.toml"
+    path.write_text(MOTIFS + "\n[seconds]\nmotifs = 2.5\n")
+    assert {spec.seconds for spec in read_recipe(path).specs()} == {2.5}
+    path.write_text(MOTIFS + "\n[seconds]\nmotifs = -1\n")
+    with pytest.raises(InputError, match="seconds motifs is -1; it must be above 0"):
+        read_recipe(path)
 
 
 def test_each_of_several_recipes_takes_its_own_datasets(monkeypatch, tmp_path, capsys):
@@ -383,11 +411,31 @@ def test_finished_run_has_a_valid_record_of_the_same_settings(tmp_path, monkeypa
     assert not done.is_finished()
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted", "shares"),
+    [
+        (None, 1, (1, 8)),
+        (None, 3, (3, 2)),
+        (None, 100, (8, 1)),
+        ("3", 4, (2, 3)),
+        ("1", 4, (4, 1)),
+        ("9", 4, (1, 9)),
+    ],
+)
+def test_processes_and_threads_fit_the_available_cores(monkeypatch, given, wanted, shares):
+    """Unless OMP_NUM_THREADS is above them."""
+    monkeypatch.setattr(run, "available_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert run.share_cores(wanted) == shares
+
+
 @pytest.mark.parametrize(("given", "threads"), [(None, "2"), ("3", "3")])
 def test_process_gets_its_share_of_the_cores(monkeypatch, tmp_path, given, threads):
     """Or as many threads as OMP_NUM_THREADS says."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(run, "available_cores", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS")
     if given:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
@@ -411,7 +459,7 @@ def test_process_gets_its_share_of_the_cores(monkeypatch, tmp_path, given, threa
 def test_invalid_number_of_threads_is_refused(monkeypatch, given):
     monkeypatch.setenv("OMP_NUM_THREADS", given)
     with pytest.raises(InputError, match=f"OMP_NUM_THREADS is {given}; it must be a whole number"):
-        num_threads(2)
+        run.share_cores(2)
 
 
 def test_slots_of_a_cluster():
