@@ -43,8 +43,8 @@ class GraphTask(GroupTask):
         self.model = model.to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=True)
         self.objective = InfoGraphLoss(
-            [single.beta for single in configs],
-            [single.tau_plus for single in configs],
+            torch.tensor([single.beta for single in configs], dtype=torch.float32, device=device),
+            torch.tensor([single.tau_plus for single in configs], dtype=torch.float32, device=device),
             variant=config.variant,
             stop_gradient=config.stop_gradient,
         )
