@@ -57,8 +57,8 @@ class InfoGraphLoss(nn.Module):
     At ``beta=0, tau_plus=0`` both variants are InfoGraph's own objective.
 
     Args:
-        beta: Hardness, at least 0; or one for each of several runs, on a GPU best as a tensor there. Can be learnt: a tensor that requires a
-            gradient gets it.
+        beta: Hardness, at least 0; or one for each of several runs, on a GPU best as a tensor there. Can be
+            learnt: a tensor that requires a gradient gets it.
         tau_plus: Prior probability, in [0, 1), that another graph has the node's class; or one for each run.
         variant: ``"corrected"`` or ``"released"``.
         stop_gradient: Treat the weights w as constants.

@@ -12,13 +12,10 @@ import triton.language as tl
 PRECISION = tl.constexpr("tf32x3")
 # Instead of -inf, whose differences and products with 0 are nan. No logit is as low.
 LOWEST = tl.constexpr(-1e30)
-# Logits are multiplied by log2(e) once, so that exponentials are powers of 2, which GPUs compute.
-LOG2_E = tl.constexpr(1.4426950408889634)
-LN2 = tl.constexpr(0.6931471805599453)
 
 # Chosen by the compiler's report for an H100, which a test holds: both kernels use its warpgroup matrix
-# instructions, nothing is spilled, and a multiprocessor has room for at least two blocks. Tiles of 64 columns,
-# or chunks of 256 dimensions, make the gradient spill; 64 rows keep a small batch on all multiprocessors.
+# instructions, nothing is spilled, and a multiprocessor has room for at least two blocks. Tiles of 64
+# columns, or chunks of 256 dimensions, make the gradient spill. 64 rows give a small batch more programs.
 LOG_SUMS_BLOCKS = {"BLOCK_R": 64, "BLOCK_C": 64, "BLOCK_D": 32, "num_warps": 4, "num_stages": 2}
 GRADIENT_BLOCKS = {"BLOCK_R": 64, "BLOCK_C": 32, "BLOCK_D": 32, "num_warps": 4, "num_stages": 2}
 
@@ -56,12 +53,12 @@ def log_sums_kernel(
         logits = tl.where(negative, logits, LOWEST)
         new = tl.maximum(largest, tl.max(logits, axis=1))
         below = logits - new[:, None]
-        weights = tl.where(negative, tl.exp2(beta * below), 0.0)
-        total = total * tl.exp2((1 + beta) * (largest - new)) + tl.sum(weights * tl.exp2(below), axis=1)
-        normaliser = normaliser * tl.exp2(beta * (largest - new)) + tl.sum(weights, axis=1)
+        weights = tl.where(negative, tl.exp(beta * below), 0.0)
+        total = total * tl.exp((1 + beta) * (largest - new)) + tl.sum(weights * tl.exp(below), axis=1)
+        normaliser = normaliser * tl.exp(beta * (largest - new)) + tl.sum(weights, axis=1)
         largest = new
-    tl.store(log_sum + i, LN2 * ((1 + beta) * largest + tl.log2(total)), mask=i < R)
-    tl.store(log_normaliser + i, LN2 * (beta * largest + tl.log2(normaliser)), mask=i < R)
+    tl.store(log_sum + i, (1 + beta) * largest + tl.log(total), mask=i < R)
+    tl.store(log_normaliser + i, beta * largest + tl.log(normaliser), mask=i < R)
 
 
 @triton.jit(do_not_specialize=["shift"])
@@ -101,17 +98,14 @@ def gradient_kernel(
 
 @triton.jit
 def _logits(rows, columns, i, j, R, C, shift, scale, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """log2(e) times the logits at rows i and columns j, and which are negatives.
-
-    Rows beyond the last are not used.
-    """
+    """The logits at rows i and columns j, and which are negatives. Rows beyond the last are not used."""
     product = tl.zeros([i.shape[0], j.shape[0]], tl.float32)
     for start in range(0, D, BLOCK_D):
         d = start + tl.arange(0, BLOCK_D)
         row, column = _load(rows, i, d, R, D), _load(columns, j, d, C, D)
         product = tl.dot(row, tl.trans(column), product, input_precision=PRECISION)
     other_sample = (_samples(i, R) + shift)[:, None] != _samples(j, C)[None, :]
-    return LOG2_E * scale * product, other_sample & (j < C)[None, :]
+    return scale * product, other_sample & (j < C)[None, :]
 
 
 @triton.jit
@@ -129,16 +123,13 @@ def _samples(i, count):
 
 @triton.jit
 def _softmaxes(anchors, i, count, logits, beta):
-    """Both softmaxes of anchors i, each times its factor, added.
-
-    ``anchors`` [4, count] are the sums and the factors; ``logits`` are multiplied by log2(e).
-    """
+    """Both softmaxes of anchors i, each times its factor, added: ``anchors`` [4, count] are sums, factors."""
     inside = i < count
-    stride = count.to(tl.int64)
-    log_sum = LOG2_E * tl.load(anchors + i, mask=inside, other=0.0)
-    log_normaliser = LOG2_E * tl.load(anchors + stride + i, mask=inside, other=0.0)
-    for_sum = tl.load(anchors + 2 * stride + i, mask=inside, other=0.0)
-    for_normaliser = tl.load(anchors + 3 * stride + i, mask=inside, other=0.0)
-    return for_sum * tl.exp2((1 + beta) * logits - log_sum) + for_normaliser * tl.exp2(
+    at = anchors + i.to(tl.int64)
+    log_sum = tl.load(at, mask=inside, other=0.0)
+    log_normaliser = tl.load(at + count, mask=inside, other=0.0)
+    for_sum = tl.load(at + count + count, mask=inside, other=0.0)
+    for_normaliser = tl.load(at + count + count + count, mask=inside, other=0.0)
+    return for_sum * tl.exp((1 + beta) * logits - log_sum) + for_normaliser * tl.exp(
         beta * logits - log_normaliser
     )

@@ -67,5 +67,5 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
 
 
 def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """``x``, of the host's memory, on ``device``; to a GPU it is copied from pinned memory, without a wait."""
+    """Move ``x`` from the host's memory to ``device``; to a GPU from pinned memory, without a wait."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x

@@ -21,7 +21,8 @@ from core.losses import triton_tiles
 from core.losses.functional import log_negative_mean
 from core.losses.torch_tiles import Block, TileSettings
 
-triton = pytest.importorskip("triton")
+pytest.importorskip("triton")
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
