@@ -88,7 +88,8 @@ def subjects_of(
     loader = DataLoader([Data(**vars(graph)).to(device) for graph in dataset.graphs], batch_size=batch_size)
     positions = batches[0].positions[0].tolist()
     first = Batch.from_data_list([Data(**vars(dataset.graphs[i])) for i in positions]).to(device)
-    objective = InfoGraphLoss([1.0], [0.1])  # lists, as in training: a group of one run
+    beta, tau_plus = torch.tensor([[1.0], [0.1]], device=device)
+    objective = InfoGraphLoss(beta, tau_plus)  # tensors, as in training: a group of one run
     model = make_models(dataset.num_features, 32, 3, seeds=[0]).to(device)
     reference = ReleasedInfoGraph(dataset.num_features).to(device)
 

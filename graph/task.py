@@ -46,8 +46,8 @@ class GraphTask(GroupTask):
         self.model = model.to(device)
         self.optimizer = make_optimizer("adam", self.model.parameters(), config.lr, weight_decay=0.0)
         self.objective = InfoGraphLoss(
-            [single.beta for single in configs],
-            [single.tau_plus for single in configs],
+            torch.tensor([single.beta for single in configs], dtype=torch.float32, device=device),
+            torch.tensor([single.tau_plus for single in configs], dtype=torch.float32, device=device),
             variant=config.variant,
             stop_gradient=config.stop_gradient,
         )

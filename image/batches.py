@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from core.distributed import local_slice, rank
+from core.training.runtime import to_device
 from core.training.seeding import epoch_generator, epoch_order
 from image.config import ImageConfig
 from image.data import Images
@@ -49,7 +50,7 @@ class ViewBatches:
 
     def _local_batches(self, order: Tensor) -> list[Tensor]:
         """This process's part of every batch, moved once an epoch to the device of the images."""
-        order = order.to(self.train.images.device)
+        order = to_device(order, self.train.images.device)
         return [batch[self.local] for batch in order.split(self.config.batch_size)[: self.steps]]
 
     def _others_of_class(self, order: Tensor, epoch: int) -> Tensor:

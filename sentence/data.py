@@ -24,6 +24,7 @@ from core.io.cache import build_once
 from core.io.digests import digest_of
 from core.io.errors import InputError
 from core.io.files import user_cache
+from core.training.runtime import to_device
 from sentence.corpora import Corpus, Faults
 from sentence.text import sentences_of
 
@@ -212,12 +213,8 @@ class ConsecutiveBatches:
             ids, lengths = self.corpus.take(positions[self.part], self.max_tokens)
             book = np.searchsorted(self.corpus.books, positions, side="right")
             yield SentenceBatch(
-                self._move(ids),
+                to_device(ids, self.device),
                 lengths,
-                self._move(torch.from_numpy(positions)),
-                self._move(torch.from_numpy(book)),
+                to_device(torch.from_numpy(positions), self.device),
+                to_device(torch.from_numpy(book), self.device),
             )
-
-    def _move(self, x: Tensor) -> Tensor:
-        """``x`` on the device, copied from pinned memory without synchronisation."""
-        return x.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else x

@@ -7,6 +7,7 @@ Shapes: B sentences · T tokens of all of them · E word embedding · D represen
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_sequence
 
 from core.losses.gradient_cache import parts_of
+from core.training.runtime import to_device
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -35,8 +37,19 @@ class GRUEncoder(nn.Module):
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """[T], [B] -> [B, D]."""
-        packed, back = pack(ids, lengths)
-        _, states = self.gru(packed._replace(data=self.embedding(packed.data)))
+        return self.encode(self.layout(ids, lengths))
+
+    @staticmethod
+    def layout(ids: Tensor, lengths: Tensor) -> tuple[PackedSequence, Tensor]:
+        """What ``encode`` takes of a batch; encoders of one kind can share it."""
+        return pack(ids, lengths)
+
+    def encode(self, layout: tuple[PackedSequence, Tensor]) -> Tensor:
+        """-> [B, D]. On a GPU in float32, whatever autocast is set to."""
+        packed, back = layout
+        # Under autocast cuDNN's GRU runs in float16, not bfloat16, where most of its gradients are subnormal.
+        with torch.autocast("cuda", enabled=False) if packed.data.is_cuda else nullcontext():
+            _, states = self.gru(packed._replace(data=self.embedding(packed.data)))
         return states.transpose(0, 1).flatten(1)[back]
 
 
@@ -51,7 +64,16 @@ class BagOfWords(nn.Module):
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """[T], [B] -> [B, E]."""
-        return self.embedding(ids, (lengths.cumsum(0) - lengths).to(ids.device))
+        return self.encode(self.layout(ids, lengths))
+
+    @staticmethod
+    def layout(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``encode`` takes of a batch; encoders of one kind can share it."""
+        return ids, to_device(lengths.cumsum(0) - lengths, ids.device)
+
+    def encode(self, layout: tuple[Tensor, Tensor]) -> Tensor:
+        """-> [B, E]."""
+        return self.embedding(*layout)
 
 
 def pack(ids: Tensor, lengths: Tensor) -> tuple[PackedSequence, Tensor]:
@@ -65,8 +87,8 @@ def pack(ids: Tensor, lengths: Tensor) -> tuple[PackedSequence, Tensor]:
     steps = torch.arange(int(lengths.max()))
     has_token = steps.unsqueeze(1) < lengths[order]  # (steps, B)
     positions = (starts + steps.unsqueeze(1))[has_token]
-    packed = PackedSequence(ids[positions.to(ids.device)], has_token.sum(dim=1))
-    return packed, order.argsort().to(ids.device)
+    packed = PackedSequence(ids[to_device(positions, ids.device)], has_token.sum(dim=1))
+    return packed, to_device(order.argsort(), ids.device)
 
 
 class PaddedTransformer(nn.Module):
@@ -142,7 +164,8 @@ class TwoEncoders(nn.Module):
 
     def embed_pair(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """f and g, float32: [T], [B] -> [B, D], [B, D]."""
-        return self.f(ids, lengths).float(), self.g(ids, lengths).float()
+        layout = self.f.layout(ids, lengths)
+        return self.f.encode(layout).float(), self.g.encode(layout).float()
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Tensor]:
         """Token ids [T] and lengths [B] of sentences, given as text."""

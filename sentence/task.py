@@ -42,6 +42,8 @@ class SentenceTask(Task):
         source = find_corpus(config.dataset, config.data_root, config.download)
         self.tasks, missing = load_tasks(config.tasks, config.data_root, config.download)
         self.record_fields = {"missing_tasks": missing}
+        if config.encoder == "gru" and device.type == "cuda" and config.precision != "float32":
+            self.record_fields["gru_precision"] = "float32"  # see GRUEncoder.encode
         tokenizer = tokenizer_of(config)
         corpus = encode_corpus(source, config.vocab_size, strict=config.strict, tokenizer=tokenizer)
         self.local = local_slice(config.batch_size)

@@ -57,7 +57,8 @@ class InfoGraphLoss(nn.Module):
     At ``beta=0, tau_plus=0`` both variants are InfoGraph's own objective.
 
     Args:
-        beta: Hardness, at least 0; or one for each of several runs. A learned one is a tensor.
+        beta: Hardness, at least 0; or one for each of several runs, on a GPU best as a tensor there.
+            A learned one is a tensor that requires a gradient.
         tau_plus: Prior probability, in [0, 1), that another graph has the node's class; or one for each run.
             A learned one is a tensor that requires a gradient.
         variant: ``"corrected"`` or ``"released"``.
@@ -246,7 +247,13 @@ def _row(value: Setting) -> Tensor:
 
 
 def _like(value: Setting, scores: Tensor) -> Tensor:
-    """A setting, one for all or one a run, as a tensor with the type and device of ``scores``."""
+    """A setting, one for all or one a run, as a tensor with the type and device of ``scores``.
+
+    A number is filled in on the device, and a tensor that is there stays; a list is copied, and on a GPU that
+    makes the host wait.
+    """
+    if isinstance(value, float | int):
+        return scores.new_full((), value)
     return torch.as_tensor(value, dtype=scores.dtype, device=scores.device)
 
 

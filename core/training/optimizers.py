@@ -66,22 +66,36 @@ class LARS(torch.optim.Optimizer):
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                velocity = self.state[parameter].setdefault("velocity", torch.zeros_like(parameter))
-                update = self._adapted(parameter, parameter.grad, group)
-                velocity.mul_(group["momentum"]).add_(update, alpha=group["lr"])
-                parameter.sub_(velocity)
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            updates = self._updates(parameters, group["weight_decay"], group["trust"])
+            velocities = [self._velocity(parameter) for parameter in parameters]
+            torch._foreach_mul_(velocities, group["momentum"])
+            torch._foreach_add_(velocities, updates, alpha=group["lr"])
+            torch._foreach_sub_(parameters, velocities)
+
+    def _velocity(self, parameter: nn.Parameter) -> Tensor:
+        state = self.state[parameter]
+        if "velocity" not in state:
+            state["velocity"] = torch.zeros_like(parameter)
+        return state["velocity"]
 
     @staticmethod
-    def _adapted(parameter: Tensor, grad: Tensor, group: dict) -> Tensor:
-        if parameter.ndim < 2:
-            return grad
-        grad = grad + group["weight_decay"] * parameter
-        size, slope = parameter.norm(), grad.norm()
-        rate = group["trust"] * size / slope
-        return grad * torch.where((size > 0) & (slope > 0), rate, 1.0)
+    def _updates(parameters: list[nn.Parameter], weight_decay: float, trust: float) -> list[Tensor]:
+        """Each parameter's gradient, of a matrix with weight decay and adapted. All matrices together."""
+        updates = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        matrices = [i for i, parameter in enumerate(parameters) if parameter.ndim >= 2]
+        if matrices:
+            weights: list[Tensor] = [parameters[i] for i in matrices]
+            decayed = torch._foreach_mul(weights, weight_decay)
+            torch._foreach_add_(decayed, [updates[i] for i in matrices])
+            sizes, slopes = (torch.stack(torch._foreach_norm(tensors)) for tensors in (weights, decayed))
+            rates = torch.where((sizes > 0) & (slopes > 0), trust * sizes / slopes, 1.0)
+            torch._foreach_mul_(decayed, rates.unbind())
+            for i, update in zip(matrices, decayed, strict=True):
+                updates[i] = update
+        return updates
 
 
 def lr_factor(schedule: str, epochs: int, warmup: int, done: float) -> float:

@@ -51,12 +51,13 @@ def set_deterministic(wanted: bool) -> None:
     """Have torch use deterministic algorithms alone, and raise an error where it has none.
 
     Call this before a GPU is used. On a CPU nothing changes: results depend on the number of threads alone.
+    Without it cuDNN tries its convolutions, and keeps the fastest for each shape.
     """
     if wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if wanted != torch.are_deterministic_algorithms_enabled():  # the call imports torch._inductor
         torch.use_deterministic_algorithms(wanted)
-    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark = not wanted
 
 
 @contextmanager
@@ -80,5 +81,15 @@ def threads_for(elements: float) -> Iterator[None]:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """Matrix products in ``precision`` (``float32`` or ``bfloat16``) on ``device``."""
+    """Matrix products in ``precision`` (``float32`` or ``bfloat16``) on ``device``.
+
+    In float32 a GPU computes convolutions and recurrent layers in TF32, with 10 bits of mantissa, as is
+    PyTorch's default; other matrix products have float32's 23. To change that, set
+    ``torch.backends.cudnn.allow_tf32``.
+    """
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Move ``x`` from the host's memory to ``device``; to a GPU from pinned memory, without a wait."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x

@@ -4,8 +4,12 @@ Triton decides for its interpreter when it is imported, so that runs in a proces
 """
 
 import os
+import re
+import subprocess
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from core.losses.functional import log_negative_mean
 from core.losses.torch_tiles import Block, TileSettings
 
 pytest.importorskip("triton")
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
@@ -25,6 +30,13 @@ from core.losses import triton_kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 on_a_gpu = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def fresh_attempts(monkeypatch):
+    """No test remembers where the kernels worked or failed in another."""
+    monkeypatch.setattr(triton_tiles, "_working", set())
+    monkeypatch.setattr(triton_tiles, "_failures", Counter())
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +117,7 @@ def assert_close(actual, expected, temperature, beta):
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * np.abs(other).max())
 
 
-# A block is 128 rows, 64 columns, 32 or 128 dimensions: some cases fill it, in some a view ends inside.
+# A block is 64 rows, 64 or 32 columns, 32 or 128 dimensions: some cases fill it, in some a view ends inside.
 @pytest.mark.parametrize("stop_gradient", [False, True])
 @pytest.mark.parametrize(("beta", "temperature"), [(0, 0.5), (1, 0.05), (8, 0.5), (8, 0.05)])
 @pytest.mark.parametrize(("samples", "dim"), [(2, 3), (64, 16), (67, 100), (96, 160)])
@@ -204,22 +216,70 @@ def test_torch_tiles_are_used_where_the_kernels_fail(monkeypatch):
     monkeypatch.setattr(triton_tiles, "log_sums", no_compiler)
     message = r"Triton kernels fail on cpu; using PyTorch's tiles: Failed to find C compiler\.$"
     with pytest.warns(UserWarning, match=message):
-        assert not triton_tiles._works_on.__wrapped__(torch.device("cpu"))
+        assert not triton_tiles._works_on(torch.device("cpu"))
 
 
-def test_kernels_compile_for_an_h100_without_one(monkeypatch, tmp_path):
-    """The compiler is stricter than the interpreter. Every GPU since Ampere has 99 KiB of shared memory."""
+def test_failure_of_the_kernels_is_not_remembered_at_once(monkeypatch):
+    """A full disk or memory may pass; a device without a compiler is not tried for ever."""
+    cpu, attempts = torch.device("cpu"), []
+
+    def log_sums(block, settings):
+        attempts.append(len(block.rows))
+        if should_fail:
+            raise OSError("No space left on device")
+        return block.rows[:, 0], block.rows[:, 0]
+
+    monkeypatch.setattr(triton_tiles, "log_sums", log_sums)
+    monkeypatch.setattr(triton_tiles, "gradient", lambda *arguments: None)
+    should_fail = True
+    with pytest.warns(UserWarning, match="No space left"):
+        assert not triton_tiles._works_on(cpu)
+    should_fail = False
+    assert triton_tiles._works_on(cpu)
+    assert triton_tiles._works_on(cpu)
+    assert attempts == [16, 16]
+
+    triton_tiles._working.clear()
+    triton_tiles._failures.clear()
+    should_fail = True
+    with pytest.warns(UserWarning, match="No space left"):
+        assert not any(triton_tiles._works_on(cpu) for _ in range(9))
+    assert len(attempts) == 2 + triton_tiles.MAX_ATTEMPTS
+
+
+@pytest.mark.parametrize("dim", [16, 100, 128, 160, 512])
+def test_kernels_for_an_h100_spill_no_register(dim, monkeypatch, tmp_path):
+    """The compiler is stricter than the interpreter. Every GPU since Ampere has 99 KiB of shared memory.
+
+    A multiprocessor has 65,536 registers and, on an H100, 227 KiB: enough for two blocks of each kernel.
+    """
     compiled = []
     for name in ("log_sums_kernel", "gradient_kernel"):
         monkeypatch.setattr(triton_kernels, name, Compiler(getattr(triton_kernels, name), compiled))
     monkeypatch.setattr(driver, "_active", H100())
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    x, weights = map(torch.from_numpy, embeddings(67, 100))
-    block, settings = Block(x, x.clone(), range(67), range(67)), TileSettings(0.5, 1.0, 1)
+    x, weights = map(torch.from_numpy, embeddings(64, dim))
+    block, settings = Block(x, x.clone(), range(64), range(64)), TileSettings(0.5, 1.0, 1)
     anchors = anchors_of(triton_tiles.log_sums(block, settings), weights, 0.5, 1.0, False)
     triton_tiles.gradient(block, anchors, anchors, settings)
     assert len(compiled) == 2
-    assert max(kernel.metadata.shared for kernel in compiled) <= 99 * 2**10
+    for kernel in compiled:
+        assert "wgmma.mma_async" in kernel.asm["ptx"]
+        registers, spilled = registers_and_spills(kernel, tmp_path)
+        assert spilled == 0
+        assert 2 * 32 * kernel.metadata.num_warps * registers <= 65_536
+        assert kernel.metadata.shared <= 48 * 2**10
+
+
+def registers_and_spills(kernel, folder):
+    """Registers of a thread and bytes that it spills, as the assembler that Triton ships reports them."""
+    assembler = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
+    source = folder / "kernel.ptx"
+    source.write_text(kernel.asm["ptx"])
+    command = [assembler, "-v", "-arch=sm_90a", source, "-o", folder / "kernel.cubin"]
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    [registers] = re.findall(r"Used (\d+) registers", report)
+    return int(registers), sum(map(int, re.findall(r"(\d+) bytes spill", report)))
 
 
 class Compiler:
