@@ -39,6 +39,8 @@ for name in my_losses.__all__:
     elif name == "hard_negative_loss":
         scores = view1 @ view2.T
         check(tested(scores.diagonal(), scores, mask, beta=1.0, tau_plus=0.1, floor=-5.0).mean())
+    elif name == "clip_loss":
+        check(tested(view1, view2))
     elif name in ("GradientCached", "cached"):
         encoder = torch.nn.Linear(8, 4)
         encoder.forward = lambda x, forward=encoder.forward: (forward(x),)
