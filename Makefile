@@ -53,7 +53,7 @@ lint: .venv/ready
 		--resolution lowest-direct --only-binary :all: -r pyproject.toml --extra test
 	touch .venv-lowest/ready
 
-.venv-wheel/ready: pyproject.toml $(wildcard core/losses/*)
+.venv-wheel/ready: Makefile pyproject.toml $(wildcard core/losses/*)
 	rm -rf build dist
 	$(PYTHON) -m venv --clear .venv-wheel
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check uv
