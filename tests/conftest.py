@@ -7,11 +7,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
 # Workers share the cores as processes; threads on top of that get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Commands that tests start in other folders import the packages of this checkout, which are not installed.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from hypothesis import settings
 settings.register_profile("seeded", derandomize=True, deadline=None)
 settings.load_profile("seeded")
 
-REAL_DATA_ROOT = Path(os.environ.get("HCL_DATA") or ROOT / "data")
+REAL_DATA_ROOT = Path(os.environ.get("HCL_DATA") or Path(__file__).parents[1] / "data")
 
 
 @pytest.fixture(autouse=True)
