@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from core.io.cache import build_once
 from core.io.digests import digest_of
 from core.io.errors import InputError, reason_of
 from core.io.files import check_regular, is_hidden, user_cache, visible_files
-from image.decoding import EXTENSIONS, decode
+from image.decoding import EXTENSIONS, FORMATS, decode
 from image.skipped import Skipped, counts_of
 
 LabelledFile = tuple[Path, int]  # an image and the index of its class
@@ -245,6 +245,8 @@ def _decode(path: Path, size: int) -> tuple[np.ndarray, bool] | str:
     """What ``decode`` returns, or why the image cannot be read."""
     try:
         return decode(path, size)
+    except UnidentifiedImageError:
+        return f"it is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
     except Exception as error:  # on damaged files Pillow's decoders raise errors of many types
         return reason_of(error)
 

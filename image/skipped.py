@@ -59,12 +59,13 @@ class Skipped:
 
     def _named(self) -> str:
         more = len(self.unreadable) - MAX_NAMED
-        return "; ".join(self.unreadable[:MAX_NAMED]) + (f"; and {more:,} more" if more > 0 else "")
+        named = "; ".join(map(readable, self.unreadable[:MAX_NAMED]))
+        return named + (f"; and {more:,} more" if more > 0 else "")
 
 
 def counts_of(extensions: Counter[str]) -> str:
     """Counts by extension, the largest first, such as ``3 .txt, 1 without extension``."""
-    named = extensions.most_common(MAX_NAMED)
+    named = sorted(extensions.items(), key=lambda item: (-item[1], item[0]))[:MAX_NAMED]
     rest = extensions.total() - sum(count for _, count in named)
     parts = [f"{count:,} {name or 'without extension'}" for name, count in named]
     return ", ".join([*parts, f"{rest:,} others"] if rest else parts)

@@ -126,7 +126,7 @@ def test_black_to_white_in_any_depth_becomes_0_to_255(tmp_path, name, content):
     """By the range of the type, or by the one that the file declares."""
     image = read(tmp_path, name, content)
     assert image.dtype == np.uint8
-    tolerance = 1 if name == "10.pgm" else 0  # 1023 is no multiple of 15
+    tolerance = 1 if name == "10.pgm" else 0  # 1023 is not a multiple of 15
     for channel in image.transpose(2, 0, 1).astype(int):
         assert np.abs(channel - LEVELS).max() <= tolerance
 
