@@ -122,6 +122,4 @@ def _range_of(values: np.ndarray, image: Image.Image, tags: Any) -> tuple[float,
         return 0, 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
     if not tags:  # PNG, which older versions of Pillow open as 32 bits, and PPM, which it scales
         return 0, 2**16 - 1
-    raise ValueError(
-        f"{found}; save it as unsigned 8 or 16 bits, or declare SMinSampleValue and SMaxSampleValue"
-    )
+    raise ValueError(f"{found}; they must be unsigned 8 or 16 bits, or the TIFF must declare SMaxSampleValue")

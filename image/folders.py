@@ -195,12 +195,16 @@ def _read(files: list[LabelledFile], size: int, skipped: Skipped) -> tuple[Tenso
     paths, labels, versions = [], [], []
     for path, label in files:
         try:
-            versions.append((str(path.absolute()), *_size_and_time(path)))
-        except InputError as error:
-            skipped.unreadable.append(str(error))
-        else:
-            paths.append(path)
-            labels.append(label)
+            status = path.stat()
+        except OSError as error:
+            skipped.unreadable[str(path)] = f"cannot be read: {error}"
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            skipped.unreadable[str(path)] = "is not a regular file; class folders contain images"
+            continue
+        versions.append((str(path.absolute()), status.st_size, status.st_mtime_ns))
+        paths.append(path)
+        labels.append(label)
     cache = user_cache() / "images" / digest_of([repr((CACHE_FORMAT, size, versions))])
 
     def build(folder: Path) -> dict[str, Any]:
@@ -217,7 +221,7 @@ def _read(files: list[LabelledFile], size: int, skipped: Skipped) -> tuple[Tenso
     except OSError:  # a cache that cannot be written only costs time
         images, found = _decode_all(paths, size)
     for i, reason in found["unreadable"].items():
-        skipped.unreadable.append(f"{paths[int(i)]} cannot be read as an image ({reason})")
+        skipped.unreadable[str(paths[int(i)])] = f"cannot be read as an image ({reason})"
     skipped.several_frames += found["several_frames"]
     kept = [label for i, label in enumerate(labels) if str(i) not in found["unreadable"]]
     return torch.from_numpy(images), torch.tensor(kept, dtype=torch.int64)
@@ -249,13 +253,3 @@ def _decode(path: Path, size: int) -> tuple[np.ndarray, bool] | str:
         return f"it is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
     except Exception as error:  # on damaged files Pillow's decoders raise errors of many types
         return reason_of(error)
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{path} is not a regular file; class folders contain images")
-    return status.st_size, status.st_mtime_ns

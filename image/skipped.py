@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from core.io.errors import InputError
@@ -19,15 +20,14 @@ class Skipped:
     extensions: Counter[str] = field(default_factory=Counter)  # of files that are not images
     outside: int = 0  # images that are in no class folder
     unused: list[str] = field(default_factory=list)  # folders beside the splits
-    unreadable: list[str] = field(default_factory=list)  # a message for each image
+    unreadable: dict[str, str] = field(default_factory=dict)  # what is wrong with an image, by path
     several_frames: int = 0  # images of which the first frame is used
 
     def check(self) -> None:
         """Raise InputError, which names the unreadable images, unless they are to be skipped."""
         if self.skip_unreadable or not self.unreadable:
             return
-        count = len(self.unreadable)
-        several = f"{count:,} images cannot be read: " if count > 1 else ""
+        several = f"{len(self.unreadable):,} unreadable images: " if len(self.unreadable) > 1 else ""
         raise InputError(
             f"{several}{self._named()}; repair or remove {'them' if several else 'it'}, or set "
             "`skip_unreadable` to continue without"
@@ -53,14 +53,18 @@ class Skipped:
         record = vars(self) | {
             "extensions": dict(self.extensions),
             "unused": [readable(name) for name in self.unused],
-            "unreadable": [readable(message) for message in self.unreadable],
+            "unreadable": {readable(path): fault for path, fault in self.unreadable.items()},
         }
         return {name: value for name, value in record.items() if value and name != "skip_unreadable"}
 
     def _named(self) -> str:
+        """The unreadable images and what is wrong with them, those with the same fault together."""
+        by_fault: dict[str, list[str]] = {}
+        for path, fault in islice(self.unreadable.items(), MAX_NAMED):
+            by_fault.setdefault(fault, []).append(path)
+        named = [readable(f"{', '.join(paths)} {fault}") for fault, paths in by_fault.items()]
         more = len(self.unreadable) - MAX_NAMED
-        named = "; ".join(map(readable, self.unreadable[:MAX_NAMED]))
-        return named + (f"; and {more:,} more" if more > 0 else "")
+        return "; ".join([*named, f"and {more:,} more"] if more > 0 else named)
 
 
 def counts_of(extensions: Counter[str]) -> str:

@@ -142,12 +142,12 @@ def test_12_bits_in_a_tiff_are_scaled_by_their_own_range(tmp_path):
     [
         (
             tiff(RAMP.astype(np.int32), UNSIGNED),
-            "its values are 0 to 65535; save it as unsigned 8 or 16 bits",
+            "its values are 0 to 65535; they must be unsigned 8 or 16 bits",
         ),
         (tiff(np.full((4, 4), 2**32 - 1, np.uint32), UNSIGNED), "its values are 4.29497e+09 to 4.29497e+09"),
-        (tiff((RAMP - 999).astype(np.int32), SIGNED), "its values are -999 to 64536; save it as unsigned"),
-        (tiff((RAMP / 2 - 999).astype(np.int16), SIGNED), "its values are -999 to 31768; save it as"),
-        (tiff((RAMP / 600).astype(np.int8), SIGNED), "its values are 0 to 109; save it as unsigned"),
+        (tiff((RAMP - 999).astype(np.int32), SIGNED), "its values are -999 to 64536; they must be unsigned"),
+        (tiff((RAMP / 2 - 999).astype(np.int16), SIGNED), "its values are -999 to 31768; they must be"),
+        (tiff((RAMP / 600).astype(np.int8), SIGNED), "its values are 0 to 109; they must be unsigned"),
         (tiff((RAMP / 257).astype(np.float32), FLOAT), "its values are 0 to 255; floats must be 0 to 1"),
         (tiff((RAMP / 65535 - 0.5).astype(np.float32), FLOAT), "its values are -0.5 to 0.5; floats must"),
         (tiff(np.full((4, 4), np.nan, np.float32), FLOAT), "some of its values are not finite"),
