@@ -4,6 +4,7 @@ Shapes: H height · W width · S size.
 """
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,10 @@ def decode(path: Path, size: int) -> tuple[np.ndarray, bool]:
         if width * height > MAX_PIXELS:
             raise ValueError(f"it has {width} x {height} pixels; {MAX_PIXELS:,} are allowed")
         has_more_frames = bool(getattr(image, "is_animated", False))
+        image.load()
         # Pillow applies the orientation of a TIFF itself and forgets it, so none is applied twice.
-        ImageOps.exif_transpose(image, in_place=True)
+        with suppress(Exception):  # on damaged EXIF Pillow raises errors of many types; the pixels are intact
+            ImageOps.exif_transpose(image, in_place=True)
         width, height = image.size
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from core.io.cache import build_once
@@ -214,7 +214,8 @@ def _read(files: list[LabelledFile], size: int, skipped: Skipped) -> tuple[Tenso
 
     try:
         found = build_once(cache, build)
-        if any(not isinstance(_decode(paths[int(i)], size), str) for i in found["unreadable"]):
+        repaired, _ = _decode_all([paths[int(i)] for i in found["unreadable"]], size)
+        if len(repaired):
             shutil.rmtree(cache)  # what could not be read then can be now, with the same size and time
             found = build_once(cache, build)
         images = np.load(cache / IMAGES_FILE)
@@ -233,7 +234,9 @@ def _decode_all(paths: list[Path], size: int) -> tuple[np.ndarray, dict[str, Any
     ``unreadable`` has reasons by the index in ``paths``; ``several_frames`` counts such images.
     """
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # decode rejects such images
+        warnings.filterwarnings(
+            "ignore", module="PIL"
+        )  # of damaged metadata, and of sizes that decode refuses
         results = list(pool.map(lambda path: _decode(path, size), paths))
     decoded = [result for result in results if not isinstance(result, str)]
     images = np.empty((len(decoded), 3, size, size), np.uint8)

@@ -221,6 +221,18 @@ def test_orientation_in_exif_is_applied_once(tmp_path, kind, orientation):
         assert abs(int(image[row, column, 0]) - int(upright[row, column])) <= 3
 
 
+@pytest.mark.parametrize(
+    "exif", [b"garbage", b"MM\0*\0\0\0\x08\0\1\x01\x12\0\3", b"II*\0\x08\0\0\0\xff\xff\x12\1\3\0"]
+)
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+def test_damaged_exif_costs_neither_the_image_nor_a_warning(tmp_path, recwarn, kind, exif):
+    Image.new("RGB", (8, 8), "red").save(tmp_path / f"x.{kind}", exif=b"Exif\0\0" + exif)
+    images, _ = read_class_folders([(tmp_path / f"x.{kind}", 0)], 8)
+    assert images[0, 0].min() > 240
+    assert images[0, 1].max() < 15
+    assert not recwarn.list
+
+
 def test_orientation_of_16_bits_and_of_an_oblong_image(tmp_path):
     """Rotated first, cropped in the centre then."""
     wide = np.zeros((40, 60), np.uint16)
