@@ -234,9 +234,7 @@ def _decode_all(paths: list[Path], size: int) -> tuple[np.ndarray, dict[str, Any
     ``unreadable`` has reasons by the index in ``paths``; ``several_frames`` counts such images.
     """
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        warnings.filterwarnings(
-            "ignore", module="PIL"
-        )  # of damaged metadata, and of sizes that decode refuses
+        warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, and of sizes that are refused
         results = list(pool.map(lambda path: _decode(path, size), paths))
     decoded = [result for result in results if not isinstance(result, str)]
     images = np.empty((len(decoded), 3, size, size), np.uint8)
