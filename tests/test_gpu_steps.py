@@ -1,0 +1,290 @@
+"""Training steps of every modality on a GPU that computes nothing: no tensor is on the host, and nothing waits.
+
+See ``tests/gpu.py`` for what it stands in for.
+"""
+
+import dataclasses
+from concurrent.futures import Future
+from itertools import islice
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+
+from core import InfoGraphLoss
+from core.losses import gradient_cache, triton_tiles
+from core.training import divergence
+from core.training.cli import parse_config
+from core.training.loop import optimizer_step
+from core.training.runtime import autocast, set_deterministic, to_device
+from graph import config as graph_config
+from graph.batch import SparseSum
+from graph.task import GraphTask
+from image import config as image_config
+from image.task import ImageTask
+from sentence import config as sentence_config
+from sentence.task import SentenceTask
+from tests.faults.tiny import TinyCommand, write_tiny_data
+from tests.gpu import GPU, HostWaits, MixedDevices, fake_gpu
+
+TASKS = {
+    "image": (ImageTask, image_config.ImageConfig, image_config.defaults_for),
+    "graph": (GraphTask, graph_config.GraphConfig, graph_config.defaults_for),
+    "sentence": (SentenceTask, sentence_config.SentenceConfig, sentence_config.defaults_for),
+}
+STEPS = 2  # the optimizer makes its states in the first
+# A GRU's operators are called token by token.
+GRU = ("--encoder", "gru", "--longest", "4", "--batch-size", "10")
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseMatrix:
+    """A CSR matrix of FakeTensors, which PyTorch does not support: its three parts, and products' shapes."""
+
+    parts: tuple[Tensor, Tensor, Tensor]
+    shape: tuple[int, int]
+
+    @classmethod
+    def on_gpu(cls, matrix: Tensor) -> "SparseMatrix":
+        parts = (matrix.crow_indices(), matrix.col_indices(), matrix.values())
+        return cls(tuple(part.clone().to(GPU) for part in parts), tuple(matrix.shape))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.parts[2].dtype
+
+    def crow_indices(self) -> Tensor:
+        return self.parts[0]
+
+    def col_indices(self) -> Tensor:
+        return self.parts[1]
+
+    def values(self) -> Tensor:
+        return self.parts[2]
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        assert (x.device, x.dtype, len(x)) == (GPU, self.dtype, self.shape[1])
+        return x.new_empty(self.shape[0], x.shape[1])
+
+
+class SameThread:
+    """An executor that calls at once: threads have no FakeTensors."""
+
+    def __init__(self, workers):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def submit(self, function, *arguments):
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_tiny_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def make_task(data, tmp_path, monkeypatch):
+    """Gives the task of a modality, on the GPU."""
+
+    def move(sums, device):
+        return SparseSum(SparseMatrix.on_gpu(sums.matrix), SparseMatrix.on_gpu(sums.transpose))
+
+    monkeypatch.setattr(SparseSum, "to", move)
+    monkeypatch.setattr(triton_tiles, "is_usable", lambda embeddings: False)
+    # The states of a GPU's generator, which are in the host's memory.
+    monkeypatch.setattr(gradient_cache, "get_device_states", lambda *chunk: ([], []))
+
+    def make(modality, *flags):
+        task_type, config_type, defaults = TASKS[modality]
+        argv = TinyCommand(modality, data).flags(tmp_path, "--precision", "bfloat16", *flags)
+        config = parse_config(config_type, defaults, argv, modality)
+        return task_type(config.expand(), GPU)
+
+    return make
+
+
+def train(task):
+    """The training loop's steps; returns the statistics of each."""
+    statistics = []
+    task.start_epoch(1)
+    task.model.train()
+    for batch in islice(task.batches(1), STEPS):
+        with autocast(task.device, "bfloat16"):
+            losses, embeddings = task.training_step(batch)
+        norms = optimizer_step(task, losses, lr=1e-3)
+        statistics.append(divergence.step_statistics(losses, norms, embeddings))
+    return statistics
+
+
+@pytest.mark.parametrize(
+    ("modality", "flags"),
+    [
+        ("image", ()),
+        ("image", ("--optimizer", "sgd", "--anneal-beta", "down")),
+        ("image", ("--optimizer", "lars", "--objective", "debiased")),
+        ("image", ("--tile-size", "8")),
+        ("image", ("--cache-chunk", "6", "--stop-gradient")),
+        ("image", ("--positives", "label", "--objective", "simclr")),
+        ("graph", ()),
+        ("graph", ("--seeds", "0-2", "--betas", "0,1", "--prior-weight", "0.1")),
+        ("graph", ("--seeds", "0,1", "--variant", "released")),
+        ("graph", ("--stop-gradient",)),
+        ("sentence", ()),
+        ("sentence", ("--normalize", "--window", "2", "--denominator", "all")),
+        ("sentence", ("--cache-chunk", "7", "--objective", "quickthought")),
+        ("sentence", GRU),
+        ("sentence", (*GRU, "--cache-chunk", "4")),
+    ],
+)
+def test_steps_use_the_gpu_alone_and_never_wait_for_it(modality, flags, make_task):
+    with fake_gpu() as gpu:
+        task = make_task(modality, *flags)
+        with gpu.without_waits():
+            statistics = train(task)
+    runs = len(statistics[0])
+    assert [(each.device, each.shape) for each in statistics] == [(GPU, (runs, 3))] * STEPS
+    parameters = list(task.model.parameters())
+    assert {parameter.device for parameter in parameters} == {GPU}
+    assert any(parameter.grad is not None for parameter in parameters)
+    states = [value for state in task.optimizer.state.values() for value in state.values()]
+    assert {state.device for state in states} == {GPU}
+    assert gpu.operators >= {"mm" if modality == "sentence" else "bmm"}
+
+
+def test_images_of_the_hosts_memory_are_moved_without_a_wait(make_task, monkeypatch):
+    """Only what a batch needs is copied, from pinned memory."""
+    monkeypatch.setattr("image.data.fits", lambda size, device: False)
+    monkeypatch.setattr("image.data.ThreadPoolExecutor", SameThread)
+    with fake_gpu() as gpu:
+        task = make_task("image")
+        assert task.dataset.train.images.device.type == "cpu"
+        with gpu.without_waits():
+            assert train(task)[0].device == GPU
+
+
+def test_ordered_sums_of_deterministic_graph_steps(make_task):
+    set_deterministic(True)
+    try:
+        with fake_gpu() as gpu:
+            task = make_task("graph", "--seeds", "0,1")
+            with gpu.without_waits():
+                train(task)
+    finally:
+        set_deterministic(False)
+    assert "segment_reduce" in gpu.operators
+
+
+class TestFaultsAreFound:
+    """Steps with a fault that a GPU, or the time it takes, would show."""
+
+    def steps(self, make_task, modality, add, *flags):
+        """Steps in which ``add`` is called with the losses and embeddings."""
+        with fake_gpu() as gpu:
+            task = make_task(modality, *flags)
+            step = task.training_step
+
+            def training_step(batch):
+                losses, embeddings = step(batch)
+                return losses + add(losses, embeddings), embeddings
+
+            task.training_step = training_step
+            with gpu.without_waits():
+                train(task)
+
+    @pytest.mark.parametrize("modality", TASKS)
+    @pytest.mark.parametrize(
+        ("add", "error"),
+        [
+            (lambda losses, x: torch.zeros(1), MixedDevices),
+            (lambda losses, x: x[0].mean() * torch.ones(len(losses)), MixedDevices),
+            (lambda losses, x: torch.cat([x[0, :, 0], torch.zeros(2)]).sum(), MixedDevices),
+            (lambda losses, x: x[0][torch.tensor([0, 1])].sum(), MixedDevices),
+            (lambda losses, x: losses.cpu().to(GPU), HostWaits),
+            (lambda losses, x: torch.zeros(1).to(GPU), HostWaits),
+            (lambda losses, x: torch.zeros(1).to(GPU, non_blocking=True), HostWaits),  # is not pinned
+            (lambda losses, x: torch.zeros(1).pin_memory().to(GPU), HostWaits),
+            (lambda losses, x: torch.tensor([0.0], device=GPU), HostWaits),
+            (lambda losses, x: torch.zeros_like(losses).copy_(torch.zeros(1)), HostWaits),
+            (lambda losses, x: losses.sum().item(), DataDependentOutputException),
+            (lambda losses, x: 0.0 if (losses > 0).all() else 1.0, DataDependentOutputException),
+            (lambda losses, x: x[x > 0].sum(), DynamicOutputShapeException),
+        ],
+    )
+    def test_in_a_step(self, modality, add, error, make_task):
+        with pytest.raises(error):
+            self.steps(make_task, modality, add)
+
+    @pytest.mark.parametrize("modality", TASKS)
+    def test_what_is_no_fault(self, modality, make_task):
+        def add(losses, x):
+            return to_device(torch.zeros(1), GPU) + torch.zeros(1, device=GPU) + torch.zeros_like(losses)
+
+        self.steps(make_task, modality, add)
+
+    @pytest.mark.parametrize(
+        ("modality", "flags", "where"),
+        [
+            ("image", (), "image.batches.to_device"),
+            ("sentence", (), "sentence.data.to_device"),
+            ("sentence", (), "sentence.encoder.to_device"),
+            ("sentence", GRU, "sentence.encoder.to_device"),
+        ],
+    )
+    def test_pageable_copies(self, modality, flags, where, make_task, monkeypatch):
+        monkeypatch.setattr(where, lambda x, device: x.to(device, non_blocking=True))
+        with fake_gpu() as gpu:
+            task = make_task(modality, *flags)
+            with gpu.without_waits(), pytest.raises(HostWaits, match="is copied from cpu to cuda:0"):
+                train(task)
+
+    def test_settings_of_the_objective_as_lists(self, make_task):
+        with fake_gpu() as gpu:
+            task = make_task("graph", "--seeds", "0,1")
+            task.objective = InfoGraphLoss([1.0, 1.0], [0.1, 0.1])
+            with gpu.without_waits(), pytest.raises(HostWaits):
+                train(task)
+
+
+class TestPrecisionOfTheGRU:
+    """Under autocast cuDNN runs a GRU in float16, without loss scaling, whatever type is asked for."""
+
+    def seen(self, make_task, monkeypatch):
+        """Whether autocast was on where PyTorch's GRU was called, and the type of its input."""
+        calls = []
+        gru = torch._VF.gru
+
+        def spy(data, *arguments):
+            calls.append((torch.is_autocast_enabled("cuda"), data.dtype))
+            return gru(data, *arguments)
+
+        monkeypatch.setattr(torch._VF, "gru", spy)
+        with fake_gpu():
+            task = make_task("sentence", *GRU)
+            with autocast(GPU, "bfloat16"):
+                task.training_step(next(iter(task.batches(1))))
+                assert torch.is_autocast_enabled("cuda")  # again, after the step
+        return calls, task.record_fields
+
+    def test_is_float32_and_recorded(self, make_task, monkeypatch):
+        calls, fields = self.seen(make_task, monkeypatch)
+        assert calls == [(False, torch.float32)] * 2  # f and g
+        assert fields["gru_precision"] == "float32"
+
+    def test_fault_is_found(self, make_task, monkeypatch):
+        def encode(encoder, layout):
+            packed, back = layout
+            _, states = encoder.gru(packed._replace(data=encoder.embedding(packed.data)))
+            return states.transpose(0, 1).flatten(1)[back]
+
+        monkeypatch.setattr("sentence.encoder.GRUEncoder.encode", encode)
+        calls, _ = self.seen(make_task, monkeypatch)
+        assert calls == [(True, torch.float32)] * 2
