@@ -1,4 +1,4 @@
-"""A GPU that computes nothing: PyTorch's own code runs on tensors that have a shape, a type and a device alone.
+"""A GPU that computes nothing: PyTorch's code runs on tensors that only have a shape, a type and a device.
 
 A tensor on the device is a FakeTensor. One of the host is real, so that code which reads its values (how long
 sentences are, which graphs form a batch) works. What a real GPU refuses raises an error, and so does, on
@@ -22,11 +22,11 @@ GPU = torch.device("cuda:0")
 aten = torch.ops.aten
 
 
-class MixedDevices(AssertionError):
+class MixedDevicesError(AssertionError):
     """An operator got tensors of the host and of the GPU. A real one takes a number of the host."""
 
 
-class HostWaits(AssertionError):
+class HostWaitsError(AssertionError):
     """A copy between host and GPU that the host waits for.
 
     Reading a value of the device (``item``, ``nonzero``, a boolean mask) raises PyTorch's own
@@ -74,7 +74,7 @@ class FakeGPU(TorchDispatchMode):
         if operator is aten.copy_.default:
             args = (args[0], self._moved(args[1], args[0].device, *args[2:]), *args[2:])
         elif len(fake) < len(tensors):
-            raise MixedDevices(f"{operator} got tensors of the host and of the GPU")
+            raise MixedDevicesError(f"{operator} got tensors of the host and of the GPU")
         self.operators.add(operator.overloadpacket.__name__)
         return operator(*args, **kwargs)
 
@@ -96,16 +96,16 @@ class FakeGPU(TorchDispatchMode):
         return pinned
 
     def _moved(self, source: Tensor, target: torch.device, non_blocking: bool = False) -> Tensor:
-        """The source of a copy as a FakeTensor; raises HostWaits unless nobody waits, or waiting is allowed."""
+        """The source of a copy as a FakeTensor; raises HostWaitsError if the host waits where it must not."""
         is_asynchronous = non_blocking and source in self._pinned
         if target.type != source.device.type and not is_asynchronous and not self.may_wait:
             kind = f"{source.dtype} {list(source.shape)}"
-            raise HostWaits(f"{kind} is copied from {source.device} to {target}, and the host waits")
+            raise HostWaitsError(f"{kind} is copied from {source.device} to {target}, and the host waits")
         return source if isinstance(source, FakeTensor) else self.fake_mode.from_tensor(source)
 
     @contextmanager
     def without_waits(self) -> Iterator[None]:
-        """Raise HostWaits inside."""
+        """Raise HostWaitsError inside."""
         self.may_wait = False
         try:
             yield
@@ -125,9 +125,9 @@ def fake_gpu() -> Iterator[FakeGPU]:
     """A machine with one GPU inside, of 64 GiB, that has bfloat16."""
     is_cuda = property(lambda x: x.fake_device.type == "cuda")
     patches = [
-        mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
-        mock.patch.object(torch.cuda, "is_bf16_supported", lambda **_: True),
-        mock.patch.object(torch.cuda, "mem_get_info", lambda *_: (2**36, 2**36)),
+        mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", return_value=False),
+        mock.patch.object(torch.cuda, "is_bf16_supported", return_value=True),
+        mock.patch.object(torch.cuda, "mem_get_info", return_value=(2**36, 2**36)),
         mock.patch.object(torch, "Generator", HostGenerator),
         mock.patch.object(FakeTensor, "is_cuda", is_cuda, create=True),
     ]

@@ -1,6 +1,6 @@
-"""Training steps of every modality on a GPU that computes nothing: no tensor is on the host, and nothing waits.
+"""Training steps of every modality on a GPU that computes nothing: all tensors are there, and nothing waits.
 
-See ``tests/gpu.py`` for what it stands in for.
+See ``tests/gpu.py`` for what it is.
 """
 
 import dataclasses
@@ -26,13 +26,16 @@ from image.task import ImageTask
 from sentence import config as sentence_config
 from sentence.task import SentenceTask
 from tests.faults.tiny import TinyCommand, write_tiny_data
-from tests.gpu import GPU, HostWaits, MixedDevices, fake_gpu
+from tests.gpu import GPU, HostWaitsError, MixedDevicesError, fake_gpu
+from tests.sentence.conftest import write_tiny_bert
 
 TASKS = {
     "image": (ImageTask, image_config.ImageConfig, image_config.defaults_for),
     "graph": (GraphTask, graph_config.GraphConfig, graph_config.defaults_for),
     "sentence": (SentenceTask, sentence_config.SentenceConfig, sentence_config.defaults_for),
 }
+# PyTorch's GRU asks for the addresses of its weights.
+pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 STEPS = 2  # the optimizer makes its states in the first
 # A GRU's operators are called token by token.
 GRU = ("--encoder", "gru", "--longest", "4", "--batch-size", "10")
@@ -160,6 +163,17 @@ def test_steps_use_the_gpu_alone_and_never_wait_for_it(modality, flags, make_tas
     assert gpu.operators >= {"mm" if modality == "sentence" else "bmm"}
 
 
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_steps_of_a_transformer(chunk, make_task, tmp_path):
+    """transformers reads the mask once a batch, where it can: not of FakeTensors, so that it is not seen."""
+    model = write_tiny_bert(tmp_path / "tiny-bert")
+    flags = ["--encoder", "transformer", "--model", str(model), "--longest", "12"]
+    with fake_gpu() as gpu:
+        task = make_task("sentence", *flags, *(["--cache-chunk", str(chunk)] if chunk else []))
+        with gpu.without_waits():
+            assert train(task)[-1].device == GPU
+
+
 def test_images_of_the_hosts_memory_are_moved_without_a_wait(make_task, monkeypatch):
     """Only what a batch needs is copied, from pinned memory."""
     monkeypatch.setattr("image.data.fits", lambda size, device: False)
@@ -204,16 +218,16 @@ class TestFaultsAreFound:
     @pytest.mark.parametrize(
         ("add", "error"),
         [
-            (lambda losses, x: torch.zeros(1), MixedDevices),
-            (lambda losses, x: x[0].mean() * torch.ones(len(losses)), MixedDevices),
-            (lambda losses, x: torch.cat([x[0, :, 0], torch.zeros(2)]).sum(), MixedDevices),
-            (lambda losses, x: x[0][torch.tensor([0, 1])].sum(), MixedDevices),
-            (lambda losses, x: losses.cpu().to(GPU), HostWaits),
-            (lambda losses, x: torch.zeros(1).to(GPU), HostWaits),
-            (lambda losses, x: torch.zeros(1).to(GPU, non_blocking=True), HostWaits),  # is not pinned
-            (lambda losses, x: torch.zeros(1).pin_memory().to(GPU), HostWaits),
-            (lambda losses, x: torch.tensor([0.0], device=GPU), HostWaits),
-            (lambda losses, x: torch.zeros_like(losses).copy_(torch.zeros(1)), HostWaits),
+            (lambda losses, x: torch.zeros(1), MixedDevicesError),
+            (lambda losses, x: x[0].mean() * torch.ones(len(losses)), MixedDevicesError),
+            (lambda losses, x: torch.cat([x[0, :, 0], torch.zeros(2)]).sum(), MixedDevicesError),
+            (lambda losses, x: x[0][torch.tensor([0, 1])].sum(), MixedDevicesError),
+            (lambda losses, x: losses.cpu().to(GPU), HostWaitsError),
+            (lambda losses, x: torch.zeros(1).to(GPU), HostWaitsError),
+            (lambda losses, x: torch.zeros(1).to(GPU, non_blocking=True), HostWaitsError),  # is not pinned
+            (lambda losses, x: torch.zeros(1).pin_memory().to(GPU), HostWaitsError),
+            (lambda losses, x: torch.tensor([0.0], device=GPU), HostWaitsError),
+            (lambda losses, x: torch.zeros_like(losses).copy_(torch.zeros(1)), HostWaitsError),
             (lambda losses, x: losses.sum().item(), DataDependentOutputException),
             (lambda losses, x: 0.0 if (losses > 0).all() else 1.0, DataDependentOutputException),
             (lambda losses, x: x[x > 0].sum(), DynamicOutputShapeException),
@@ -243,14 +257,14 @@ class TestFaultsAreFound:
         monkeypatch.setattr(where, lambda x, device: x.to(device, non_blocking=True))
         with fake_gpu() as gpu:
             task = make_task(modality, *flags)
-            with gpu.without_waits(), pytest.raises(HostWaits, match="is copied from cpu to cuda:0"):
+            with gpu.without_waits(), pytest.raises(HostWaitsError, match="is copied from cpu to cuda:0"):
                 train(task)
 
     def test_settings_of_the_objective_as_lists(self, make_task):
         with fake_gpu() as gpu:
             task = make_task("graph", "--seeds", "0,1")
             task.objective = InfoGraphLoss([1.0, 1.0], [0.1, 0.1])
-            with gpu.without_waits(), pytest.raises(HostWaits):
+            with gpu.without_waits(), pytest.raises(HostWaitsError):
                 train(task)
 
 
