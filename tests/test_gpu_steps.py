@@ -5,7 +5,6 @@ See ``tests/gpu.py`` for what it is.
 
 import dataclasses
 from concurrent.futures import Future
-from itertools import islice
 
 import pytest
 import torch
@@ -14,29 +13,15 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 
 from core import InfoGraphLoss
 from core.losses import gradient_cache, triton_tiles
-from core.training import divergence
-from core.training.cli import parse_config
-from core.training.loop import optimizer_step
 from core.training.runtime import autocast, set_deterministic, to_device
-from graph import config as graph_config
 from graph.batch import SparseSum
-from graph.task import GraphTask
-from image import config as image_config
-from image.task import ImageTask
-from sentence import config as sentence_config
-from sentence.task import SentenceTask
 from tests.faults.tiny import TinyCommand, write_tiny_data
 from tests.gpu import GPU, HostWaitsError, MixedDevicesError, fake_gpu
 from tests.sentence.conftest import write_tiny_bert
+from tests.steps import STEPS, TASKS, tiny_task, train
 
-TASKS = {
-    "image": (ImageTask, image_config.ImageConfig, image_config.defaults_for),
-    "graph": (GraphTask, graph_config.GraphConfig, graph_config.defaults_for),
-    "sentence": (SentenceTask, sentence_config.SentenceConfig, sentence_config.defaults_for),
-}
 # PyTorch's GRU asks for the addresses of its weights.
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
-STEPS = 2  # the optimizer makes its states in the first
 # A GRU's operators are called token by token.
 GRU = ("--encoder", "gru", "--longest", "4", "--batch-size", "10")
 
@@ -107,25 +92,9 @@ def make_task(data, tmp_path, monkeypatch):
     monkeypatch.setattr(gradient_cache, "get_device_states", lambda *chunk: ([], []))
 
     def make(modality, *flags):
-        task_type, config_type, defaults = TASKS[modality]
-        argv = TinyCommand(modality, data).flags(tmp_path, "--precision", "bfloat16", *flags)
-        config = parse_config(config_type, defaults, argv, modality)
-        return task_type(config.expand(), GPU)
+        return tiny_task(TinyCommand(modality, data), tmp_path, GPU, *flags)
 
     return make
-
-
-def train(task):
-    """The training loop's steps; returns the statistics of each."""
-    statistics = []
-    task.start_epoch(1)
-    task.model.train()
-    for batch in islice(task.batches(1), STEPS):
-        with autocast(task.device, "bfloat16"):
-            losses, embeddings = task.training_step(batch)
-        norms = optimizer_step(task, losses, lr=1e-3)
-        statistics.append(divergence.step_statistics(losses, norms, embeddings))
-    return statistics
 
 
 @pytest.mark.parametrize(
