@@ -183,7 +183,6 @@ class TestFaultsAreFound:
             with gpu.without_waits():
                 train(task)
 
-    @pytest.mark.parametrize("modality", TASKS)
     @pytest.mark.parametrize(
         ("add", "error"),
         [
@@ -202,9 +201,14 @@ class TestFaultsAreFound:
             (lambda losses, x: x[x > 0].sum(), DynamicOutputShapeException),
         ],
     )
-    def test_in_a_step(self, modality, add, error, make_task):
+    def test_in_a_step(self, add, error, make_task):
         with pytest.raises(error):
-            self.steps(make_task, modality, add)
+            self.steps(make_task, "sentence", add)
+
+    @pytest.mark.parametrize("modality", TASKS)
+    def test_in_a_step_of_each_modality(self, modality, make_task):
+        with pytest.raises(MixedDevicesError):
+            self.steps(make_task, modality, lambda losses, x: torch.zeros(1))
 
     @pytest.mark.parametrize("modality", TASKS)
     def test_what_is_no_fault(self, modality, make_task):
