@@ -26,7 +26,7 @@
 # PYTHON          the interpreter, by default .venv/bin/python, or python3 where that is not there
 # HCL_GPU_CARRY   what was carried, by default runs/gpu/carry
 # HCL_GPU_WORK    everything else, by default runs/gpu
-# HCL_GPU_SECONDS seconds until the time is up, by default 570
+# HCL_GPU_SECONDS seconds until the time is up, by default 570; no command starts in the last 30
 # HCL_GPU_DRY=1   tiny sizes on the CPU: a rehearsal
 # HCL_GPU_PRINT=1 only prints the commands
 set -euo pipefail
