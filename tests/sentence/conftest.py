@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 WORDS = ["the", "cold", "river", "old", "house", "garden", "stone", "letter", "window", "morning", "road"]
 VERBS = ["held", "kept", "saw", "found", "lost", "left", "took", "gave"]
@@ -81,6 +82,28 @@ def write_senteval(data_root: Path, seed: int = 0) -> Path:
         lines.append(f"main\tset\t2012\t{i}\t{5.0 if i % 3 == 0 else 1.0 + i / 12}\t{first}\t{second}")
     write("STS/STSBenchmark/sts-test.csv", lines)
     return root
+
+
+def write_tiny_bert(folder: Path) -> Path:
+    """Write a transformer with random weights, as transformers saves it."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast  # slow to import
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS, *VERBS]
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(words),
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=40,
+        )
+    ).save_pretrained(folder)
+    return folder
 
 
 def real_model():
