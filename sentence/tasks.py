@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from core.io.downloads import fetch_archive
 from core.io.errors import InputError, unknown_name
 from core.io.files import check_regular
 from sentence.corpora import embedded_topics
@@ -209,6 +208,8 @@ def fetch_senteval(data_root: Path) -> None:
             read_task(name, folder)
 
     if not (data_root / SENTEVAL_FOLDER).exists():
+        from core.io.downloads import fetch_archive  # imports requests, which a local copy does not need
+
         fetch_archive(SENTEVAL_URL, data_root / SENTEVAL_FOLDER, check=check)
 
 
