@@ -117,5 +117,6 @@ def make_stages(block: Block, layers: Sequence[int], width: int, norm: NormLayer
 def init_convolutions(model: nn.Module) -> None:
     """Draw the weights of all convolutions (He, Zhang, Ren and Sun, ICCV 2015, equation 14)."""
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        # A tensor on the meta device has no values, and its normal_ imports torch._dynamo, slow as torch.
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,14 +1,14 @@
 """The tasks that evaluate sentence embeddings: SentEval's, and two for the embedded corpus."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
 
-from core.io.errors import InputError, unknown_name
+from core.io.errors import InputError
 from core.io.files import check_regular
 from sentence.corpora import embedded_topics
 from sentence.text import sentences_of
@@ -154,7 +154,6 @@ def embedded_neighbours() -> Choice:
 
 
 EMBEDDED: dict[str, Callable[[], Task]] = {"topic": embedded_topic, "neighbours": embedded_neighbours}
-TASKS = (*SENTEVAL, *EMBEDDED)
 
 
 def load_task(name: str, data_root: Path) -> Task | None:
@@ -191,13 +190,6 @@ def check_size(task: Task, folder: Path) -> None:
         )
     if task.parts is not None and "test" not in parts:
         raise InputError(f"{folder} has no samples for testing: is one of its files truncated?")
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Raise InputError unless every name is a task's."""
-    for name in names:
-        if name not in TASKS:
-            raise unknown_name("tasks", name, TASKS)
 
 
 def fetch_senteval(data_root: Path) -> None:
