@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks import evaluation, graphs, images, objective, ranks, sentences
+from benchmarks import evaluation, graphs, images, objective, ranks, sentences, startup
 from benchmarks.evaluation import EvaluationSettings
 from benchmarks.graphs import GraphSettings
 from benchmarks.images import ImageSettings
@@ -17,6 +17,7 @@ from benchmarks.objective import ObjectiveSettings
 from benchmarks.page import write_page, write_part
 from benchmarks.ranks import RankSettings
 from benchmarks.sentences import SentenceSettings
+from benchmarks.startup import StartupSettings
 from core.training.cli import command, parse
 from core.training.provenance import describe_environment
 from core.training.runtime import choose_device
@@ -30,16 +31,16 @@ PARTS = {
     "graphs": graphs,
     "sentences": sentences,
     "evaluation": evaluation,
+    "startup": startup,
 }
+Part = Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation", "startup"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteConfig:
     """Measure speed and memory, part by part, and write a page of all results."""
 
-    only: tuple[Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation"], ...] = tuple(
-        PARTS
-    )
+    only: tuple[Part, ...] = tuple(PARTS)
     """Parts to measure; results of the others are kept."""
     quick: bool = False
     """Small sizes, few rounds, embedded data: under two minutes."""
@@ -55,6 +56,7 @@ class SuiteConfig:
     graphs: GraphSettings = field(default_factory=GraphSettings)
     sentences: SentenceSettings = field(default_factory=SentenceSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    startup: StartupSettings = field(default_factory=StartupSettings)
 
     def folder(self) -> Path:
         return self.output or Path("runs/speed" if self.quick else "benchmarks/results/speed")

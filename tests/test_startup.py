@@ -5,6 +5,7 @@ Imports decide how long people wait for a command; a test of seconds would depen
 
 import pytest
 
+import benchmarks.startup
 from tests.faults.tiny import TinyCommand, write_tiny_data
 from tests.imports import ROOT, outcomes
 from tests.shared_eval.conftest import write_record
@@ -17,18 +18,7 @@ COMMANDS = sorted(
     if 'if __name__ == "__main__"' in path.read_text()
 )
 WRONG_FLAG = "--no-such-flag"
-UNKNOWN = {  # flags that name something which does not exist
-    "graph.evaluate": ("no-such-run",),
-    "graph.train": ("--dataset", "no-such-dataset"),
-    "image.evaluate": ("no-such-run",),
-    "image.train": ("--dataset", "no-such-dataset"),
-    "sentence.evaluate": ("no-such-folder",),
-    "sentence.train": ("--dataset", "no-such-dataset"),
-    "shared_eval.compare": ("no-such-run", "another"),
-    "shared_eval.records": ("no-such-folder",),
-    "shared_eval.report": ("no-such-folder",),
-    "shared_eval.reproduce": ("no-such-table",),
-}
+UNKNOWN = {name: command.unknown for name, command in benchmarks.startup.COMMANDS.items()}
 BAD_INPUT = [
     *UNKNOWN.items(),
     *((command, (*flags, WRONG_FLAG)) for command, flags in UNKNOWN.items()),
