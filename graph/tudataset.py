@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from core.io.downloads import fetch_archive
 from core.io.errors import InputError, reason_of
 from core.io.files import check_regular
 from graph.graphs import Graph, one_hot
@@ -23,8 +24,6 @@ MAX_FEATURE_ENTRIES = 1 << 28
 
 def download_tu_dataset(name: str, folder: Path) -> None:
     """Download ``NAME.zip`` to ``folder/raw/NAME_*.txt``, which appear only once they are checked."""
-    from core.io.downloads import fetch_archive  # imports requests, which a local copy does not need
-
     check = functools.partial(check_raw_files, name)
     fetch_archive(f"{TU_URL}/{name}.zip", folder / "raw", inside=name, check=check)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.io.downloads import fetch_archive
 from core.io.errors import InputError
 from image.folders import read_class_folders, tiny_imagenet_files
 
@@ -48,8 +49,6 @@ def load(name: str, data_root: Path, download: bool) -> Splits:
                 f"{data_root / name}; set `download` to fetch it from {source.url}, or set `data_root` "
                 "(or $HCL_DATA)"
             )
-        from core.io.downloads import fetch_archive  # imports requests, which a local copy does not need
-
         fetch_archive(source.url, folder, f"md5:{source.md5}", inside=source.folder)
     try:
         return source.read(data_root)

@@ -1,6 +1,6 @@
 """The settings of quick-thought training, and what a dataset's name brings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -13,7 +13,6 @@ from core.training.config import Precision, TrainConfig, hardness_of, objective_
 KNOWN = ("pydoc", "books", "bookcorpus", "wikitext-103", "folder:PATH")
 SENTEVAL_TASKS = ("mr", "cr", "subj", "mpqa", "trec", "msrp", "sst2", "stsb")
 EMBEDDED_TASKS = ("topic", "neighbours")
-TASKS = (*SENTEVAL_TASKS, *EMBEDDED_TASKS)
 DEFAULT_TEMPERATURE = 0.1  # of cosines
 
 Denominator = Literal["negatives", "all"]
@@ -80,7 +79,6 @@ class SentenceConfig(TrainConfig):
             raise InputError(
                 f"`batch_size` is {self.batch_size}; at least 3 sentences are needed for negatives"
             )
-        check_tasks(self.tasks)
         if not self.clip_norm > 0:
             raise InputError(f"`clip_norm` is {self.clip_norm}; it must be above 0")
         if self.temperature is not None and not self.normalize:
@@ -109,13 +107,6 @@ class SentenceConfig(TrainConfig):
         if self.encoder == defaults_for(self.dataset).encoder:
             return None
         return Path(self.model).name if self.model else self.encoder
-
-
-def check_tasks(names: Sequence[str]) -> None:
-    """Raise InputError unless every name is a task's."""
-    for name in names:
-        if name not in TASKS:
-            raise unknown_name("tasks", name, TASKS)
 
 
 def defaults_for(dataset: str = "pydoc", objective: str = "hard", encoder: str = "gru") -> SentenceConfig:

@@ -10,7 +10,7 @@ import tyro
 from core.training.cli import command, parse
 from core.training.config import default_data_root
 from core.training.settings import load_config
-from sentence.config import SENTEVAL_TASKS, Protocol, SentenceConfig, check_tasks
+from sentence.config import SENTEVAL_TASKS, Protocol, SentenceConfig
 from sentence.models import find_model, is_run
 
 
@@ -35,7 +35,9 @@ class EvaluateConfig:
 def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
     """The metrics of a run or model; of a run with its own tasks, what ``result.json`` has."""
     find_model(config.model, config.download)
-    check_tasks(config.tasks)
+    from sentence.tasks import check_names
+
+    check_names(config.tasks)
     # Imported here because torch takes seconds, and help and errors do not need it.
     from core.training.runtime import choose_device, choose_precision
     from sentence.encoder import TwoEncoders

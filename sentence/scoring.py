@@ -16,16 +16,18 @@ from core.io.errors import InputError
 from core.training.loop import eval_mode
 from core.training.progress import progress_bar
 from core.training.runtime import autocast
-from sentence.config import TASKS, Protocol, check_tasks
+from sentence.config import Protocol
 from sentence.data import SentenceBatch
 from sentence.encoder import Pair, TwoEncoders
 from sentence.tasks import (
     SENTEVAL,
+    TASKS,
     Choice,
     Classification,
     PairClassification,
     Similarity,
     Task,
+    check_names,
     fetch_senteval,
     load_task,
 )
@@ -186,7 +188,7 @@ def load_tasks(names: Sequence[str], data_root: Path, download: bool) -> tuple[d
 
     Raises InputError if a name is unknown, or no task has data.
     """
-    check_tasks(names)
+    check_names(names)
     if download and any(name in SENTEVAL for name in names):
         fetch_senteval(data_root)
     tasks = {name: load_task(name, data_root) for name in names}

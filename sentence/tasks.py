@@ -1,14 +1,15 @@
 """The tasks that evaluate sentence embeddings: SentEval's, and two for the embedded corpus."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
 
-from core.io.errors import InputError
+from core.io.downloads import fetch_archive
+from core.io.errors import InputError, unknown_name
 from core.io.files import check_regular
 from sentence.corpora import embedded_topics
 from sentence.text import sentences_of
@@ -154,6 +155,7 @@ def embedded_neighbours() -> Choice:
 
 
 EMBEDDED: dict[str, Callable[[], Task]] = {"topic": embedded_topic, "neighbours": embedded_neighbours}
+TASKS = (*SENTEVAL, *EMBEDDED)
 
 
 def load_task(name: str, data_root: Path) -> Task | None:
@@ -192,6 +194,13 @@ def check_size(task: Task, folder: Path) -> None:
         raise InputError(f"{folder} has no samples for testing: is one of its files truncated?")
 
 
+def check_names(names: Sequence[str]) -> None:
+    """Raise InputError unless every name is a task's."""
+    for name in names:
+        if name not in TASKS:
+            raise unknown_name("tasks", name, TASKS)
+
+
 def fetch_senteval(data_root: Path) -> None:
     """Download SentEval's data unless their folder exists; raises InputError if they are incomplete."""
 
@@ -200,8 +209,6 @@ def fetch_senteval(data_root: Path) -> None:
             read_task(name, folder)
 
     if not (data_root / SENTEVAL_FOLDER).exists():
-        from core.io.downloads import fetch_archive  # imports requests, which a local copy does not need
-
         fetch_archive(SENTEVAL_URL, data_root / SENTEVAL_FOLDER, check=check)
 
 

@@ -22,8 +22,6 @@ UNKNOWN = {name: command.unknown for name, command in benchmarks.startup.COMMAND
 BAD_INPUT = [
     *UNKNOWN.items(),
     *((command, (*flags, WRONG_FLAG)) for command, flags in UNKNOWN.items()),
-    ("sentence.evaluate", (".", "--tasks", "no-such-task")),
-    ("sentence.train", ("--tasks", "no-such-task")),
 ]
 
 TRAINING = {"torch", "numpy", "rich", "safetensors"}  # and what torch imports

@@ -16,7 +16,6 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 import sentence.tasks
 from core.io.errors import InputError
-from sentence.config import TASKS
 from sentence.corpora import embedded_topics
 from sentence.evaluate import main as evaluate_main
 from sentence.scoring import PENALTIES, TREC_PENALTIES, encoder_of, evaluate, load_tasks, unit_norm_parts
@@ -36,11 +35,6 @@ def encode(sentences):
     """Embed sentences [N] as counts of their letters [N, 26]."""
     counts = [[text.lower().count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in sentences]
     return torch.tensor(counts, dtype=torch.float32)
-
-
-def test_config_names_every_task():
-    """``sentence.config`` checks names without importing the tasks."""
-    assert (*SENTEVAL, *EMBEDDED) == TASKS
 
 
 def test_every_senteval_task_is_read(data_folder):
