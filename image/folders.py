@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from core.io.cache import build_once
@@ -119,8 +120,6 @@ def read_class_folders(files: list[LabelledFile], size: int) -> tuple[Tensor, Te
 
 def _decode_all(paths: list[Path], size: int) -> np.ndarray:
     """uint8 [N, 3, S, S]."""
-    from PIL import Image  # here and below because other datasets need no decoder
-
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # _decode rejects such images
         images = np.stack(list(pool.map(lambda path: _decode(path, size), paths)))
@@ -139,8 +138,6 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 
 def _decode(path: Path, size: int) -> np.ndarray:
     """The image, resized at the short side and cropped in the centre: uint8 [S, S, 3]."""
-    from PIL import Image
-
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size

@@ -25,6 +25,7 @@ BAD_INPUT = [
 ]
 
 TRAINING = {"torch", "numpy", "rich", "safetensors"}  # and what torch imports
+IMAGES = TRAINING | {"PIL"}
 SENTENCES = TRAINING | {"tokenizers", "sentencex"}
 SCIKIT_LEARN = {"sklearn", "scipy", "joblib", "pandas", "pyarrow"}
 TABLES = {"numpy", "pandas", "pyarrow", "rich"}
@@ -32,16 +33,16 @@ TABLES = {"numpy", "pandas", "pyarrow", "rich"}
 WITHOUT_DATA = {
     "graph.train": TRAINING,
     "graph.evaluate": TRAINING,
-    "image.train": TRAINING,
-    "image.evaluate": TRAINING,
+    "image.train": IMAGES,
+    "image.evaluate": IMAGES,
     "sentence.train": SENTENCES,
 }
 # On tiny data. sentence.train diverges in its first step: it would save its model by sentence_transformers.
 WITH_DATA = {
     "graph.train": TRAINING | SCIKIT_LEARN,
     "graph.evaluate": TRAINING | SCIKIT_LEARN,
-    "image.train": TRAINING | {"PIL"},
-    "image.evaluate": TRAINING | {"PIL"},
+    "image.train": IMAGES,
+    "image.evaluate": IMAGES,
     "sentence.train": SENTENCES | SCIKIT_LEARN,
 }
 ON_RECORDS = {
