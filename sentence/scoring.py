@@ -26,7 +26,7 @@ from sentence.tasks import (
     Classification,
     PairClassification,
     Similarity,
-    Task,
+    TransferTask,
     check_names,
     fetch_senteval,
     load_task,
@@ -89,7 +89,7 @@ def embed(module: TwoEncoders, sentences: Sequence[str], device: torch.device, p
 
 
 def evaluate(
-    encode: Encode, tasks: dict[str, Task], protocol: Protocol = "senteval", parts: int = 1
+    encode: Encode, tasks: dict[str, TransferTask], protocol: Protocol = "senteval", parts: int = 1
 ) -> dict[str, float]:
     """Accuracies (and for MSRP F1, for STS-B Spearman's correlation) of every task.
 
@@ -112,7 +112,7 @@ def unit_norm_parts(embeddings: Tensor, parts: int) -> Tensor:
     return F.normalize(embeddings.unflatten(1, (parts, -1)), dim=2).flatten(1)
 
 
-def _score(encode: Encode, name: str, task: Task, protocol: Protocol) -> dict[str, float]:
+def _score(encode: Encode, name: str, task: TransferTask, protocol: Protocol) -> dict[str, float]:
     if isinstance(task, Similarity):
         from scipy.stats import spearmanr  # slow to import
 
@@ -162,7 +162,7 @@ def _each(encode: Encode, tuples: Sequence[tuple[str, ...]]) -> tuple[Tensor, ..
 
 
 def sample(
-    pair: Pair, batch: SentenceBatch, part: slice, window: int, encode: Encode, tasks: dict[str, Task]
+    pair: Pair, batch: SentenceBatch, part: slice, window: int, encode: Encode, tasks: dict[str, TransferTask]
 ) -> dict[str, Tensor]:
     """Embeddings of a task's sentences with labels, and cosines of neighbours and of others in a batch.
 
@@ -183,7 +183,9 @@ def sample(
     return sampled
 
 
-def load_tasks(names: Sequence[str], data_root: Path, download: bool) -> tuple[dict[str, Task], list[str]]:
+def load_tasks(
+    names: Sequence[str], data_root: Path, download: bool
+) -> tuple[dict[str, TransferTask], list[str]]:
     """The tasks whose data are there, and the names of the others, which a warning names.
 
     Raises InputError if a name is unknown, or no task has data.

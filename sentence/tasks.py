@@ -54,7 +54,7 @@ class Choice:
     triples: list[tuple[str, str, str]]
 
 
-Task = Classification | PairClassification | Similarity | Choice
+TransferTask = Classification | PairClassification | Similarity | Choice
 
 
 def read_polarity(negative: str, positive: str) -> Callable[[Path], Classification]:
@@ -119,7 +119,7 @@ def read_stsb(folder: Path) -> Similarity:
 
 
 # The folder below SentEval's and the reader of each task.
-SENTEVAL: dict[str, tuple[str, Callable[[Path], Task]]] = {
+SENTEVAL: dict[str, tuple[str, Callable[[Path], TransferTask]]] = {
     "mr": ("MR", read_polarity("rt-polarity.neg", "rt-polarity.pos")),
     "cr": ("CR", read_polarity("custrev.neg", "custrev.pos")),
     "subj": ("SUBJ", read_polarity("subj.subjective", "subj.objective")),
@@ -154,11 +154,11 @@ def embedded_neighbours() -> Choice:
     return Choice(triples)
 
 
-EMBEDDED: dict[str, Callable[[], Task]] = {"topic": embedded_topic, "neighbours": embedded_neighbours}
+EMBEDDED: dict[str, Callable[[], TransferTask]] = {"topic": embedded_topic, "neighbours": embedded_neighbours}
 TASKS = (*SENTEVAL, *EMBEDDED)
 
 
-def load_task(name: str, data_root: Path) -> Task | None:
+def load_task(name: str, data_root: Path) -> TransferTask | None:
     """The task of that name, or None if its folder is missing; raises InputError if a file is damaged."""
     if name in EMBEDDED:
         return EMBEDDED[name]()
@@ -166,7 +166,7 @@ def load_task(name: str, data_root: Path) -> Task | None:
     return read_task(name, folder) if (folder / SENTEVAL[name][0]).is_dir() else None
 
 
-def read_task(name: str, folder: Path) -> Task:
+def read_task(name: str, folder: Path) -> TransferTask:
     """A task of SentEval's data in ``folder``; raises InputError if a file is damaged."""
     subfolder, read = SENTEVAL[name]
     task = read(folder / subfolder)
@@ -174,7 +174,7 @@ def read_task(name: str, folder: Path) -> Task:
     return task
 
 
-def check_size(task: Task, folder: Path) -> None:
+def check_size(task: TransferTask, folder: Path) -> None:
     """Raise InputError if a task has too few samples to train on, to choose penalties on, or to test on."""
     if isinstance(task, Similarity):
         if len(set(task.scores)) < 2:
