@@ -14,6 +14,7 @@ import numpy as np
 from core.io.errors import InputError
 from core.io.files import check_regular
 
+EMPTY = "."  # stands for a sentence without tokens, as in SentEval's examples
 SICK_CLASSES = ("CONTRADICTION", "NEUTRAL", "ENTAILMENT")
 STS_SETS = {
     "12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
@@ -61,13 +62,13 @@ class Relatedness:
 
 
 def sorted_by_length(
-    texts: Sequence[tuple[str, ...]], targets: Sequence[float], parts: Sequence[str] | None = None
+    columns: Sequence[Sequence[str]], targets: Sequence[float], parts: Sequence[str] | None = None
 ) -> np.ndarray:
     """The original's order of samples within each part; folds and batches depend on it.
 
-    Sorted by number of tokens (of pairs by both), then by target.
+    Sorted by number of tokens, then by target; of pairs, which have two columns, by both numbers.
     """
-    lengths = [[len(text.split()) for text in column] for column in zip(*texts, strict=True)]
+    lengths = [np.array([len(text.split()) for text in column]) for column in columns]
     return np.lexsort([targets, *reversed(lengths), *([] if parts is None else [parts])])
 
 
@@ -75,9 +76,9 @@ def classification(
     sentences: Sequence[str], labels: Sequence[int], parts: Sequence[str] | None = None
 ) -> Classification:
     """The task of these samples, sorted by length."""
-    order = sorted_by_length([(text,) for text in sentences], labels, parts)
+    order = sorted_by_length([sentences], labels, parts)
     return Classification(
-        [as_text(sentences[i]) for i in order],
+        [sentences[i] or EMPTY for i in order],
         np.array(labels)[order],
         None if parts is None else np.array(parts)[order],
     )
@@ -87,14 +88,14 @@ def sorted_pairs(
     pairs: Sequence[tuple[str, str]], targets: Sequence[float], parts: Sequence[str]
 ) -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray]:
     """Pairs, targets and parts, sorted by length."""
-    order = sorted_by_length(pairs, targets, parts)
-    texts = [(as_text(pairs[i][0]), as_text(pairs[i][1])) for i in order]
+    order = sorted_by_length(list(zip(*pairs, strict=True)), targets, parts)
+    texts = [(pairs[i][0] or EMPTY, pairs[i][1] or EMPTY) for i in order]
     return texts, np.array(targets)[order], np.array(parts)[order]
 
 
 def as_text(line: str) -> str:
-    """The line with single spaces between tokens; "." if there are none, as in SentEval's examples."""
-    return " ".join(line.split()) or "."
+    """The line with single spaces between tokens."""
+    return " ".join(line.split())
 
 
 def read_polarity(negative: str, positive: str) -> Callable[[Path], Classification]:
@@ -105,7 +106,7 @@ def read_polarity(negative: str, positive: str) -> Callable[[Path], Classificati
 
     def read(folder: Path) -> Classification:
         parts = [
-            [line for _, line in read_lines(folder / name, "latin-1", blank=True)]
+            [as_text(line) for _, line in read_lines(folder / name, "latin-1", blank=True)]
             for name in (negative, positive)
         ]
         return classification(parts[0] + parts[1], [0] * len(parts[0]) + [1] * len(parts[1]))
@@ -122,7 +123,7 @@ def read_trec(folder: Path) -> Classification:
             sentence = rest.partition(" ")[2]
             if not separator or not sentence:
                 raise InputError(f"{folder / name}: line {number} is not 'LABEL:detail question'")
-            sentences.append(sentence)
+            sentences.append(as_text(sentence))
             kinds.append(kind)
             parts.append(part)
     labels = np.unique(kinds, return_inverse=True)[1]
@@ -135,7 +136,7 @@ def read_sst2(folder: Path) -> Classification:
     for part in ("train", "dev", "test"):
         path = folder / f"sentiment-{part}"
         for number, row in read_columns(path, 2, "utf-8"):
-            sentences.append(row[0])
+            sentences.append(as_text(row[0]))
             labels.append(int(read_number(row[1], path, number, allowed=(0, 1))))
             parts.append(part)
     check_has_dev(parts, folder)
@@ -151,7 +152,7 @@ def read_sst5(folder: Path) -> Classification:
             label, _, sentence = line.strip().partition(" ")
             if not sentence:
                 raise InputError(f"{path}: line {number} is not 'LABEL sentence'")
-            sentences.append(sentence)
+            sentences.append(as_text(sentence))
             labels.append(int(read_number(label, path, number, allowed=(0, 1, 2, 3, 4))))
             parts.append(part)
     check_has_dev(parts, folder)
@@ -164,7 +165,7 @@ def read_msrp(folder: Path) -> PairClassification:
     for part in ("train", "test"):
         path = folder / f"msr_paraphrase_{part}.txt"
         for number, row in islice(read_columns(path, 5, "utf-8-sig"), 1, None):
-            pairs.append((row[3], row[4]))
+            pairs.append((as_text(row[3]), as_text(row[4])))
             labels.append(int(read_number(row[0], path, number, allowed=(0, 1))))
             parts.append(part)
     return PairClassification(*sorted_pairs(pairs, labels, parts))
@@ -182,10 +183,10 @@ def read_sick_entailment(folder: Path) -> PairClassification:
     rows, parts = read_sick(folder)
     labels = []
     for path, number, row in rows:
-        if row[4].strip() not in SICK_CLASSES:
+        if row[4] not in SICK_CLASSES:
             expected = ", ".join(SICK_CLASSES)
             raise InputError(f"{path}: line {number} has {row[4][:40]!r}; it must be one of {expected}")
-        labels.append(SICK_CLASSES.index(row[4].strip()))
+        labels.append(SICK_CLASSES.index(row[4]))
     return PairClassification(*sorted_pairs([(row[1], row[2]) for _, _, row in rows], labels, parts))
 
 
@@ -195,7 +196,7 @@ def read_sick(folder: Path) -> tuple[list[tuple[Path, int, list[str]]], list[str
     rows, parts = [], []
     for part, name in names.items():
         for number, row in islice(read_columns(folder / name, 5, "utf-8"), 1, None):
-            rows.append((folder / name, number, row))
+            rows.append((folder / name, number, [as_text(cell) for cell in row]))
             parts.append(part)
     check_has_dev(parts, folder)
     return rows, parts
