@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sentence.senteval import STS_SETS
+
 WORDS = ["the", "cold", "river", "old", "house", "garden", "stone", "letter", "window", "morning", "road"]
 VERBS = ["held", "kept", "saw", "found", "lost", "left", "took", "gave"]
 
@@ -81,6 +83,24 @@ def write_senteval(data_root: Path, seed: int = 0) -> Path:
         second = f"{first[:-1]} again ." if i % 3 == 0 else sentence(i % 2)  # no two cosines are alike
         lines.append(f"main\tset\t2012\t{i}\t{5.0 if i % 3 == 0 else 1.0 + i / 12}\t{first}\t{second}")
     write("STS/STSBenchmark/sts-test.csv", lines)
+    for part, count in (("train", 50), ("dev", 10), ("test", 10)):
+        fine = ("dreadful", "poor", "plain", "good", "lovely")
+        lines = [f"{i % 5} {make_sentence(draw)[:-1]} {fine[i % 5]} indeed ." for i in range(count)]
+        write(f"SST/fine/sentiment-{part}", lines)
+    for name, count in (("train", 36), ("trial", 12), ("test_annotated", 12)):
+        lines = ["pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment"]
+        for i in range(count):
+            first = sentence(0)
+            second = (first, sentence(1), sentence(0))[i % 3]
+            judgment = ("ENTAILMENT", "CONTRADICTION", "NEUTRAL")[i % 3]
+            lines.append(f"{i}\t{first}\t{second}\t{(5, 1.4, 3.2)[i % 3]}\t{judgment}")
+        write(f"SICK/SICK_{name}.txt", lines)
+    for year, sets in STS_SETS.items():
+        for number, name in enumerate(sets):
+            pairs = [(sentence(0), sentence(i % 3)) for i in range(5 + number)]
+            scores = ["", *(f"{draw.uniform(0, 5):.3f}" for _ in pairs[1:])]  # the first pair has none
+            write(f"STS/STS{year}-en-test/STS.input.{name}.txt", ["\t".join(pair) for pair in pairs])
+            write(f"STS/STS{year}-en-test/STS.gs.{name}.txt", scores)
     return root
 
 

@@ -5,7 +5,9 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
+from sklearn.metrics.pairwise import paired_cosine_distances
 
 from core.losses.gradient_cache import cached
 from core.training.cli import parse_config
@@ -105,6 +107,7 @@ def test_finished_run_folder_has_every_file_and_a_full_record(books, data_root, 
     }
     assert set(result["metrics"]) == set(result["untrained_metrics"]) == {"mr_accuracy", "stsb_spearman"}
     assert result["missing_tasks"] == []
+    assert result["evaluation"] == "senteval-2"
     assert [line["epoch"] for line in metrics_of(folder)] == [0, 1, 2, 3]
     assert "3 books, 135 sentences" in capsys.readouterr().err
     model = SentenceTransformer(str(folder / "encoder"), trust_remote_code=True, device="cpu")
@@ -116,6 +119,25 @@ def test_evaluate_of_run_or_encoder_prints_the_recorded_scores(books, data_root,
     expected = as_printed(trained(books, data_root, folder)["metrics"])
     assert evaluated(capsys, folder, data_root) == expected
     assert evaluated(capsys, folder / "encoder", data_root, "--tasks", "mr", "stsb") == expected
+
+
+def test_benchmarks_of_sentence_transformers_score_ours_alike(books, data_root, tmp_path, capsys):
+    """MTEB's STS 2012: ``encode`` the sentences, then Spearman's correlation of the cosines of all pairs."""
+    folder = tmp_path / "run"
+    trained(books, data_root, folder)
+    model = SentenceTransformer(str(folder / "encoder"), trust_remote_code=True, device="cpu")
+    root = data_root / "SentEval" / "downstream" / "STS" / "STS12-en-test"
+    pairs, scores = [], []
+    for path in sorted(root.glob("STS.input.*")):
+        gold = path.with_name(path.name.replace("input", "gs")).read_text().split("\n")
+        for line, score in zip(path.read_text().split("\n"), gold, strict=True):
+            if score:
+                pairs.append(line.split("\t"))
+                scores.append(float(score))
+    first, second = (model.encode([pair[i] for pair in pairs], batch_size=4) for i in range(2))
+    expected = spearmanr(1 - paired_cosine_distances(first, second), scores).statistic
+    said = evaluated(capsys, folder, data_root, "--tasks", "sts12")
+    assert float(said["sts12_all_spearman"]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_record_names_missing_tasks(books, data_root, tmp_path):
