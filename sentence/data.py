@@ -123,7 +123,7 @@ def _write_sentences(corpus: Corpus, text: Path, faults: Faults) -> list[int]:
 
 def _write_tokens(text: Path, folder: Path, tokenizer: Tokenizer, dtype: np.dtype) -> int:
     """Encode a file of sentences to starts.bin and tokens.bin; returns the number of unknown tokens."""
-    unknown_id, unknown, end = tokenizer.token_to_id(UNKNOWN), 0, 0
+    unknown_id, unknown, end = unknown_id_of(tokenizer), 0, 0
     with (
         open(text, encoding="utf-8") as lines,
         open(folder / "tokens.bin", "wb") as tokens,
@@ -137,8 +137,17 @@ def _write_tokens(text: Path, folder: Path, tokenizer: Tokenizer, dtype: np.dtyp
             starts.write(ends.tobytes())
             for ids in encoded:
                 tokens.write(ids.tobytes())
-                unknown += int((ids == unknown_id).sum())
+                if unknown_id is not None:
+                    unknown += int((ids == unknown_id).sum())
     return unknown
+
+
+def unknown_id_of(tokenizer: Tokenizer) -> int | None:
+    """The id of words outside the vocabulary; None if there are none, as with GPT-2's bytes."""
+    model = json.loads(tokenizer.to_str())["model"]
+    if model["type"] == "Unigram":
+        return model["unk_id"]
+    return tokenizer.token_to_id(model["unk_token"]) if model.get("unk_token") else None
 
 
 def train_tokenizer(text: Path, vocab_size: int) -> Tokenizer:

@@ -132,13 +132,11 @@ def tokenizer_of(config: SentenceConfig) -> Tokenizer | None:
     """The transformer's own, cutting sentences at ``longest`` tokens; None if one is to be learned."""
     if config.encoder != "transformer":
         return None
+    from sentence.checkpoints import fast_tokenizer
     from sentence.quick_thought import load_model
 
     model = load_model(config.model, config.download, torch.device("cpu"))
-    tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(config.longest)
-    return tokenizer
+    return fast_tokenizer(model, config.model, config.longest)
 
 
 def describe(config: SentenceConfig, corpus: EncodedCorpus) -> None:
