@@ -29,8 +29,8 @@ def fast_tokenizer(model: SentenceTransformer, name: str, longest: int) -> Token
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise InputError(
-            f"`model` is {name}, whose {type(model.tokenizer).__name__} is not supported; its tokenizer must be "
-            "one of the tokenizers library"
+            f"`model` is {name}, whose {type(model.tokenizer).__name__} is not supported; its tokenizer must "
+            "be one of the tokenizers library"
         )
     positions = max_positions(model[0])
     if positions is not None and longest > positions:
