@@ -20,7 +20,7 @@ def give_padding(model: SentenceTransformer) -> None:
 def fast_tokenizer(model: SentenceTransformer, name: str, longest: int) -> Tokenizer:
     """The tokenizer of a checkpoint to fine-tune, truncating at ``longest`` tokens, without padding.
 
-    Raises InputError if the checkpoint is no transformer with such a tokenizer, or has fewer positions.
+    Raises InputError unless the checkpoint is a transformer with such a tokenizer and as many positions.
     """
     if not isinstance(model[0], Transformer):
         raise InputError(

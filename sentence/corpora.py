@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from core.io.errors import InputError, reason_of, unknown_name
-from core.io.files import check_regular, user_cache, visible_files, write_atomically
+from core.io.files import check_regular, is_hidden, user_cache, visible_files, write_atomically
 from sentence.config import KNOWN
 
 # Name and configuration of public corpora at the Hugging Face hub. BookCorpus is no longer published by its
@@ -43,7 +43,7 @@ class Corpus:
 
     name: str
     files: tuple[Path, ...]  # of one book each; none for the embedded corpus
-    other_files: int = 0  # in the folder, which are no text
+    other_files: int = 0  # in the folder, with other endings
     hidden: int = 0  # files and folders in the folder
 
     def fingerprint(self) -> list[tuple[str, int, int]]:
@@ -117,18 +117,20 @@ def find_corpus(name: str, data_root: Path, download: bool = False) -> Corpus:
 def books_in(folder: Path, name: str) -> Corpus:
     """The .txt and .txt.gz files below ``folder``, in any case, sorted; hidden ones are left out.
 
-    Links to folders are followed, each once. Raises InputError if there is no book.
+    Links to folders are followed, each once. A folder named as a book counts as one, so that opening it
+    fails. Raises InputError if there is no book.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; folder:PATH needs one with a .txt or .txt.gz a book")
     try:
         files, hidden = visible_files(folder)
+        folders = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path)]
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error}") from error
-    books = tuple(path for path in files if path.name.lower().endswith((".txt", ".txt.gz")))
+    books = [path for path in (*files, *folders) if path.name.lower().endswith((".txt", ".txt.gz"))]
     if not books:
         raise InputError(f"{folder} contains no .txt or .txt.gz files")
-    return Corpus(name, books, len(files) - len(books), hidden)
+    return Corpus(name, tuple(sorted(books)), max(0, len(files) - len(books)), hidden)
 
 
 def read_lines(path: Path, faults: Faults) -> Iterator[str]:
@@ -156,7 +158,7 @@ def encoding_of(start: bytes) -> str:
     return next((encoding for mark, encoding in BYTE_ORDER_MARKS if start.startswith(mark)), "utf-8")
 
 
-def _utf8_lines(file: IO[bytes], path: Path, faults: Faults) -> Iterator[str]:
+def _utf8_lines(file: IO[bytes] | gzip.GzipFile, path: Path, faults: Faults) -> Iterator[str]:
     """The lines of UTF-8."""
     position = 0
     for raw in iter(lambda: file.readline(MAX_LINE_BYTES), b""):
@@ -169,8 +171,8 @@ def _utf8_lines(file: IO[bytes], path: Path, faults: Faults) -> Iterator[str]:
         position += len(raw)
 
 
-def _wide_lines(encoding: str, file: IO[bytes], path: Path, faults: Faults) -> Iterator[str]:
-    """The lines of UTF-16 or UTF-32, whose line ends are no single bytes."""
+def _wide_lines(encoding: str, file: IO[bytes] | gzip.GzipFile, path: Path, faults: Faults) -> Iterator[str]:
+    """The lines of UTF-16 or UTF-32, whose line ends take several bytes."""
     text = io.TextIOWrapper(file, encoding, errors="replace", newline="\n")
     try:
         for number, line in enumerate(iter(lambda: text.readline(MAX_LINE_BYTES), ""), 1):

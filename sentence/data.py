@@ -44,7 +44,7 @@ class EncodedCorpus:
     starts: np.ndarray  # (S + 1,): sentence i is tokens[starts[i] : starts[i + 1]]
     books: np.ndarray  # (books + 1,): book b is sentences books[b] to books[b + 1]
     unknown: int  # tokens that are not in the vocabulary
-    left_out: int  # pieces of the text that are no sentences
+    left_out: int  # pieces of text that are not sentences
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -125,7 +125,7 @@ def _encode_into(
 def _write_sentences(corpus: Corpus, text: Path, mode: Lines, faults: Faults) -> tuple[list[int], int]:
     """Write a corpus to a file, one sentence a line.
 
-    Returns the number of sentences of each book, and the number of pieces of text that are no sentences.
+    Returns the number of sentences of each book, and the number of pieces of text that are not sentences.
     """
     counts, left_out = [], 0
     with open(text, "w", encoding="utf-8") as file:
@@ -138,7 +138,7 @@ def _write_sentences(corpus: Corpus, text: Path, mode: Lines, faults: Faults) ->
                 else:
                     others += 1
             if count < 2:
-                also = f" ({others:,} other pieces of text are no sentences)" if others else ""
+                also = f" ({others:,} other pieces of text are not sentences)" if others else ""
                 faults.note(f"{title} has {count} sentences{also}; at least 2 are needed for neighbours")
             counts.append(count)
             left_out += others

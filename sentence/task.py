@@ -157,8 +157,8 @@ def describe(config: SentenceConfig, source: Corpus, corpus: EncodedCorpus) -> N
         )
     if corpus.left_out:
         print(
-            f"left out of the text: {corpus.left_out:,} pieces that are no sentences (one word; or capitals, "
-            "numbers and signs alone)",
+            f"left out of the text: {corpus.left_out:,} pieces that are not sentences (one word; or "
+            "capitals, numbers and signs alone)",
             file=sys.stderr,
         )
     if config.encoder != "transformer" and words < config.vocab_size:

@@ -35,9 +35,9 @@ def sentences_of(lines: Iterable[str], mode: Lines = "auto") -> Iterator[str]:
 def pieces_of(lines: Iterable[str], mode: Lines = "auto") -> Iterator[tuple[str, bool]]:
     """The text of a book in pieces, each on one line, and whether each is a sentence.
 
-    ``auto`` splits paragraphs by sentencex. No sentences are pieces of one word, and those without letters
-    that are lower-case or have no case: headings, ruled lines, numbers. With ``sentences`` each line that is
-    not blank is a sentence.
+    ``auto`` splits paragraphs by sentencex. Pieces of one word, and those without a letter that is lower-case
+    or has no case, are not sentences: headings, ruled lines, numbers. With ``sentences`` each line is a
+    sentence, unless it is blank.
     """
     if mode == "sentences":
         for line in lines:

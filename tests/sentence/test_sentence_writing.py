@@ -108,7 +108,7 @@ def test_letters_are_the_same_for_both_libraries():
     [
         ("好。", False),
         ("你好。", True),
-        ("अच्छा।", False),  # one word, whose marks are no letters
+        ("अच्छा।", False),  # one word, whose marks are not letters
         ("بسم الله", True),
         ("نعم.", False),
         ("一二三", True),
@@ -119,7 +119,7 @@ def test_letters_are_the_same_for_both_libraries():
         ("* * *", False),
     ],
 )
-def test_pieces_that_are_no_sentences_are_named_as_such(text, is_sentence):
+def test_pieces_that_are_not_sentences_are_named_as_such(text, is_sentence):
     assert list(pieces_of([text + "\n"])) == [(text, is_sentence)]
 
 
@@ -158,7 +158,7 @@ def test_sentences_a_line_without_full_stops_are_found():
 
 
 def test_wrapped_text_without_full_stops_is_joined():
-    """As all lines are full, they are no sentences."""
+    """As all lines are full, they are not sentences."""
     lines = ["and so it goes on and on\n", "with no end that we know\n", "of and none that we see\n"] * 5
     assert is_wrapped(lines)
     assert len(list(sentences_of(lines))) == 1
@@ -183,7 +183,7 @@ def test_text_that_is_no_sentence_is_counted(tmp_path, capsys):
     assert corpus.left_out == 3
     (tmp_path / "b.txt").write_text("CHAPTER I\n\nCHAPTER II\n")
     assert encoded(tmp_path).left_out == 5
-    assert "b has 0 sentences (2 other pieces of text are no sentences)" in capsys.readouterr().err
+    assert "b has 0 sentences (2 other pieces of text are not sentences)" in capsys.readouterr().err
 
 
 def test_one_piece_of_text_advises_the_setting(tmp_path):
@@ -314,7 +314,7 @@ def test_command_trains_on_chinese_and_says_what_is_left_out(tmp_path, capsys):
     assert (
         "left out of the folder: 1 files that are not .txt or .txt.gz, and 1 hidden files and folders" in said
     )
-    assert "left out of the text: 1 pieces that are no sentences (one word; or capitals, numbers and" in said
+    assert "left out of the text: 1 pieces that are not sentences (one word; or capitals, numbers and" in said
     assert result_of(tmp_path / "run")["metrics"]["neighbours_accuracy"] > 0
 
 
