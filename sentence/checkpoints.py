@@ -8,8 +8,10 @@ from transformers import PreTrainedTokenizerBase
 from core.io.errors import InputError
 
 
-def give_padding(model: SentenceTransformer) -> None:
-    """Set the padding token of a tokenizer that has none, as GPT-2's, to its end of text."""
+def make_usable(model: SentenceTransformer) -> None:
+    """Give a tokenizer without a padding token, as GPT-2's, its end of text; truncate where positions end."""
+    if isinstance(model[0], Transformer) and (positions := max_positions(model[0])) is not None:
+        model.max_seq_length = min(model.max_seq_length or positions, positions)
     tokenizer = getattr(model[0], "tokenizer", None)
     if isinstance(tokenizer, PreTrainedTokenizerBase) and tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token

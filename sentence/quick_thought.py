@@ -14,7 +14,7 @@ from core.io.errors import InputError, reason_of
 from core.io.files import read_json
 from core.training.records import check_files
 from core.training.settings import check_ranges, check_type
-from sentence.checkpoints import give_padding
+from sentence.checkpoints import make_usable
 from sentence.encoder import TwoEncoders, pad
 from sentence.models import find_model, is_run
 
@@ -125,8 +125,8 @@ def load_model(name: str, download: bool, device: torch.device) -> SentenceTrans
     """The model of a run's folder, of a SentenceTransformer's folder, or of a name at the hub.
 
     No code of the folder is run: pickled weights are refused, or read by an unpickler that knows tensors
-    alone. A tokenizer without a padding token pads with its end of text; attention leaves padding out. Raises
-    InputError if there is no such model.
+    alone. A tokenizer without a padding token pads with its end of text; attention leaves padding out.
+    Raises InputError if there is no such model.
     """
     folder = find_model(name, download)
     if is_run(Path(name)):
@@ -144,7 +144,7 @@ def load_model(name: str, download: bool, device: torch.device) -> SentenceTrans
             # Set here because the folder's own settings may allow pickles.
             model_kwargs={"use_safetensors": True, "weights_only": True},
         )
-        give_padding(model)
+        make_usable(model)
         return model
     except Exception as error:  # the library raises errors of many kinds for other folders
         raise InputError(f"{name} cannot be loaded as a SentenceTransformer: {reason_of(error)}") from error

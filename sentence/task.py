@@ -149,12 +149,10 @@ def describe(config: SentenceConfig, source: Corpus, corpus: EncodedCorpus) -> N
         f"{corpus.unknown:,} of them ({corpus.unknown / tokens:.2%}) are not in the vocabulary of {words:,}",
         file=sys.stderr,
     )
-    if source.other_files or source.hidden:
-        print(
-            f"left out of the folder: {source.other_files:,} files that are not .txt or .txt.gz, and "
-            f"{source.hidden:,} hidden files and folders",
-            file=sys.stderr,
-        )
+    others = f"{source.other_files:,} files that are not .txt or .txt.gz" if source.other_files else ""
+    hidden = f"{source.hidden:,} hidden files and folders" if source.hidden else ""
+    if others or hidden:
+        print(f"left out of the folder: {' and '.join(filter(None, (others, hidden)))}", file=sys.stderr)
     if corpus.left_out:
         print(
             f"left out of the text: {corpus.left_out:,} pieces that are not sentences (one word; or "

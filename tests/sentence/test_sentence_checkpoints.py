@@ -106,6 +106,14 @@ def test_padding_does_not_change_an_embedding(tmp_path):
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("save", [save_gpt2, save_roberta])
+def test_evaluated_texts_are_truncated_where_positions_end(save, tmp_path):
+    """RoBERTa's tokenizer would read two tokens more."""
+    model = load_model(str(save(tmp_path)), download=False, device=torch.device("cpu"))
+    assert model.max_seq_length == 40
+    assert np.isfinite(model.encode(["The cold river held a stone. " * 10])).all()
+
+
 @pytest.mark.parametrize(
     ("save", "longest", "message"),
     [

@@ -312,7 +312,7 @@ def test_command_trains_on_chinese_and_says_what_is_left_out(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "1 books, 32 sentences" in said
     assert (
-        "left out of the folder: 1 files that are not .txt or .txt.gz, and 1 hidden files and folders" in said
+        "left out of the folder: 1 files that are not .txt or .txt.gz and 1 hidden files and folders" in said
     )
     assert "left out of the text: 1 pieces that are not sentences (one word; or capitals, numbers and" in said
     assert result_of(tmp_path / "run")["metrics"]["neighbours_accuracy"] > 0
