@@ -11,9 +11,9 @@ from torch_geometric.utils import degree
 
 from core.io.errors import InputError
 from graph import tudataset
-from graph.config import PAPER_DATASETS
 from graph.data import load_dataset
 from graph.motifs import make_motifs
+from graph.names import PAPER_DATASETS
 from tests.graph.conftest import write_tu_dataset
 
 
@@ -158,8 +158,9 @@ def test_unknown_or_missing_dataset_is_an_error(tmp_path):
         load_dataset("COLLAB", tmp_path)
     with pytest.raises(InputError, match=r"has no PTC_MR_A.txt; set `download` to fetch it from https"):
         load_dataset("PTC_MR", tmp_path)
-    with pytest.raises(InputError, match="unknown"):
-        load_dataset("../MUTAG", tmp_path, download=True)
+    for name in ("../MUTAG", "..", ".", ""):
+        with pytest.raises(InputError, match="unknown"):
+            load_dataset(name, tmp_path, download=True)
     assert not list(tmp_path.iterdir())
 
 
