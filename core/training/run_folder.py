@@ -193,9 +193,14 @@ class Run:
         self._write("result.json", record_text(result))
 
     def fail(self, diverged: Divergence, epoch: int, step: int) -> DivergedError:
-        """Write ``failure.json``: why the run has diverged, and when that was noticed; return the error."""
+        """Write ``failure.json``: why the run has diverged, and when that was noticed; return the error.
+
+        The file names settings in backquotes, as the error does; the commands that print it write flags.
+        """
         self.has_diverged = True
-        message = f"{diverged.description} in epoch {epoch}, step {step}; {self._advice()}"
+        kept = f"the checkpoint before it is kept in {self.folder}; " if self.checkpoints.exist() else ""
+        advice = kept + diverged.advice(epoch, step, self._settings_to_try())
+        message = f"{diverged.description} in epoch {epoch}, step {step}; {advice}"
         failure = {"reason": diverged.reason, "epoch": epoch, "step": step, "message": message}
         if is_main_process():
             self._write("failure.json", record_text(self._header() | failure))
@@ -210,14 +215,13 @@ class Run:
             print(f"{name} {value:.4f}{before}")
         print(f"run folder: {readable(str(self.folder))}")
 
-    def _advice(self) -> str:
-        """What to try after divergence; the run's own folder accepts no other settings."""
+    def _settings_to_try(self) -> str:
+        """The settings that may prevent divergence; the run's own folder accepts no other settings."""
         config = self.config
-        kept = f"the checkpoint before it is kept in {self.folder}; " if self.checkpoints.exist() else ""
         tries = [f"a smaller `lr` than {config.lr:g}"]
         tries += [f"a smaller `beta` than {config.beta:g}"] if config.beta else []
         tries += ["`precision` float32"] if config.precision != "float32" else []
-        return f"{kept}try {' or '.join(tries)}, and another `output_dir`"
+        return f"{' or '.join(tries)}, and another `output_dir`"
 
     def _header(self) -> dict[str, Any]:
         return {
