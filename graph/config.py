@@ -8,6 +8,7 @@ from typing_extensions import Self
 
 from core.io.errors import InputError
 from core.training.config import GroupConfig, hardness_of, objective_option
+from core.training.describe import describe_runs
 from graph.names import check_name
 
 
@@ -71,3 +72,7 @@ def defaults_for(objective: str = "hard", variant: str = "corrected") -> GraphCo
     if variant == "released" and tau_plus > 0:
         tau_plus = 0.5
     return GraphConfig(beta=beta, tau_plus=tau_plus)
+
+
+if __name__ == "__main__":  # asked by shared_eval.reproduce
+    describe_runs(GraphConfig, defaults_for)

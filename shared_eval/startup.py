@@ -16,20 +16,27 @@ def start_command(*packages: str) -> None:
     """
     is_command = sys.argv[:1] == ["-m"]  # as long as Python looks for the module to run
     for package in packages:
-        other = shadowing(package)
-        if other is not None:
-            message = (
-                f"{other} has the name of this project's package {package} ({ROOT / package}) and is "
-                "imported instead of it; rename it, or start Python in another folder"
-            )
-            if is_command:
-                print(f"error: {message}", file=sys.stderr)
-                sys.exit(2)
-            raise ImportError(message)
+        try:
+            check_package(package)
+        except ImportError as error:
+            if not is_command:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
     if is_command:
         from core.training.signals import handle_imports
 
         handle_imports()
+
+
+def check_package(package: str) -> None:
+    """Raise ImportError if something else is imported instead of the project's ``package``."""
+    other = shadowing(package)
+    if other is not None:
+        raise ImportError(
+            f"{other} has the name of this project's package {package} ({ROOT / package}) and is imported "
+            "instead of it; rename it, or start Python in another folder"
+        )
 
 
 def shadowing(package: str) -> str | None:

@@ -19,6 +19,7 @@ import tyro
 from core.io.errors import InputError, Interrupted, TrainingError, is_out_of_memory
 from core.training import signals
 from core.training.config import GroupConfig
+from core.training.describe import is_finished
 from core.training.settings import Config
 from core.training.threads import let_waiting_threads_sleep
 
@@ -57,7 +58,12 @@ def parse_config(
         selector.add_argument(flag(name), nargs="?", default=argparse.SUPPRESS)
     selected = {name: value for name, value in vars(selector.parse_known_args(argv)[0]).items() if value}
     config = parse(config_type, argv, prog, default=defaults_for(**selected)).checked()
-    config.check_dataset()
+    try:
+        config.check_dataset()
+    except InputError:
+        # A finished run is reported as such also where its data have been removed.
+        if not all(is_finished(run, run.folder()) for run in config.expand()):
+            raise
     return config
 
 
@@ -71,7 +77,6 @@ def parse(kind: type[Parsed], argv: Sequence[str] | None, prog: str, default: Pa
                 kind,
                 args=sys.argv[1:] if argv is None else list(argv),
                 prog=prog,
-                config=(tyro.conf.FlagCreatePairsOff,),
                 **options,
             )
     except SystemExit as exit_:

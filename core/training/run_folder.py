@@ -42,11 +42,11 @@ from core.io.errors import (
 )
 from core.io.files import readable, write_atomically
 from core.training.checkpoints import Checkpoints
-from core.training.config import TrainConfig, default_folder
+from core.training.config import TrainConfig
 from core.training.divergence import Divergence
 from core.training.provenance import describe_environment, peak_memory_bytes
 from core.training.records import SCHEMA, check_files, read_result, record_text
-from core.training.settings import read_settings
+from core.training.settings import describe_changes, differing_settings
 
 LOCK = ".lock"
 # Names that ``write_atomically`` and ``save_encoder_folder`` leave if they are killed.
@@ -75,9 +75,7 @@ class Run:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.folder = config.output_dir or default_folder(
-            config.modality, config.dataset, config.objective_slug(), config.seed
-        )
+        self.folder = config.folder()
         self.has_diverged = False
         self._lock: IO[str] | None = None
 
@@ -268,10 +266,7 @@ class Run:
                     f"{self.folder} holds files that are not a run's; choose another `output_dir`"
                 )
             return
-        wanted = {"modality": self.config.modality} | self.config.identity()
-        # A setting that an older run does not name had the value that is the default now.
-        recorded = self.config.defaults() | read_settings(self.folder)
-        if changes := describe_changes(recorded, wanted):
+        if changes := differing_settings(self.config, self.folder):
             raise InputError(
                 f"{self.folder} holds a run of other settings ({changes}); choose another `output_dir`"
             )
@@ -326,15 +321,6 @@ class Run:
             return os.path.samestat(os.fstat(self._lock.fileno()), (self.folder / LOCK).stat())
         except OSError:
             return False
-
-
-def describe_changes(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What differs between what a folder holds and what is wanted, for a message; empty if nothing does."""
-    return "; ".join(
-        f"{name.replace('_', '-')} {json.dumps(recorded.get(name))} there, {json.dumps(value)} now"
-        for name, value in wanted.items()
-        if recorded.get(name) != value
-    )
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -17,6 +17,7 @@ from core.training.cli import command, parse
 from core.training.settings import MAX_FLOAT, check_ranges
 from shared_eval.outputs import show
 from shared_eval.records import warn_failed_runs
+from shared_eval.reproduce.locate import locate
 from shared_eval.reproduce.plan import describe_estimate, longest_first, plan_specs
 from shared_eval.reproduce.recipes import load_recipes
 from shared_eval.reproduce.run import Outcome, run_here, run_on_ray, share_cores
@@ -76,26 +77,33 @@ class ReproduceConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ReproduceConfig, argv, "python -m shared_eval.reproduce").checked()
     recipes = load_recipes(config.table)
-    specs = plan_specs(recipes, config.datasets, config.objectives, config.betas, config.seeds)
-    is_done = {spec: spec.is_finished() for spec in specs}
-    missing = [spec for spec, done in is_done.items() if not done]
+    specs = locate(plan_specs(recipes, config.datasets, config.objectives, config.betas, config.seeds))
+    missing = [spec for spec in specs if not spec.finished]
     if config.dry_run:
-        for spec, done in is_done.items():
-            show(f"{'done  ' if done else 'to run'} {spec}")
+        for spec in specs:
+            show(f"{'done  ' if spec.finished else 'to run'} {spec}")
         print(f"{len(missing)} of {len(specs)} to run: {describe_plan(missing, config)}")
         return
-    with signals.graceful_shutdown(resume_with="the same command"):
-        failed = run_specs(missing, config) if missing else []
+    failed: list[Outcome] = []
+    if missing:
+        with signals.graceful_shutdown(resume_with="the same command"):
+            failed = run_specs(missing, config)
+        specs = locate(specs)
     warn_failed_runs(spec.folder for spec in specs)
-    finished = [spec.folder / "result.json" for spec in specs if spec.is_finished()]
+    finished = [spec.folder / "result.json" for spec in specs if spec.finished]
     if finished:
         # Imported here because matplotlib and SciPy are slow, and help, errors and runs do not need them.
         from shared_eval.reproduce.results import write_results
 
         write_results(recipes, finished, Path(specs[0].root), config.output, config.mix)
-    if failed:
-        count = sum(len(outcome.job.specs) for outcome in failed)
-        raise TrainingError(f"{count} of {len(specs)} runs failed:\n" + "\n".join(map(str, failed)))
+    reasons = [str(outcome) for outcome in failed]
+    explained = {spec for outcome in failed for spec in outcome.job.specs}
+    for spec in specs:
+        if not spec.finished and spec not in explained:
+            reasons.append(f"{spec} left no record of these settings in {spec.folder}")
+    if reasons:
+        count = sum(not spec.finished for spec in specs) or len(explained)
+        raise TrainingError(f"{count} of {len(specs)} runs failed:\n" + "\n".join(reasons))
 
 
 def describe_plan(specs: Sequence[RunSpec], config: ReproduceConfig) -> str:
