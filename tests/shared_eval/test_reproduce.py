@@ -277,7 +277,7 @@ def test_run_without_a_record_of_its_settings_has_failed(recipe, monkeypatch, ca
 
 
 def test_finished_run_of_other_settings_is_not_the_table_s(recipe, capsys):
-    """Settings that the recipe does not name have their defaults: a run by hand with another --lr is refused."""
+    """What the recipe does not name has its default: a run by hand with another --lr is refused."""
     [_, hard] = locate(read_recipe(recipe).specs())
     write_record(hard.folder)
     settings = graph_defaults().as_dict() | {"modality": "graph"} | hard.settings() | {"lr": 0.5}
