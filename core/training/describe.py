@@ -19,7 +19,8 @@ def describe_runs(config_type: type[Config], defaults_for: Callable[..., Config]
 
     Both are JSON. The question, on stdin, is a list of runs, each with its ``settings`` and the ``root`` of
     its folder. The answer, on stdout, has ``trains_together``, whether a process can train several seeds, and
-    for each run its ``folder``, its ``settings`` (all that identify it) and ``finished``; or ``error``.
+    for each run its ``folder``, its ``settings`` (all that identify it), ``finished``, and ``conflict``: how
+    they differ from those of a run in the folder. An invalid run has ``error`` alone.
     """
     answers = [_describe(config_type, defaults_for, **run) for run in json.load(sys.stdin)]
     json.dump({"trains_together": issubclass(config_type, GroupConfig), "runs": answers}, sys.stdout)
@@ -33,8 +34,16 @@ def _describe(
     except InputError as error:
         return {"error": str(error)}
     folder = config.folder(Path(root))
-    finished = is_finished(config, folder)
-    return {"folder": str(folder), "settings": config.identity(), "finished": finished}
+    try:
+        conflict = differing_settings(config, folder)
+    except InputError:  # it holds no run
+        conflict = ""
+    return {
+        "folder": str(folder),
+        "settings": config.identity(),
+        "finished": is_finished(config, folder),
+        "conflict": conflict,
+    }
 
 
 def config_from(

@@ -51,7 +51,8 @@ class ReproduceConfig:
     gpus: float = 0.0
     """GPUs that a process declares to Ray."""
     dry_run: bool = False
-    """Print the runs, whether they are done, and how long the rest may take; run nothing."""
+    """Print the runs, whether they are done (other: the folder holds another run), and how long the rest may
+    take; run nothing."""
     mix: bool = False
     """Average records of different code or settings, which otherwise get rows of their own."""
     output: tuple[Path, ...] = ()
@@ -78,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ReproduceConfig, argv, "python -m shared_eval.reproduce").checked()
     recipes = load_recipes(config.table)
     specs = locate(plan_specs(recipes, config.datasets, config.objectives, config.betas, config.seeds))
-    missing = [spec for spec in specs if not spec.finished]
+    missing = [spec for spec in specs if not (spec.finished or spec.conflict)]
     if config.dry_run:
         for spec in specs:
-            show(f"{'done  ' if spec.finished else 'to run'} {spec}")
+            show(f"{'done  ' if spec.finished else 'other ' if spec.conflict else 'to run'} {spec}")
         print(f"{len(missing)} of {len(specs)} to run: {describe_plan(missing, config)}")
         return
     failed: list[Outcome] = []
@@ -99,7 +100,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     reasons = [str(outcome) for outcome in failed]
     explained = {spec for outcome in failed for spec in outcome.job.specs}
     for spec in specs:
-        if not spec.finished and spec not in explained:
+        if spec.conflict:
+            where = f"{spec.folder} holds a run of other settings ({spec.conflict})"
+            reasons.append(f"{where}; move it, or give the recipe another folder")
+        elif not spec.finished and spec not in explained:
             reasons.append(f"{spec} left no record of these settings in {spec.folder}")
     if reasons:
         count = sum(not spec.finished for spec in specs) or len(explained)

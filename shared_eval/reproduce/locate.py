@@ -14,7 +14,7 @@ from shared_eval.startup import check_package
 
 
 def locate(specs: Sequence[RunSpec]) -> list[RunSpec]:
-    """The runs with ``folder``, ``finished`` and ``seeds_together`` as their modalities say; each run once.
+    """The runs with what their modalities say of them, ``folder``, ``finished`` and others; each run once.
 
     A modality compares all settings of the run in a folder: those that a recipe does not name must have their
     defaults. Raises InputError if a modality refuses a setting, or if two runs would share a folder.
@@ -25,10 +25,16 @@ def locate(specs: Sequence[RunSpec]) -> list[RunSpec]:
         answer = ask(modality, [{"settings": spec.settings(), "root": spec.root} for spec in own])
         for spec, run in zip(own, answer["runs"], strict=True):
             if "error" in run:
-                raise InputError(f"{spec} is not a run that can be trained: {run['error']}")
-            folder, settings = Path(run["folder"]), run["settings"]
+                raise InputError(f"{spec.dataset}, {spec.objective}, beta {spec.beta:g}: {run['error']}")
+            settings, folder = run["settings"], Path(run["folder"])
             together = answer["trains_together"] if spec.seeds_together is None else spec.seeds_together
-            found = replace(spec, folder=folder, finished=run["finished"], seeds_together=together)
+            found = replace(
+                spec,
+                seeds_together=together,
+                folder=folder,
+                finished=run["finished"],
+                conflict=run["conflict"],
+            )
             first, others = located.setdefault(folder, (found, settings))
             differing = [name for name, value in settings.items() if others.get(name) != value]
             if differing:

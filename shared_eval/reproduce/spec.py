@@ -31,6 +31,7 @@ class RunSpec:
     # What its modality says of it; see ``locate``.
     folder: Path = field(default=Path(), compare=False)
     finished: bool = field(default=False, compare=False)  # whether the folder has its record
+    conflict: str = field(default="", compare=False)  # how it differs from a run that the folder holds
 
     def settings(self) -> dict[str, Value]:
         """The settings that are not the trainer's defaults, by name."""

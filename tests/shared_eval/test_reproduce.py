@@ -186,8 +186,7 @@ def test_setting_that_a_trainer_refuses_is_an_error_before_any_run(
     recipe.write_text(MOTIFS.replace("hidden = 8", line))
     monkeypatch.setattr(run, "run_job", lambda *arguments: pytest.fail("ran"))
     [error] = failure_of(reproduce.main, capsys, [str(recipe)])
-    assert "graph.train --dataset motifs --objective debiased " in error
-    assert f"is not a run that can be trained: {message}" in error
+    assert error.startswith(f"error: motifs, debiased, beta 0: {message}")
 
 
 def test_two_runs_that_share_a_folder_are_refused(recipe, tmp_path):
@@ -276,30 +275,40 @@ def test_run_without_a_record_of_its_settings_has_failed(recipe, monkeypatch, ca
     assert "left no record of these settings in runs/graph/motifs/hard-beta1-tau0.1/seed-0" in error
 
 
-def test_finished_run_of_other_settings_is_not_the_table_s(recipe, capsys):
-    """What the recipe does not name has its default: a run by hand with another --lr is refused."""
-    [_, hard] = locate(read_recipe(recipe).specs())
-    write_record(hard.folder)
-    settings = graph_defaults().as_dict() | {"modality": "graph"} | hard.settings() | {"lr": 0.5}
-    (hard.folder / "config.json").write_text(json.dumps(settings))
+def test_finished_run_of_other_settings_is_not_the_table_s(recipe, monkeypatch, capsys):
+    """What the recipe does not name has its default: a run by hand with another --lr does not count.
+
+    It stops neither the other runs nor the other seeds of its job.
+    """
+    started = []
+    monkeypatch.setattr(Job, "command", lambda job: started.append(job) or [sys.executable, "-c", ""])
+    hard = [spec for spec in locate(read_recipe(recipe).specs(seeds=2)) if spec.beta]
+    write_record(hard[0].folder)
+    settings = graph_defaults().as_dict() | {"modality": "graph"} | hard[0].settings() | {"lr": 0.5}
+    (hard[0].folder / "config.json").write_text(json.dumps(settings))
+    flags = [str(recipe), "--objectives", "hard", "--seeds", "2"]
+    reproduce.main([*flags, "--dry-run"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["other", "to", "1"]
+    started.clear()
     with pytest.raises(SystemExit) as exit_:
-        reproduce.main([str(recipe), "--objectives", "hard"])
+        reproduce.main(flags)
     assert exit_.value.code == 1
     output = capsys.readouterr()
-    assert "1 of 1 runs failed" in output.err
-    assert f"{hard.folder} holds a run of other settings (lr 0.5 there, 0.001 now)" in output.err
+    assert "2 of 2 runs failed" in output.err  # the other one because its command is nothing here
+    assert (
+        f"\n{hard[0].folder} holds a run of other settings (lr 0.5 there, 0.001 now); move it" in output.err
+    )
+    assert {job.specs for job in started} == {(hard[1],)}
     assert "hard" not in output.out
-    assert json.loads((hard.folder / "config.json").read_text()) == settings
+    assert json.loads((hard[0].folder / "config.json").read_text()) == settings
 
 
 def test_exit_code_0_without_the_run_is_a_failure(recipe, monkeypatch, capsys):
-    """Also where the folder has a record, of other settings."""
+    """Also where the folder has a record, whose settings are not known."""
     monkeypatch.setattr(Job, "command", lambda job: [sys.executable, "-c", ""])
     for spec in locate(read_recipe(recipe).specs()):
         write_record(spec.folder)
-        (spec.folder / "config.json").write_text(
-            json.dumps({"modality": "graph"} | spec.settings() | {"lr": 1})
-        )
     with pytest.raises(SystemExit) as exit_:
         reproduce.main([str(recipe)])
     assert exit_.value.code == 1
