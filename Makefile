@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself; if that is interrupted, call it again.
 PYTHON ?= python3
 
-.PHONY: demo test test-all test-lowest bench lint clean
+.PHONY: demo test test-all test-lowest test-wheel bench lint clean
 
 # Its nine runs get a core each, as many at a time as there are cores.
 demo: .venv/ready
@@ -22,6 +22,12 @@ bench: .venv/bench
 test-lowest: .venv-lowest/ready
 	PYTHONPATH=$(CURDIR) .venv-lowest/bin/python -m pytest -n 2 \
 		tests/core tests/graph tests/image tests/sentence
+
+# The wheel without the checkout, then the tests of the losses with the lowest PyTorch that they support.
+test-wheel: .venv-wheel/ready
+	cd / && $(CURDIR)/.venv-wheel/bin/python -I $(CURDIR)/tests/check_wheel.py
+	PYTHONPATH=$(CURDIR) .venv-wheel/bin/python -m pytest --noconftest -n 2 -m "not distributed and not gpu" \
+		--ignore tests/core/losses/test_sentence_transformers.py tests/core/losses
 
 lint: .venv/ready
 	.venv/bin/ruff check .
@@ -47,5 +53,15 @@ lint: .venv/ready
 		--resolution lowest-direct --only-binary :all: -r pyproject.toml --extra test
 	touch .venv-lowest/ready
 
+.venv-wheel/ready: Makefile pyproject.toml $(wildcard core/losses/*)
+	rm -rf build dist
+	$(PYTHON) -m venv --clear .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-wheel/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	.venv-wheel/bin/uv pip install --quiet --python .venv-wheel/bin/python --resolution lowest-direct \
+		dist/*.whl "torch>=2.4" "numpy>=1.26" "hypothesis>=6.100" "pytest>=8.0" "pytest-timeout>=2.3" \
+		"pytest-xdist>=3.5" "setuptools>=77"
+	touch .venv-wheel/ready
+
 clean:
-	rm -rf .venv .venv-lowest build *.egg-info
+	rm -rf .venv .venv-lowest .venv-wheel build dist *.egg-info

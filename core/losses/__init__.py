@@ -20,6 +20,8 @@ from .functional import hard_negative_loss
 from .gradient_cache import GradientCached, cached
 from .infograph import InfoGraphLoss
 
+__version__ = "0.2.0"
+
 __all__ = [
     "DebiasedLoss",
     "GradientCached",
