@@ -73,7 +73,7 @@ class SentenceConfig(TrainConfig):
     strict: bool = False
     """Stop at the first fault of the corpus (bytes that are not UTF-8, books without neighbours)."""
     tasks: tuple[str, ...] = SENTEVAL_TASKS
-    """Tasks to evaluate on."""
+    """Tasks to evaluate on. SentEval also has sst5, sickr, sicke, sts12 to sts16; all names every one."""
 
     def checked(self) -> Self:
         if self.batch_size < 3:

@@ -29,7 +29,7 @@ from sentence.corpora import find_corpus
 from sentence.data import ConsecutiveBatches, EncodedCorpus, SentenceBatch, encode_corpus
 from sentence.encoder import PaddedTransformer, Pair, TwoEncoders, split_sentences
 from sentence.objective import quick_thought_loss
-from sentence.scoring import encoder_of, evaluate, load_tasks, sample
+from sentence.scoring import EVALUATION, encoder_of, evaluate, load_tasks, sample
 
 
 class SentenceTask(Task):
@@ -41,7 +41,7 @@ class SentenceTask(Task):
         self.clip_norm = config.clip_norm
         source = find_corpus(config.dataset, config.data_root, config.download)
         self.tasks, missing = load_tasks(config.tasks, config.data_root, config.download)
-        self.record_fields = {"missing_tasks": missing}
+        self.record_fields = {"missing_tasks": missing, "evaluation": EVALUATION}
         if config.encoder == "gru" and device.type == "cuda" and config.precision != "float32":
             self.record_fields["gru_precision"] = "float32"  # see GRUEncoder.encode
         tokenizer = tokenizer_of(config)

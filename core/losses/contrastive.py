@@ -40,7 +40,7 @@ class HardNegativeLoss(nn.Module):
         Ng   = max( (sum_j w_j e^{s_j} - N tau_plus e^p) / (1 - tau_plus),  N e^{-1/temperature} )
         loss = -log( e^p / (e^p + Ng) ),  averaged over the anchors.
 
-    ``tau_plus=0`` and ``beta=0`` give :class:`NTXentLoss`; ``beta=0`` alone gives :class:`DebiasedLoss`.
+    ``tau_plus=0`` and ``beta=0`` give ``NTXentLoss``; ``beta=0`` alone gives ``DebiasedLoss``.
     The weights' denominator is the mean of the weights, as in the authors' code.
 
     Args:
