@@ -16,6 +16,7 @@ SENTEVAL_TASKS = ("mr", "cr", "subj", "mpqa", "trec", "msrp", "sst2", "stsb")
 EMBEDDED_TASKS = ("topic", "neighbours")
 DEFAULT_TEMPERATURE = 0.1  # of cosines
 
+Lines = Literal["auto", "sentences"]  # of a book
 Denominator = Literal["negatives", "all"]
 Protocol = Literal["senteval", "quickthoughts"]  # of the evaluation
 
@@ -36,6 +37,8 @@ class SentenceConfig(TrainConfig):
 
     dataset: str = "pydoc"
     """pydoc (embedded), books, bookcorpus, wikitext-103, or folder:PATH (a .txt or .txt.gz a book)."""
+    lines: Lines = "auto"
+    """auto: wrapped lines are joined, and paragraphs split into sentences. sentences: each line is one."""
     objective: Literal["quickthought", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     temperature: float | None = None
