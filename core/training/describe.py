@@ -1,5 +1,6 @@
 """What runs some settings describe: their folders, and whether they are finished. This imports no torch."""
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -34,10 +35,10 @@ def _describe(
     except InputError as error:
         return {"error": str(error)}
     folder = config.folder(Path(root))
-    try:
-        conflict = differing_settings(config, folder)
-    except InputError:  # it holds no run
-        conflict = ""
+    conflict = ""
+    has_begun = (folder / "metrics.jsonl").exists() or (folder / "result.json").exists()
+    with contextlib.suppress(InputError):  # settings that cannot be read: the trainer says so
+        conflict = differing_settings(config, folder) if has_begun else ""
     return {
         "folder": str(folder),
         "settings": config.identity(),
