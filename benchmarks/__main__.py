@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks import evaluation, graphs, images, objective, ranks, sentences
+from benchmarks import busy, evaluation, graphs, images, objective, ranks, sentences
+from benchmarks.busy import BusySettings
 from benchmarks.evaluation import EvaluationSettings
 from benchmarks.graphs import GraphSettings
 from benchmarks.images import ImageSettings
@@ -30,6 +31,7 @@ PARTS = {
     "graphs": graphs,
     "sentences": sentences,
     "evaluation": evaluation,
+    "busy": busy,
 }
 
 
@@ -37,9 +39,9 @@ PARTS = {
 class SuiteConfig:
     """Measure speed and memory, part by part, and write a page of all results."""
 
-    only: tuple[Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation"], ...] = tuple(
-        PARTS
-    )
+    only: tuple[
+        Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation", "busy"], ...
+    ] = tuple(PARTS)
     """Parts to measure; results of the others are kept."""
     quick: bool = False
     """Small sizes, few rounds, embedded data: under two minutes."""
@@ -55,6 +57,7 @@ class SuiteConfig:
     graphs: GraphSettings = field(default_factory=GraphSettings)
     sentences: SentenceSettings = field(default_factory=SentenceSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    busy: BusySettings = field(default_factory=BusySettings)
 
     def folder(self) -> Path:
         return self.output or Path("runs/speed" if self.quick else "benchmarks/results/speed")

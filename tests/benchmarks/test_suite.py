@@ -27,6 +27,7 @@ TINY = {
     "--sentences.sentences 20",
     "evaluation": "--evaluation.task-dim 8 --evaluation.train 300 "
     "--evaluation.test 60 --evaluation.dim 8 --evaluation.epochs 1",
+    "busy": "--busy.batch-size 20 --busy.steps 1",
 }
 
 
