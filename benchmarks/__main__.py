@@ -39,9 +39,9 @@ PARTS = {
 class SuiteConfig:
     """Measure speed and memory, part by part, and write a page of all results."""
 
-    only: tuple[
-        Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation", "busy"], ...
-    ] = tuple(PARTS)
+    only: tuple[Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation", "busy"], ...] = (
+        tuple(PARTS)
+    )
     """Parts to measure; results of the others are kept."""
     quick: bool = False
     """Small sizes, few rounds, embedded data: under two minutes."""

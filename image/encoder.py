@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from image.config import Norm
+from image.convolutions import Conv2d
 
 ARCHITECTURES = {
     "resnet10": (BasicBlock, [1, 1, 1, 1]),
@@ -47,6 +48,7 @@ def make_encoder(arch: str, width: int = 64, norm: Norm = "batch") -> ResNet:
             setattr(encoder, f"layer{stage + 1}", layer)
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d):
+            module.__class__ = Conv2d  # torchvision's blocks make torch's
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return encoder.to(memory_format=torch.channels_last)
 
