@@ -28,7 +28,7 @@ class Conv2d(nn.Conv2d):
         )
 
     def _splits(self, input: Tensor, bias: Tensor | None) -> bool:
-        """Whether this is a plain convolution in bfloat16 with a gradient, computed by several CPU threads."""
+        """Whether several CPU threads compute the gradient of this, a plain convolution in bfloat16."""
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
         return (
             (input.device.type, dtype) == ("cpu", torch.bfloat16)
