@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself; if that is interrupted, call it again.
 PYTHON ?= python3
 
-.PHONY: demo test test-all test-lowest test-wheel bench lint clean
+.PHONY: demo test test-all test-lowest test-wheel bench docs docs-serve lint clean
 
 # Its nine runs get a core each, as many at a time as there are cores.
 demo: .venv/ready
@@ -34,6 +34,17 @@ lint: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
+# NO_MKDOCS_2_WARNING: its authors announce other products at every build.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
+
+docs-serve: .venv/docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs serve
+
+.venv/docs: .venv/ready
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch .venv/docs
+
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
@@ -53,7 +64,7 @@ lint: .venv/ready
 		--resolution lowest-direct --only-binary :all: -r pyproject.toml --extra test
 	touch .venv-lowest/ready
 
-.venv-wheel/ready: pyproject.toml $(wildcard core/losses/*)
+.venv-wheel/ready: Makefile pyproject.toml $(wildcard core/losses/*)
 	rm -rf build dist
 	$(PYTHON) -m venv --clear .venv-wheel
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check uv

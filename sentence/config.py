@@ -15,6 +15,7 @@ SENTEVAL_TASKS = ("mr", "cr", "subj", "mpqa", "trec", "msrp", "sst2", "stsb")
 EMBEDDED_TASKS = ("topic", "neighbours")
 DEFAULT_TEMPERATURE = 0.1  # of cosines
 
+Lines = Literal["auto", "sentences"]  # of a book
 Denominator = Literal["negatives", "all"]
 Protocol = Literal["senteval", "quickthoughts"]  # of the evaluation
 
@@ -35,6 +36,8 @@ class SentenceConfig(TrainConfig):
 
     dataset: str = "pydoc"
     """pydoc (embedded), books, bookcorpus, wikitext-103, or folder:PATH (a .txt or .txt.gz a book)."""
+    lines: Lines = "auto"
+    """auto: wrapped lines are joined, and paragraphs split into sentences. sentences: each line is one."""
     objective: Literal["quickthought", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     temperature: float | None = None
@@ -72,7 +75,7 @@ class SentenceConfig(TrainConfig):
     strict: bool = False
     """Stop at the first fault of the corpus (bytes that are not UTF-8, books without neighbours)."""
     tasks: tuple[str, ...] = SENTEVAL_TASKS
-    """Tasks to evaluate on."""
+    """Tasks to evaluate on. SentEval also has sst5, sickr, sicke, sts12 to sts16; all names every one."""
 
     def checked(self) -> Self:
         if self.batch_size < 3:

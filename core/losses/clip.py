@@ -27,7 +27,7 @@ def clip_loss(
     text: Tensor,
     labels: Tensor | None = None,
     *,
-    beta: Scalar = 1.0,
+    beta: Scalar = 0.5,
     tau_plus: float = 0.0,
     temperature: Scalar = 0.07,
     normalize: bool = True,

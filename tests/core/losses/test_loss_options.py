@@ -7,10 +7,12 @@ import torch
 from torch.nn.functional import normalize
 
 from core import DebiasedLoss, HardNegativeLoss, NTXentLoss
+from core.distributed import local_slice
 from core.io.errors import InputError
 from core.losses.checks import check_hardness
 from core.training import settings
 from tests.core.losses.equation import TILES, UnitLengthLoss, anchor_losses, assert_same_gradient, views
+from tests.processes import in_processes
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,8 @@ from tests.core.losses.equation import TILES, UnitLengthLoss, anchor_losses, ass
         ({"temperature": torch.ones(2)}, r"`temperature` is a tensor \[2\]; it must be a number"),
         ({"tile_size": 0}, "`tile_size` is 0; it must be at least 1"),
         ({"reduction": "max"}, "`reduction` is 'max'; it must be one of mean, sum, none"),
+        ({"positives": "label"}, "`tau_plus` is 0.1; with `positives='label'` classes are known"),
+        ({"positives": "class"}, "`positives` is 'class'; it must be one of view, label"),
         ({"exchange": "rnig"}, "`exchange` is 'rnig'; it must be one of auto, gather, ring"),
         ({"tau_plus": torch.tensor(0.1, requires_grad=True)}, "only `temperature` and `beta` can be learned"),
         (
@@ -116,11 +120,66 @@ def test_samples_of_the_same_class_are_not_negatives(labels, beta, tau_plus):
             {"tile_size": 2},
             "not supported in tiles; set `tile_size` to None",
         ),
+        (None, {"positives": "label", "tau_plus": 0.0}, "`labels` is missing"),
     ],
 )
 def test_labels_that_do_not_match_are_refused(labels, options, message):
     with pytest.raises(ValueError, match=message):
         HardNegativeLoss(**options)(torch.ones(3, 4), torch.ones(3, 4), labels)
+
+
+def supcon(view1, view2, labels, beta, temperature):
+    """SupCon as loops (Khosla et al., 2020, eq. 2), with the negatives' exponentials reweighted."""
+    anchors, classes = torch.cat([view1, view2]).tolist(), labels.tolist() * 2
+    losses = []
+    for i, anchor in enumerate(anchors):
+        s = [sum(a * b for a, b in zip(anchor, other, strict=True)) / temperature for other in anchors]
+        positives = [s[j] for j in range(len(s)) if j != i and classes[j] == classes[i]]
+        negatives = [s[j] for j in range(len(s)) if classes[j] != classes[i]]
+        weights = [math.exp(beta * x) for x in negatives]
+        mean = sum(weights) / len(weights) if weights else 1.0
+        total = sum(w / mean * math.exp(x) for w, x in zip(weights, negatives, strict=True))
+        total += sum(map(math.exp, positives))
+        losses.append(sum(-math.log(math.exp(p) / total) for p in positives) / len(positives))
+    return losses
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.5])
+@pytest.mark.parametrize("labels", [[0, 1, 2, 1, 0], [3, 3, 3, 3, -1], [0, 1, 2, 3, 4], [7, 7, 7, 7, 7]])
+def test_samples_of_the_same_class_are_positives(labels, beta):
+    view1, view2 = views(5, 4)
+    labels = torch.tensor(labels)
+    loss = UnitLengthLoss(beta, 0.0, positives="label", reduction="none")
+    losses = loss(view1, view2, labels)
+    assert losses.tolist() == pytest.approx(supcon(view1, view2, labels, beta, 0.5), rel=1e-12)
+    assert torch.autograd.gradcheck(lambda *views: loss(*views, labels), (view1, view2))
+    if beta == 0:
+        plain = NTXentLoss(0.5, positives="label", reduction="none", normalize=False)
+        assert torch.equal(plain(view1, view2, labels), losses)
+    if len(labels.unique()) == len(labels):  # the other view is the one positive
+        torch.testing.assert_close(losses, UnitLengthLoss(beta, 0.0, reduction="none")(view1, view2))
+
+
+SPLIT_LABELS = torch.tensor([0, 1, 1, 2, 0, 3])
+
+
+def own_supervised_loss():
+    part = local_slice(len(SPLIT_LABELS))
+    view1, view2 = (view.detach()[part].requires_grad_() for view in views(len(SPLIT_LABELS), 4))
+    loss = UnitLengthLoss(1.0, 0.0, positives="label", gather_distributed=True)(
+        view1, view2, SPLIT_LABELS[part]
+    )
+    return loss.item(), torch.autograd.grad(loss, view1)[0].numpy()
+
+
+@pytest.mark.distributed
+def test_positives_by_label_of_two_processes_are_those_of_one():
+    view1, view2 = views(len(SPLIT_LABELS), 4)
+    whole = UnitLengthLoss(1.0, 0.0, positives="label")(view1, view2, SPLIT_LABELS)
+    values, gradients = zip(*in_processes(2, own_supervised_loss), strict=True)
+    assert sum(values) / 2 == pytest.approx(whole.item(), rel=1e-12)
+    gradient = torch.cat([torch.from_numpy(part) for part in gradients]) / 2
+    torch.testing.assert_close(gradient, torch.autograd.grad(whole, view1)[0], rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("tile_size", TILES)
