@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks import evaluation, graphs, images, objective, ranks, sentences, startup
+from benchmarks import busy, evaluation, graphs, images, objective, ranks, sentences, startup
+from benchmarks.busy import BusySettings
 from benchmarks.evaluation import EvaluationSettings
 from benchmarks.graphs import GraphSettings
 from benchmarks.images import ImageSettings
@@ -35,8 +36,9 @@ PARTS = {
     "sentences": sentences,
     "evaluation": evaluation,
     "startup": startup,
+    "busy": busy,
 }
-Part = Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation", "startup"]
+Part = Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation", "startup", "busy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,7 @@ class SuiteConfig:
     sentences: SentenceSettings = field(default_factory=SentenceSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     startup: StartupSettings = field(default_factory=StartupSettings)
+    busy: BusySettings = field(default_factory=BusySettings)
 
     def folder(self) -> Path:
         return self.output or Path("runs/speed" if self.quick else "benchmarks/results/speed")

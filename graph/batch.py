@@ -195,3 +195,8 @@ def make_batches(
     if len(chunks) > 1 and len(chunks[-1][0]) == 1:
         chunks[-2:] = [tuple(torch.cat(pair) for pair in zip(*chunks[-2:], strict=True))]
     return [collate(chunk).to(device) for chunk in chunks]
+
+
+def step_elements(batches: Sequence[GraphBatch], hidden: int) -> int:
+    """How many numbers the largest layer of a step has, for ``core.training.runtime.threads_for``."""
+    return max(batch.features.shape[:2].numel() for batch in batches) * hidden

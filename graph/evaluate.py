@@ -32,8 +32,8 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     import torch
 
     from core.training.run_folder import load_encoder_state
-    from core.training.runtime import choose_device
-    from graph.batch import make_batches
+    from core.training.runtime import choose_device, threads_for
+    from graph.batch import make_batches, step_elements
     from graph.data import load_dataset
     from graph.encoder import GIN
     from graph.scoring import evaluate
@@ -44,7 +44,8 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
         encoder = GIN(dataset.num_features, trained.hidden, trained.layers)
     load_encoder_state(encoder, config.run, lambda state: {name: x[None] for name, x in state.items()})
     batches = make_batches(dataset, trained.batch_size, [trained.seed], device, trained.layers)
-    [scores] = evaluate(encoder.to(device), batches, dataset.labels, [trained.seed])
+    with threads_for(step_elements(batches, trained.hidden)):  # as in training, so that the metrics are equal
+        [scores] = evaluate(encoder.to(device), batches, dataset.labels, [trained.seed])
     return scores
 
 

@@ -14,7 +14,7 @@ from core.training.optimizers import make_optimizer
 from core.training.run_folder import Run
 from core.training.seeding import epoch_generator
 from core.training.task import GroupTask, Scores
-from graph.batch import GraphBatch, make_batches
+from graph.batch import GraphBatch, make_batches, step_elements
 from graph.config import GraphConfig
 from graph.data import GraphDataset, load_dataset
 from graph.encoder import make_models, state_of_run
@@ -39,8 +39,7 @@ class GraphTask(GroupTask):
         self.fingerprint = fingerprint(self.dataset)
         self.steps_per_epoch = len(self.graph_batches)
         self.samples_per_epoch = len(self.dataset.graphs)
-        rows = max(batch.features.shape[:2].numel() for batch in self.graph_batches)
-        self.step_elements = rows * config.hidden
+        self.step_elements = step_elements(self.graph_batches, config.hidden)
         self.record_fields = {"trained_together": len(configs)}
         model = make_models(self.dataset.num_features, config.hidden, config.layers, self.seeds)
         self.model = model.to(device)

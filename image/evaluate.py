@@ -1,5 +1,6 @@
 """Evaluate a run's encoder again: ``python -m image.evaluate RUN``."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,7 +46,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     import torch
 
     from core.training.run_folder import load_encoder_state
-    from core.training.runtime import choose_device, choose_precision
+    from core.training.runtime import choose_device, choose_precision, threads_for
     from image.data import load_dataset, warn_skipped
     from image.encoder import make_model
     from image.scoring import evaluate
@@ -63,7 +64,10 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     load_encoder_state(model, config.run)
     model.encoder.to(memory_format=torch.channels_last)
     views = Views(trained.view_size, scale=(trained.crop_scale, 1.0)).to(device)
-    return evaluate(model.to(device), dataset, views, trained.seed, precision, config.protocol, config.epochs)
+    with threads_for(math.inf):
+        return evaluate(
+            model.to(device), dataset, views, trained.seed, precision, config.protocol, config.epochs
+        )
 
 
 @command

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from image.convolutions import Conv2d
+
 NormLayer = Callable[[int], nn.Module]  # takes the number of channels
 
 CLASSES = 1000  # of ImageNet
 
 
 def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+    return Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
 
 
 class BasicBlock(nn.Module):

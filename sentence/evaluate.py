@@ -1,5 +1,6 @@
 """Evaluate a run's encoder again, or any SentenceTransformer: ``python -m sentence.evaluate RUN|MODEL``."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,7 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
 
     expand(config.tasks)  # before anything heavy is imported
     # Imported here because torch takes seconds, and help and errors do not need it.
-    from core.training.runtime import choose_device, choose_precision
+    from core.training.runtime import choose_device, choose_precision, threads_for
     from sentence.encoder import TwoEncoders
     from sentence.quick_thought import load_model
     from sentence.scoring import encoder_of, evaluate, load_tasks
@@ -52,7 +53,8 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
         names, precision = trained.tasks, choose_precision(trained.precision, device)
     tasks, _ = load_tasks(config.tasks or names, config.data_root, config.download)
     parts = TwoEncoders.parts if isinstance(model[0], TwoEncoders) else 1
-    return evaluate(encoder_of(model, precision), tasks, config.protocol, parts)
+    with threads_for(math.inf):
+        return evaluate(encoder_of(model, precision), tasks, config.protocol, parts)
 
 
 @command

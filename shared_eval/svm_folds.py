@@ -45,10 +45,16 @@ class CrossValidation:
         """Test accuracy for each penalty; gamma is scikit-learn's default, computed on the training part."""
         variance = self.features[train].var()
         gamma = 1 / (self.features.shape[1] * variance) if variance > 0 else 1.0
-        kernel = np.exp(-gamma * self.distances[:, train])
+        of_train, of_test = self._kernel(train, train, gamma), self._kernel(test, train, gamma)
         labels = self.labels[train]
-        svms = [SVC(C=penalty, kernel="precomputed").fit(kernel[train], labels) for penalty in penalties]
-        return [float((svm.predict(kernel[test]) == self.labels[test]).mean()) for svm in svms]
+        svms = [SVC(C=penalty, kernel="precomputed").fit(of_train, labels) for penalty in penalties]
+        return [float((svm.predict(of_test) == self.labels[test]).mean()) for svm in svms]
+
+    def _kernel(self, rows: np.ndarray, columns: np.ndarray, gamma: float) -> np.ndarray:
+        """The RBF kernel of some samples with others, computed in one copy of their distances."""
+        kernel = self.distances[np.ix_(rows, columns)]
+        kernel *= -gamma
+        return np.exp(kernel, out=kernel)
 
 
 def fold_accuracies(features: np.ndarray, labels: np.ndarray, seed: int, folds: int) -> np.ndarray:

@@ -117,7 +117,7 @@ def describe_plan(specs: Sequence[RunSpec], config: ReproduceConfig) -> str:
     processes, threads = share_cores(config.jobs)
     shares = [(processes, "process", "es"), (threads, "thread", "s")]
     text = " x ".join(f"{count} {unit}{plural if count > 1 else ''}" for count, unit, plural in shares)
-    return f"{describe_estimate(specs, processes)} with {text}"
+    return describe_estimate(specs, processes, how=f" with {text}")
 
 
 def run_specs(specs: Sequence[RunSpec], config: ReproduceConfig) -> list[Outcome]:

@@ -9,6 +9,8 @@ from shared_eval.records import find_records, read_records
 from shared_eval.reproduce.recipes import Recipe
 from shared_eval.reproduce.spec import Job, RunSpec
 
+UNITS = (("days", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
 
 def plan_specs(
     recipes: Sequence[Recipe],
@@ -70,12 +72,17 @@ def longest_first(jobs: Sequence[Job]) -> list[Job]:
     return sorted(jobs, key=seconds, reverse=True)
 
 
-def describe_estimate(specs: Sequence[RunSpec], num_processes: int) -> str:
-    """The estimated time of runs as text, ``num_processes`` at a time."""
+def describe_estimate(specs: Sequence[RunSpec], num_processes: int, how: str = "") -> str:
+    """The estimated time of runs as text, ``num_processes`` at a time; ``how`` follows the time."""
     estimates = estimate_seconds(specs)
     known = [seconds for seconds in estimates.values() if seconds is not None]
     unknown = len(specs) - len(known)
-    total = sum(known) / num_processes
-    time = f"about {total:.0f} s" if total < 120 else f"about {total / 60:.0f} min"
+    time = f"about {_rounded(sum(known) / num_processes)}{how}" if known else ""
     rest = f"{unknown} have no earlier record and no measured cost to estimate from" if unknown else ""
-    return "; ".join(filter(None, [time if known else "", rest])) or "nothing"
+    return "; ".join(filter(None, [time, rest])) or "nothing"
+
+
+def _rounded(seconds: float) -> str:
+    """A time in its largest unit, of which it has two or more."""
+    unit, size = next(((name, size) for name, size in UNITS if seconds >= 2 * size), UNITS[-1])
+    return f"{seconds / size:.0f} {unit}"

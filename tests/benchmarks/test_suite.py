@@ -23,6 +23,7 @@ TINY = {
     "evaluation": "--evaluation.task-dim 8 --evaluation.train 300 "
     "--evaluation.test 60 --evaluation.dim 8 --evaluation.epochs 1",
     "startup": "--startup.commands graph.train",
+    "busy": "--busy.batch-size 20 --busy.steps 1",
 }
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from core import InfoGraphLoss
 from core.io.errors import InputError
 from core.training.run_folder import Run
+from graph import scoring
 from graph.batch import make_batches
 from graph.config import GraphConfig, defaults_for
 from graph.data import load_dataset
@@ -109,6 +110,23 @@ def test_evaluate_prints_the_recorded_score(tiny_root, tmp_path, capsys):
     capsys.readouterr()
     evaluate_main([str(tmp_path / "run"), "--data-root", str(tiny_root), "--device", "cpu"])
     assert capsys.readouterr().out == f"svm_accuracy {result['metrics']['svm_accuracy']:.4f}\n"
+
+
+def test_evaluation_computes_with_as_many_threads_as_training(tiny_root, tmp_path, monkeypatch):
+    """Sums that are split among threads are rounded in another order."""
+    seen, represent = [], scoring.represent
+    monkeypatch.setattr(
+        scoring, "represent", lambda *a: seen.append(torch.get_num_threads()) or represent(*a)
+    )
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        train(tiny_root, tmp_path / "run", "--seed", "1")
+        evaluate_main([str(tmp_path / "run"), "--data-root", str(tiny_root), "--device", "cpu"])
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}
 
 
 def test_evaluation_changes_neither_encoder_nor_random_states(tiny_root):

@@ -450,7 +450,23 @@ def test_dry_run_runs_nothing_and_estimates(tmp_path, monkeypatch, capsys):
     unknown = "1 have no earlier record and no measured cost to estimate from"
     assert describe_estimate([run_spec()], 2) == unknown
     assert describe_estimate([*specs, run_spec()], 2) == f"about 22 min; {unknown}"
+    assert describe_estimate([*specs, run_spec()], 2, " with care") == f"about 22 min with care; {unknown}"
     assert describe_estimate([], 2) == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2 h"), (172_800, "2 days")],
+)
+def test_estimate_has_a_readable_unit(seconds, text):
+    assert describe_estimate([run_spec(seconds=seconds)], 1) == f"about {text}"
+
+
+def test_demo_and_graphs_can_be_estimated():
+    """Every run of the tables that were measured has a cost; those of images and BookCorpus take GPUs."""
+    for table in ("demo", "graphs", "books-small", "cifar10-small"):
+        for recipe in load_recipes(table):
+            assert set(recipe.seconds) == set(recipe.datasets)
 
 
 def test_longest_job_starts_first(tmp_path, monkeypatch):

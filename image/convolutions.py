@@ -1,0 +1,90 @@
+"""Convolutions in bfloat16 on a CPU, whose threads sleep while they wait for each other.
+
+oneDNN's threads spin at barriers of its own while they compute the weights' gradient. If another process uses
+one of the cores, a step then takes many times as long. Here each thread computes the gradient on its part of
+the batch, and they meet once.
+
+Shapes: B batch · C, D channels in and out · H, W height and width · k kernel.
+"""
+
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Gradients = tuple[Tensor | None, Tensor | None]
+
+
+class Conv2d(nn.Conv2d):
+    """``torch.nn.Conv2d``: the same values, and the same gradients up to rounding."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not self._splits(input, bias):
+            return super()._conv_forward(input, weight, bias)
+        return _Convolution.apply(
+            input.to(torch.bfloat16), weight.to(torch.bfloat16), self.stride, self.padding
+        )
+
+    def _splits(self, input: Tensor, bias: Tensor | None) -> bool:
+        """Whether several CPU threads compute the gradient of this, a plain convolution in bfloat16."""
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+        return (
+            (input.device.type, dtype) == ("cpu", torch.bfloat16)
+            and torch.is_grad_enabled()
+            and torch.get_num_threads() > 1
+            and not torch.compiler.is_compiling()
+            and bias is None
+            and input.ndim == 4
+            and (self.groups, self.dilation, self.padding_mode) == (1, (1, 1), "zeros")
+        )
+
+
+class _Convolution(torch.autograd.Function):
+    """A convolution whose weights' gradient is computed on parts of the batch, one for each thread."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, stride: Any, padding: Any) -> Tensor:
+        ctx.save_for_backward(input, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return torch.conv2d(input, weight, None, stride, padding)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        input, weight = ctx.saved_tensors
+        gradients = functools.partial(_gradients, weight=weight, stride=ctx.stride, padding=ctx.padding)
+        of_input = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_input, _ = gradients(grad, input, wanted=(True, False))
+        if ctx.needs_input_grad[1]:
+            threads = torch.get_num_threads()
+            one = functools.partial(_in_one_thread, gradients)
+            parts = list(_pool(threads).map(one, grad.chunk(threads), input.chunk(threads)))
+            torch.set_num_threads(
+                threads
+            )  # the other threads have set torch's default, which new threads take
+            of_weight = torch.stack(parts).float().sum(0).to(weight.dtype)
+        return of_input, of_weight, None, None
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "weights' gradient")
+
+
+def _in_one_thread(gradients: Any, grad: Tensor, input: Tensor) -> Tensor:
+    torch.set_num_threads(1)  # of this thread
+    _, of_weight = gradients(grad, input, wanted=(False, True))
+    return of_weight
+
+
+def _gradients(
+    grad: Tensor, input: Tensor, *, weight: Tensor, stride: Any, padding: Any, wanted: tuple[bool, bool]
+) -> Gradients:
+    """Wanted gradients of input and weight: [B, D, H', W'], [B, C, H, W] -> [B, C, H, W], [D, C, k, k]."""
+    of_input, of_weight, _ = torch.ops.aten.convolution_backward(
+        grad, input, weight, None, stride, padding, (1, 1), False, (0, 0), 1, (*wanted, False)
+    )
+    return of_input, of_weight
