@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks import evaluation, graphs, images, objective, ranks, sentences
+from benchmarks import evaluation, graphs, images, objective, ranks, references, sentences
 from benchmarks.evaluation import EvaluationSettings
 from benchmarks.graphs import GraphSettings
 from benchmarks.images import ImageSettings
@@ -16,6 +16,7 @@ from benchmarks.measure import Findings
 from benchmarks.objective import ObjectiveSettings
 from benchmarks.page import write_page, write_part
 from benchmarks.ranks import RankSettings
+from benchmarks.references import ReferenceSettings
 from benchmarks.sentences import SentenceSettings
 from core.training.cli import command, parse
 from core.training.provenance import describe_environment
@@ -30,6 +31,7 @@ PARTS = {
     "graphs": graphs,
     "sentences": sentences,
     "evaluation": evaluation,
+    "references": references,
 }
 
 
@@ -37,9 +39,9 @@ PARTS = {
 class SuiteConfig:
     """Measure speed and memory, part by part, and write a page of all results."""
 
-    only: tuple[Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation"], ...] = tuple(
-        PARTS
-    )
+    only: tuple[
+        Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation", "references"], ...
+    ] = tuple(PARTS)
     """Parts to measure; results of the others are kept."""
     quick: bool = False
     """Small sizes, few rounds, embedded data: under two minutes."""
@@ -55,6 +57,7 @@ class SuiteConfig:
     graphs: GraphSettings = field(default_factory=GraphSettings)
     sentences: SentenceSettings = field(default_factory=SentenceSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    references: ReferenceSettings = field(default_factory=ReferenceSettings)
 
     def folder(self) -> Path:
         return self.output or Path("runs/speed" if self.quick else "benchmarks/results/speed")

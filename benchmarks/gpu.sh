@@ -52,6 +52,7 @@ step suite-images "${suite[@]}" images --images.arch resnet18 --images.width 64 
 step suite-graphs "${suite[@]}" graphs
 step suite-sentences "${suite[@]}" sentences
 step suite-evaluation "${suite[@]}" evaluation
+step suite-references "${suite[@]}" references
 
 # 90 % kNN on CIFAR-10 within 15 minutes: at 2.5 s an epoch, 300 epochs are 12.5 minutes.
 train=("$python" -m image.train --dataset cifar10 --arch resnet18 --batch-size 512 --epochs 300 --optimizer sgd
