@@ -7,10 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from core.io.errors import InputError
 from core.training.cli import command, parse
 from core.training.config import default_data_root
-from core.training.settings import load_config
+from core.training.settings import check_ranges, load_config
 from image.config import ImageConfig, Protocol
 
 
@@ -36,8 +35,7 @@ class EvaluateConfig:
 
 def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     """The metrics of the model in a run's folder; on the run's own dataset, those of ``result.json``."""
-    if config.epochs < 1:
-        raise InputError(f"`epochs` is {config.epochs}; it must be at least 1")
+    check_ranges({"epochs": config.epochs}, {"epochs": 1})
     trained = load_config(config.run, ImageConfig)
     name = config.dataset or trained.dataset
     replace(trained, dataset=name).check_dataset()

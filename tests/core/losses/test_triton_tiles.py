@@ -247,6 +247,7 @@ def test_failure_of_the_kernels_is_not_remembered_at_once(monkeypatch):
     assert len(attempts) == 2 + triton_tiles.MAX_ATTEMPTS
 
 
+@pytest.mark.skipif(triton.__version__ < "3.5", reason="older compilers use other registers")
 @pytest.mark.parametrize("dim", [16, 100, 128, 160, 512])
 def test_kernels_for_an_h100_spill_no_register(dim, monkeypatch, tmp_path):
     """The compiler is stricter than the interpreter. Every GPU since Ampere has 99 KiB of shared memory.
