@@ -47,7 +47,8 @@ ABOUT = (
     "and a graph, and DeepGraphInfomax, which scores each node against one summary of the batch, with a "
     "second encoding of shuffled features. Sentences: an epoch of SentenceTransformerTrainer, once it is "
     "made, and a loop with the same encoder, pairs, loss and optimizer. Images: a step of SimCLR with our "
-    "loss and with lightly's, on the same views. SentEval: what encoding takes, and what the fits of the protocol take."
+    "loss and with lightly's, on the same views. SentEval: what encoding takes, and what the "
+    "fits of the protocol take."
 )
 # The harness itself is not at hand.
 SENTEVAL_NOTE = (
