@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks import busy, evaluation, graphs, images, objective, ranks, sentences, startup
+from benchmarks import busy, evaluation, graphs, images, objective, ranks, references, sentences, startup
 from benchmarks.busy import BusySettings
 from benchmarks.evaluation import EvaluationSettings
 from benchmarks.graphs import GraphSettings
@@ -19,6 +19,7 @@ from benchmarks.measure import Findings
 from benchmarks.objective import ObjectiveSettings
 from benchmarks.page import write_page, write_part
 from benchmarks.ranks import RankSettings
+from benchmarks.references import ReferenceSettings
 from benchmarks.sentences import SentenceSettings
 from benchmarks.startup import StartupSettings
 from core.io.errors import reason_of
@@ -35,10 +36,13 @@ PARTS = {
     "graphs": graphs,
     "sentences": sentences,
     "evaluation": evaluation,
+    "references": references,
     "startup": startup,
     "busy": busy,
 }
-Part = Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation", "startup", "busy"]
+Part = Literal[
+    "objective", "ranks", "images", "graphs", "sentences", "evaluation", "references", "startup", "busy"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,7 @@ class SuiteConfig:
     graphs: GraphSettings = field(default_factory=GraphSettings)
     sentences: SentenceSettings = field(default_factory=SentenceSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    references: ReferenceSettings = field(default_factory=ReferenceSettings)
     startup: StartupSettings = field(default_factory=StartupSettings)
     busy: BusySettings = field(default_factory=BusySettings)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
-from benchmarks.measure import Findings, Stopwatch, Timer, operator_seconds, untimed
+from benchmarks.measure import Findings, Stopwatch, Timer, interleaved, operator_seconds, untimed
 from benchmarks.released_graphs import ReleasedInfoGraph, released_objective
 from core import InfoGraphLoss
 from core.io.errors import InputError, TrainingError
@@ -29,6 +30,7 @@ ABOUT = (
     "those of the first batch. Commands are timed as a user starts them, including imports and evaluation."
 )
 REFERENCE = "reference"
+PEAK_SIZE, PEAK_ROUNDS = 2048, 5  # of the matrix product whose rate counts as the device's peak
 
 Batches = GraphBatch | Batch
 
@@ -37,7 +39,7 @@ Batches = GraphBatch | Batch
 class GraphSettings:
     """Graph training compared with the reference, and complete commands."""
 
-    datasets: tuple[str, ...] = ("motifs", "MUTAG", "PROTEINS", "DD")
+    datasets: tuple[str, ...] = ("motifs", "MUTAG", "PROTEINS", "REDDIT-BINARY", "DD")
     """Datasets on which an epoch, a step and the objective alone are timed."""
     batch_size: int = 128
     rounds: int = 5
@@ -136,7 +138,10 @@ def measure(settings: GraphSettings, device: torch.device, findings: Findings) -
         )
         for what, pair in subjects.items():
             graphs = len(dataset.graphs) if what == "epoch" else first.positions.shape[1]
-            findings.compare(f"{name}, {what}", pair, settings.rounds, "graphs", graphs)
+            compared = findings.compare(f"{name}, {what}", pair, settings.rounds, "graphs", graphs)
+            if what == "step":
+                seconds = compared["subjects"]["ours"]["fastest_seconds"]
+                findings.notes.append(share_of_peak(name, pair["ours"], seconds, device))
         stopwatch = Stopwatch(device)
         for _ in range(settings.rounds):
             subjects["step"]["ours"](stopwatch)
@@ -146,6 +151,20 @@ def measure(settings: GraphSettings, device: torch.device, findings: Findings) -
         findings.share(f"our step on {name}, by operator", operators)
     if settings.command_rounds:
         measure_commands(settings, device, findings)
+
+
+def share_of_peak(name: str, step: Callable[[], object], seconds: float, device: torch.device) -> str:
+    """How near the matrix products of a step bring it to the rate of one large product on this device."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    operations = counter.get_total_flops()
+    square = torch.ones(PEAK_SIZE, PEAK_SIZE, device=device)
+    fastest = min(interleaved({"": lambda: square @ square}, PEAK_ROUNDS)[""])
+    rate, peak = operations / seconds / 1e9, 2 * PEAK_SIZE**3 / fastest / 1e9
+    return (
+        f"Our step on {name} has {operations / 1e9:.3g} GFLOP of matrix products: {rate:.3g} GFLOP/s, "
+        f"{rate / peak:.0%} of the {peak:.3g} GFLOP/s of a product of {PEAK_SIZE:,} squared in float32."
+    )
 
 
 def measure_commands(settings: GraphSettings, device: torch.device, findings: Findings) -> None:

@@ -24,6 +24,8 @@ TINY = {
     "--evaluation.test 60 --evaluation.dim 8 --evaluation.epochs 1",
     "startup": "--startup.commands graph.train",
     "busy": "--busy.batch-size 20 --busy.steps 1",
+    "references": "--references.batch-size 20 --references.pairs 16 --references.sentence-batch 8 "
+    "--references.hidden 8 --references.images 8 --references.task-samples 60",
 }
 
 
@@ -248,3 +250,9 @@ def test_quantities_have_three_digits_and_a_unit(written, expected):
 
 def test_versions_cover_every_library():
     assert set(alternatives.versions()) == {"pytorch-metric-learning", "lightly"}
+
+
+def test_share_of_peak_counts_the_products_of_a_step():
+    a = torch.ones(100, 50)
+    note = graphs.share_of_peak("MUTAG", lambda: a @ a.T, 1e-3, torch.device("cpu"))
+    assert "0.001 GFLOP of matrix products: 1 GFLOP/s" in note  # 2 x 100 x 50 x 100 in a millisecond

@@ -183,6 +183,14 @@ def test_ordered_sums_are_used_on_a_gpu_where_bits_must_be_equal(tiny_root, monk
     assert [id(matrix) for matrix in calls] == [id(batch.members.matrix), id(batch.members.transpose)]
 
 
+def test_sums_on_a_cpu_have_the_bits_of_the_sparse_product(tiny_root):
+    batch = make_batches(load_dataset("TINY", tiny_root), 10, SEEDS, CPU)[0]
+    for sums in (batch.neighbours, batch.members):
+        x = torch.randn(*batch.features.shape[:2], 5)
+        assert torch.equal(sums(x).flatten(0, 1), sums.matrix @ x.flatten(0, 1))
+    assert torch.equal(batch.sums, batch.features + batch.neighbours(batch.features))
+
+
 def test_batches_contain_every_graph_once_in_an_order_drawn_from_the_seed(tiny_root):
     dataset = load_dataset("TINY", tiny_root)
     batches = make_batches(dataset, 10, SEEDS, CPU)

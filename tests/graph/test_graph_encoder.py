@@ -5,7 +5,7 @@ import torch
 
 from graph.batch import make_batches
 from graph.data import load_dataset
-from graph.encoder import GIN, InfoGraph, Linear, PriorDiscriminator, make_models
+from graph.encoder import GIN, BatchNorm, InfoGraph, Linear, PriorDiscriminator, make_models
 
 
 @pytest.fixture
@@ -47,3 +47,33 @@ def test_prior_equals_its_formula():
     by_hand = -torch.sigmoid(prior.logit(uniform)).log().mean()
     by_hand -= (1 - torch.sigmoid(prior.logit(graphs))).log().mean()
     torch.testing.assert_close(prior(graphs, uniform), by_hand.reshape(1))
+
+
+def test_batch_norm_equals_that_of_repeated_rows_and_refuses_double_backward():
+    """Value, statistics and gradients of two runs, by torch's own on every node."""
+    generator = torch.Generator().manual_seed(0)
+    copies = torch.tensor([[1, 4, 2], [3, 1, 1]])
+    x = torch.randn(2, 3, 5, dtype=torch.float64, generator=generator, requires_grad=True)
+    grad = torch.randn(2, 3, 5, dtype=torch.float64, generator=generator)
+    norm = BatchNorm(5).double()
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        getattr(norm, name).data = torch.rand(2, 5, dtype=torch.float64, generator=generator)
+    plain = [torch.nn.BatchNorm1d(5).double() for _ in range(2)]
+    for run, one in enumerate(plain):
+        one.load_state_dict({name: value[run] for name, value in norm.state_dict().items()}, strict=False)
+    count = copies.sum(1).view(2, 1, 1).double()
+    y = norm(x, (copies / count.squeeze(2)).unsqueeze(1), count)
+    gradients = torch.autograd.grad(y, (x, norm.weight, norm.bias), grad, retain_graph=True)
+    for run, one in enumerate(plain):
+        rows = torch.arange(3).repeat_interleave(copies[run])
+        wanted = one(x[run][rows])
+        torch.testing.assert_close(y[run][rows], wanted)
+        per_copy = (grad[run] / copies[run].unsqueeze(1))[rows]
+        alone = torch.autograd.grad(wanted, (x, one.weight, one.bias), per_copy)
+        torch.testing.assert_close(gradients[0][run], alone[0][run])
+        for gradient, expected in zip(gradients[1:], alone[1:], strict=True):
+            torch.testing.assert_close(gradient[run], expected)
+        torch.testing.assert_close(norm.running_mean[run], one.running_mean)
+        torch.testing.assert_close(norm.running_var[run], one.running_var)
+    with pytest.raises(RuntimeError, match="batch norm in training does not support double backward"):
+        torch.autograd.grad(y, x, grad, create_graph=True)

@@ -143,6 +143,26 @@ def test_fast_gradient_equals_the_readable_one(
         torch.testing.assert_close(actual, expected, **tolerance)
 
 
+@pytest.mark.parametrize("stop_gradient", [False, True])
+@pytest.mark.parametrize("block_elements", [1, 35, 2**18])
+def test_large_scores_in_blocks_of_rows_equal_the_readable_version(
+    block_elements, stop_gradient, readable, monkeypatch
+):
+    """Scores up to thousands, whose exponentials underflow and overflow; in blocks of 1, 5 and all rows."""
+    monkeypatch.setattr(infograph, "BLOCK_ELEMENTS", block_elements)
+    local, global_, batch = embeddings(23, 7, 8)
+    local = (local * torch.logspace(-3, 3, 23, dtype=torch.float64).unsqueeze(1)).detach().requires_grad_()
+    objective = InfoGraphLoss([4.0], 0.1, stop_gradient=stop_gradient, reduction="none")
+
+    def step():
+        losses = objective(local.unsqueeze(0), global_.unsqueeze(0), batch.unsqueeze(0))
+        return losses, *torch.autograd.grad(losses.sum(), (local, global_))
+
+    expected, actual = readable(step), step()
+    assert (local @ global_.T).abs().max() > 1000
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-11)
+
+
 def test_beta_and_tau_plus_can_be_learned():
     """A beta for each run."""
     local, global_ = (x.detach().view(2, -1, 4) for x in embeddings(14, 6, 4)[:2])

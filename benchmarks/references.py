@@ -1,0 +1,264 @@
+"""Steps of other people's libraries beside ours, on the same batches, where the libraries are installed."""
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+from torch_geometric.nn import DeepGraphInfomax
+from transformers import PrinterCallback
+
+from benchmarks.alternatives import LIBRARIES
+from benchmarks.measure import Findings, summary
+from benchmarks.released_graphs import ReleasedInfoGraph
+from core import InfoGraphLoss, NTXentLoss
+from core.io.errors import InputError
+from core.training.config import default_data_root
+from core.training.optimizers import make_optimizer
+from core.training.seeding import seed_everything
+from graph.batch import make_batches
+from graph.data import load_dataset
+from graph.encoder import make_models
+from image.encoder import SimCLR, make_encoder
+from sentence.corpora import find_corpus
+from sentence.data import encode_corpus
+from sentence.encoder import QuickThought, TwoEncoders
+from sentence.scoring import FOLDS, PENALTIES, embed
+from sentence.tasks import load_task
+from shared_eval.probes import nested_logistic_accuracy
+
+TITLE = "Reference points"
+ABOUT = (
+    "The same data, batches and widths in our code and in the libraries that people use, in float32. Graphs: "
+    "an epoch with PyG's layers on collated batches; InfoGraph with its objective over all pairs of a node "
+    "and a graph, and DeepGraphInfomax, which scores each node against one summary of the batch, with a "
+    "second encoding of shuffled features. Sentences: an epoch of SentenceTransformerTrainer, once it is "
+    "made, and a loop with the same encoder, pairs, loss and optimizer. Images: a step of SimCLR with our "
+    "loss and with lightly's, on the same views. SentEval: what encoding takes, and what the "
+    "fits of the protocol take."
+)
+# The harness itself is not at hand.
+SENTEVAL_NOTE = (
+    "SentEval's own harness is not measured here. Reported for it, on another day: 40 minutes of one core "
+    "for eight tasks of 600 fits each; for ours 13 minutes, encoding included."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceSettings:
+    """Other libraries' steps beside ours."""
+
+    graphs: tuple[str, ...] = ("MUTAG", "REDDIT-BINARY")
+    """Datasets of graphs; those that are missing are left out."""
+    batch_size: int = 128
+    pairs: int = 512
+    """Sentence pairs of an epoch."""
+    sentence_batch: int = 64
+    hidden: int = 300
+    """Width of the sentence encoder's GRUs."""
+    images: int = 256
+    """Images of a batch."""
+    task: str = "mr"
+    """Task of SentEval's protocol; the embedded one if it is missing."""
+    task_samples: int = 2000
+    rounds: int = 3
+
+
+QUICK = ReferenceSettings(
+    graphs=("motifs",), pairs=64, sentence_batch=16, hidden=32, images=16, task_samples=300, rounds=2
+)
+
+
+def measure(settings: ReferenceSettings, device: torch.device, findings: Findings) -> None:
+    """Measure graphs, sentences and images beside other libraries, then SentEval's protocol in two parts."""
+    for name in settings.graphs:
+        measure_graphs(name, settings, device, findings)
+    measure_sentences(settings, device, findings)
+    measure_images(settings, device, findings)
+    measure_senteval(settings, device, findings)
+
+
+def epoch_of(
+    model: nn.Module, loss_of: Callable[[object], Tensor], batches: list[object]
+) -> Callable[[], None]:
+    """A function that takes one step on each batch."""
+    optimizer = make_optimizer("adam", model.parameters(), 1e-3, 0.0)
+
+    def epoch() -> None:
+        for batch in batches:
+            optimizer.zero_grad(set_to_none=True)
+            loss_of(batch).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def infograph_loss(local: Tensor, global_: Tensor, batch: Tensor) -> Tensor:
+    """InfoGraph's objective over all pairs: [V, D], [G, D], [V] -> scalar."""
+    scores, own = local @ global_.T, F.one_hot(batch, len(global_)).bool()
+    negatives = F.softplus(scores).masked_fill(own, 0.0).sum() / (~own).sum()
+    return F.softplus(-scores[own]).mean() + negatives
+
+
+def measure_graphs(name: str, settings: ReferenceSettings, device: torch.device, findings: Findings) -> None:
+    """An epoch of InfoGraph and of DeepGraphInfomax on one dataset."""
+    try:
+        dataset = load_dataset(name, default_data_root())
+    except InputError as error:
+        findings.notes.append(f"Left out: {error}.")
+        return
+    batches = make_batches(dataset, settings.batch_size, [0], device)
+    collated = [
+        Batch.from_data_list([Data(**vars(dataset.graphs[i])) for i in batch.positions[0].tolist()]).to(
+            device
+        )
+        for batch in batches
+    ]
+    ours = make_models(dataset.num_features, 32, 3, seeds=[0]).to(device)
+    objective = InfoGraphLoss(0.0, 0.0)
+    plain = ReleasedInfoGraph(dataset.num_features).to(device)
+    encoder = copy.deepcopy(plain.encoder)
+
+    def our_loss(batch: object) -> Tensor:
+        local, global_, _ = ours(batch)
+        return objective(local, global_, batch.graph, batch.node, batch.weight).sum()
+
+    def shuffled(batch: Batch) -> tuple[Batch]:
+        corrupted = copy.copy(batch)
+        corrupted.x = batch.x[torch.randperm(len(batch.x), device=batch.x.device)]
+        return (corrupted,)
+
+    infomax = DeepGraphInfomax(
+        encoder.dim,
+        _Nodes(encoder),
+        summary=lambda nodes, *_: nodes.mean(dim=0).sigmoid(),
+        corruption=shuffled,
+    ).to(device)
+    subjects = {
+        "ours, InfoGraph": epoch_of(ours, our_loss, batches),
+        "PyG, InfoGraph": epoch_of(plain, lambda b: infograph_loss(*plain(b), b.batch), collated),
+        "PyG, DeepGraphInfomax": epoch_of(infomax, lambda b: infomax.loss(*infomax(b)), collated),
+    }
+    findings.compare(f"{name}, epoch", subjects, settings.rounds, "graphs", len(dataset.graphs))
+
+
+class _Nodes(nn.Module):
+    """The nodes' representations of an encoder that also returns those of graphs."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.encoder(batch)[0]
+
+
+class Trainable(QuickThought):
+    """The encoder with the name of token ids by which the trainer finds its columns."""
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Tensor]:
+        features = super().preprocess(inputs)
+        return {"input_ids": features["ids"], "lengths": features["lengths"]}
+
+    def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
+        return super().forward({"ids": features["input_ids"], "lengths": features["lengths"]})
+
+
+def measure_sentences(settings: ReferenceSettings, device: torch.device, findings: Findings) -> None:
+    """An epoch of SentenceTransformerTrainer, and of a plain loop on the same batches."""
+    corpus = find_corpus("pydoc", default_data_root())
+    tokenizer = encode_corpus(corpus, 50_000).tokenizer
+    sentences = load_task("topic", default_data_root()).sentences
+    anchors = [sentences[i % len(sentences)] for i in range(settings.pairs)]
+    positives = [sentences[(i + 1) % len(sentences)] for i in range(settings.pairs)]
+    seed_everything(0)
+    models = []
+    for _ in range(2):
+        encoder = Trainable(tokenizer, "gru", 64, settings.hidden, bidirectional=True, longest=30)
+        models.append(SentenceTransformer(modules=[encoder], device=str(device)))
+    losses = [MultipleNegativesRankingLoss(model) for model in models]
+    data = Dataset.from_dict({"anchor": anchors, "positive": positives})
+    optimizer = make_optimizer("adamw", models[0].parameters(), 1e-3, 0.0)
+
+    def loop() -> None:
+        models[0].train()
+        for start in range(0, settings.pairs, settings.sentence_batch):
+            chosen = slice(start, start + settings.sentence_batch)
+            columns = [models[0].preprocess(column[chosen]) for column in (anchors, positives)]
+            moved = [{k: v.to(device) for k, v in column.items()} for column in columns]
+            optimizer.zero_grad(set_to_none=True)
+            losses[0](moved, torch.empty(0)).backward()
+            nn.utils.clip_grad_norm_(models[0].parameters(), 1.0)
+            optimizer.step()
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = SentenceTransformerTrainingArguments(
+            folder,
+            num_train_epochs=1,
+            per_device_train_batch_size=settings.sentence_batch,
+            learning_rate=1e-3,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=device.type == "cpu",
+        )
+
+        trainer = SentenceTransformerTrainer(models[1], arguments, data, loss=losses[1])
+        trainer.remove_callback(PrinterCallback)
+        subjects = {"a plain loop": loop, "SentenceTransformerTrainer": trainer.train}
+        findings.compare("sentence pairs, epoch", subjects, settings.rounds, "pairs", settings.pairs)
+
+
+def measure_images(settings: ReferenceSettings, device: torch.device, findings: Findings) -> None:
+    """A step of SimCLR with our NT-Xent and with lightly's, from the same views."""
+    lightly = LIBRARIES["lightly"]
+    if lightly is None:
+        findings.notes.append("lightly's SimCLR: not installed.")
+        return
+    seed_everything(0)
+    views = torch.randn(2, settings.images, 3, 32, 32, device=device)
+    subjects = {}
+    for name, loss in {"ours": NTXentLoss(0.5), "lightly": lightly.NTXentLoss(0.5)}.items():
+        model = SimCLR(make_encoder("resnet10", 16)).to(device)
+
+        def loss_of(pair: Tensor, model: nn.Module = model, loss: nn.Module = loss) -> Tensor:
+            return loss(*model(pair.flatten(0, 1))[1].chunk(2))
+
+        subjects[name] = epoch_of(model, loss_of, [views])
+    findings.compare("SimCLR, step", subjects, settings.rounds, "images", settings.images)
+
+
+def measure_senteval(settings: ReferenceSettings, device: torch.device, findings: Findings) -> None:
+    """Seconds of encoding a task's sentences, and of the fits on them: apart, as SentEval joins them."""
+    task, name = load_task(settings.task, default_data_root()), settings.task
+    if task is None:
+        findings.notes.append(f"SentEval's protocol is measured on topic instead: no data for {name}.")
+        task, name = load_task("topic", default_data_root()), "topic"
+    every = -(-len(task.sentences) // settings.task_samples)
+    sentences, labels = task.sentences[::every], torch.from_numpy(task.labels[::every]).to(device)
+    tokenizer = encode_corpus(find_corpus("pydoc", default_data_root()), 50_000).tokenizer
+    seed_everything(0)
+    encoder = TwoEncoders(tokenizer, "gru", 64, settings.hidden, bidirectional=True, longest=30).to(device)
+    started = time.perf_counter()
+    features = embed(encoder, sentences, device, "float32")
+    encoded = time.perf_counter()
+    nested_logistic_accuracy(features, labels, PENALTIES["senteval"], FOLDS)
+    fitted = time.perf_counter()
+    subjects = {"encoding": summary([encoded - started]), "fits": summary([fitted - encoded])}
+    case = f"SentEval's protocol on {name}, {len(sentences):,} sentences of {features.shape[1]}"
+    findings.add_comparison(case, subjects)
+    findings.notes.append(SENTEVAL_NOTE)
