@@ -41,6 +41,16 @@ PARTS = {
     "busy": busy,
 }
 Part = Literal[
+    "objective",
+    "ranks",
+    "images",
+    "graphs",
+    "sentences",
+    "evaluation",
+    "references",
+    "startup",
+    "busy",
+]
     "objective", "ranks", "images", "graphs", "sentences", "evaluation", "references", "startup", "busy"
 ]
 
