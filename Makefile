@@ -1,7 +1,7 @@
 # Every target sets up .venv by itself; if that is interrupted, call it again.
 PYTHON ?= python3
 
-.PHONY: demo test test-all test-lowest bench lint clean
+.PHONY: demo test test-all test-lowest test-wheel bench docs docs-serve lint clean
 
 # Its nine runs get a core each, as many at a time as there are cores.
 demo: .venv/ready
@@ -23,10 +23,27 @@ test-lowest: .venv-lowest/ready
 	PYTHONPATH=$(CURDIR) .venv-lowest/bin/python -m pytest -n 2 \
 		tests/core tests/graph tests/image tests/sentence
 
+# The wheel without the checkout, then the tests of the losses with the lowest PyTorch that they support.
+test-wheel: .venv-wheel/ready
+	cd / && $(CURDIR)/.venv-wheel/bin/python -I $(CURDIR)/tests/check_wheel.py
+	PYTHONPATH=$(CURDIR) .venv-wheel/bin/python -m pytest --noconftest -n 2 -m "not distributed and not gpu" \
+		--ignore tests/core/losses/test_sentence_transformers.py tests/core/losses
+
 lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+# NO_MKDOCS_2_WARNING: its authors announce other products at every build.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
+
+docs-serve: .venv/docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs serve
+
+.venv/docs: .venv/ready
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch .venv/docs
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -47,5 +64,15 @@ lint: .venv/ready
 		--resolution lowest-direct --only-binary :all: -r pyproject.toml --extra test
 	touch .venv-lowest/ready
 
+.venv-wheel/ready: Makefile pyproject.toml $(wildcard core/losses/*)
+	rm -rf build dist
+	$(PYTHON) -m venv --clear .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-wheel/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	.venv-wheel/bin/uv pip install --quiet --python .venv-wheel/bin/python --resolution lowest-direct \
+		dist/*.whl "torch>=2.4" "numpy>=1.26" "hypothesis>=6.100" "pytest>=8.0" "pytest-timeout>=2.3" \
+		"pytest-xdist>=3.5" "setuptools>=77"
+	touch .venv-wheel/ready
+
 clean:
-	rm -rf .venv .venv-lowest build *.egg-info
+	rm -rf .venv .venv-lowest .venv-wheel build dist *.egg-info

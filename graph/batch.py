@@ -49,13 +49,18 @@ class _SparseSum(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, sums: SparseSum) -> Tensor:
         ctx.sums = sums
         with torch.autocast(x.device.type, enabled=False):  # half precision is too coarse for long sums
-            if x.is_cuda and torch.are_deterministic_algorithms_enabled():
+            if must_be_ordered(x):
                 return segment_sums(sums.matrix, x)
             return sums.matrix @ x
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _SparseSum.apply(grad.contiguous(), SparseSum(ctx.sums.transpose, ctx.sums.matrix)), None
+
+
+def must_be_ordered(x: Tensor) -> bool:
+    """Whether sums of ``x`` must have equal bits every time, which the sparse product does not promise."""
+    return x.is_cuda and torch.are_deterministic_algorithms_enabled()
 
 
 def segment_sums(matrix: Tensor, x: Tensor) -> Tensor:

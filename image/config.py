@@ -68,6 +68,8 @@ class ImageConfig(TrainConfig):
     """Channels of the encoder's first stage; 64 is the architecture's own."""
     norm: Norm = "batch"
     """Normalisation of encoder and head; group treats images one by one."""
+    skip_unreadable: bool = False
+    """Train without the images that cannot be read; by default they are an error."""
     image_size: int | None = None
     """Size of the images, resized once; by default the dataset's own."""
     view_size: int = 32

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from core.io.errors import InputError
 from core.training.cli import command, parse
 from core.training.config import default_data_root
-from core.training.settings import load_config
+from core.training.settings import check_ranges, load_config
 from image.config import ImageConfig, Protocol
 
 
@@ -30,14 +29,15 @@ class EvaluateConfig:
     """Folder with local copies of the datasets; $HCL_DATA sets the default."""
     download: bool = False
     """Download the dataset from its official place if there is no local copy."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, as a run does that was trained without them."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 
 
 def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     """The metrics of the model in a run's folder; on the run's own dataset, those of ``result.json``."""
-    if config.epochs < 1:
-        raise InputError(f"`epochs` is {config.epochs}; it must be at least 1")
+    check_ranges({"epochs": config.epochs}, {"epochs": 1})
     trained = load_config(config.run, ImageConfig)
     name = config.dataset or trained.dataset
     replace(trained, dataset=name).check_dataset()
@@ -46,7 +46,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
 
     from core.training.run_folder import load_encoder_state
     from core.training.runtime import choose_device, choose_precision
-    from image.data import load_dataset
+    from image.data import load_dataset, warn_skipped
     from image.encoder import make_model
     from image.scoring import evaluate
     from image.views import Views
@@ -54,7 +54,10 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     device = choose_device(config.device)
     precision = choose_precision(trained.precision, device)
     size = trained.image_size if config.dataset is None else trained.view_size
-    dataset = load_dataset(name, config.data_root, config.download, size).to(device)
+    skip_unreadable = config.skip_unreadable or trained.skip_unreadable
+    dataset = load_dataset(name, config.data_root, config.download, size, skip_unreadable)
+    warn_skipped(dataset)
+    dataset = dataset.to(device)
     with torch.device("meta"):  # the settings may ask for more memory than the weights need
         model = make_model(trained.arch, trained.width, trained.norm)
     load_encoder_state(model, config.run)

@@ -13,7 +13,8 @@ from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
 from core.io.downloads import fetch_archive
 from core.io.errors import InputError
-from image.folders import read_class_folders, tiny_imagenet_files
+from image.folders import read_splits, tiny_imagenet_files
+from image.skipped import Skipped
 
 Split = tuple[np.ndarray, np.ndarray]  # images uint8 [N, 3, S, S], labels int64 [N], -1 if unlabelled
 Splits = tuple[Split, Split, list[str]]  # training, test, names of the classes
@@ -24,7 +25,7 @@ class Source:
     """Where a dataset comes from, and how it is read."""
 
     folder: str  # below the data root
-    read: Callable[[Path], Splits]  # takes the data root
+    read: Callable[[Path, Skipped], Splits]  # takes the data root
     image_size: int
     url: str
     md5: str  # of the archive at the URL
@@ -35,8 +36,10 @@ def exists(name: str, data_root: Path) -> bool:
     return (data_root / SOURCES[name].folder).exists()
 
 
-def load(name: str, data_root: Path, download: bool) -> Splits:
+def load(name: str, data_root: Path, download: bool, skipped: Skipped) -> Splits:
     """Read the dataset from its publisher's layout; download it first if it is missing.
+
+    ``skipped`` says whether image files that cannot be read are an error.
 
     Raises InputError if it is missing and not to be downloaded, if a download fails, or if a file is damaged.
     """
@@ -51,7 +54,7 @@ def load(name: str, data_root: Path, download: bool) -> Splits:
             )
         fetch_archive(source.url, folder, f"md5:{source.md5}", inside=source.folder)
     try:
-        return source.read(data_root)
+        return source.read(data_root, skipped)
     except RuntimeError as error:
         raise InputError(
             f"{folder} is damaged: the publisher's checksums do not match; delete it and set `download`"
@@ -60,14 +63,14 @@ def load(name: str, data_root: Path, download: bool) -> Splits:
         raise InputError(f"{folder} cannot be read: {error}; delete it and set `download`") from error
 
 
-def _read_cifar(kind: type[CIFAR10], data_root: Path) -> Splits:
+def _read_cifar(kind: type[CIFAR10], data_root: Path, skipped: Skipped) -> Splits:
     train, test = (kind(str(data_root), train=is_train) for is_train in (True, False))
     images = [np.ascontiguousarray(split.data.transpose(0, 3, 1, 2)) for split in (train, test)]
     labels = [np.array(split.targets, dtype=np.int64) for split in (train, test)]
     return (images[0], labels[0]), (images[1], labels[1]), train.classes
 
 
-def _read_stl10(data_root: Path) -> Splits:
+def _read_stl10(data_root: Path, skipped: Skipped) -> Splits:
     train, test = (STL10(str(data_root), split=name) for name in ("train+unlabeled", "test"))
     classes = getattr(train, "classes", [])  # from class_names.txt, the only file without a checksum
     if len(classes) <= train.labels.max():
@@ -76,9 +79,9 @@ def _read_stl10(data_root: Path) -> Splits:
     return images_and_labels[0], images_and_labels[1], classes
 
 
-def _read_tiny_imagenet(data_root: Path) -> Splits:
+def _read_tiny_imagenet(data_root: Path, skipped: Skipped) -> Splits:
     train_files, test_files, classes = tiny_imagenet_files(data_root / "tiny-imagenet-200")
-    train, test = (read_class_folders(files, size=64) for files in (train_files, test_files))
+    train, test = read_splits(train_files, test_files, classes, 64, skipped)
     return (train[0].numpy(), train[1].numpy()), (test[0].numpy(), test[1].numpy()), classes
 
 

@@ -102,7 +102,7 @@ class PaddedTransformer(nn.Module):
         """f and g, the same tensor twice: [T], [B] -> [B, D], [B, D]. The ids include special tokens."""
         padded = pad_sequence(ids.split(lengths.tolist()), batch_first=True)
         mask = torch.arange(padded.shape[1]) < lengths.unsqueeze(1)
-        features = {"input_ids": padded, "attention_mask": mask.long().to(ids.device)}
+        features = {"input_ids": padded, "attention_mask": to_device(mask.long(), ids.device)}
         embedding = self.model(features)["sentence_embedding"].float()
         return embedding, embedding
 

@@ -9,6 +9,10 @@ from pathlib import Path
 
 # Workers share the cores as processes; threads on top of that get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Commands that tests start in other folders import the packages of this checkout, which are not installed.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
 import pytest
 import torch

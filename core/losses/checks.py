@@ -37,16 +37,17 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"`{name}` is {value!r}; it must be one of {', '.join(choices)}")
 
 
-def check_views(view1: Tensor, view2: Tensor) -> None:
+def check_views(view1: Tensor, view2: Tensor, names: tuple[str, str] = ("view1", "view2")) -> None:
     """Raise unless both views are float tensors of one type and one shape [batch, dim]."""
+    first, second = names
     if view1.ndim != 2 or view1.shape != view2.shape:
         raise ValueError(
-            f"`view1` is {list(view1.shape)} and `view2` {list(view2.shape)}; "
+            f"`{first}` is {list(view1.shape)} and `{second}` {list(view2.shape)}; "
             "both must be the same [batch, dim]"
         )
     if not (view1.is_floating_point() and view1.dtype == view2.dtype):
         raise ValueError(
-            f"`view1` is {view1.dtype} and `view2` {view2.dtype}; both must be the same float type"
+            f"`{first}` is {view1.dtype} and `{second}` {view2.dtype}; both must be the same float type"
         )
 
 

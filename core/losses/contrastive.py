@@ -21,10 +21,11 @@ from .checks import (
 )
 from .collectives import all_gather, rank, world_size
 from .exchange import Exchange, choose_exchange
-from .functional import full_precision, log_negative_mean, loss_from_log_mean, reduced
+from .functional import full_precision, log_negative_mean, loss_from_log_mean, reduced, supervised_losses
 from .tiled import log_negative_mean_of_views
 
 ExchangeChoice = Literal["auto", "gather", "ring"]
+Positives = Literal["view", "label"]
 
 
 class HardNegativeLoss(nn.Module):
@@ -39,7 +40,7 @@ class HardNegativeLoss(nn.Module):
         Ng   = max( (sum_j w_j e^{s_j} - N tau_plus e^p) / (1 - tau_plus),  N e^{-1/temperature} )
         loss = -log( e^p / (e^p + Ng) ),  averaged over the anchors.
 
-    ``tau_plus=0`` and ``beta=0`` give :class:`NTXentLoss`; ``beta=0`` alone gives :class:`DebiasedLoss`.
+    ``tau_plus=0`` and ``beta=0`` give ``NTXentLoss``; ``beta=0`` alone gives ``DebiasedLoss``.
     The weights' denominator is the mean of the weights, as in the authors' code.
 
     Args:
@@ -53,6 +54,8 @@ class HardNegativeLoss(nn.Module):
         tile_size: Rows and columns of the part of the similarity matrix in memory; ``None`` for all of them.
             Value and gradient do not depend on it; memory is then linear in B instead of quadratic.
         stop_gradient: Treat the weights w as constants. The authors' code does not.
+        positives: ``"view"``: an anchor's positive is the other view. ``"label"``: every other embedding of
+            its class is one, which needs ``labels`` and ``tau_plus=0``; at beta 0 this is SupCon.
         gather_distributed: Take negatives from every process of the default process group. The loss is the
             mean over this process's anchors; the mean of the processes' gradients is the whole batch's.
             With tiles no process has more than its own rows of the matrix, a tile at a time.
@@ -81,6 +84,7 @@ class HardNegativeLoss(nn.Module):
         reduction: Reduction = "mean",
         tile_size: int | None = None,
         stop_gradient: bool = False,
+        positives: Positives = "view",
         gather_distributed: bool = False,
         exchange: ExchangeChoice = "auto",
     ) -> None:
@@ -89,6 +93,11 @@ class HardNegativeLoss(nn.Module):
         check_temperature(temperature)
         check_choice("reduction", reduction, get_args(Reduction))
         check_choice("exchange", exchange, get_args(ExchangeChoice))
+        check_choice("positives", positives, get_args(Positives))
+        if positives == "label" and tau_plus != 0:
+            raise ValueError(
+                f"`tau_plus` is {tau_plus}; with `positives='label'` classes are known: set it to 0"
+            )
         if tile_size is not None and tile_size < 1:
             raise ValueError(f"`tile_size` is {tile_size}; it must be at least 1, or None for no tiles")
         self.beta = beta
@@ -98,15 +107,16 @@ class HardNegativeLoss(nn.Module):
         self.reduction: Reduction = reduction
         self.tile_size = tile_size
         self.stop_gradient = stop_gradient
+        self.positives: Positives = positives
         self.gather_distributed = gather_distributed
         self.exchange = exchange
 
     def forward(self, view1: Tensor, view2: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the loss of both views' anchors: [b, D], [b, D] -> scalar, or [2b] without reduction.
 
-        With ``labels`` [b], integers, samples of the anchor's class are not negatives; each anchor keeps its
-        one positive, and an anchor without negatives has loss 0. Whatever ``tau_plus`` corrects for is then
-        known: set it to 0.
+        With ``labels`` [b], integers, samples of the anchor's class are not negatives: the unbiased oracle of
+        Chuang et al. (2020). An anchor without negatives then has loss 0. Whatever ``tau_plus`` corrects for
+        is known: set it to 0.
 
         Half-precision views are converted to float32 first, under autocast too: at temperature 0.01 and
         beta 32 logits reach 3,300, where half precision resolves no difference between them.
@@ -116,11 +126,12 @@ class HardNegativeLoss(nn.Module):
             check_labels(labels, len(view1))
             if self.tile_size is not None:
                 raise ValueError("`labels` are not supported in tiles; set `tile_size` to None")
+        elif self.positives == "label":
+            raise ValueError("`labels` is missing; `positives='label'` needs the class of each sample")
         with torch.autocast(view1.device.type, enabled=False):
             view1, view2 = full_precision(view1), full_precision(view2)
             if self.normalize:
                 view1, view2 = F.normalize(view1, dim=1), F.normalize(view2, dim=1)
-            positive = ((view1 * view2).sum(dim=1) / self.temperature).repeat(2)  # (2b,)
             anchors = torch.cat([view1, view2])  # (2b, D)
             exchange = self._choose_exchange(anchors)
             batch = len(view1) * (1 if exchange == "alone" else world_size())
@@ -135,11 +146,18 @@ class HardNegativeLoss(nn.Module):
                 candidates = anchors  # (2B, D)
                 if exchange != "alone":
                     candidates = torch.cat([all_gather(view1), all_gather(view2)])
-                mask = self._mask(labels, len(view1), batch, view1.device)
-                negatives = anchors @ candidates.T / self.temperature  # (2b, 2B)
-                log_mean = log_negative_mean(negatives, mask, self.beta, self.stop_gradient)
+                logits = anchors @ candidates.T / self.temperature  # (2b, 2B)
+                negatives = self._is_negative(labels, len(view1), batch, view1.device)
+                if self.positives == "label":
+                    is_other = torch.ones_like(negatives)
+                    is_other[torch.arange(len(anchors)), self._own_columns(len(view1), batch)] = False
+                    positives = ~negatives & is_other
+                    losses = supervised_losses(logits, positives, negatives, self.beta, self.stop_gradient)
+                    return reduced(losses, self.reduction)
+                log_mean = log_negative_mean(logits, negatives, self.beta, self.stop_gradient)
                 if labels is not None:
-                    count = mask.sum(dim=1)
+                    count = negatives.sum(dim=1)
+            positive = ((view1 * view2).sum(dim=1) / self.temperature).repeat(2)  # (2b,)
             floor = -1 / self.temperature
             return reduced(
                 loss_from_log_mean(positive, log_mean, count, self.tau_plus, floor), self.reduction
@@ -151,7 +169,7 @@ class HardNegativeLoss(nn.Module):
         return chosen if self.exchange == "auto" or chosen == "alone" else self.exchange
 
     @staticmethod
-    def _mask(labels: Tensor | None, own: int, batch: int, device: torch.device) -> Tensor:
+    def _is_negative(labels: Tensor | None, own: int, batch: int, device: torch.device) -> Tensor:
         """Which candidates are negatives of each anchor, those of another class or sample: [2b, 2B] bool."""
         if labels is None:
             classes = torch.arange(batch, device=device)  # every sample is a class of its own
@@ -160,14 +178,24 @@ class HardNegativeLoss(nn.Module):
             classes, own_classes = all_gather(labels) if own < batch else labels, labels
         return own_classes.repeat(2)[:, None] != classes.repeat(2)
 
+    @staticmethod
+    def _own_columns(own: int, batch: int) -> Tensor:
+        """The candidate that each anchor itself is: [2b]."""
+        first = own * rank() if own < batch else 0
+        columns = torch.arange(first, first + own)
+        return torch.cat([columns, batch + columns])
+
     def extra_repr(self) -> str:
         names = ["beta", "tau_plus", "temperature", "normalize", "reduction", "tile_size", "stop_gradient"]
-        names += ["gather_distributed", "exchange"]
+        names += ["positives", "gather_distributed", "exchange"]
         return ", ".join(f"{name}={as_text(getattr(self, name))}" for name in names)
 
 
 class NTXentLoss(HardNegativeLoss):
-    """NT-Xent, SimCLR's loss (Chen et al., ICML 2020, eq. 1): ``HardNegativeLoss`` at beta 0, tau_plus 0."""
+    """NT-Xent, SimCLR's loss (Chen et al., ICML 2020, eq. 1): ``HardNegativeLoss`` at beta 0, tau_plus 0.
+
+    With ``positives="label"`` it is SupCon (Khosla et al., NeurIPS 2020, eq. 2).
+    """
 
     def __init__(
         self,
@@ -176,6 +204,7 @@ class NTXentLoss(HardNegativeLoss):
         normalize: bool = True,
         reduction: Reduction = "mean",
         tile_size: int | None = None,
+        positives: Positives = "view",
         gather_distributed: bool = False,
         exchange: ExchangeChoice = "auto",
     ) -> None:
@@ -186,6 +215,7 @@ class NTXentLoss(HardNegativeLoss):
             normalize=normalize,
             reduction=reduction,
             tile_size=tile_size,
+            positives=positives,
             gather_distributed=gather_distributed,
             exchange=exchange,
         )

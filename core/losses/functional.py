@@ -106,6 +106,21 @@ def loss_from_log_mean(
     return -F.logsigmoid(positive - log_mean - log_count)
 
 
+def supervised_losses(
+    logits: Tensor, positives: Tensor, negatives: Tensor, beta: Scalar, stop_gradient: bool
+) -> Tensor:
+    """Loss of rows with known positives, averaged over them: [R, C], [R, C] bool twice -> [R].
+
+    Each positive's term is -log( e^p / (sum of e^s over all positives + Ng) ), Ng as above without debiasing.
+    At ``beta=0`` this is SupCon (Khosla et al., NeurIPS 2020, eq. 2). Every row needs a positive.
+    """
+    log_count = negatives.sum(dim=1).to(logits.dtype).log()
+    log_negatives = log_negative_mean(logits, negatives, beta, stop_gradient) + log_count
+    log_positives = torch.logsumexp(logits.masked_fill(~positives, -torch.inf), dim=1)
+    mean_positive = logits.masked_fill(~positives, 0.0).sum(dim=1) / positives.sum(dim=1)
+    return torch.logaddexp(log_positives, log_negatives) - mean_positive
+
+
 def log1m_exp(x: Tensor) -> Tensor:
     """log(1 - e^x) for x < 0, accurate at both ends (Maechler, 2012)."""
     near_zero = x > -math.log(2)

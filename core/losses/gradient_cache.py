@@ -76,11 +76,14 @@ class _InChunks(torch.autograd.Function):
             "device_type": device,
             "dtype": torch.get_autocast_dtype(device),
             "enabled": torch.is_autocast_enabled(device),
+            # PyTorch 2.6 and older would use weights cast here, without a gradient, again in backward.
+            "cache_enabled": False,
         }
         outputs = []
         for chunk in chunks:
             ctx.random_states.append((torch.get_rng_state(), *get_device_states(*chunk)))
-            outputs.append(encoder(*chunk))
+            with torch.autocast(**ctx.autocast):
+                outputs.append(encoder(*chunk))
         ctx.sizes = [len(first) for first, *_ in outputs]
         ctx.save_for_backward(*parameters)  # so that autograd notices if one changes
         return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))

@@ -257,13 +257,16 @@ class Run:
 
     def _check_is_ours(self) -> None:
         """Raise InputError if the folder holds another run, or files of something else."""
-        if not (self.folder / "config.json").exists():
-            names = {path.name for path in self.folder.iterdir()} - {LOCK}
+        names = {path.name for path in self.folder.iterdir()} - {LOCK}
+        if "config.json" not in names:
             if not all(map(TEMPORARY.fullmatch, names)):
                 raise InputError(
                     f"{self.folder} holds files that are not a run's; choose another `output_dir`"
                 )
             return
+        others = names - {"config.json", "checkpoint"}
+        if all(map(TEMPORARY.fullmatch, others)) and not self.checkpoints.exist():
+            return  # a run that ended before it began, perhaps because of its data or settings
         wanted = {"modality": self.config.modality} | self.config.identity()
         # A setting that an older run does not name had the value that is the default now.
         recorded = self.config.defaults() | read_settings(self.folder)

@@ -408,7 +408,22 @@ def read_image_folders(given: list[tuple[str, str, str]], folder: Path) -> None:
 COMPLETE = [(parent, "good.png", "image") for parent in ("train/a", "train/b", "test/a", "test/b")]
 TREES = st.lists(
     st.tuples(
-        st.sampled_from(("train/a", "train/b", "test/a", "test/b", "a", "b", ".", "train", "val/a")),
+        st.sampled_from(
+            (
+                "train/a",
+                "train/b",
+                "test/a",
+                "test/b",
+                "a",
+                "b",
+                ".",
+                "train",
+                "val/a",
+                "Testing/b",
+                "a/.x",
+                "b/c",
+            )
+        ),
         st.sampled_from(("0.png", "1.png", "x.png", ".hidden", "a", "\udcff", "new\nline")),
         st.sampled_from(("folder", "pipe", "image", "image", "image", "loop", "up", "nowhere")),
     ),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from sentence.senteval import STS_SETS
 
@@ -101,6 +102,28 @@ def write_senteval(data_root: Path, seed: int = 0) -> Path:
             write(f"STS/STS{year}-en-test/STS.input.{name}.txt", ["\t".join(pair) for pair in pairs])
             write(f"STS/STS{year}-en-test/STS.gs.{name}.txt", scores)
     return root
+
+
+def write_tiny_bert(folder: Path) -> Path:
+    """Write a transformer with random weights, as transformers saves it."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast  # slow to import
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS, *VERBS]
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(words),
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=40,
+        )
+    ).save_pretrained(folder)
+    return folder
 
 
 def real_model():

@@ -8,7 +8,6 @@ from safetensors.torch import load_file
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sklearn.metrics.pairwise import paired_cosine_distances
-from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from core.losses.gradient_cache import cached
 from core.training.cli import parse_config
@@ -30,7 +29,7 @@ from tests.runs import (
     printed_scores,
     result_of,
 )
-from tests.sentence.conftest import VERBS, WORDS, real_model, write_senteval
+from tests.sentence.conftest import real_model, write_senteval, write_tiny_bert
 
 FAST = ["--epochs", "3", "--batch-size", "20", "--embedding-dim", "8", "--hidden", "6", "--device", "cpu"]
 FAST += ["--precision", "float32", "--encoder", "gru", "--tasks", "mr", "stsb"]
@@ -199,24 +198,7 @@ def assert_trained_alike(folder, expected_folder):
 
 @pytest.fixture
 def tiny_bert(tmp_path):
-    """Folder of a transformer with random weights, as transformers saves it."""
-    folder = tmp_path / "tiny-bert"
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS, *VERBS]
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(0)
-    BertModel(
-        BertConfig(
-            vocab_size=len(words),
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=32,
-            max_position_embeddings=40,
-        )
-    ).save_pretrained(folder)
-    return folder
+    return write_tiny_bert(tmp_path / "tiny-bert")
 
 
 def test_transformer_is_fine_tuned_and_loads_without_our_code(books, data_root, tmp_path, tiny_bert, capsys):

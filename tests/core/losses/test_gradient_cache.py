@@ -1,5 +1,6 @@
 """Gradient caching has the value, gradients, statistics and masks of the whole batch, in less memory."""
 
+import functools
 import weakref
 
 import pytest
@@ -10,24 +11,28 @@ from torch import nn
 from core import HardNegativeLoss
 from core.distributed import all_reduce_mean, local_slice, parallel, world_size
 from core.losses.gradient_cache import GradientCached, cached
-from image.encoder import SimCLR, make_encoder
 from tests.processes import in_processes
 
 BATCH = 8
 
 
 class Pair(nn.Module):
-    """SimCLR's projections of two views in float64, to tell equal from nearly so."""
+    """Projections of two views by a small convolutional network in float64, to tell equal from nearly so."""
 
     def __init__(self, norm="group", dropout=0.0):
         super().__init__()
         torch.manual_seed(0)
-        self.simclr = SimCLR(make_encoder("resnet10", 4, norm), hidden=16, projection=8, norm=norm).double()
-        self.dropout = nn.Dropout(dropout)
+        make_norm = {"batch": nn.BatchNorm2d, "group": functools.partial(nn.GroupNorm, 4)}[norm]
+        layers = []
+        for inputs, outputs in ((3, 8), (8, 16), (16, 16)):
+            convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)
+            layers += [convolution, make_norm(outputs), nn.ReLU()]
+        self.encoder = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout)).double()
+        self.head = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 8)).double()
 
     def forward(self, view1, view2):
-        representations = self.dropout(self.simclr.encoder(torch.cat([view1, view2])))
-        return F.normalize(self.simclr.head(representations).double(), dim=1).chunk(2)
+        projections = self.head(self.encoder(torch.cat([view1, view2])))
+        return F.normalize(projections.double(), dim=1).chunk(2)
 
 
 def views():
@@ -73,7 +78,7 @@ def test_batch_norm_has_the_statistics_of_a_chunk_and_counts_it_once(chunk):
     chunks = GradientCached(plain, chunk).split(chunk, *views())
     expected = step(plain, lambda: by_chunks(plain, chunks))
     assert_same(step(chunked, lambda: GradientCached(chunked, chunk)(*views())), expected, **EXACTLY)
-    assert chunked.simclr.encoder.bn1.num_batches_tracked == len(chunks)
+    assert chunked.encoder[1].num_batches_tracked == len(chunks)
     assert (step(whole, lambda: whole(*views()))["loss"] - expected["loss"]).abs() > 1e-4
 
 
@@ -171,7 +176,7 @@ def test_parameters_changed_before_backward_are_refused():
     encoder = Pair()
     outputs = GradientCached(encoder, 3)(*views())
     with torch.no_grad():
-        encoder.simclr.head[0].weight.mul_(2)
+        encoder.head[0].weight.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         outputs[0].sum().backward()
 

@@ -1,4 +1,4 @@
-"""Code, commands and links of the README work."""
+"""Code, commands and links of README and docs work."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ import shared_eval.report
 import shared_eval.reproduce
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 COMMANDS = {
     "graph.train": graph.train.main,
     "graph.evaluate": graph.evaluate.main,
@@ -33,27 +33,34 @@ COMMANDS = {
 }
 
 
-def blocks(language: str) -> list[str]:
-    """The code blocks of a language, without their fences."""
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str) -> list[tuple[str, str]]:
+    """The code blocks of a language with the name of their document, without their fences."""
+    found = []
+    for path in DOCUMENTS:
+        code = re.findall(rf"```{language}\n(.*?)```", path.read_text(), flags=re.DOTALL)
+        found += [(path.name, block) for block in code]
+    return found
 
 
-@pytest.mark.parametrize("code", blocks("python"), ids=[block.splitlines()[0] for block in blocks("python")])
-def test_python_block_runs_without_an_error(code):
-    exec(compile(code, "README.md", "exec"), {})
+PYTHON = blocks("python")
+
+
+@pytest.mark.parametrize(("name", "code"), PYTHON, ids=[f"{name}-{i}" for i, (name, _) in enumerate(PYTHON)])
+def test_python_block_runs_without_an_error(name, code):
+    exec(compile(code, name, "exec"), {})
 
 
 # The words of each command that starts Python, from the module on.
 COMMAND_LINES = [
     words[words.index("-m") + 1 :]
-    for block in blocks("bash")
+    for _, block in blocks("bash")
     for line in block.splitlines()
-    if (words := shlex.split(line, comments=True))[:1] in (["python"], ["torchrun"])
+    if (words := shlex.split(line, comments=True))[:1] in (["python"], ["torchrun"]) and "-m" in words
 ]
 
 
 @pytest.mark.parametrize("words", COMMAND_LINES, ids=" ".join)
-def test_command_knows_every_flag_that_the_readme_uses(words, capsys):
+def test_command_knows_every_flag_that_the_documents_use(words, capsys):
     """With ``--help`` added, it prints them all."""
     module, *flags = words
     with pytest.raises(SystemExit) as exit_:
@@ -65,12 +72,15 @@ def test_command_knows_every_flag_that_the_readme_uses(words, capsys):
             assert flag in help_text
 
 
-def test_link_to_a_file_has_its_file():
-    for path in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / path).exists(), path
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_link_to_a_file_has_its_file(path):
+    for target in re.findall(r"\]\((?!http)([^)#]+)[)#]", path.read_text()):
+        assert (path.parent / target).exists(), target
 
 
 def test_make_command_is_a_target_of_the_makefile():
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+    for _, block in blocks("bash"):
+        for line in re.findall(r"^make ([\w -]+)", block, flags=re.MULTILINE):
+            for target in line.split():
+                assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
