@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from benchmarks import evaluation, graphs, images, objective, ranks, sentences
+from benchmarks import evaluation, graphs, images, objective, ranks, sentences, startup
 from benchmarks.evaluation import EvaluationSettings
 from benchmarks.graphs import GraphSettings
 from benchmarks.images import ImageSettings
@@ -19,6 +19,7 @@ from benchmarks.objective import ObjectiveSettings
 from benchmarks.page import write_page, write_part
 from benchmarks.ranks import RankSettings
 from benchmarks.sentences import SentenceSettings
+from benchmarks.startup import StartupSettings
 from core.io.errors import reason_of
 from core.training.cli import command, parse
 from core.training.provenance import describe_environment
@@ -33,16 +34,16 @@ PARTS = {
     "graphs": graphs,
     "sentences": sentences,
     "evaluation": evaluation,
+    "startup": startup,
 }
+Part = Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation", "startup"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteConfig:
     """Measure speed and memory, part by part, and write a page of all results."""
 
-    only: tuple[Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation"], ...] = tuple(
-        PARTS
-    )
+    only: tuple[Part, ...] = tuple(PARTS)
     """Parts to measure; results of the others are kept."""
     quick: bool = False
     """Small sizes, few rounds, embedded data: under two minutes."""
@@ -58,6 +59,7 @@ class SuiteConfig:
     graphs: GraphSettings = field(default_factory=GraphSettings)
     sentences: SentenceSettings = field(default_factory=SentenceSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    startup: StartupSettings = field(default_factory=StartupSettings)
 
     def folder(self) -> Path:
         return self.output or Path("runs/speed" if self.quick else "benchmarks/results/speed")

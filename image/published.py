@@ -1,6 +1,7 @@
 """The published image datasets, in their publishers' layouts: located, checked, or downloaded.
 
-Pickles are opened by torchvision's classes alone, once the publisher's checksums match.
+Pickles are opened by torchvision's classes alone, once the publisher's checksums match. torchvision is
+imported where they are read: that takes longer than the import of torch.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
 from core.io.downloads import fetch_archive
 from core.io.errors import InputError
@@ -63,7 +63,10 @@ def load(name: str, data_root: Path, download: bool, skipped: Skipped) -> Splits
         raise InputError(f"{folder} cannot be read: {error}; delete it and set `download`") from error
 
 
-def _read_cifar(kind: type[CIFAR10], data_root: Path, skipped: Skipped) -> Splits:
+def _read_cifar(name: str, data_root: Path, skipped: Skipped) -> Splits:
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
     train, test = (kind(str(data_root), train=is_train) for is_train in (True, False))
     images = [np.ascontiguousarray(split.data.transpose(0, 3, 1, 2)) for split in (train, test)]
     labels = [np.array(split.targets, dtype=np.int64) for split in (train, test)]
@@ -71,6 +74,8 @@ def _read_cifar(kind: type[CIFAR10], data_root: Path, skipped: Skipped) -> Split
 
 
 def _read_stl10(data_root: Path, skipped: Skipped) -> Splits:
+    from torchvision.datasets import STL10
+
     train, test = (STL10(str(data_root), split=name) for name in ("train+unlabeled", "test"))
     classes = getattr(train, "classes", [])  # from class_names.txt, the only file without a checksum
     if len(classes) <= train.labels.max():
@@ -87,12 +92,26 @@ def _read_tiny_imagenet(data_root: Path, skipped: Skipped) -> Splits:
 
 # The publishers of STL-10 and Tiny ImageNet give http addresses; their servers answer https too.
 SOURCES = {
-    "cifar10": Source(CIFAR10.base_folder, partial(_read_cifar, CIFAR10), 32, CIFAR10.url, CIFAR10.tgz_md5),
+    "cifar10": Source(
+        "cifar-10-batches-py",
+        partial(_read_cifar, "cifar10"),
+        32,
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        "c58f30108f718f92721af3b95e74349a",
+    ),
     "cifar100": Source(
-        CIFAR100.base_folder, partial(_read_cifar, CIFAR100), 32, CIFAR100.url, CIFAR100.tgz_md5
+        "cifar-100-python",
+        partial(_read_cifar, "cifar100"),
+        32,
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        "eb9058c3a382ffc7106e4002c42a8d85",
     ),
     "stl10": Source(
-        STL10.base_folder, _read_stl10, 96, STL10.url.replace("http://", "https://"), STL10.tgz_md5
+        "stl10_binary",
+        _read_stl10,
+        96,
+        "https://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
+        "91f7769df0f17e558f3565bffb0c7dfb",
     ),
     "tinyimagenet": Source(
         "tiny-imagenet-200",

@@ -34,9 +34,9 @@ class EvaluateConfig:
 
 def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
     """The metrics of a run or model; of a run with its own tasks, what ``result.json`` has."""
+    find_model(config.model, config.download)
     from sentence.tasks import expand
 
-    find_model(config.model, config.download)
     expand(config.tasks)  # before anything heavy is imported
     # Imported here because torch takes seconds, and help and errors do not need it.
     from core.training.runtime import choose_device, choose_precision

@@ -94,8 +94,7 @@ def encoder_of(model: nn.Sequential, precision: str = "float32") -> Encode:
 
 def embed(module: TwoEncoders, sentences: Sequence[str], device: torch.device, precision: str) -> Tensor:
     """f and g of every sentence in eval mode, concatenated: [N, D]."""
-    features = module.preprocess(sentences)
-    lengths = features["lengths"]
+    flat, lengths = module.tokens_of(sentences)
     starts = lengths.cumsum(0) - lengths
     order = lengths.argsort(descending=True, stable=True)
     embeddings = torch.empty(len(sentences), module.get_embedding_dimension(), device=device)
@@ -104,7 +103,7 @@ def embed(module: TwoEncoders, sentences: Sequence[str], device: torch.device, p
         while begin < len(order):
             count = max(1, TOKENS_AT_ONCE // int(lengths[order[begin]]))
             chosen = order[begin : begin + count]
-            ids = torch.cat([features["ids"][starts[i] : starts[i] + lengths[i]] for i in chosen])
+            ids = torch.cat([flat[starts[i] : starts[i] + lengths[i]] for i in chosen])
             pair = module.embed_pair(ids.to(device), lengths[chosen])
             embeddings[chosen.to(device)] = torch.cat(pair, dim=1)
             begin += count

@@ -22,10 +22,12 @@ TINY = {
     "--sentences.sentences 20",
     "evaluation": "--evaluation.task-dim 8 --evaluation.train 300 "
     "--evaluation.test 60 --evaluation.dim 8 --evaluation.epochs 1",
+    "startup": "--startup.commands graph.train",
 }
 
 
-SLOW = {"ranks": [pytest.mark.slow, pytest.mark.distributed]}  # four groups of fresh processes
+# Both start fresh processes.
+SLOW = {"ranks": [pytest.mark.slow, pytest.mark.distributed], "startup": [pytest.mark.slow]}
 
 
 @pytest.mark.parametrize("part", [pytest.param(part, marks=SLOW.get(part, ())) for part in PARTS])

@@ -287,6 +287,13 @@ def change_source(monkeypatch, name: str, **changes: str) -> None:
     monkeypatch.setitem(published.SOURCES, name, source)
 
 
+@pytest.mark.parametrize(("name", "kind"), [("cifar10", CIFAR10), ("cifar100", CIFAR100), ("stl10", STL10)])
+def test_sources_are_torchvision_s(name, kind):
+    source = published.SOURCES[name]
+    assert (source.folder, source.md5) == (kind.base_folder, kind.tgz_md5)
+    assert source.url == kind.url.replace("http://", "https://")
+
+
 def test_download_is_checked_and_unpacked(served, tmp_path, monkeypatch):
     images, _ = cifar(monkeypatch, CIFAR10, tmp_path / "made" / CIFAR10.base_folder)
     archive = publish(monkeypatch, served, "cifar10", "cifar-10-python.tar.gz")
