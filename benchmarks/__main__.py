@@ -51,8 +51,6 @@ Part = Literal[
     "startup",
     "busy",
 ]
-    "objective", "ranks", "images", "graphs", "sentences", "evaluation", "references", "startup", "busy"
-]
 
 
 @dataclass(frozen=True, kw_only=True)
