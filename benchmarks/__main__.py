@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks import evaluation, graphs, images, objective, ranks, references, sentences
+import torch
+
+from benchmarks import evaluation, graphs, images, objective, ranks, references, sentences, startup
 from benchmarks.evaluation import EvaluationSettings
 from benchmarks.graphs import GraphSettings
 from benchmarks.images import ImageSettings
@@ -18,6 +20,8 @@ from benchmarks.page import write_page, write_part
 from benchmarks.ranks import RankSettings
 from benchmarks.references import ReferenceSettings
 from benchmarks.sentences import SentenceSettings
+from benchmarks.startup import StartupSettings
+from core.io.errors import reason_of
 from core.training.cli import command, parse
 from core.training.provenance import describe_environment
 from core.training.runtime import choose_device
@@ -32,16 +36,16 @@ PARTS = {
     "sentences": sentences,
     "evaluation": evaluation,
     "references": references,
+    "startup": startup,
 }
+Part = Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation", "references", "startup"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteConfig:
     """Measure speed and memory, part by part, and write a page of all results."""
 
-    only: tuple[
-        Literal["objective", "ranks", "images", "graphs", "sentences", "evaluation", "references"], ...
-    ] = tuple(PARTS)
+    only: tuple[Part, ...] = tuple(PARTS)
     """Parts to measure; results of the others are kept."""
     quick: bool = False
     """Small sizes, few rounds, embedded data: under two minutes."""
@@ -58,6 +62,7 @@ class SuiteConfig:
     sentences: SentenceSettings = field(default_factory=SentenceSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     references: ReferenceSettings = field(default_factory=ReferenceSettings)
+    startup: StartupSettings = field(default_factory=StartupSettings)
 
     def folder(self) -> Path:
         return self.output or Path("runs/speed" if self.quick else "benchmarks/results/speed")
@@ -70,12 +75,30 @@ def parse_suite(argv: Sequence[str] | None) -> SuiteConfig:
     return parse(SuiteConfig, argv, "python -m benchmarks", default=SuiteConfig(**quick))
 
 
-def measure(name: str, config: SuiteConfig) -> dict[str, Any]:
-    """Measure a part and return its record: results, environment, settings."""
-    part, settings, findings = PARTS[name], getattr(config, name), Findings()
+def measure(name: str, config: SuiteConfig) -> None:
+    """Measure a part and write its record.
+
+    If it is interrupted or fails, what was measured until then is written, unless there is a record.
+    """
+    part, findings, started = PARTS[name], Findings(), time.perf_counter()
     device = choose_device(config.device)
-    started = time.perf_counter()
-    part.measure(settings, device, findings)
+    try:
+        part.measure(getattr(config, name), device, findings)
+    except BaseException as error:
+        is_interruption = isinstance(error, KeyboardInterrupt)
+        reason = "interrupted" if is_interruption else reason_of(error)
+        findings.notes.append(f"Not everything was measured: {reason}.")
+        if findings.comparisons and not (config.folder() / f"{name}.json").exists():
+            write_part(config.folder(), record(name, config, findings, device, started))
+        raise
+    write_part(config.folder(), record(name, config, findings, device, started))
+
+
+def record(
+    name: str, config: SuiteConfig, findings: Findings, device: torch.device, started: float
+) -> dict[str, Any]:
+    """What is written of a part: results, environment, settings."""
+    part = PARTS[name]
     machine = {
         "cores": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -88,7 +111,7 @@ def measure(name: str, config: SuiteConfig) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - started, 1),
         "environment": describe_environment(device) | machine,
         **asdict(findings),
-        "settings": asdict(settings) | findings.settings,
+        "settings": asdict(getattr(config, name)) | findings.settings,
     }
 
 
@@ -97,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse_suite(argv)
     for name in () if config.page else config.only:
         print(f"== {name}", flush=True)
-        write_part(config.folder(), measure(name, config))
+        measure(name, config)
         write_page(config.folder(), PARTS)
     print(f"written: {write_page(config.folder(), PARTS)}")
 

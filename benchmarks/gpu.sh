@@ -1,64 +1,226 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in steps of at most ten minutes: call again until it prints "all done".
+# What needs a GPU, for a machine that is lent for a short time: bare, without a network, with commands of at
+# most ten minutes, to which little can be carried and from which only small files come back.
 #
-#   benchmarks/gpu.sh [SECONDS]     stops after SECONDS (570); the next call starts the unfinished step again,
-#                                   a training run resumes from its checkpoint
+#   bash benchmarks/gpu.sh [STEP...]       without a step: those that are not done yet, in this order
 #
-# CIFAR-10 is expected in $HCL_DATA, by default data/. Results: benchmarks/results/h100/ and runs/image/cifar10/.
-# PYTHON is the interpreter, by default that of .venv.
+#   setup      installs the wheels that were carried, and unpacks the parts of CIFAR-10
+#   tests      the tests that run on a GPU
+#   objective, ranks, images
+#              parts of python -m benchmarks; graphs, sentences and evaluation come last
+#   cifar10-hard, cifar10-simclr, cifar10-debiased
+#              ResNet-18, batch 512, towards 90 % kNN in 15 minutes. A run that is not done when the time is up
+#              saves a checkpoint; call the step again, and it resumes.
+#   keep N     writes pieces 4N-3 to 4N of the unfinished runs' folders, 60 MiB at most, to $OUT. A ResNet-18's
+#              checkpoint has 6 pieces: keep 1, then keep 2.
+#   restore    puts together the pieces that were carried, also one after the other
+#
+# After each step, and when a step fails or the time is up, $OUT/results.tar.gz has all results until then.
+# Unpack it in the repository: tar -xzf results.tar.gz. Exit code 75: the time is up, call again.
+#
+# Before, at home: python -m benchmarks.pack --dataset cifar10, and the missing wheels of
+#   tyro docstring_parser typeguard pooch platformdirs sentencex
+# into runs/gpu/carry. Carry one part of CIFAR-10 at a time, and call setup with each.
+#
+# OUT             where results go, by default runs/gpu/out
+# PYTHON          the interpreter, by default .venv/bin/python, or python3 where that is not there
+# HCL_GPU_CARRY   what was carried, by default runs/gpu/carry
+# HCL_GPU_WORK    everything else, by default runs/gpu
+# HCL_GPU_SECONDS seconds until the time is up, by default 570; no command starts in the last 30
+# HCL_GPU_DRY=1   tiny sizes on the CPU: a rehearsal
+# HCL_GPU_PRINT=1 only prints the commands
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-limit=${1:-570}
+work=${HCL_GPU_WORK:-runs/gpu}
+out=${OUT:-$work/out}
+carry=${HCL_GPU_CARRY:-$work/carry}
+limit=${HCL_GPU_SECONDS:-570}
 python=${PYTHON:-.venv/bin/python}
-results=benchmarks/results/h100
-mkdir -p "$results"
+[ -n "${PYTHON:-}" ] || [ -x "$python" ] || python=python3
+results=$work/results site=$work/site data=$work/data runs=$work/runs pieces=$work/pieces
+export PYTHONPATH=$PWD/$site:$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+[[ $site = /* ]] && export PYTHONPATH=$site:$PYTHONPATH
+
+device=cuda suite_flags=() pytest_flags=()
+objective_flags=(--objective.tile-size 8192 --objective.batches 256 512 1024 2048 4096 8192 16384
+    --objective.large-batches 65536 262144)
+ranks_flags=(--ranks.batch 65536 --ranks.tile-size 8192 --ranks.encoder-batch 4096 --ranks.chunks 1024 256)
+images_flags=(--images.arch resnet18 --images.width 64 --images.batch-size 512 --images.workers 16
+    --images.steps 7 --images.compile)
+graphs_flags=() sentences_flags=() evaluation_flags=()
+# At 2.5 s an epoch, 300 epochs are 12.5 minutes.
+train_flags=(--arch resnet18 --batch-size 512 --epochs 300 --optimizer sgd --lr 0.12 --weight-decay 5e-4
+    --schedule cosine --warmup 10 --knn-every 10 --compile)
+if [ -n "${HCL_GPU_DRY:-}" ]; then
+    device=cpu suite_flags=(--quick) pytest_flags=(-k torch_tiles_are_used)
+    objective_flags=(--objective.batches 16 --objective.large-batches 32 --objective.tile-size 8
+        --objective.rounds 1)
+    ranks_flags=(--ranks.batch 16 --ranks.dim 8 --ranks.tile-size 4 --ranks.encoder-batch 8 --ranks.chunks 4
+        --ranks.rounds 1)
+    images_flags=(--images.batch-size 8 --images.width 4 --images.rounds 1)
+    graphs_flags=(--graphs.batch-size 20 --graphs.rounds 1)
+    sentences_flags=(--sentences.embedding-dim 8 --sentences.hidden 6 --sentences.batch-size 20
+        --sentences.sentences 20 --sentences.rounds 1)
+    evaluation_flags=(--evaluation.task-dim 8 --evaluation.train 300 --evaluation.test 60 --evaluation.dim 8
+        --evaluation.epochs 1 --evaluation.rounds 1)
+    train_flags=(--arch resnet10 --width 4 --batch-size 16 --epochs 4 --checkpoint-seconds 0)
+fi
 
 left() { echo $((limit - SECONDS)); }
 
-# Runs a command once: step NAME COMMAND... A finished step leaves the file $results/done/NAME.
-step() {
-    local name=$1 status=0
-    shift
-    [ -e "$results/done/$name" ] && return 0
-    if [ "$(left)" -lt 30 ]; then
-        echo "time is up before $name: call again"
+# Packs all results until now; replaces the earlier file at once, so that a whole one is always there.
+collect() {
+    mkdir -p "$out"
+    local files=()
+    while IFS= read -r -d '' file; do files+=("${file#"$work"/}"); done < <(
+        find "$work" \( -path "$results/*" -o -path "$runs/*" \) -type f -not -path '*/checkpoint/*' \
+            \( -name '*.json' -o -name '*.jsonl' -o -name '*.md' -o -name '*.txt' -o -name '*.png' \
+            -o -name '*.svg' \) -print0 | sort -z)
+    [ "${#files[@]}" -gt 0 ] || return 0
+    tar -C "$work" -czf "$work/results.tmp" --transform 's,^results,benchmarks/results/gpu,' "${files[@]}"
+    mv "$work/results.tmp" "$out/results.tar.gz"
+}
+
+# Runs a command until the time is up. An interrupted one saves what it has.
+run() {
+    if [ -n "${HCL_GPU_PRINT:-}" ]; then
+        echo "$*"
+        return
+    fi
+    local status=0
+    if [ "$(left)" -lt "${HCL_GPU_RESERVE:-30}" ]; then
+        echo "time is up before: $*"
         exit 75
     fi
-    echo "== $name"
+    echo "== $* ($(left) s left)"
     timeout --signal=INT --kill-after=20 "$(left)" "$@" || status=$?
-    if [ "$status" -eq 124 ] || [ "$status" -eq 130 ] || [ "$status" -eq 137 ]; then
-        echo "time is up within $name: call again"
+    case $status in
+    0) ;;
+    124 | 130 | 137)
+        echo "time is up within: $*"
         exit 75
+        ;;
+    *) return "$status" ;;
+    esac
+}
+
+setup() {
+    if compgen -G "$carry/*.whl" > /dev/null; then
+        run "$python" -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$site" \
+            "$carry"/*.whl
     fi
-    [ "$status" -eq 0 ] || exit "$status"
-    mkdir -p "$results/done"
-    touch "$results/done/$name"
+    if compgen -G "$carry/*.zip" > /dev/null || [ -n "${HCL_GPU_PRINT:-}" ]; then
+        run "$python" -m benchmarks.pack --unpack --dataset cifar10 --folder "$carry" --data-root "$data"
+    fi
 }
 
 # The tests of the kernels also run without a GPU, interpreted; here they run on it.
-step tests-kernels "$python" -m pytest -q tests/core/losses/test_triton_tiles.py
-step tests-views "$python" -m pytest -q tests/image/test_image_views.py
+tests() {
+    [ -n "${HCL_GPU_PRINT:-}" ] || mkdir -p "$results"
+    run "$python" -m pytest -q -p no:cacheprovider ${pytest_flags[@]+"${pytest_flags[@]}"} \
+        tests/core/losses/test_triton_tiles.py tests/image/test_image_views.py tests/test_gpu.py 2>&1 |
+        if [ -n "${HCL_GPU_PRINT:-}" ]; then cat; else tee "$results/tests.txt"; fi
+    local status=${PIPESTATUS[0]}
+    [ "$status" -ne 75 ] || exit 75
+    return "$status"
+}
 
-# The suite, one part per step; its page is written again after each. Images with the public record's settings (SimCLR,
-# ResNet-18, batch 512), plain and compiled; the objective in tiles up to 262,144.
-suite=("$python" -m benchmarks --device cuda --output "$results" --only)
-step suite-objective "${suite[@]}" objective --objective.tile-size 8192 \
-    --objective.batches 256 512 1024 2048 4096 8192 16384 --objective.large-batches 65536 262144
-step suite-ranks "${suite[@]}" ranks --ranks.batch 65536 --ranks.tile-size 8192 --ranks.encoder-batch 4096 \
-    --ranks.chunks 1024 256
-step suite-images "${suite[@]}" images --images.arch resnet18 --images.width 64 --images.batch-size 512 \
-    --images.workers 16 --images.steps 7 --images.compile
-step suite-graphs "${suite[@]}" graphs
-step suite-sentences "${suite[@]}" sentences
-step suite-evaluation "${suite[@]}" evaluation
-step suite-references "${suite[@]}" references
+suite() {
+    local part=$1
+    shift
+    run "$python" -m benchmarks --device "$device" --output "$results" ${suite_flags[@]+"${suite_flags[@]}"} \
+        --only "$part" "$@"
+}
 
-# 90 % kNN on CIFAR-10 within 15 minutes: at 2.5 s an epoch, 300 epochs are 12.5 minutes.
-train=("$python" -m image.train --dataset cifar10 --arch resnet18 --batch-size 512 --epochs 300 --optimizer sgd
-    --lr 0.12 --weight-decay 5e-4 --schedule cosine --warmup 10 --knn-every 10 --device cuda --compile --resume)
-step cifar10-simclr "${train[@]}" --objective simclr
-step cifar10-debiased "${train[@]}" --objective debiased
-step cifar10-hard "${train[@]}" --objective hard --beta 1
+cifar10() {
+    local folder=$1
+    shift
+    run "$python" -m image.train --dataset cifar10 --data-root "$data" --device "$device" \
+        --output-dir "$runs/image/cifar10/$folder/seed-0" --resume "$@" "${train_flags[@]}"
+}
 
-echo "all done: $results, runs/image/cifar10"
+# A tar of the unfinished runs, split once: it must not change between the calls that bring its pieces.
+keep() {
+    local first=$(((${1:-1} - 1) * 4))
+    mkdir -p "$out"
+    if [ ! -e "$pieces/SHA256SUMS" ] || [ "$first" -eq 0 ]; then
+        rm -rf "$pieces"
+        mkdir -p "$pieces"
+        (cd "$runs" && find . -type d -name checkpoint -exec sh -c '
+            for folder; do
+                run=${folder%/checkpoint}
+                [ -e "$run/result.json" ] || echo "$run"
+            done' sh {} +) | tar -C "$runs" -cf - -T - |
+            split -b "${HCL_GPU_PIECE:-15M}" -d -a 3 - "$pieces/piece-"
+        (cd "$pieces" && sha256sum piece-* > SHA256SUMS)
+    fi
+    cp "$pieces/SHA256SUMS" "$out/"
+    for number in $(seq "$first" $((first + 3))); do
+        local piece
+        piece=$pieces/piece-$(printf %03d "$number")
+        if [ -e "$piece" ]; then cp "$piece" "$out/"; fi
+    done
+    echo "$(wc -l < "$pieces/SHA256SUMS") pieces; in $out: $(cd "$out" && echo piece-*)"
+}
+
+restore() {
+    mkdir -p "$pieces" "$runs"
+    cp "$carry"/piece-* "$carry"/SHA256SUMS "$pieces"
+    if (cd "$pieces" && sha256sum --quiet --check SHA256SUMS); then
+        cat "$pieces"/piece-* | tar -C "$runs" -xf -
+        echo "restored: $(cd "$runs" && find . -type d -name checkpoint)"
+    else
+        echo "more pieces are needed: carry them, and call restore again"
+    fi
+}
+
+steps=(setup tests objective ranks images cifar10-hard cifar10-simclr cifar10-debiased graphs sentences
+    evaluation)
+call() {
+    case $1 in
+    setup | tests | restore) "$1" ;;
+    objective) suite objective "${objective_flags[@]}" ;;
+    ranks) suite ranks "${ranks_flags[@]}" ;;
+    images) suite images "${images_flags[@]}" ;;
+    graphs) suite graphs ${graphs_flags[@]+"${graphs_flags[@]}"} ;;
+    sentences) suite sentences ${sentences_flags[@]+"${sentences_flags[@]}"} ;;
+    evaluation) suite evaluation ${evaluation_flags[@]+"${evaluation_flags[@]}"} ;;
+    cifar10-hard) cifar10 hard-beta1-tau0.1 --objective hard --beta 1 ;;
+    cifar10-simclr) cifar10 simclr --objective simclr ;;
+    cifar10-debiased) cifar10 debiased-tau0.1 --objective debiased ;;
+    *)
+        echo "$1 is not a step; it must be one of ${steps[*]} keep restore" >&2
+        return 2
+        ;;
+    esac
+}
+
+[ -n "${HCL_GPU_PRINT:-}" ] || trap collect EXIT
+if [ $# -eq 0 ]; then
+    for step in "${steps[@]}"; do
+        [ -e "$work/done/$step" ] || set -- "$@" "$step"
+    done
+fi
+failed=()
+while [ $# -gt 0 ]; do
+    step=$1
+    shift
+    if [ "$step" = keep ]; then
+        number=1
+        if [[ ${1:-} =~ ^[0-9]+$ ]]; then number=$1 && shift; fi
+        keep "$number"
+        continue
+    fi
+    if ! call "$step"; then
+        failed+=("$step") # the next steps may work
+    elif [ -z "${HCL_GPU_PRINT:-}" ]; then
+        mkdir -p "$work/done"
+        touch "$work/done/$step"
+    fi
+    [ -n "${HCL_GPU_PRINT:-}" ] || collect
+done
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "failed: ${failed[*]}"
+    exit 1
+fi

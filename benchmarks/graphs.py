@@ -80,7 +80,6 @@ class GraphSteps:
                 loss.backward()
             with timer("optimizer"):
                 self.optimizer.step()
-        loss.item()
 
 
 def subjects_of(
@@ -147,6 +146,7 @@ def measure(settings: GraphSettings, device: torch.device, findings: Findings) -
         for _ in range(settings.rounds):
             subjects["step"]["ours"](stopwatch)
         findings.share(f"our step on {name}, by part", stopwatch.seconds)
+        findings.note_waits(f"a step on {name}", subjects["step"]["ours"], device)
         operators = operator_seconds(subjects["step"]["ours"], device)
         findings.share(f"our step on {name}, by operator", operators)
     if settings.command_rounds:

@@ -138,18 +138,6 @@ def pipelines(
     return {"ours": lambda: batches.epoch(1), USUAL: usual}
 
 
-def waits_for_device(steps: ImageSteps, batches: Pairs) -> str | None:
-    """What made the host wait for the GPU inside a step, or None."""
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        steps.train(batches)
-    except RuntimeError as error:
-        return str(error).splitlines()[0]
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    return None
-
-
 def measure(settings: ImageSettings, device: torch.device, findings: Findings) -> None:
     """Measure views alone and training, ours and the usual pipeline."""
     precision = choose_precision(settings.precision, device)
@@ -176,6 +164,4 @@ def measure(settings: ImageSettings, device: torch.device, findings: Findings) -
     findings.share("our step, by part", stopwatch.seconds)
     operators = operator_seconds(training["ours"], device, steps=1)
     findings.share("our step, by operator", operators)
-    if device.type == "cuda":
-        waited = waits_for_device(steps, made["ours"]())
-        findings.notes.append(f"Inside a step the host {f'waits: {waited}' if waited else 'never waits'}.")
+    findings.note_waits("a step", training["ours"], device)

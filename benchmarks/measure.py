@@ -5,14 +5,18 @@ import os
 import re
 import statistics
 import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+ROOT = Path(__file__).parents[1]
 MIN_ROUND_SECONDS = 0.05  # a shorter call is repeated within a round
 MAX_WARM_UP_SECONDS = 1.0  # a first call that takes longer is the only warm-up
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler's own log
@@ -86,6 +90,14 @@ class Findings:
         ordered = sorted(seconds.items(), key=lambda item: -item[1])
         self.shares.append({"what": what, "parts": {name: round(part / total, 4) for name, part in ordered}})
 
+    def note_waits(self, what: str, step: Callable[[], object], device: torch.device) -> None:
+        """Note where the host waits for the GPU in ``step``; nothing on a CPU."""
+        if device.type != "cuda":
+            return
+        waits = waits_for_gpu(step)
+        places = ", ".join(f"{place} ({count} times)" for place, count in waits.items())
+        self.notes.append(f"In {what} the host {f'waits for the GPU: {places}' if waits else 'never waits'}.")
+
 
 def ratios(subjects: dict[str, dict[str, Any]], key: str) -> dict[str, float]:
     """Ratios of the other subjects' values to the first one's, where both have a value above 0.
@@ -127,6 +139,22 @@ def synchronise(device: torch.device | None = None) -> None:
     """Wait for the GPU, if there is one."""
     if torch.cuda.is_available() and (device is None or device.type == "cuda"):
         torch.cuda.synchronize(device)
+
+
+def waits_for_gpu(step: Callable[[], object]) -> dict[str, int]:
+    """The lines at which the host waits for the GPU in a call, and how often, from PyTorch's own check.
+
+    Warm up before. The check does not see a copy from memory that is not pinned if it is meant not to wait.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    waits = [each for each in caught if "synchronizing CUDA operation" in str(each.message)]
+    return dict(Counter(f"{os.path.relpath(each.filename, ROOT)}:{each.lineno}" for each in waits))
 
 
 def summary(seconds: list[float]) -> dict[str, Any]:

@@ -20,10 +20,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.measure import seconds_of
+from benchmarks.measure import ROOT, seconds_of
 from core.io.errors import TrainingError
 
-ROOT = Path(__file__).parents[1]
 MAX_MEMORY_FRACTION = 0.25  # of the available memory; a call that allocates more fails
 
 

@@ -134,6 +134,7 @@ def measure(settings: SentenceSettings, device: torch.device, findings: Findings
         steps.step(steps.packed, stopwatch)
     findings.share("our step, by part", stopwatch.seconds)
     findings.share("our step, by operator", operator_seconds(subjects["ours, packed"], device, steps=1))
+    findings.note_waits("a step", subjects["ours, packed"], device)
 
     sentences = load_task("topic", default_data_root()).sentences[: settings.sentences]
     model = SentenceTransformer(modules=[module], device=str(device))

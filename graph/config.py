@@ -1,43 +1,15 @@
 """The settings of InfoGraph training, and what an objective's name brings."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from typing_extensions import Self
 
-from core.io.errors import InputError, unknown_name
+from core.io.errors import InputError
 from core.training.config import GroupConfig, hardness_of, objective_option
-
-PAPER_DATASETS = (
-    *("MUTAG", "PTC_MR", "ENZYMES", "PROTEINS", "DD"),
-    *("REDDIT-BINARY", "IMDB-BINARY", "IMDB-MULTI"),
-)
-KNOWN = ("motifs", *PAPER_DATASETS)
-
-
-def tu_folder(name: str, data_root: Path) -> Path:
-    """The folder of a TUDataset, which has the text files in ``raw``."""
-    return data_root / "TUDataset" / name
-
-
-def has_tu_dataset(name: str, data_root: Path) -> bool:
-    """Whether the text files of a TUDataset are there."""
-    return (
-        bool(re.fullmatch(r"[\w.+-]+", name))
-        and (tu_folder(name, data_root) / "raw" / f"{name}_A.txt").exists()
-    )
-
-
-def check_name(name: str, data_root: Path, download: bool) -> None:
-    """Raise InputError if a dataset is neither known nor there, and cannot be downloaded."""
-    is_file_name = re.fullmatch(r"[\w.+-]+", name)
-    if name in KNOWN or has_tu_dataset(name, data_root) or (is_file_name and download):
-        return
-    more = f", any TUDataset below {data_root / 'TUDataset'}, or others with `download`"
-    raise unknown_name("dataset", name, KNOWN, more)
+from core.training.describe import describe_runs
+from graph.names import check_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,3 +72,7 @@ def defaults_for(objective: str = "hard", variant: str = "corrected") -> GraphCo
     if variant == "released" and tau_plus > 0:
         tau_plus = 0.5
     return GraphConfig(beta=beta, tau_plus=tau_plus)
+
+
+if __name__ == "__main__":  # asked by shared_eval.reproduce
+    describe_runs(GraphConfig, defaults_for)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from core.io.errors import InputError
-from graph.config import check_name, has_tu_dataset, tu_folder
 from graph.graphs import Graph, one_hot
 from graph.motifs import make_motifs
+from graph.names import check_name, has_tu_dataset, tu_folder
 from graph.tudataset import MAX_FEATURE_ENTRIES, TU_URL, download_tu_dataset, load_tu_dataset
 
 MAX_ONE_HOT_DEGREE = 1000  # from this on, InfoGraph standardises degrees instead of coding them one-hot

@@ -45,12 +45,10 @@ class GraphTask(GroupTask):
         model = make_models(self.dataset.num_features, config.hidden, config.layers, self.seeds)
         self.model = model.to(device)
         self.optimizer = make_optimizer("adam", self.model.parameters(), config.lr, weight_decay=0.0)
-        self.objective = InfoGraphLoss(
-            torch.tensor([single.beta for single in configs], dtype=torch.float32, device=device),
-            torch.tensor([single.tau_plus for single in configs], dtype=torch.float32, device=device),
-            variant=config.variant,
-            stop_gradient=config.stop_gradient,
-        )
+        hardness = torch.tensor([(single.beta, single.tau_plus) for single in configs]).T  # (2, R)
+        self.objective = InfoGraphLoss(*hardness, variant=config.variant, stop_gradient=config.stop_gradient)
+        # Checked on the host, moved once: a list would be copied to the device in every step.
+        self.objective.beta, self.objective.tau_plus = hardness.to(device)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         if not self.prior_weight:

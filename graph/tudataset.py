@@ -5,6 +5,9 @@ Shapes: V nodes of all graphs · E edges · F node features.
 
 import csv
 import functools
+import io
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from graph.graphs import Graph, one_hot
 TU_URL = "https://www.chrsmrrs.com/graphkerneldatasets"
 MAX_LABEL_COLUMNS = 100
 MAX_LINE_BYTES = 1 << 16
+INTEGER = re.compile(rb"\s*[+-]?\d+\s*")
 # Entries of all nodes' one-hot labels, 1 GiB in float32. One label far from the others would exceed it.
 MAX_FEATURE_ENTRIES = 1 << 28
 
@@ -31,10 +35,19 @@ def download_tu_dataset(name: str, folder: Path) -> None:
 def load_tu_dataset(name: str, folder: Path) -> list[Graph]:
     """The graphs of ``folder/raw/NAME_*.txt``, with node labels as features and the class as ``y``.
 
-    Equal to PyG's ``TUDataset`` without edge labels and node attributes, which InfoGraph does not use. PyG's
-    cache, a pickle, is neither read nor written. Raises InputError as ``check_raw_files`` does.
+    Equal to PyG's ``TUDataset`` without edge labels and node attributes, which InfoGraph does not use, and
+    without graphs that have no nodes (Fingerprint), which are counted on stderr. PyG's cache, a pickle, is
+    neither read nor written. Raises InputError as ``check_raw_files`` does.
     """
     graph_of_node, labels, edges = check_raw_files(name, folder / "raw")
+    has_nodes = np.bincount(graph_of_node, minlength=len(labels)) > 0
+    if not has_nodes.all():
+        empty = np.count_nonzero(~has_nodes)
+        print(
+            f"warning: {empty} of the {len(labels)} graphs of {name} have no nodes and are left out",
+            file=sys.stderr,
+        )
+        graph_of_node, labels = (has_nodes.cumsum() - 1)[graph_of_node], labels[has_nodes]
     features = _node_features(folder / "raw" / f"{name}_node_labels.txt", len(graph_of_node))
     _, classes = np.unique(labels, return_inverse=True)
     sizes = np.bincount(graph_of_node)
@@ -58,29 +71,21 @@ def load_tu_dataset(name: str, folder: Path) -> list[Graph]:
 def check_raw_files(name: str, raw: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The graph of each node [V], the label of each graph, and the edges [2, E], sorted and without repeats.
 
-    Nodes and graphs are numbered from 0. Raises InputError, naming file and line, unless the files are
-    complete and consistent. Their format: github.com/chrsmrrs/tudataset, "File Format".
+    Nodes and graphs are numbered from 0; a number without nodes is a graph without nodes. Raises InputError,
+    naming file and line, unless the files are complete and consistent. Their format:
+    github.com/chrsmrrs/tudataset, "File Format".
     """
-    indicator_path = raw / f"{name}_graph_indicator.txt"
-    edges_path = raw / f"{name}_A.txt"
-    graph_of_node = _read_integers(indicator_path, columns=1)[:, 0]
-    labels = _read_integers(raw / f"{name}_graph_labels.txt", columns=1)[:, 0]
+    edges_path, labels_path = raw / f"{name}_A.txt", raw / f"{name}_graph_labels.txt"
+    targets_path = raw / f"{name}_graph_attributes.txt"
+    if targets_path.exists() and not labels_path.exists():
+        raise InputError(
+            f"{name} has regression targets ({targets_path}) and no classes ({labels_path.name}); "
+            "regression is not supported"
+        )
+    labels = _read_integers(labels_path, columns=1)[:, 0]
+    graph_of_node = _read_graph_of_node(raw / f"{name}_graph_indicator.txt", labels_path.name, len(labels))
     edges = _read_integers(edges_path, columns=2)
-    nodes, graphs = len(graph_of_node), len(labels)
-
-    is_gap = ~np.isin(np.diff(graph_of_node, prepend=1), (0, 1))
-    is_gap[0] = graph_of_node[0] != 1
-    if is_gap.any():
-        line = int(is_gap.argmax()) + 1
-        raise InputError(
-            f"{indicator_path}, line {line}: graph {graph_of_node[line - 1]}; graphs must be numbered "
-            "from 1, in order, without gaps"
-        )
-    if graph_of_node[-1] != graphs:
-        raise InputError(
-            f"{indicator_path} names {graph_of_node[-1]} graphs and {name}_graph_labels.txt has {graphs} "
-            "lines; they must agree: is one of them truncated?"
-        )
+    nodes = len(graph_of_node)
     is_outside = ((edges < 1) | (edges > nodes)).any(axis=1)
     if is_outside.any():
         line = int(is_outside.argmax()) + 1
@@ -108,6 +113,32 @@ def check_raw_files(name: str, raw: Path) -> tuple[np.ndarray, np.ndarray, np.nd
     return graph_of_node - 1, labels, np.stack(np.divmod(forward, nodes))
 
 
+def _read_graph_of_node(path: Path, labels_name: str, graphs: int) -> np.ndarray:
+    """The graph of each node [V], from 1 to ``graphs``, the lines of the file with the labels."""
+    numbers = _read_integers(path, columns=1)[:, 0]
+    steps = np.diff(numbers, append=numbers[-1])
+    is_wrong = (numbers < 1) | (steps < 0)
+    if is_wrong.any():
+        line = int(is_wrong.argmax()) + 1
+        then = f", but line {line + 1} has graph {numbers[line]}" if steps[line - 1] < 0 else ""
+        raise InputError(
+            f"{path}, line {line}: graph {numbers[line - 1]}; graphs must be numbered from 1, in order{then}"
+        )
+    has_gaps = numbers[0] > 1 or (steps > 1).any()
+    if not has_gaps and numbers[-1] != graphs:
+        raise InputError(
+            f"{path} names {numbers[-1]} graphs and {labels_name} has {graphs} lines; they must agree: is "
+            "one of them truncated?"
+        )
+    if numbers[-1] > graphs:
+        line = int((numbers > graphs).argmax()) + 1
+        raise InputError(
+            f"{path}, line {line}: graph {numbers[line - 1]}; graphs are 1 to {graphs}, the lines of "
+            f"{labels_name}"
+        )
+    return numbers
+
+
 def _sorted_unique(numbers: np.ndarray) -> np.ndarray:
     """``np.unique`` for integers of at least 0, ten times as fast as NumPy's, which hashes them."""
     numbers = np.sort(numbers)
@@ -131,20 +162,31 @@ def _node_features(path: Path, nodes: int) -> torch.Tensor | None:
 
 
 def _read_integers(path: Path, columns: int | None) -> np.ndarray:
-    """A comma-separated file as int64 [lines, columns]; raises InputError if it is missing or damaged."""
+    """A comma-separated file as int64 [lines, columns]; raises InputError if it is missing or damaged.
+
+    Blank lines at its end are ignored.
+    """
     import pandas as pd  # slow to import, and the embedded graphs do not need it
 
-    expected = f"each line must have {'one or more' if columns is None else columns} integers"
     try:
         check_regular(path)
-        with open(path, "rb") as file:
-            first = file.readline(MAX_LINE_BYTES)
-        count = first.count(b",") + 1
-        if first and (count > MAX_LABEL_COLUMNS if columns is None else count != columns):
-            raise InputError(f"{path} has {count} columns; {expected}")
+        content = path.read_bytes().rstrip()
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} is missing; a TUDataset has _A, _graph_indicator and _graph_labels"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {reason_of(error)}") from error
+    count = content[:MAX_LINE_BYTES].split(b"\n", 1)[0].count(b",") + 1
+    expected = f"each line must have {columns or count} integer{'s' if (columns or count) > 1 else ''}"
+    if columns is None:
+        expected += ", as line 1 has"
+    if content and (count > MAX_LABEL_COLUMNS if columns is None else count != columns):
+        raise InputError(f"{path} has {count} columns; {expected}")
+    try:
         with np.errstate(invalid="ignore"):  # numbers beyond int64 raise an error below
             table = pd.read_csv(
-                path,
+                io.BytesIO(content),
                 header=None,
                 skipinitialspace=True,
                 dtype=np.int64,
@@ -152,13 +194,19 @@ def _read_integers(path: Path, columns: int | None) -> np.ndarray:
                 quoting=csv.QUOTE_NONE,
                 na_filter=False,
             )
-    except FileNotFoundError:
-        raise InputError(
-            f"{path} is missing; a TUDataset has _A, _graph_indicator and _graph_labels"
-        ) from None
     except (ValueError, OverflowError, OSError) as error:
-        raise InputError(f"{path} is damaged: {reason_of(error)}; {expected}") from error
+        reason = _first_bad_line(content, columns or count) or reason_of(error)
+        raise InputError(f"{path} is damaged: {reason}; {expected}") from error
     return table.to_numpy()
+
+
+def _first_bad_line(content: bytes, columns: int) -> str:
+    """What a message says of the first line that does not have so many integers; empty if all have."""
+    for number, line in enumerate(content.splitlines(), 1):
+        fields = line.split(b",")
+        if len(fields) != columns or not all(map(INTEGER.fullmatch, fields)):
+            return f"line {number} is {line[:50].decode(errors='replace')!r}"
+    return ""
 
 
 def _count_lines(path: Path) -> int:

@@ -28,9 +28,9 @@ class ViewBatches:
         self.steps = len(train) // config.batch_size
         self.local = local_slice(config.batch_size)
         if config.positives == "label":
-            labels = train.labels.cpu()
-            self.by_class = labels.argsort(stable=True)
-            self.counts = torch.bincount(labels)
+            self.labels = train.labels.cpu()
+            self.by_class = self.labels.argsort(stable=True)
+            self.counts = torch.bincount(self.labels)
             self.first = self.counts.cumsum(0) - self.counts
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -55,7 +55,7 @@ class ViewBatches:
 
     def _others_of_class(self, order: Tensor, epoch: int) -> Tensor:
         """For each image another image of its class, or itself if it is the only one: [N] -> [N]."""
-        classes = self.train.labels.cpu()[order]
+        classes = self.labels[order]
         index_in_class = torch.empty_like(order)
         index_in_class[self.by_class] = torch.arange(len(order)) - self.first.repeat_interleave(self.counts)
         generator = epoch_generator(self.config.seed, epoch, torch.device("cpu"))

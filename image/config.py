@@ -8,6 +8,7 @@ from typing_extensions import Self
 
 from core.io.errors import InputError, unknown_name
 from core.training.config import Precision, TrainConfig, hardness_of, objective_option
+from core.training.describe import describe_runs
 
 KNOWN = ("shapes", "digits", "cifar10", "cifar100", "stl10", "tinyimagenet", "folder:PATH")
 MIN_IMAGE_SIZE = 8
@@ -68,6 +69,8 @@ class ImageConfig(TrainConfig):
     """Channels of the encoder's first stage; 64 is the architecture's own."""
     norm: Norm = "batch"
     """Normalisation of encoder and head; group treats images one by one."""
+    skip_unreadable: bool = False
+    """Train without the images that cannot be read; by default they are an error."""
     image_size: int | None = None
     """Size of the images, resized once; by default the dataset's own."""
     view_size: int = 32
@@ -110,3 +113,7 @@ def defaults_for(dataset: str = "shapes", objective: str = "hard") -> ImageConfi
         return replace(config, **small, view_size=16)
     # Shapes differ by their outline, of which a small crop shows too little.
     return replace(config, **small, crop_scale=0.3)
+
+
+if __name__ == "__main__":  # asked by shared_eval.reproduce
+    describe_runs(ImageConfig, defaults_for)

@@ -3,9 +3,10 @@
 Shapes: N images · S size, the height and the width.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.distributed import is_main_process
 from core.io.errors import InputError, unknown_name
+from core.io.files import readable
 from image import published
 from image.config import KNOWN, MIN_IMAGE_SIZE
-from image.folders import read_class_folders, split_folders
+from image.folders import read_splits, split_folders
 from image.shapes import CLASSES as SHAPES
 from image.shapes import make_shapes
+from image.skipped import Skipped
 
 FOLDER_IMAGE_SIZE = 64  # of folder:PATH, unless an image size is given
 MAX_RESIDENT_SHARE = 0.5  # of the device's free memory; training needs the rest
@@ -82,6 +86,7 @@ class ImageDataset:
     labelled: Images  # the same object as train if all of train is labelled
     test: Images
     classes: tuple[str, ...]
+    skipped: Skipped = field(default_factory=Skipped)  # what its folders hold beside these images
 
     def to(self, device: torch.device) -> "ImageDataset":
         """Move to ``device``; if it lacks the memory, labels only, and images to pinned memory."""
@@ -103,13 +108,18 @@ class ImageDataset:
 
 
 def load_dataset(
-    name: str, data_root: Path, download: bool = False, image_size: int | None = None
+    name: str,
+    data_root: Path,
+    download: bool = False,
+    image_size: int | None = None,
+    skip_unreadable: bool = False,
 ) -> ImageDataset:
     """Load a dataset by name; ``image_size`` resizes its images.
 
     Raises InputError if the name is unknown, if the data are missing and not to be downloaded, if a file is
-    damaged, or if there is only one class.
+    damaged and not to be skipped, or if there is only one class.
     """
+    skipped = Skipped(skip_unreadable)
     if image_size is not None and image_size < MIN_IMAGE_SIZE:
         raise InputError(f"`image_size` is {image_size}; it must be at least {MIN_IMAGE_SIZE}")
     if name == "shapes":
@@ -119,9 +129,9 @@ def load_dataset(
         dataset = _load_digits()
     elif name.startswith("folder:"):
         path = Path(name.removeprefix("folder:"))
-        dataset = _load_class_folders(name, path, image_size or FOLDER_IMAGE_SIZE)
+        dataset = _load_class_folders(name, path, image_size or FOLDER_IMAGE_SIZE, skipped)
     elif name in published.SOURCES:
-        dataset = _load_published(name, data_root, download, image_size)
+        dataset = _load_published(name, data_root, download, image_size, skipped)
     else:
         raise unknown_name("dataset", name, KNOWN)
     if len(dataset.classes) < 2:
@@ -129,6 +139,13 @@ def load_dataset(
             f"`dataset` is {name!r}, which has {len(dataset.classes)} class; at least 2 are needed"
         )
     return dataset if image_size is None else dataset.resized(image_size)
+
+
+def warn_skipped(dataset: ImageDataset) -> None:
+    """Say on stderr, on one line, what the folders of a dataset hold that is not used."""
+    if (description := dataset.skipped.describe()) and is_main_process():
+        line = " ".join(f"{dataset.name}: {description}".splitlines())  # names may contain line ends
+        print(readable(line), file=sys.stderr)
 
 
 def fits(size: int, device: torch.device) -> bool:
@@ -167,18 +184,22 @@ def _load_digits() -> ImageDataset:
     return ImageDataset("digits", train, train, test, tuple(map(str, data.target_names)))
 
 
-def _load_class_folders(name: str, path: Path, size: int) -> ImageDataset:
-    train_files, test_files, classes = split_folders(path)
-    train, test = (Images(*read_class_folders(files, size)) for files in (train_files, test_files))
-    return ImageDataset(name, train, train, test, tuple(classes))
+def _load_class_folders(name: str, path: Path, size: int, skipped: Skipped) -> ImageDataset:
+    train_files, test_files, classes = split_folders(path, skipped)
+    parts = read_splits(train_files, test_files, classes, size, skipped)
+    train, test = (Images(*part) for part in parts)
+    return ImageDataset(name, train, train, test, tuple(classes), skipped)
 
 
-def _load_published(name: str, data_root: Path, download: bool, image_size: int | None) -> ImageDataset:
+def _load_published(
+    name: str, data_root: Path, download: bool, image_size: int | None, skipped: Skipped
+) -> ImageDataset:
     """From the publisher's layout or from class folders, whichever exists; downloaded if neither does."""
     if not published.exists(name, data_root) and (data_root / name).is_dir():
-        return _load_class_folders(name, data_root / name, image_size or published.SOURCES[name].image_size)
-    train_split, test_split, classes = published.load(name, data_root, download)
+        size = image_size or published.SOURCES[name].image_size
+        return _load_class_folders(name, data_root / name, size, skipped)
+    train_split, test_split, classes = published.load(name, data_root, download, skipped)
     train, test = _images(*train_split), _images(*test_split)
     is_labelled = train.labels >= 0
     labelled = train if is_labelled.all() else Images(train.images[is_labelled], train.labels[is_labelled])
-    return ImageDataset(name, train, labelled, test, tuple(classes))
+    return ImageDataset(name, train, labelled, test, tuple(classes), skipped)

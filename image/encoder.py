@@ -8,9 +8,9 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from image.config import Norm
+from image.resnet import BasicBlock, Bottleneck, ResNet, conv, init_convolutions, make_stages
 
 ARCHITECTURES = {
     "resnet10": (BasicBlock, [1, 1, 1, 1]),
@@ -27,27 +27,23 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 def make_encoder(arch: str, width: int = 64, norm: Norm = "batch") -> ResNet:
-    """torchvision's ResNet with a 3x3 first convolution and no max-pool (Chen et al., ICML 2020, B.9).
+    """A ResNet with a 3x3 first convolution and no max-pool (Chen et al., ICML 2020, B.9).
 
-    ``width`` is the number of channels of the first stage, 64 in torchvision. The encoder maps [B, 3, H, W]
+    ``width`` is the number of channels of the first stage, 64 in ImageNet's. The encoder maps [B, 3, H, W]
     to [B, D]; ``encoder.dim`` is D.
     """
     block, layers = ARCHITECTURES[arch]
     norm_layer = nn.BatchNorm2d if norm == "batch" else group_norm
-    encoder = ResNet(block, layers, norm_layer=norm_layer)
+    encoder = ResNet(block, layers, norm_layer)
     encoder.dim = 8 * width * block.expansion
-    encoder.conv1 = nn.Conv2d(3, width, kernel_size=3, padding=1, bias=False)
+    encoder.conv1 = conv(3, width, 3)
     encoder.bn1 = norm_layer(width)
     encoder.maxpool = nn.Identity()
     encoder.fc = nn.Identity()
     if width != 64:
-        encoder.inplanes = width
-        for stage, count in enumerate(layers):
-            layer = encoder._make_layer(block, width * 2**stage, count, stride=1 if stage == 0 else 2)
-            setattr(encoder, f"layer{stage + 1}", layer)
-    for module in encoder.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        stages = make_stages(block, layers, width, norm_layer)
+        encoder.layer1, encoder.layer2, encoder.layer3, encoder.layer4 = stages
+    init_convolutions(encoder)
     return encoder.to(memory_format=torch.channels_last)
 
 

@@ -29,6 +29,8 @@ class EvaluateConfig:
     """Folder with local copies of the datasets; $HCL_DATA sets the default."""
     download: bool = False
     """Download the dataset from its official place if there is no local copy."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, as a run does that was trained without them."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 
@@ -44,7 +46,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
 
     from core.training.run_folder import load_encoder_state
     from core.training.runtime import choose_device, choose_precision
-    from image.data import load_dataset
+    from image.data import load_dataset, warn_skipped
     from image.encoder import make_model
     from image.scoring import evaluate
     from image.views import Views
@@ -52,7 +54,10 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     device = choose_device(config.device)
     precision = choose_precision(trained.precision, device)
     size = trained.image_size if config.dataset is None else trained.view_size
-    dataset = load_dataset(name, config.data_root, config.download, size).to(device)
+    skip_unreadable = config.skip_unreadable or trained.skip_unreadable
+    dataset = load_dataset(name, config.data_root, config.download, size, skip_unreadable)
+    warn_skipped(dataset)
+    dataset = dataset.to(device)
     with torch.device("meta"):  # the settings may ask for more memory than the weights need
         model = make_model(trained.arch, trained.width, trained.norm)
     load_encoder_state(model, config.run)

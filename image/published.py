@@ -1,6 +1,7 @@
 """The published image datasets, in their publishers' layouts: located, checked, or downloaded.
 
-Pickles are opened by torchvision's classes alone, once the publisher's checksums match.
+Pickles are opened by torchvision's classes alone, once the publisher's checksums match. torchvision is
+imported where they are read: that takes longer than the import of torch.
 """
 
 from collections.abc import Callable
@@ -9,11 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
 from core.io.downloads import fetch_archive
 from core.io.errors import InputError
-from image.folders import read_class_folders, tiny_imagenet_files
+from image.folders import read_splits, tiny_imagenet_files
+from image.skipped import Skipped
 
 Split = tuple[np.ndarray, np.ndarray]  # images uint8 [N, 3, S, S], labels int64 [N], -1 if unlabelled
 Splits = tuple[Split, Split, list[str]]  # training, test, names of the classes
@@ -24,7 +25,7 @@ class Source:
     """Where a dataset comes from, and how it is read."""
 
     folder: str  # below the data root
-    read: Callable[[Path], Splits]  # takes the data root
+    read: Callable[[Path, Skipped], Splits]  # takes the data root
     image_size: int
     url: str
     md5: str  # of the archive at the URL
@@ -35,8 +36,10 @@ def exists(name: str, data_root: Path) -> bool:
     return (data_root / SOURCES[name].folder).exists()
 
 
-def load(name: str, data_root: Path, download: bool) -> Splits:
+def load(name: str, data_root: Path, download: bool, skipped: Skipped) -> Splits:
     """Read the dataset from its publisher's layout; download it first if it is missing.
+
+    ``skipped`` says whether image files that cannot be read are an error.
 
     Raises InputError if it is missing and not to be downloaded, if a download fails, or if a file is damaged.
     """
@@ -51,7 +54,7 @@ def load(name: str, data_root: Path, download: bool) -> Splits:
             )
         fetch_archive(source.url, folder, f"md5:{source.md5}", inside=source.folder)
     try:
-        return source.read(data_root)
+        return source.read(data_root, skipped)
     except RuntimeError as error:
         raise InputError(
             f"{folder} is damaged: the publisher's checksums do not match; delete it and set `download`"
@@ -60,14 +63,19 @@ def load(name: str, data_root: Path, download: bool) -> Splits:
         raise InputError(f"{folder} cannot be read: {error}; delete it and set `download`") from error
 
 
-def _read_cifar(kind: type[CIFAR10], data_root: Path) -> Splits:
+def _read_cifar(name: str, data_root: Path, skipped: Skipped) -> Splits:
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
     train, test = (kind(str(data_root), train=is_train) for is_train in (True, False))
     images = [np.ascontiguousarray(split.data.transpose(0, 3, 1, 2)) for split in (train, test)]
     labels = [np.array(split.targets, dtype=np.int64) for split in (train, test)]
     return (images[0], labels[0]), (images[1], labels[1]), train.classes
 
 
-def _read_stl10(data_root: Path) -> Splits:
+def _read_stl10(data_root: Path, skipped: Skipped) -> Splits:
+    from torchvision.datasets import STL10
+
     train, test = (STL10(str(data_root), split=name) for name in ("train+unlabeled", "test"))
     classes = getattr(train, "classes", [])  # from class_names.txt, the only file without a checksum
     if len(classes) <= train.labels.max():
@@ -76,20 +84,34 @@ def _read_stl10(data_root: Path) -> Splits:
     return images_and_labels[0], images_and_labels[1], classes
 
 
-def _read_tiny_imagenet(data_root: Path) -> Splits:
+def _read_tiny_imagenet(data_root: Path, skipped: Skipped) -> Splits:
     train_files, test_files, classes = tiny_imagenet_files(data_root / "tiny-imagenet-200")
-    train, test = (read_class_folders(files, size=64) for files in (train_files, test_files))
+    train, test = read_splits(train_files, test_files, classes, 64, skipped)
     return (train[0].numpy(), train[1].numpy()), (test[0].numpy(), test[1].numpy()), classes
 
 
 # The publishers of STL-10 and Tiny ImageNet give http addresses; their servers answer https too.
 SOURCES = {
-    "cifar10": Source(CIFAR10.base_folder, partial(_read_cifar, CIFAR10), 32, CIFAR10.url, CIFAR10.tgz_md5),
+    "cifar10": Source(
+        "cifar-10-batches-py",
+        partial(_read_cifar, "cifar10"),
+        32,
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        "c58f30108f718f92721af3b95e74349a",
+    ),
     "cifar100": Source(
-        CIFAR100.base_folder, partial(_read_cifar, CIFAR100), 32, CIFAR100.url, CIFAR100.tgz_md5
+        "cifar-100-python",
+        partial(_read_cifar, "cifar100"),
+        32,
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        "eb9058c3a382ffc7106e4002c42a8d85",
     ),
     "stl10": Source(
-        STL10.base_folder, _read_stl10, 96, STL10.url.replace("http://", "https://"), STL10.tgz_md5
+        "stl10_binary",
+        _read_stl10,
+        96,
+        "https://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
+        "91f7769df0f17e558f3565bffb0c7dfb",
     ),
     "tinyimagenet": Source(
         "tiny-imagenet-200",

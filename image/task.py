@@ -17,7 +17,7 @@ from core.training.seeding import seed_everything
 from core.training.task import Scores, Task
 from image.batches import ViewBatches
 from image.config import ImageConfig
-from image.data import ImageDataset, Images, load_dataset
+from image.data import ImageDataset, Images, load_dataset, warn_skipped
 from image.encoder import Pair, make_model
 from image.scoring import CHUNK, evaluate, represent_all, sample, score_neighbours
 from image.views import Views
@@ -31,8 +31,13 @@ class ImageTask(Task):
     def __init__(self, configs: Sequence[ImageConfig], device: torch.device) -> None:
         [config] = configs
         self.config, self.device = config, device
-        dataset = load_dataset(config.dataset, config.data_root, config.download, config.image_size)
+        dataset = load_dataset(
+            config.dataset, config.data_root, config.download, config.image_size, config.skip_unreadable
+        )
+        warn_skipped(dataset)
         check_fits(config, dataset)
+        if skipped := dataset.skipped.as_record():
+            self.record_fields = {"skipped": skipped}
         self.dataset = dataset.to(device)
         self.views = Views(config.view_size, scale=(config.crop_scale, 1.0)).to(device)
         self.view_batches = ViewBatches(self.dataset.train, self.views, config)
@@ -118,8 +123,13 @@ def fingerprint(dataset: ImageDataset) -> dict[str, int | str]:
 
 
 def check_fits(config: ImageConfig, dataset: ImageDataset) -> None:
-    """Raise InputError if batch or views are larger than the dataset allows."""
+    """Raise InputError if batch or views are larger than the dataset allows, or all its images are equal."""
     name, images = config.dataset, len(dataset.train)
+    pixels = dataset.train.images
+    if all(torch.equal(pixels[0], pixels[i]) for i in range(1, images)):  # ends at the first that differs
+        raise InputError(
+            f"all {images:,} training images of {name} are equal after resizing; there is nothing to learn"
+        )
     if config.batch_size > images:
         raise InputError(f"`batch_size` is {config.batch_size}; {name} has {images} training images")
     if config.view_size > dataset.image_size:

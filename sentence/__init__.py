@@ -1,1 +1,3 @@
 """Quick-thought sentence embeddings trained on running text."""
+
+import shared_eval  # noqa: F401 -- it checks that `core` is the project's

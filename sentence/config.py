@@ -9,12 +9,14 @@ from typing_extensions import Self
 
 from core.io.errors import InputError, unknown_name
 from core.training.config import Precision, TrainConfig, hardness_of, objective_option
+from core.training.describe import describe_runs
 
 KNOWN = ("pydoc", "books", "bookcorpus", "wikitext-103", "folder:PATH")
 SENTEVAL_TASKS = ("mr", "cr", "subj", "mpqa", "trec", "msrp", "sst2", "stsb")
 EMBEDDED_TASKS = ("topic", "neighbours")
 DEFAULT_TEMPERATURE = 0.1  # of cosines
 
+Lines = Literal["auto", "sentences"]  # of a book
 Denominator = Literal["negatives", "all"]
 Protocol = Literal["senteval", "quickthoughts"]  # of the evaluation
 
@@ -35,6 +37,8 @@ class SentenceConfig(TrainConfig):
 
     dataset: str = "pydoc"
     """pydoc (embedded), books, bookcorpus, wikitext-103, or folder:PATH (a .txt or .txt.gz a book)."""
+    lines: Lines = "auto"
+    """auto: wrapped lines are joined, and paragraphs split into sentences. sentences: each line is one."""
     objective: Literal["quickthought", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     temperature: float | None = None
@@ -45,7 +49,7 @@ class SentenceConfig(TrainConfig):
     """all: the sentence itself, at score 0, and its other positives count too, as in quick-thoughts' code."""
     stop_gradient: bool = objective_option(False, slug="stopgradient", label="weights constant")
     """Treat the negatives' weights as constants."""
-    window: int = objective_option(1, slug="", label="window {}")  # no slug: earlier runs keep their folder
+    window: int = objective_option(1, slug="window{}", label="window {}")
     """Sentences to each side that are positives."""
     epochs: int = 1
     batch_size: int = 400
@@ -72,7 +76,7 @@ class SentenceConfig(TrainConfig):
     strict: bool = False
     """Stop at the first fault of the corpus (bytes that are not UTF-8, books without neighbours)."""
     tasks: tuple[str, ...] = SENTEVAL_TASKS
-    """Tasks to evaluate on."""
+    """Tasks to evaluate on. SentEval also has sst5, sickr, sicke, sts12 to sts16; all names every one."""
 
     def checked(self) -> Self:
         if self.batch_size < 3:
@@ -123,3 +127,7 @@ def defaults_for(dataset: str = "pydoc", objective: str = "hard", encoder: str =
     # The corpus has too few sentences for a GRU.
     small: dict[str, Any] = {"encoder": "bow", "embedding_dim": 128, "hidden": 128, "epochs": 30}
     return replace(config, **small, batch_size=100, lr=5e-3, precision="float32")
+
+
+if __name__ == "__main__":  # asked by shared_eval.reproduce
+    describe_runs(SentenceConfig, defaults_for)

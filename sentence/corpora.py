@@ -1,16 +1,20 @@
 """Running text by name, as the lines of books: embedded, the files of a folder, or public corpora."""
 
+import codecs
 import gzip
+import io
 import pydoc_data.topics
 import re
 import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 from core.io.errors import InputError, reason_of, unknown_name
-from core.io.files import check_regular, user_cache, write_atomically
+from core.io.files import check_regular, is_hidden, user_cache, visible_files, write_atomically
 from sentence.config import KNOWN
 
 # Name and configuration of public corpora at the Hugging Face hub. BookCorpus is no longer published by its
@@ -19,6 +23,12 @@ HUB = {
     "bookcorpus": ("rojagtap/bookcorpus", None),
     "wikitext-103": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
 }
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before that of UTF-16, with which it begins
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 MAX_LINE_BYTES = 1 << 20  # longer lines are split, for files without line ends
 # A gzipped book may unpack to the larger of the two. Prose shrinks to a third, bombs to a thousandth.
 MAX_UNPACKED_BYTES = 1 << 24
@@ -33,6 +43,8 @@ class Corpus:
 
     name: str
     files: tuple[Path, ...]  # of one book each; none for the embedded corpus
+    other_files: int = 0  # in the folder, with other endings
+    hidden: int = 0  # files and folders in the folder
 
     def fingerprint(self) -> list[tuple[str, int, int]]:
         """The title, size and time of each book; they change when the text does."""
@@ -83,12 +95,12 @@ def find_corpus(name: str, data_root: Path, download: bool = False) -> Corpus:
     if name == "pydoc":
         return Corpus(name, ())
     if name.startswith("folder:"):
-        return Corpus(name, text_files(Path(name.removeprefix("folder:"))))
+        return books_in(Path(name.removeprefix("folder:")), name)
     if name not in KNOWN:
         raise unknown_name("dataset", name, KNOWN)
     folder = data_root / name
     if folder.is_dir():
-        return Corpus(name, text_files(folder))
+        return books_in(folder, name)
     if name not in HUB:
         raise InputError(
             f"`dataset` is {name!r}, but {folder} is not a folder; put one .txt or .txt.gz a book there, or "
@@ -102,34 +114,77 @@ def find_corpus(name: str, data_root: Path, download: bool = False) -> Corpus:
     return Corpus(name, (download_from_hub(name),))
 
 
-def text_files(folder: Path) -> tuple[Path, ...]:
-    """The .txt and .txt.gz files below ``folder``, sorted; raises InputError if there are none."""
+def books_in(folder: Path, name: str) -> Corpus:
+    """The .txt and .txt.gz files below ``folder``, in any case, sorted; hidden ones are left out.
+
+    Links to folders are followed, each once. A folder named as a book counts as one, so that opening it
+    fails. Raises InputError if there is no book.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; folder:PATH needs one with a .txt or .txt.gz a book")
-    files = sorted(path for path in folder.rglob("*") if path.name.endswith((".txt", ".txt.gz")))
-    if not files:
+    try:
+        files, hidden = visible_files(folder)
+        folders = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path)]
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read: {error}") from error
+    books = [path for path in (*files, *folders) if path.name.lower().endswith((".txt", ".txt.gz"))]
+    if not books:
         raise InputError(f"{folder} contains no .txt or .txt.gz files")
-    return tuple(files)
+    return Corpus(name, tuple(sorted(books)), max(0, len(files) - len(books)), hidden)
 
 
 def read_lines(path: Path, faults: Faults) -> Iterator[str]:
-    """The lines of a text file, plain or gzipped; raises InputError if it is binary or unreadable."""
-    position = 0
+    """The lines of a text file, plain or gzipped: UTF-8, or what its byte-order mark says.
+
+    Raises InputError if it is binary or unreadable.
+    """
     try:
         check_regular(path)
         max_bytes = max(MAX_UNPACKED_BYTES, MAX_COMPRESSION_RATIO * path.stat().st_size)
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            for raw in iter(lambda: file.readline(MAX_LINE_BYTES), b""):
-                if position > max_bytes:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
+            encoding = encoding_of(file.read(4))
+            file.seek(0)
+            reader = _utf8_lines if encoding == "utf-8" else partial(_wide_lines, encoding)
+            for line in reader(file, path, faults):
+                if file.tell() > max_bytes:
                     raise InputError(f"{path} unpacks to more than {max_bytes:,} bytes, which no book does")
-                if b"\0" in raw:
-                    raise InputError(
-                        f"{path} is binary: byte {position + raw.index(0)} is 0; it must be plain text"
-                    )
-                yield decode(raw, path, position, faults)
-                position += len(raw)
+                yield line
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def encoding_of(start: bytes) -> str:
+    """The encoding that the byte-order mark in the first four bytes says; UTF-8 without one."""
+    return next((encoding for mark, encoding in BYTE_ORDER_MARKS if start.startswith(mark)), "utf-8")
+
+
+def _utf8_lines(file: IO[bytes] | gzip.GzipFile, path: Path, faults: Faults) -> Iterator[str]:
+    """The lines of UTF-8."""
+    position = 0
+    for raw in iter(lambda: file.readline(MAX_LINE_BYTES), b""):
+        if b"\0" in raw:
+            raise InputError(
+                f"{path} is binary: byte {position + raw.index(0)} is 0; it must be plain text, in UTF-8 or "
+                "in UTF-16 with a byte-order mark"
+            )
+        yield decode(raw, path, position, faults)
+        position += len(raw)
+
+
+def _wide_lines(encoding: str, file: IO[bytes] | gzip.GzipFile, path: Path, faults: Faults) -> Iterator[str]:
+    """The lines of UTF-16 or UTF-32, whose line ends take several bytes."""
+    text = io.TextIOWrapper(file, encoding, errors="replace", newline="\n")
+    try:
+        for number, line in enumerate(iter(lambda: text.readline(MAX_LINE_BYTES), ""), 1):
+            if "\0" in line:
+                raise InputError(
+                    f"{path} is binary: line {number} has a zero character; it must be plain text"
+                )
+            if "\ufffd" in line:
+                faults.note(f"{path}: line {number} is not {encoding.upper()} and is replaced in part")
+            yield line
+    finally:
+        text.detach()  # the file is closed where it was opened
 
 
 def decode(raw: bytes, path: Path, position: int, faults: Faults) -> str:

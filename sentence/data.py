@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.pre_tokenizers import Sequence, Split, Whitespace
 from tokenizers.trainers import WordLevelTrainer
 from torch import Tensor
 
@@ -25,10 +25,12 @@ from core.io.digests import digest_of
 from core.io.errors import InputError
 from core.io.files import user_cache
 from core.training.runtime import to_device
+from sentence.config import Lines
 from sentence.corpora import Corpus, Faults
-from sentence.text import sentences_of
+from sentence.text import pieces_of
+from sentence.writing import UNSPACED, has_unspaced
 
-FORMAT = 3  # of the cache; a new number invalidates every cache
+FORMAT = 4  # of the cache; a new number invalidates every cache
 UNKNOWN, PADDING = "[UNK]", "[PAD]"
 CHUNK_SENTENCES = 10_000  # encoded at once
 
@@ -42,6 +44,7 @@ class EncodedCorpus:
     starts: np.ndarray  # (S + 1,): sentence i is tokens[starts[i] : starts[i + 1]]
     books: np.ndarray  # (books + 1,): book b is sentences books[b] to books[b + 1]
     unknown: int  # tokens that are not in the vocabulary
+    left_out: int  # pieces of text that are not sentences
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -56,7 +59,12 @@ class EncodedCorpus:
 
 
 def encode_corpus(
-    corpus: Corpus, vocab_size: int, *, strict: bool = False, tokenizer: Tokenizer | None = None
+    corpus: Corpus,
+    vocab_size: int,
+    *,
+    lines: Lines = "auto",
+    strict: bool = False,
+    tokenizer: Tokenizer | None = None,
 ) -> EncodedCorpus:
     """Split a corpus into sentences and encode them, or read the result from the user's cache.
 
@@ -65,11 +73,11 @@ def encode_corpus(
     learn from.
     """
     vocabulary = vocab_size if tokenizer is None else tokenizer.to_str()
-    fingerprint = digest_of([json.dumps([FORMAT, corpus.fingerprint(), vocabulary, strict])])
+    fingerprint = digest_of([json.dumps([FORMAT, corpus.fingerprint(), vocabulary, lines, strict])])
     folder = user_cache() / "sentences" / fingerprint
     try:
         values = build_once(
-            folder, lambda scratch: _encode_into(scratch, corpus, vocab_size, strict, tokenizer)
+            folder, lambda scratch: _encode_into(scratch, corpus, vocab_size, lines, strict, tokenizer)
         )
     except OSError as error:
         raise InputError(
@@ -81,11 +89,12 @@ def encode_corpus(
         starts=np.memmap(folder / "starts.bin", np.int64, mode="r"),
         books=np.array(values["books"]),
         unknown=values["unknown"],
+        left_out=values["left_out"],
     )
 
 
 def _encode_into(
-    folder: Path, corpus: Corpus, vocab_size: int, strict: bool, tokenizer: Tokenizer | None
+    folder: Path, corpus: Corpus, vocab_size: int, lines: Lines, strict: bool, tokenizer: Tokenizer | None
 ) -> dict[str, Any]:
     """Write starts.bin, tokens.bin and tokenizer.json; returns the other values of an EncodedCorpus.
 
@@ -93,37 +102,53 @@ def _encode_into(
     encodes that file.
     """
     text = folder / "sentences.txt"
-    counts = _write_sentences(corpus, text, Faults(strict))
+    counts, left_out = _write_sentences(corpus, text, lines, Faults(strict))
     if max(counts, default=0) < 2:
-        raise InputError(f"{corpus.name} has no book with 2 sentences; at least one is needed")
+        hint = (
+            "; if each line is a sentence, set `lines` to sentences" if lines == "auto" and left_out else ""
+        )
+        raise InputError(f"{corpus.name} has no book with 2 sentences; at least one is needed{hint}")
     if tokenizer is None:
         tokenizer = train_tokenizer(text, vocab_size)
     dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
     unknown = _write_tokens(text, folder, tokenizer, dtype)
     text.unlink()
     (folder / "tokenizer.json").write_text(tokenizer.to_str(), "utf-8")
-    return {"dtype": dtype.name, "books": np.cumsum([0, *counts]).tolist(), "unknown": unknown}
+    return {
+        "dtype": dtype.name,
+        "books": np.cumsum([0, *counts]).tolist(),
+        "unknown": unknown,
+        "left_out": left_out,
+    }
 
 
-def _write_sentences(corpus: Corpus, text: Path, faults: Faults) -> list[int]:
-    """Write a corpus to a file, one sentence a line; returns the number of sentences of each book."""
-    counts = []
+def _write_sentences(corpus: Corpus, text: Path, mode: Lines, faults: Faults) -> tuple[list[int], int]:
+    """Write a corpus to a file, one sentence a line.
+
+    Returns the number of sentences of each book, and the number of pieces of text that are not sentences.
+    """
+    counts, left_out = [], 0
     with open(text, "w", encoding="utf-8") as file:
         for title, lines in corpus.books(faults):
-            count = 0
-            for sentence in sentences_of(lines):
-                file.write(sentence + "\n")
-                count += 1
+            count = others = 0
+            for piece, is_sentence in pieces_of(lines, mode):
+                if is_sentence:
+                    file.write(piece + "\n")
+                    count += 1
+                else:
+                    others += 1
             if count < 2:
-                faults.note(f"{title} has {count} sentences; at least 2 are needed for neighbours")
+                also = f" ({others:,} other pieces of text are not sentences)" if others else ""
+                faults.note(f"{title} has {count} sentences{also}; at least 2 are needed for neighbours")
             counts.append(count)
+            left_out += others
     faults.report()
-    return counts
+    return counts, left_out
 
 
 def _write_tokens(text: Path, folder: Path, tokenizer: Tokenizer, dtype: np.dtype) -> int:
     """Encode a file of sentences to starts.bin and tokens.bin; returns the number of unknown tokens."""
-    unknown_id, unknown, end = tokenizer.token_to_id(UNKNOWN), 0, 0
+    unknown_id, unknown, end = unknown_id_of(tokenizer), 0, 0
     with (
         open(text, encoding="utf-8") as lines,
         open(folder / "tokens.bin", "wb") as tokens,
@@ -137,15 +162,31 @@ def _write_tokens(text: Path, folder: Path, tokenizer: Tokenizer, dtype: np.dtyp
             starts.write(ends.tobytes())
             for ids in encoded:
                 tokens.write(ids.tobytes())
-                unknown += int((ids == unknown_id).sum())
+                if unknown_id is not None:
+                    unknown += int((ids == unknown_id).sum())
     return unknown
 
 
+def unknown_id_of(tokenizer: Tokenizer) -> int | None:
+    """The id of words outside the vocabulary; None if there are none, as with GPT-2's bytes."""
+    model = json.loads(tokenizer.to_str())["model"]
+    if model["type"] == "Unigram":
+        return model["unk_id"]
+    return tokenizer.token_to_id(model["unk_token"]) if model.get("unk_token") else None
+
+
 def train_tokenizer(text: Path, vocab_size: int) -> Tokenizer:
-    """A word-level tokenizer with the most frequent lower-case words and punctuation marks of a file."""
+    """A word-level tokenizer with the most frequent lower-case words and punctuation marks of a file.
+
+    In scripts without spaces between words, such as Chinese, Japanese and Thai, each letter with its marks is
+    a word.
+    """
     tokenizer = Tokenizer(WordLevel(unk_token=UNKNOWN))
     tokenizer.normalizer = Lowercase()
-    tokenizer.pre_tokenizer = Whitespace()
+    with open(text, encoding="utf-8") as lines:
+        is_unspaced = any(map(has_unspaced, lines))
+    split = [Split(Regex(UNSPACED), "isolated")] if is_unspaced else []  # costs time where it has no effect
+    tokenizer.pre_tokenizer = Sequence([*split, Whitespace()]) if split else Whitespace()
     special = [PADDING, UNKNOWN]
     trainer = WordLevelTrainer(
         vocab_size=vocab_size + len(special), special_tokens=special, show_progress=False

@@ -91,6 +91,13 @@ def pack(ids: Tensor, lengths: Tensor) -> tuple[PackedSequence, Tensor]:
     return packed, to_device(order.argsort(), ids.device)
 
 
+def pad(ids: Tensor, lengths: Tensor) -> dict[str, Tensor]:
+    """Concatenated sentences [T], [B] as sentence-transformers takes them: ids and a mask, [B, longest]."""
+    padded = pad_sequence(ids.split(lengths.tolist()), batch_first=True)
+    mask = torch.arange(padded.shape[1]) < lengths.unsqueeze(1)
+    return {"input_ids": padded, "attention_mask": to_device(mask.long(), ids.device)}
+
+
 class PaddedTransformer(nn.Module):
     """A pretrained transformer to fine-tune. It is both f and g; an embedding is the mean of its tokens."""
 
@@ -100,10 +107,7 @@ class PaddedTransformer(nn.Module):
 
     def embed_pair(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """f and g, the same tensor twice: [T], [B] -> [B, D], [B, D]. The ids include special tokens."""
-        padded = pad_sequence(ids.split(lengths.tolist()), batch_first=True)
-        mask = torch.arange(padded.shape[1]) < lengths.unsqueeze(1)
-        features = {"input_ids": padded, "attention_mask": mask.long().to(ids.device)}
-        embedding = self.model(features)["sentence_embedding"].float()
+        embedding = self.model(pad(ids, lengths))["sentence_embedding"].float()
         return embedding, embedding
 
 
@@ -167,13 +171,13 @@ class TwoEncoders(nn.Module):
         layout = self.f.layout(ids, lengths)
         return self.f.encode(layout).float(), self.g.encode(layout).float()
 
-    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Tensor]:
-        """Token ids [T] and lengths [B] of sentences, given as text."""
-        ids = [encoded.ids[: self.longest] for encoded in self.tokenizer.encode_batch_fast(list(inputs))]
+    def tokens_of(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids [T] and lengths [B] of sentences, truncated at ``longest``."""
+        ids = [encoded.ids[: self.longest] for encoded in self.tokenizer.encode_batch_fast(list(sentences))]
         # A sentence without tokens becomes one unknown word, so that it has an embedding.
         ids = [sentence or [self.tokenizer.token_to_id("[UNK]")] for sentence in ids]
         flat = torch.tensor([token for sentence in ids for token in sentence])
-        return {"ids": flat, "lengths": torch.tensor([len(sentence) for sentence in ids])}
+        return flat, torch.tensor([len(sentence) for sentence in ids])
 
     def get_embedding_dimension(self) -> int:
         return self.f.dim + self.g.dim

@@ -21,7 +21,7 @@ class EvaluateConfig:
     model: Annotated[str, tyro.conf.Positional]
     """A run's folder, a SentenceTransformer's folder, or its name at the Hugging Face hub."""
     tasks: tuple[str, ...] = ()
-    """Tasks; by default those of the run, or all of SentEval's."""
+    """Tasks, or all for every one of SentEval's; by default those of the run, or of training."""
     protocol: Protocol = "senteval"
     """How penalties are chosen and embeddings scaled; figures of the two do not compare."""
     data_root: Path = field(default_factory=default_data_root)
@@ -34,10 +34,10 @@ class EvaluateConfig:
 
 def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
     """The metrics of a run or model; of a run with its own tasks, what ``result.json`` has."""
-    from sentence.tasks import check_names
-
     find_model(config.model, config.download)
-    check_names(config.tasks)
+    from sentence.tasks import expand
+
+    expand(config.tasks)  # before anything heavy is imported
     # Imported here because torch takes seconds, and help and errors do not need it.
     from core.training.runtime import choose_device, choose_precision
     from sentence.encoder import TwoEncoders

@@ -1,10 +1,10 @@
 """Sentence encoders as models of sentence-transformers: saved and loaded."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule
 from tokenizers import Tokenizer
@@ -14,7 +14,8 @@ from core.io.errors import InputError, reason_of
 from core.io.files import read_json
 from core.training.records import check_files
 from core.training.settings import check_ranges, check_type
-from sentence.encoder import TwoEncoders
+from sentence.checkpoints import make_usable
+from sentence.encoder import TwoEncoders, pad
 from sentence.models import find_model, is_run
 
 # The arguments of a QuickThought except its tokenizer, which are saved in its folder.
@@ -26,6 +27,7 @@ SETTINGS: dict[str, Any] = {
     "longest": int,
 }
 FOLDER = "0_QuickThought"  # that sentence-transformers saves the module in
+HUB_OPTIONS = ("token", "cache_folder", "revision", "local_files_only")
 TYPE = "sentence.encoder.QuickThought"  # that saved models name
 
 
@@ -44,8 +46,28 @@ class QuickThought(TwoEncoders, InputModule):
         module.f, module.g = encoders.f, encoders.g
         return module
 
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens of a sentence at most, as a SentenceTransformer's own setting; the prompt's count too."""
+        return self.longest
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"`max_seq_length` is {value}; it must be a whole number of at least 1")
+        self.longest = value
+
+    def preprocess(self, inputs: Sequence[str], prompt: str | None = None, **_: Any) -> dict[str, Tensor]:
+        """Token ids and mask [B, longest of the batch] of texts, each after the ``prompt``.
+
+        They are padded although the encoders take them concatenated: the library's losses and its trainer
+        split a batch along the first dimension of every tensor, and know these two names.
+        """
+        return pad(*self.tokens_of([prompt + text for text in inputs] if prompt else inputs))
+
     def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        pair = self.embed_pair(features["ids"], features["lengths"].cpu())
+        mask = features["attention_mask"].bool()
+        pair = self.embed_pair(features["input_ids"][mask], mask.sum(dim=1).cpu())
         return features | {"sentence_embedding": torch.cat(pair, dim=1)}
 
     def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:
@@ -54,13 +76,23 @@ class QuickThought(TwoEncoders, InputModule):
         (Path(output_path) / "tokenizer.json").write_text(self.tokenizer.to_str(pretty=True), "utf-8")
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", *_: Any, **__: Any) -> "QuickThought":
-        folder = Path(model_name_or_path) / subfolder
-        settings = checked_settings(read_json(folder / cls.config_file_name))
-        tokenizer = Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8"))
+    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> "QuickThought":
+        """The module that ``save`` wrote to a folder, here or at the hub."""
+        where = {name: options[name] for name in HUB_OPTIONS if name in options} | {"subfolder": subfolder}
+
+        def path_of(name: str) -> Path:
+            path = cls.load_file_path(model_name_or_path, filename=name, **where)
+            if path is None:
+                raise InputError(f"{name} is missing")
+            return Path(path)
+
+        settings = checked_settings(read_json(path_of(cls.config_file_name)))
+        tokenizer = Tokenizer.from_str(path_of("tokenizer.json").read_text("utf-8"))
         with torch.device("meta"):  # the settings may ask for more memory than the weights have
             module = cls(tokenizer, **settings)
-        module.load_state_dict(load_file(folder / "model.safetensors"), assign=True)
+        # Reads model.safetensors, or pytorch_model.bin with an unpickler that knows tensors alone.
+        weights = cls.load_torch_weights(model_name_or_path, **where)
+        module.load_state_dict(weights, assign=True)
         return module
 
 
@@ -92,7 +124,9 @@ def is_quick_thought(folder: Path) -> bool:
 def load_model(name: str, download: bool, device: torch.device) -> SentenceTransformer:
     """The model of a run's folder, of a SentenceTransformer's folder, or of a name at the hub.
 
-    No code of the folder is run, and nothing is unpickled. Raises InputError if there is no such model.
+    No code of the folder is run: pickled weights are refused, or read by an unpickler that knows tensors
+    alone. A tokenizer without a padding token pads with its end of text; attention leaves padding out.
+    Raises InputError if there is no such model.
     """
     folder = find_model(name, download)
     if is_run(Path(name)):
@@ -102,7 +136,7 @@ def load_model(name: str, download: bool, device: torch.device) -> SentenceTrans
             module = QuickThought.load(str(folder), FOLDER)
             return SentenceTransformer(modules=[module], device=str(device))
         source = str(folder) if folder.exists() else name
-        return SentenceTransformer(
+        model = SentenceTransformer(
             source,
             device=str(device),
             local_files_only=not download,
@@ -110,5 +144,7 @@ def load_model(name: str, download: bool, device: torch.device) -> SentenceTrans
             # Set here because the folder's own settings may allow pickles.
             model_kwargs={"use_safetensors": True, "weights_only": True},
         )
+        make_usable(model)
+        return model
     except Exception as error:  # the library raises errors of many kinds for other folders
         raise InputError(f"{name} cannot be loaded as a SentenceTransformer: {reason_of(error)}") from error

@@ -25,11 +25,11 @@ from core.training.run_folder import Run
 from core.training.seeding import seed_everything
 from core.training.task import Scores, Task
 from sentence.config import SentenceConfig
-from sentence.corpora import find_corpus
+from sentence.corpora import Corpus, find_corpus
 from sentence.data import ConsecutiveBatches, EncodedCorpus, SentenceBatch, encode_corpus
 from sentence.encoder import PaddedTransformer, Pair, TwoEncoders, split_sentences
 from sentence.objective import quick_thought_loss
-from sentence.scoring import encoder_of, evaluate, load_tasks, sample
+from sentence.scoring import EVALUATION, encoder_of, evaluate, load_tasks, sample
 
 
 class SentenceTask(Task):
@@ -41,11 +41,13 @@ class SentenceTask(Task):
         self.clip_norm = config.clip_norm
         source = find_corpus(config.dataset, config.data_root, config.download)
         self.tasks, missing = load_tasks(config.tasks, config.data_root, config.download)
-        self.record_fields = {"missing_tasks": missing}
+        self.record_fields = {"missing_tasks": missing, "evaluation": EVALUATION}
         if config.encoder == "gru" and device.type == "cuda" and config.precision != "float32":
             self.record_fields["gru_precision"] = "float32"  # see GRUEncoder.encode
         tokenizer = tokenizer_of(config)
-        corpus = encode_corpus(source, config.vocab_size, strict=config.strict, tokenizer=tokenizer)
+        corpus = encode_corpus(
+            source, config.vocab_size, lines=config.lines, strict=config.strict, tokenizer=tokenizer
+        )
         self.local = local_slice(config.batch_size)
         self.sentence_batches = ConsecutiveBatches(
             corpus, config.batch_size, config.longest, config.seed, self.local, device
@@ -54,7 +56,7 @@ class SentenceTask(Task):
         self.steps_per_epoch = self.sentence_batches.steps
         self.samples_per_epoch = self.steps_per_epoch * config.batch_size
         if is_main_process():
-            describe(config, corpus)
+            describe(config, source, corpus)
         warn_dropped_samples(len(corpus) - self.samples_per_epoch, "sentences", config.batch_size)
 
         seed_everything(config.seed)
@@ -132,23 +134,31 @@ def tokenizer_of(config: SentenceConfig) -> Tokenizer | None:
     """The transformer's own, cutting sentences at ``longest`` tokens; None if one is to be learned."""
     if config.encoder != "transformer":
         return None
+    from sentence.checkpoints import fast_tokenizer
     from sentence.quick_thought import load_model
 
     model = load_model(config.model, config.download, torch.device("cpu"))
-    tokenizer = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(config.longest)
-    return tokenizer
+    return fast_tokenizer(model, config.model, config.longest)
 
 
-def describe(config: SentenceConfig, corpus: EncodedCorpus) -> None:
-    """Say on stderr how large the corpus is, and what the vocabulary does not cover."""
+def describe(config: SentenceConfig, source: Corpus, corpus: EncodedCorpus) -> None:
+    """Say on stderr how large the corpus is, what is left out of it, and what the vocabulary lacks."""
     words, tokens = corpus.tokenizer.get_vocab_size(), len(corpus.tokens)
     print(
         f"{config.dataset}: {len(corpus.books) - 1} books, {len(corpus):,} sentences, {tokens:,} tokens; "
         f"{corpus.unknown:,} of them ({corpus.unknown / tokens:.2%}) are not in the vocabulary of {words:,}",
         file=sys.stderr,
     )
+    others = f"{source.other_files:,} files that are not .txt or .txt.gz" if source.other_files else ""
+    hidden = f"{source.hidden:,} hidden files and folders" if source.hidden else ""
+    if others or hidden:
+        print(f"left out of the folder: {' and '.join(filter(None, (others, hidden)))}", file=sys.stderr)
+    if corpus.left_out:
+        print(
+            f"left out of the text: {corpus.left_out:,} pieces that are not sentences (one word; or "
+            "capitals, numbers and signs alone)",
+            file=sys.stderr,
+        )
     if config.encoder != "transformer" and words < config.vocab_size:
         print(
             with_flags(f"the corpus has fewer words than `vocab_size` {config.vocab_size:,}: all are kept"),

@@ -1,50 +1,40 @@
 """The tasks that evaluate sentence embeddings: SentEval's, and two for the embedded corpus."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from core.io.downloads import fetch_archive
 from core.io.errors import InputError, unknown_name
-from core.io.files import check_regular
+from sentence.config import SENTEVAL_TASKS
 from sentence.corpora import embedded_topics
+from sentence.senteval import (
+    STS_SETS,
+    Classification,
+    PairClassification,
+    Relatedness,
+    Similarity,
+    read_msrp,
+    read_polarity,
+    read_sick_entailment,
+    read_sick_relatedness,
+    read_sst2,
+    read_sst5,
+    read_sts,
+    read_stsb,
+    read_trec,
+)
 from sentence.text import sentences_of
 
 SENTEVAL_FOLDER = Path("SentEval") / "downstream"
 # All of SentEval's sentence tasks in its own layout, as the SimCSE authors publish them.
 SENTEVAL_URL = "https://huggingface.co/datasets/princeton-nlp/datasets-for-simcse/resolve/main/senteval.tar"
+ALL = "all"  # stands for every task of SentEval
 MIN_CLASS_SAMPLES = 10  # for training; penalties are chosen by 10-fold cross-validation
 MIN_TOPIC_SENTENCES = 30  # of a class of the embedded topic task
-
-
-@dataclass(frozen=True)
-class Classification:
-    """Sentences with classes; without ``parts`` the task is cross-validated."""
-
-    sentences: list[str]
-    labels: np.ndarray  # (N,) int64
-    parts: np.ndarray | None = None  # (N,), "train", "dev" or "test" for each sentence
-
-
-@dataclass(frozen=True)
-class PairClassification:
-    """Pairs of sentences that belong together or not; without ``parts`` the task is cross-validated."""
-
-    pairs: list[tuple[str, str]]
-    labels: np.ndarray  # (N,) int64, 1 if the sentences belong together
-    parts: np.ndarray | None = None  # (N,), "train", "dev" or "test" for each pair
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """Pairs of sentences with similarities judged by people."""
-
-    pairs: list[tuple[str, str]]
-    scores: np.ndarray  # (N,)
 
 
 @dataclass(frozen=True)
@@ -54,72 +44,10 @@ class Choice:
     triples: list[tuple[str, str, str]]
 
 
-Task = Classification | PairClassification | Similarity | Choice
-
-
-def read_polarity(negative: str, positive: str) -> Callable[[Path], Classification]:
-    """The reader of a task with one file for each of two classes, a sentence a line."""
-
-    def read(folder: Path) -> Classification:
-        parts = [[line for _, line in read_lines(folder / name, "latin-1")] for name in (negative, positive)]
-        labels = np.repeat([0, 1], [len(part) for part in parts])
-        return Classification(parts[0] + parts[1], labels)
-
-    return read
-
-
-def read_trec(folder: Path) -> Classification:
-    """Questions with one of six labels, which are followed by a colon and a finer label."""
-    sentences, kinds, parts = [], [], []
-    for name, part in (("train_5500.label", "train"), ("TREC_10.label", "test")):
-        for number, line in read_lines(folder / name, "latin-1"):
-            kind, separator, rest = line.partition(":")
-            sentence = rest.partition(" ")[2]
-            if not separator or not sentence:
-                raise InputError(f"{folder / name}: line {number} is not 'LABEL:detail question'")
-            sentences.append(sentence)
-            kinds.append(kind)
-            parts.append(part)
-    labels = np.unique(kinds, return_inverse=True)[1]
-    return Classification(sentences, labels, np.array(parts))
-
-
-def read_sst2(folder: Path) -> Classification:
-    """Sentences of movie reviews, negative or positive."""
-    sentences, labels, parts = [], [], []
-    for part in ("train", "dev", "test"):
-        path = folder / f"sentiment-{part}"
-        for number, row in read_columns(path, 2, "utf-8"):
-            sentences.append(row[0])
-            labels.append(int(read_number(row[1], (0, 1), path, number)))
-            parts.append(part)
-    return Classification(sentences, np.array(labels), np.array(parts))
-
-
-def read_msrp(folder: Path) -> PairClassification:
-    """Pairs of sentences from the news, 1 for paraphrases."""
-    pairs, labels, parts = [], [], []
-    for part in ("train", "test"):
-        path = folder / f"msr_paraphrase_{part}.txt"
-        for number, row in islice(read_columns(path, 5, "utf-8-sig"), 1, None):
-            pairs.append((row[3], row[4]))
-            labels.append(int(read_number(row[0], (0, 1), path, number)))
-            parts.append(part)
-    return PairClassification(pairs, np.array(labels), np.array(parts))
-
-
-def read_stsb(folder: Path) -> Similarity:
-    """The test part of the STS benchmark."""
-    path = folder / "sts-test.csv"
-    pairs, scores = [], []
-    for number, row in read_columns(path, 7, "utf-8"):
-        pairs.append((row[5], row[6]))
-        scores.append(read_number(row[4], None, path, number))
-    return Similarity(pairs, np.array(scores))
-
+TransferTask = Classification | PairClassification | Similarity | Relatedness | Choice
 
 # The folder below SentEval's and the reader of each task.
-SENTEVAL: dict[str, tuple[str, Callable[[Path], Task]]] = {
+SENTEVAL: dict[str, tuple[str, Callable[[Path], TransferTask]]] = {
     "mr": ("MR", read_polarity("rt-polarity.neg", "rt-polarity.pos")),
     "cr": ("CR", read_polarity("custrev.neg", "custrev.pos")),
     "subj": ("SUBJ", read_polarity("subj.subjective", "subj.objective")),
@@ -128,6 +56,10 @@ SENTEVAL: dict[str, tuple[str, Callable[[Path], Task]]] = {
     "msrp": ("MRPC", read_msrp),
     "sst2": ("SST/binary", read_sst2),
     "stsb": ("STS/STSBenchmark", read_stsb),
+    "sst5": ("SST/fine", read_sst5),
+    "sickr": ("SICK", read_sick_relatedness),
+    "sicke": ("SICK", read_sick_entailment),
+    **{f"sts{year}": (f"STS/STS{year}-en-test", read_sts(year)) for year in STS_SETS},
 }
 
 
@@ -154,11 +86,11 @@ def embedded_neighbours() -> Choice:
     return Choice(triples)
 
 
-EMBEDDED: dict[str, Callable[[], Task]] = {"topic": embedded_topic, "neighbours": embedded_neighbours}
+EMBEDDED: dict[str, Callable[[], TransferTask]] = {"topic": embedded_topic, "neighbours": embedded_neighbours}
 TASKS = (*SENTEVAL, *EMBEDDED)
 
 
-def load_task(name: str, data_root: Path) -> Task | None:
+def load_task(name: str, data_root: Path) -> TransferTask | None:
     """The task of that name, or None if its folder is missing; raises InputError if a file is damaged."""
     if name in EMBEDDED:
         return EMBEDDED[name]()
@@ -166,7 +98,7 @@ def load_task(name: str, data_root: Path) -> Task | None:
     return read_task(name, folder) if (folder / SENTEVAL[name][0]).is_dir() else None
 
 
-def read_task(name: str, folder: Path) -> Task:
+def read_task(name: str, folder: Path) -> TransferTask:
     """A task of SentEval's data in ``folder``; raises InputError if a file is damaged."""
     subfolder, read = SENTEVAL[name]
     task = read(folder / subfolder)
@@ -174,11 +106,14 @@ def read_task(name: str, folder: Path) -> Task:
     return task
 
 
-def check_size(task: Task, folder: Path) -> None:
+def check_size(task: TransferTask, folder: Path) -> None:
     """Raise InputError if a task has too few samples to train on, to choose penalties on, or to test on."""
-    if isinstance(task, Similarity):
-        if len(set(task.scores)) < 2:
-            raise InputError(f"{folder} has fewer than 2 different scores: is one of its files truncated?")
+    if isinstance(task, Similarity | Relatedness):
+        for name, scores in groups_of(task).items():
+            if len(np.unique(scores)) < 2:
+                raise InputError(
+                    f"{folder}{name} has fewer than 2 different scores: is one of its files truncated?"
+                )
         return
     if isinstance(task, Choice):
         return
@@ -194,52 +129,33 @@ def check_size(task: Task, folder: Path) -> None:
         raise InputError(f"{folder} has no samples for testing: is one of its files truncated?")
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raise InputError unless every name is a task's."""
+def groups_of(task: Similarity | Relatedness) -> dict[str, np.ndarray]:
+    """The scores of each set, or of each part, by its name in a message."""
+    if isinstance(task, Relatedness):
+        return {f" ({part})": task.scores[task.parts == part] for part in ("train", "dev", "test")}
+    if task.sets is None:
+        return {"": task.scores}
+    return {f" ({name})": task.scores[task.sets == name] for name in np.unique(task.sets)}
+
+
+def expand(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of tasks, with every task of SentEval for "all"; raises InputError if one is unknown."""
     for name in names:
-        if name not in TASKS:
-            raise unknown_name("tasks", name, TASKS)
+        if name not in (*TASKS, ALL):
+            raise unknown_name("tasks", name, (*TASKS, ALL))
+    return tuple(dict.fromkeys(task for name in names for task in (SENTEVAL if name == ALL else (name,))))
 
 
 def fetch_senteval(data_root: Path) -> None:
-    """Download SentEval's data unless their folder exists; raises InputError if they are incomplete."""
+    """Download SentEval's data unless their folder exists; raises InputError if they are incomplete.
+
+    The tasks that are evaluated by default are required, the others may be missing.
+    """
 
     def check(folder: Path) -> None:
-        for name in SENTEVAL:
-            read_task(name, folder)
+        for name, (subfolder, _) in SENTEVAL.items():
+            if name in SENTEVAL_TASKS or (folder / subfolder).is_dir():
+                read_task(name, folder)
 
     if not (data_root / SENTEVAL_FOLDER).exists():
         fetch_archive(SENTEVAL_URL, data_root / SENTEVAL_FOLDER, check=check)
-
-
-def read_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
-    """The lines of a file that are not blank, with their numbers; raises InputError if it cannot be read."""
-    try:
-        check_regular(path)
-        with open(path, encoding=encoding, newline="\n") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line.rstrip("\n")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-
-
-def read_columns(path: Path, count: int, encoding: str) -> Iterator[tuple[int, list[str]]]:
-    """A file's tab-separated lines, numbered; raises InputError if one has fewer than ``count`` columns."""
-    for number, line in read_lines(path, encoding):
-        row = line.rstrip("\r").split("\t")
-        if len(row) < count:
-            raise InputError(f"{path}: line {number} has {len(row)} columns; it must have {count}")
-        yield number, row
-
-
-def read_number(text: str, allowed: tuple[int, ...] | None, path: Path, line: int) -> float:
-    """The number, one of ``allowed`` or any finite one; raises InputError, naming file and line."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or (allowed and number not in allowed):
-        expected = " or ".join(map(str, allowed)) if allowed else "a finite number"
-        raise InputError(f"{path}: line {line} has {text[:40]!r}; it must be {expected}")
-    return number

@@ -1,5 +1,6 @@
 """Compare two runs, or two folders of runs: ``python -m shared_eval.compare A B``."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores = compare_scores(*sides)
     if scores.empty:
         raise InputError(f"{config.first} and {config.second} share no dataset and metric")
+    rules = [", ".join(sorted(set(side["evaluation"]))) or "not recorded" for side in sides]
+    if rules[0] != rules[1]:
+        print(
+            f"warning: the first was evaluated by other rules ({rules[0]}) than the second ({rules[1]}); "
+            "their scores do not compare",
+            file=sys.stderr,
+        )
     show(scores_table(scores))
     first, second = ([Path(path) for path in side["path"].unique()] for side in sides)
     differences = different_settings(first, second)

@@ -74,8 +74,11 @@ def different_settings(
 
 
 def _settings_and_environment(folder: Path) -> dict[str, Any]:
-    """A run's settings, and the parts of its environment that can change its scores."""
-    settings, environment = settings_of(folder), read_json(folder / "result.json")["environment"]
+    """A run's settings, and what else can change its scores: of its environment, and how they are made."""
+    record = read_json(folder / "result.json")
+    settings, environment = settings_of(folder), record["environment"]
+    if "evaluation" in record:
+        settings["evaluation"] = record["evaluation"]
     settings.pop("objective_fields", None)  # describes the settings
     names = ("revision", "torch", "device", "device_name")
     return settings | {name: environment[name] for name in names if name in environment}

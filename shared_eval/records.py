@@ -40,6 +40,7 @@ COLUMNS = (
     "eval_seconds",
     "revision",
     "settings",
+    "evaluation",
     "path",
 )
 LISTED = ("modality", "dataset", "label", "seed", "metric", "value", "untrained", "revision", "path")
@@ -109,6 +110,7 @@ def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     _check_types(record, RECORD_TYPES)
     _check_types(objective, OBJECTIVE_TYPES)
     _check_types(environment, {"revision": (str, type(None))})
+    _check_types({"evaluation": "", **record}, {"evaluation": str})
     for metrics in (record["metrics"], record["untrained_metrics"]):
         _check_types(metrics, dict.fromkeys(metrics, NUMBER))
     row = {name: record[name] for name in ("modality", "dataset", "seed", "epochs")}
@@ -116,6 +118,7 @@ def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     row |= {name: objective[name] for name in ("beta", "tau_plus", "family", "plain_family", "label")}
     row |= {"objective": objective["name"], "encoder": objective["encoder"] or ""}
     row |= {"revision": environment["revision"], "settings": settings_fingerprint(path.parent)}
+    row |= {"evaluation": record.get("evaluation", "")}
     row = {name: readable(value) if isinstance(value, str) else value for name, value in row.items()}
     if readable(str(path)) != str(path):  # the path of a row must open its file
         raise ValueError("the folder's name is not valid text; rename it")

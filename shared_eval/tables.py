@@ -126,7 +126,8 @@ class ResultTable:
 def scores(records: pd.DataFrame) -> pd.DataFrame:
     """The rows whose metric scores a representation; other metrics only describe it."""
     metrics = records["metric"]
-    return records[metrics.str.endswith(("_accuracy", "_f1", "_spearman")) & ~metrics.str.contains("top5")]
+    endings = ("_accuracy", "_f1", "_spearman", "_pearson")
+    return records[metrics.str.endswith(endings) & ~metrics.str.contains("top5")]
 
 
 def summarise(records: pd.DataFrame, published: Published = NO_FIGURES, merge: bool = False) -> ResultTable:
@@ -152,15 +153,20 @@ def label_versions(records: pd.DataFrame, merge: bool = False) -> pd.DataFrame:
     """Add a ``version`` to records and to their labels: records of different versions are not averaged.
 
     A version names the revision if a dataset has records of several, or if the work tree was unclean, and the
-    settings' fingerprint if a dataset has several. It is empty otherwise, or if all are to ``merge``.
+    settings' fingerprint if a dataset has several; neither if all are to ``merge``. It always names the rules
+    of the evaluation if a dataset has records of several: such scores do not compare.
     """
-    if merge:
-        return records.assign(version="")
     revision, settings = records["revision"].fillna(""), records["settings"]
+    evaluation = records["evaluation"]
     dataset = [records["modality"], records["dataset"]]
     shows_revision = (revision.groupby(dataset).transform("nunique") > 1) | revision.str.endswith("-dirty")
     shows_settings = settings.groupby(dataset).transform("nunique") > 1
+    shows_evaluation = evaluation.groupby(dataset).transform("nunique") > 1
     version = revision.where(shows_revision, "") + ("/" + settings).where(shows_settings, "")
+    if merge:
+        version = pd.Series("", index=records.index)
+    named = version + ("/" + evaluation).where(shows_evaluation & (evaluation != ""), "")
+    version = named.str.removeprefix("/").where(version == "", named)
     labels = [_at_version(*pair) for pair in zip(records["label"], version, strict=True)]
     return records.assign(version=version, label=labels)
 

@@ -19,7 +19,9 @@ import torch.multiprocessing
 
 from core.distributed import process_group
 
-PRELOADED = ("graph.train", "image.train", "sentence.train", "shared_eval.reproduce")
+# This module, and what commands import after their command line is checked.
+PRELOADED = (__name__, "core.training.launch", "graph.task", "image.task", "sentence.task")
+PRELOADED += ("sentence.quick_thought", "shared_eval.svm_folds", "shared_eval.reproduce.results")
 # Audit events (PEP 578) that announce a change on disk.
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.rmtree")
 

@@ -231,6 +231,9 @@ def test_damaged_quick_thought_folder_is_refused(tmp_path, mark):
     plant_weights(inner / "model.safetensors", mark)
     with pytest.raises(InputError, match="cannot be loaded"):
         load_model(str(folder), False, CPU)
+    (inner / "model.safetensors").rename(inner / "pytorch_model.bin")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_model(str(folder), False, CPU)
     (inner / "model.safetensors").write_bytes(weights)
     change_json(inner / "config.json", embedding_dim=10**15)
     with pytest.raises(InputError, match="cannot be loaded"):

@@ -18,7 +18,7 @@ def checksum(parts: "Iterable[str | bytes | memoryview | Tensor]") -> str:
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):
-            part = part.encode()
+            part = part.encode("utf-8", "surrogatepass")  # names of files may not be UTF-8
         elif not isinstance(part, bytes | memoryview):
             part = part.cpu().contiguous().numpy().data
         digest.update(part)

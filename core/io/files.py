@@ -12,6 +12,9 @@ from typing import Any, BinaryIO
 
 from core.io.errors import DamagedFileError, NewerSchemaError
 
+# Folders that systems add beside a user's: macOS in archives, Synology, Windows, file systems.
+SYSTEM_FOLDERS = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found")
+
 
 def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
     """Write ``path`` through a temporary file beside it: readers see the old content or the new.
@@ -38,6 +41,45 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], obj
 def readable(text: str, encoding: str = "utf-8") -> str:
     """The text, what ``encoding`` lacks escaped: the ``\\udcff`` of an undecodable file name, for one."""
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether the name says that no user put it there: ``.ipynb_checkpoints``, ``._a.png``, ``__MACOSX``."""
+    return path.name.startswith(".") or path.name.lower() in SYSTEM_FOLDERS
+
+
+def visible_files(folder: Path) -> tuple[list[Path], int]:
+    """Every file below ``folder``, sorted, and the number of hidden files and folders that were left out.
+
+    A link to a folder is followed unless it leads to a folder that was visited before, or to one that
+    contains ``folder``: each folder is read once, and cycles end. Raises OSError if a folder cannot be read.
+    """
+    # A link to a parent would bring in all that lies beside ``folder``.
+    starts = (folder.absolute(), folder.resolve())
+    visited = {_identity(parent) for start in starts for parent in start.parents}
+    files: list[Path] = []
+    hidden = 0
+    folders, links = [folder], list[Path]()
+    while folders or links:
+        current = folders.pop() if folders else links.pop(0)  # links last: those to folders below add nothing
+        if _identity(current) in visited:
+            continue
+        visited.add(_identity(current))
+        with os.scandir(current) as entries:  # knows files from folders without a stat of each
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                path = current / entry.name
+                if is_hidden(path):
+                    hidden += 1
+                elif os.path.isdir(path) if entry.is_symlink() else entry.is_dir():
+                    (links if entry.is_symlink() else folders).append(path)
+                else:
+                    files.append(path)
+    return sorted(files), hidden
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def user_cache() -> Path:

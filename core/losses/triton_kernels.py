@@ -15,14 +15,17 @@ LOWEST = tl.constexpr(-1e30)
 
 # Chosen by the compiler's report for an H100, which a test holds: both kernels use its warpgroup matrix
 # instructions, nothing is spilled, and a multiprocessor has room for at least two blocks. Tiles of 64
-# columns, or chunks of 256 dimensions, make the gradient spill. 64 rows give a small batch more programs.
+# columns, or sums of more than MAX_DIM dimensions, make the gradient spill. 64 rows give a small batch more
+# programs.
 LOG_SUMS_BLOCKS = {"BLOCK_R": 64, "BLOCK_C": 64, "BLOCK_D": 32, "num_warps": 4, "num_stages": 2}
 GRADIENT_BLOCKS = {"BLOCK_R": 64, "BLOCK_C": 32, "BLOCK_D": 32, "num_warps": 4, "num_stages": 2}
+WEIGHTS_BLOCKS = LOG_SUMS_BLOCKS
+MAX_DIM = 128  # of ``gradient_kernel``; more are computed by ``weights_kernel`` and a matrix product
 
 
-def chunk_of(dim: int) -> int:
-    """Dimensions of the gradient that one program computes; where D is more, each recomputes the logits."""
-    return min(128, max(16, triton.next_power_of_2(dim)))
+def padded_dim(dim: int) -> int:
+    """The number of dimensions that ``gradient_kernel`` sums: a power of 2, as Triton needs."""
+    return max(16, triton.next_power_of_2(dim))
 
 
 @triton.jit(do_not_specialize=["shift"])
@@ -77,23 +80,71 @@ def gradient_kernel(
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    CHUNK: tl.constexpr,
+    PADDED_D: tl.constexpr,
 ):
-    """CHUNK dimensions of the gradient of BLOCK_R rows: sum_j G_ij columns_j.
-
-    G_ij is the sum of the softmaxes of anchor i at candidate j, and of anchor j at candidate i.
-    """
+    """The gradient of BLOCK_R rows, sum_j G_ij columns_j, for D up to MAX_DIM."""
     i = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
-    d = tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
-    total = tl.zeros([BLOCK_R, CHUNK], tl.float32)
+    d = tl.arange(0, PADDED_D)
+    total = tl.zeros([BLOCK_R, PADDED_D], tl.float32)
     for start in range(0, C, BLOCK_C):
         j = start + tl.arange(0, BLOCK_C)
-        logits, negative = _logits(rows, columns, i, j, R, C, shift, scale, D, BLOCK_D)
-        weights = _softmaxes(row_anchors, i[:, None], R, logits, beta)
-        weights += _softmaxes(column_anchors, j[None, :], C, logits, beta)
-        weights = tl.where(negative, weights, 0.0)
+        weights = _weights(
+            rows, columns, row_anchors, column_anchors, i, j, R, C, shift, scale, beta, D, BLOCK_D
+        )
         total = tl.dot(weights, _load(columns, j, d, C, D), total, input_precision=PRECISION)
     tl.store(grad + i[:, None].to(tl.int64) * D + d, total, mask=(i[:, None] < R) & (d < D))
+
+
+@triton.jit(do_not_specialize=["first", "shift"])
+def weights_kernel(
+    rows,
+    columns,
+    row_anchors,
+    column_anchors,
+    weights,
+    R,
+    C,
+    first,
+    width,
+    shift,
+    scale,
+    beta,
+    D: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """G of all rows at ``width`` columns from ``first`` on: [R, width]."""
+    i = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
+    k = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    tile = _weights(
+        rows, columns, row_anchors, column_anchors, i, first + k, R, C, shift, scale, beta, D, BLOCK_D
+    )
+    inside = (i < R)[:, None] & (k < width)[None, :]
+    tl.store(weights + i[:, None].to(tl.int64) * width + k[None, :], tile, mask=inside)
+
+
+@triton.jit
+def _weights(
+    rows,
+    columns,
+    row_anchors,
+    column_anchors,
+    i,
+    j,
+    R,
+    C,
+    shift,
+    scale,
+    beta,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    """G_ij: the softmaxes of anchor i at candidate j, and of anchor j at candidate i, added; 0 for pairs."""
+    logits, negative = _logits(rows, columns, i, j, R, C, shift, scale, D, BLOCK_D)
+    weights = _softmaxes(row_anchors, i[:, None], R, logits, beta)
+    weights += _softmaxes(column_anchors, j[None, :], C, logits, beta)
+    return tl.where(negative, weights, 0.0)
 
 
 @triton.jit

@@ -1,7 +1,8 @@
-"""The functions of ``torch_tiles`` by Triton kernels: no tile of the similarity matrix is written to memory.
+"""The functions of ``torch_tiles`` by Triton kernels, which keep tiles of the similarity matrix in registers.
 
-Beside the embeddings, memory is for their gradient and a few numbers per row. No two programs write to the
-same address, so the same input gives the same bits.
+Beside the embeddings, memory is for their gradient and a few numbers per row; above 128 dimensions, also for
+one more tensor of the gradient's size. No two programs write to the same address, so the same input gives the
+same bits.
 
 Shapes: R rows (anchors) · C columns (candidates) · D dim.
 """
@@ -61,31 +62,76 @@ def log_sums(block: Block, settings: TileSettings) -> tuple[Tensor, Tensor]:
 
 def gradient(block: Block, row_anchors: Tensor, column_anchors: Tensor, settings: TileSettings) -> Tensor:
     """``torch_tiles.gradient``: [R, D]."""
-    from triton import cdiv
+    from .triton_kernels import MAX_DIM
 
-    from .triton_kernels import GRADIENT_BLOCKS, chunk_of, gradient_kernel
-
-    rows, dim = block.rows, block.rows.shape[1]
-    chunk = chunk_of(dim)
     by_row = row_anchors.T.contiguous()  # (4, R), so that neighbouring threads read neighbouring numbers
     by_column = by_row if column_anchors is row_anchors else column_anchors.T.contiguous()
-    grad = torch.empty_like(rows, memory_format=torch.contiguous_format)
-    with torch.cuda.device_of(rows):
-        gradient_kernel[(cdiv(len(rows), GRADIENT_BLOCKS["BLOCK_R"]), cdiv(dim, chunk))](
-            rows.contiguous(),
-            block.columns.contiguous(),
+    block = block._replace(rows=block.rows.contiguous(), columns=block.columns.contiguous())
+    compute = _gradient_at_once if block.rows.shape[1] <= MAX_DIM else _gradient_in_slabs
+    with torch.cuda.device_of(block.rows):
+        return compute(block, by_row, by_column, settings)
+
+
+def _gradient_at_once(block: Block, by_row: Tensor, by_column: Tensor, settings: TileSettings) -> Tensor:
+    """By one kernel, which keeps the sums of all dimensions in registers."""
+    from triton import cdiv
+
+    from .triton_kernels import GRADIENT_BLOCKS, gradient_kernel, padded_dim
+
+    rows, columns = block.rows, block.columns
+    grad = torch.empty_like(rows)
+    gradient_kernel[(cdiv(len(rows), GRADIENT_BLOCKS["BLOCK_R"]),)](
+        rows,
+        columns,
+        by_row,
+        by_column,
+        grad,
+        len(rows),
+        len(columns),
+        block.row_samples.start - block.column_samples.start,
+        1 / settings.temperature,
+        float(settings.beta),
+        D=rows.shape[1],
+        PADDED_D=padded_dim(rows.shape[1]),
+        **GRADIENT_BLOCKS,
+    )
+    return grad
+
+
+def _gradient_in_slabs(block: Block, by_row: Tensor, by_column: Tensor, settings: TileSettings) -> Tensor:
+    """D columns at a time: their weights, which take as much memory as the rows, then PyTorch's product.
+
+    Each logit is computed once, where a kernel for some of the dimensions computes it again for the others.
+    """
+    from triton import cdiv
+
+    from .triton_kernels import WEIGHTS_BLOCKS, weights_kernel
+
+    rows, columns = block.rows, block.columns
+    dim = rows.shape[1]
+    grad = torch.zeros_like(rows)
+    memory = rows.new_empty(len(rows) * min(dim, len(columns)))
+    for first in range(0, len(columns), dim):
+        slab = columns[first : first + dim]
+        weights = memory[: len(rows) * len(slab)].view(len(rows), len(slab))
+        grid = (cdiv(len(rows), WEIGHTS_BLOCKS["BLOCK_R"]), cdiv(len(slab), WEIGHTS_BLOCKS["BLOCK_C"]))
+        weights_kernel[grid](
+            rows,
+            columns,
             by_row,
             by_column,
-            grad,
+            weights,
             len(rows),
-            len(block.columns),
+            len(columns),
+            first,
+            len(slab),
             block.row_samples.start - block.column_samples.start,
             1 / settings.temperature,
             float(settings.beta),
             D=dim,
-            CHUNK=chunk,
-            **GRADIENT_BLOCKS,
+            **WEIGHTS_BLOCKS,
         )
+        grad.addmm_(weights, slab)
     return grad
 
 

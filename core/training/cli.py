@@ -2,11 +2,13 @@
 
 import argparse
 import contextlib
+import errno
 import functools
 import inspect
 import io
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Sequence
 from itertools import dropwhile, takewhile
@@ -15,11 +17,14 @@ from typing import Any, TypeVar
 import tyro
 
 from core.io.errors import InputError, Interrupted, TrainingError, is_out_of_memory
+from core.training import signals
 from core.training.config import GroupConfig
+from core.training.describe import is_finished
 from core.training.settings import Config
 from core.training.threads import let_waiting_threads_sleep
 
 Parsed = TypeVar("Parsed")
+BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 BOX_DRAWING = re.compile(r"[\u2500-\u257f]+")
 
 
@@ -53,7 +58,12 @@ def parse_config(
         selector.add_argument(flag(name), nargs="?", default=argparse.SUPPRESS)
     selected = {name: value for name, value in vars(selector.parse_known_args(argv)[0]).items() if value}
     config = parse(config_type, argv, prog, default=defaults_for(**selected)).checked()
-    config.check_dataset()
+    try:
+        config.check_dataset()
+    except InputError:
+        # A finished run is reported as such also where its data have been removed.
+        if not all(is_finished(run, run.folder()) for run in config.expand()):
+            raise
     return config
 
 
@@ -67,7 +77,6 @@ def parse(kind: type[Parsed], argv: Sequence[str] | None, prog: str, default: Pa
                 kind,
                 args=sys.argv[1:] if argv is None else list(argv),
                 prog=prog,
-                config=(tyro.conf.FlagCreatePairsOff,),
                 **options,
             )
     except SystemExit as exit_:
@@ -89,27 +98,72 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(main)
     def run(*args: Any, **kwargs: Any) -> None:
         let_waiting_threads_sleep()
-        is_main = os.environ.get("RANK", "0") == "0"  # of several processes one reports
+        _prepare_streams()
         try:
-            main(*args, **kwargs)
-        except (InputError, TrainingError) as error:
-            if is_main:
-                print(f"error: {with_flags(str(error))}", file=sys.stderr)
-            sys.exit(error.exit_code)
-        except Interrupted as interruption:
-            if is_main:
-                print(with_flags(str(interruption)), file=sys.stderr)
-            sys.exit(interruption.exit_code)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(130)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+            try:
+                with signals.leave_during_imports():
+                    _exit_on_errors(main, *args, **kwargs)
+            finally:
+                sys.stdout.flush()
+        except OSError as error:
+            if isinstance(error, BrokenPipeError) and _reader_has_left():
+                sys.exit(BROKEN_PIPE)
+            if error.errno != errno.ENOSPC:
                 raise
-            print(f"error: {with_flags(_out_of_memory(error))}", file=sys.stderr)  # any rank may be the one
+            _discard(1)
+            print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
             sys.exit(1)
 
     return run
+
+
+def _prepare_streams() -> None:
+    """Have stdout and stderr take any text: a terminal may take ASCII alone, and they may be closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 -- as long as the process runs
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _exit_on_errors(main: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    is_main = os.environ.get("RANK", "0") == "0"  # of several processes one reports
+    try:
+        main(*args, **kwargs)
+    except (InputError, TrainingError) as error:
+        if is_main:
+            print(f"error: {with_flags(str(error))}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except Interrupted as interruption:
+        if is_main:
+            print(with_flags(str(interruption)), file=sys.stderr)
+        sys.exit(interruption.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"error: {with_flags(_out_of_memory(error))}", file=sys.stderr)  # any rank may be the one
+        sys.exit(1)
+
+
+def _reader_has_left() -> bool:
+    """Whether stdout or stderr is a pipe without a reader, as after ``| head``; discard what it holds."""
+    closed = []
+    for stream in (1, 2):
+        poll = select.poll()
+        poll.register(stream, 0)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            closed.append(stream)
+            _discard(stream)
+    return bool(closed)
+
+
+def _discard(stream: int) -> None:
+    """Send what a stream still holds to /dev/null: Python writes it at exit, and reports if it cannot."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 def _out_of_memory(error: MemoryError | RuntimeError) -> str:

@@ -37,12 +37,6 @@ def objective_slug(name: str, beta: float, tau_plus: float) -> str:
     return "-".join([name, *numbers])
 
 
-def default_folder(modality: str, dataset: str, objective_slug: str, seed: int) -> Path:
-    """runs/MODALITY/DATASET/OBJECTIVE/seed-N."""
-    dataset = re.sub(r"[^\w.+-]+", "-", dataset).strip("-")
-    return Path("runs") / modality / dataset / objective_slug / f"seed-{seed}"
-
-
 def default_data_root() -> Path:
     """``$HCL_DATA`` if it is set, else ``data``."""
     return Path(os.environ.get("HCL_DATA") or "data")
@@ -168,6 +162,12 @@ class TrainConfig:
     def unusual_encoder(self) -> str | None:
         """Name of the encoder if it is not the one that the dataset's name brings."""
         return None
+
+    def folder(self, root: Path = Path("runs")) -> Path:
+        """``output_dir`` if it is set, else ROOT/MODALITY/DATASET/OBJECTIVE/seed-N."""
+        dataset = re.sub(r"[^\w.+-]+", "-", self.dataset).strip("-")
+        default = root / self.modality / dataset / self.objective_slug() / f"seed-{self.seed}"
+        return self.output_dir or default
 
     def objective_slug(self) -> str:
         """The objective as the name of a folder, such as ``hard-beta1-tau0.1-released``."""

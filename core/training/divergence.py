@@ -19,6 +19,7 @@ MAX_LOSS = 1e8
 # the cosines of two samples. Networks have 0.1 and more before their first step.
 MIN_SPREAD = 1e-6
 COLLAPSED_STEPS = 10  # a single batch may consist of equal samples
+CONSTANT = "constant embeddings"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,17 @@ class Divergence:
     reason: str
     description: str
     step: int | None = None
+
+    def advice(self, epoch: int, step: int, settings: str) -> str:
+        """What to try after this in an epoch and a step, counted from 1; ``settings`` says which and how.
+
+        Constant embeddings may also mean constant data. In the first step they do: before it no setting has
+        had an effect.
+        """
+        if self.reason != CONSTANT:
+            return f"try {settings}"
+        data = "check that the samples of the data differ"
+        return data if (epoch, step) == (1, 1) else f"{data}; try {settings}"
 
 
 def gradient_norms(model: nn.Module, runs: int) -> Tensor:
@@ -115,4 +127,4 @@ def _diverged(what: str, name: str, value: float, step: int | None = None) -> Di
 
 
 def _collapsed(what: str, spread: float, step: int | None = None) -> Divergence:
-    return Divergence("constant embeddings", f"the {what}, their relative spread {spread:g}", step)
+    return Divergence(CONSTANT, f"the {what}, their relative spread {spread:g}", step)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "lars")
-SCHEDULES = ("constant", "cosine")
 
 Optimizer = TypeVar("Optimizer", bound=torch.optim.Optimizer)
 

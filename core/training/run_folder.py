@@ -42,11 +42,11 @@ from core.io.errors import (
 )
 from core.io.files import readable, write_atomically
 from core.training.checkpoints import Checkpoints
-from core.training.config import TrainConfig, default_folder
+from core.training.config import TrainConfig
 from core.training.divergence import Divergence
 from core.training.provenance import describe_environment, peak_memory_bytes
 from core.training.records import SCHEMA, check_files, read_result, record_text
-from core.training.settings import read_settings
+from core.training.settings import describe_changes, differing_settings
 
 LOCK = ".lock"
 # Names that ``write_atomically`` and ``save_encoder_folder`` leave if they are killed.
@@ -75,9 +75,7 @@ class Run:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.folder = config.output_dir or default_folder(
-            config.modality, config.dataset, config.objective_slug(), config.seed
-        )
+        self.folder = config.folder()
         self.has_diverged = False
         self._lock: IO[str] | None = None
 
@@ -193,9 +191,14 @@ class Run:
         self._write("result.json", record_text(result))
 
     def fail(self, diverged: Divergence, epoch: int, step: int) -> DivergedError:
-        """Write ``failure.json``: why the run has diverged, and when that was noticed; return the error."""
+        """Write ``failure.json``: why the run has diverged, and when that was noticed; return the error.
+
+        The file names settings in backquotes, as the error does; the commands that print it write flags.
+        """
         self.has_diverged = True
-        message = f"{diverged.description} in epoch {epoch}, step {step}; {self._advice()}"
+        kept = f"the checkpoint before it is kept in {self.folder}; " if self.checkpoints.exist() else ""
+        advice = kept + diverged.advice(epoch, step, self._settings_to_try())
+        message = f"{diverged.description} in epoch {epoch}, step {step}; {advice}"
         failure = {"reason": diverged.reason, "epoch": epoch, "step": step, "message": message}
         if is_main_process():
             self._write("failure.json", record_text(self._header() | failure))
@@ -210,14 +213,13 @@ class Run:
             print(f"{name} {value:.4f}{before}")
         print(f"run folder: {readable(str(self.folder))}")
 
-    def _advice(self) -> str:
-        """What to try after divergence; the run's own folder accepts no other settings."""
+    def _settings_to_try(self) -> str:
+        """The settings that may prevent divergence; the run's own folder accepts no other settings."""
         config = self.config
-        kept = f"the checkpoint before it is kept in {self.folder}; " if self.checkpoints.exist() else ""
         tries = [f"a smaller `lr` than {config.lr:g}"]
         tries += [f"a smaller `beta` than {config.beta:g}"] if config.beta else []
         tries += ["`precision` float32"] if config.precision != "float32" else []
-        return f"{kept}try {' or '.join(tries)}, and another `output_dir`"
+        return f"{' or '.join(tries)}, and another `output_dir`"
 
     def _header(self) -> dict[str, Any]:
         return {
@@ -257,17 +259,17 @@ class Run:
 
     def _check_is_ours(self) -> None:
         """Raise InputError if the folder holds another run, or files of something else."""
-        if not (self.folder / "config.json").exists():
-            names = {path.name for path in self.folder.iterdir()} - {LOCK}
+        names = {path.name for path in self.folder.iterdir()} - {LOCK}
+        if "config.json" not in names:
             if not all(map(TEMPORARY.fullmatch, names)):
                 raise InputError(
                     f"{self.folder} holds files that are not a run's; choose another `output_dir`"
                 )
             return
-        wanted = {"modality": self.config.modality} | self.config.identity()
-        # A setting that an older run does not name had the value that is the default now.
-        recorded = self.config.defaults() | read_settings(self.folder)
-        if changes := describe_changes(recorded, wanted):
+        others = names - {"config.json", "checkpoint"}
+        if all(map(TEMPORARY.fullmatch, others)) and not self.checkpoints.exist():
+            return  # a run that ended before it began, perhaps because of its data or settings
+        if changes := differing_settings(self.config, self.folder):
             raise InputError(
                 f"{self.folder} holds a run of other settings ({changes}); choose another `output_dir`"
             )
@@ -322,15 +324,6 @@ class Run:
             return os.path.samestat(os.fstat(self._lock.fileno()), (self.folder / LOCK).stat())
         except OSError:
             return False
-
-
-def describe_changes(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """What differs between what a folder holds and what is wanted, for a message; empty if nothing does."""
-    return "; ".join(
-        f"{name.replace('_', '-')} {json.dumps(recorded.get(name))} there, {json.dumps(value)} now"
-        for name, value in wanted.items()
-        if recorded.get(name) != value
-    )
 
 
 def remove_temporaries(folder: Path) -> None:

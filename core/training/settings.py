@@ -90,6 +90,28 @@ def read_settings(folder: Path, modality: str | None = None) -> dict[str, Any]:
     return settings
 
 
+def differing_settings(config: "TrainConfig", folder: Path) -> str:
+    """What differs between the run in a folder and a config, for a message; empty if nothing does.
+
+    Precision ``auto`` is the one of the device, so it differs from none. Raises InputError if the folder has
+    no settings.
+    """
+    wanted = {"modality": config.modality} | config.identity()
+    if config.precision == "auto":
+        del wanted["precision"]
+    # A setting that an older run does not name had the value that is the default now.
+    return describe_changes(config.defaults() | read_settings(folder), wanted)
+
+
+def describe_changes(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """What differs between what a folder holds and what is wanted, for a message; empty if nothing does."""
+    return "; ".join(
+        f"{name.replace('_', '-')} {json.dumps(recorded.get(name))} there, {json.dumps(value)} now"
+        for name, value in wanted.items()
+        if recorded.get(name) != value
+    )
+
+
 def load_config(folder: Path, config_type: type[Config]) -> Config:
     """The settings of a run, checked as those of a command line are: the folder may be untrusted.
 

@@ -1,4 +1,7 @@
-"""SIGTERM and Ctrl-C: finish the step, save and leave. A second signal leaves at once."""
+"""SIGTERM and Ctrl-C: finish the step, save and leave. A second signal leaves at once.
+
+Ctrl-C during an import ends the process at once: an interrupted import may fail later, with another error.
+"""
 
 import os
 import signal
@@ -6,12 +9,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from core.io.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # timeout(1), schedulers and torchrun may send one request twice; only what comes later is a second request.
 SAME_REQUEST_SECONDS = 1.0
+
+
+IMPORT_SYSTEM = "<frozen importlib._bootstrap>"  # the file of its frames
 
 
 class _Request:
@@ -46,6 +53,26 @@ def graceful_shutdown(resume_with: str = "the same command and `resume`") -> Ite
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def leave_during_imports() -> Iterator[None]:
+    """Inside, Ctrl-C raises KeyboardInterrupt, but during an import it ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        handle_imports()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def handle_imports() -> None:
+    """Have Ctrl-C raise KeyboardInterrupt, but during an import end the process at once."""
+    signal.signal(signal.SIGINT, _leave_import)
 
 
 @contextmanager
@@ -85,6 +112,15 @@ def raise_if_requested() -> None:
     """Raise Interrupted if a signal has been received."""
     if _Request.signum is not None:
         raise Interrupted(_Request.signum, resume_with=_Request.resume_with)
+
+
+def _leave_import(signum: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename == IMPORT_SYSTEM:
+            os.write(2, b"interrupted\n")
+            os._exit(128 + signum)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _handle(signum: int, frame: object) -> None:

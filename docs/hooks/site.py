@@ -1,4 +1,4 @@
-"""What the site adds to the pages: recorded results, and formulas as MathML, which browsers draw themselves."""
+"""What the site adds to the pages: recorded results, and formulas as MathML, which browsers draw."""
 
 import re
 from html import unescape

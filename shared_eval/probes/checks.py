@@ -18,8 +18,8 @@ def check_counts(labels: np.ndarray, min_count: int, method: str) -> None:
         )
 
 
-def check_finite(features: np.ndarray | Tensor) -> None:
-    """Raise InputError if any feature is infinite or nan."""
+def check_finite(features: np.ndarray | Tensor, what: str = "the features to classify") -> None:
+    """Raise InputError if any feature is infinite or nan; ``what`` names them."""
     is_finite = features.isfinite() if isinstance(features, Tensor) else np.isfinite(features)
     if not is_finite.all():
-        raise InputError("the features to classify are not all finite")
+        raise InputError(f"{what} are not all finite")

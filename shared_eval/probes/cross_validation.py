@@ -44,7 +44,7 @@ def choose_penalties(
 ) -> list[float]:
     """The penalty C with the best mean accuracy over stratified, shuffled folds of each part: [N, D], [N].
 
-    ``parts`` are masks [N] of the samples to choose on. The smallest C wins a tie.
+    ``parts`` are masks [N] of the samples to choose on.
     """
     train_masks: list[Tensor] = []
     test_masks: list[Tensor] = []
@@ -55,7 +55,7 @@ def choose_penalties(
     grid = list(penalties) * (len(parts) * folds)
     accuracies = logistic_accuracies(features, labels, train_masks, test_masks, grid)
     means = accuracies.reshape(len(parts), folds, len(penalties)).mean(axis=1)
-    return [penalties[best] for best in means.argmax(axis=1)]
+    return [penalties[best] for best in best_accuracies(means)]
 
 
 def logistic_accuracies(
@@ -66,15 +66,45 @@ def logistic_accuracies(
     penalties: Sequence[float],
 ) -> np.ndarray:
     """Test accuracy of P regressions, each with its own masks [N] of samples and its own C: [P]."""
+    predicted = logistic_predictions(features, labels, train_masks, test_masks, penalties)
+    return np.array(
+        [
+            (classes == labels[mask]).double().mean().item()
+            for mask, classes in zip(test_masks, predicted, strict=True)
+        ]
+    )
+
+
+def logistic_predictions(
+    features: Tensor,
+    labels: Tensor,
+    train_masks: Sequence[Tensor],
+    test_masks: Sequence[Tensor],
+    penalties: Sequence[float],
+) -> list[Tensor]:
+    """The classes that P regressions, each with its own masks [N] and its own C, predict for test samples.
+
+    Raises InputError if the features are not finite.
+    """
     check_finite(features)
+    # An offset changes nothing but the intercepts, which would lose digits to it.
+    features = features - features.mean(dim=0, dtype=torch.float64).to(features.dtype)
     classes = int(labels.max()) + 1
     grid = torch.tensor(penalties, device=features.device)
     coefficients = fit_logistic(features, labels, classes, torch.stack(list(train_masks)), grid)
-    accuracies = []
-    for mask, coefficient in zip(test_masks, coefficients, strict=True):
-        correct = predict_logistic(features[mask], coefficient[None])[0] == labels[mask]
-        accuracies.append(correct.double().mean().item())
-    return np.array(accuracies)
+    return [
+        predict_logistic(features[mask], coefficient[None])[0]
+        for mask, coefficient in zip(test_masks, coefficients, strict=True)
+    ]
+
+
+def best_accuracies(accuracies: np.ndarray) -> np.ndarray:
+    """Where the last dimension has its maximum: [..., G] -> [...].
+
+    Accuracies are rounded to a hundredth of a point, as SentEval does; of equal ones the first is taken, the
+    smallest C of an ascending grid.
+    """
+    return np.round(100 * accuracies, 2).argmax(axis=-1)
 
 
 def fold_masks(labels: Tensor, part: Tensor, folds: int, seed: int) -> list[tuple[Tensor, Tensor]]:

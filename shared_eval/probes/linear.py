@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.training.optimizers import make_optimizer
 from core.training.seeding import seeded
 
 
@@ -34,7 +35,7 @@ def linear_probe(
     """
     with seeded(seed):
         layer = nn.Linear(test.shape[1], classes).to(test.device)
-    optimizer = torch.optim.Adam(layer.parameters(), lr=1e-3, weight_decay=1e-6, fused=True)
+    optimizer = make_optimizer("adam", layer.parameters(), lr=1e-3, weight_decay=1e-6)
     for epoch in range(1, epochs + 1):
         for features, labels in batches(epoch):
             optimizer.zero_grad(set_to_none=True)

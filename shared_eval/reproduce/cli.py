@@ -17,6 +17,7 @@ from core.training.cli import command, parse
 from core.training.settings import MAX_FLOAT, check_ranges
 from shared_eval.outputs import show
 from shared_eval.records import warn_failed_runs
+from shared_eval.reproduce.locate import locate
 from shared_eval.reproduce.plan import describe_estimate, longest_first, plan_specs
 from shared_eval.reproduce.recipes import load_recipes
 from shared_eval.reproduce.run import Outcome, run_here, run_on_ray, share_cores
@@ -50,7 +51,8 @@ class ReproduceConfig:
     gpus: float = 0.0
     """GPUs that a process declares to Ray."""
     dry_run: bool = False
-    """Print the runs, whether they are done, and how long the rest may take; run nothing."""
+    """Print the runs, whether they are done (other: the folder holds another run), and how long the rest may
+    take; run nothing."""
     mix: bool = False
     """Average records of different code or settings, which otherwise get rows of their own."""
     output: tuple[Path, ...] = ()
@@ -76,26 +78,36 @@ class ReproduceConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ReproduceConfig, argv, "python -m shared_eval.reproduce").checked()
     recipes = load_recipes(config.table)
-    specs = plan_specs(recipes, config.datasets, config.objectives, config.betas, config.seeds)
-    is_done = {spec: spec.is_finished() for spec in specs}
-    missing = [spec for spec, done in is_done.items() if not done]
+    specs = locate(plan_specs(recipes, config.datasets, config.objectives, config.betas, config.seeds))
+    missing = [spec for spec in specs if not (spec.finished or spec.conflict)]
     if config.dry_run:
-        for spec, done in is_done.items():
-            show(f"{'done  ' if done else 'to run'} {spec}")
+        for spec in specs:
+            show(f"{'done  ' if spec.finished else 'other ' if spec.conflict else 'to run'} {spec}")
         print(f"{len(missing)} of {len(specs)} to run: {describe_plan(missing, config)}")
         return
-    with signals.graceful_shutdown(resume_with="the same command"):
-        failed = run_specs(missing, config) if missing else []
+    failed: list[Outcome] = []
+    if missing:
+        with signals.graceful_shutdown(resume_with="the same command"):
+            failed = run_specs(missing, config)
+        specs = locate(specs)
     warn_failed_runs(spec.folder for spec in specs)
-    finished = [spec.folder / "result.json" for spec in specs if spec.is_finished()]
+    finished = [spec.folder / "result.json" for spec in specs if spec.finished]
     if finished:
         # Imported here because matplotlib and SciPy are slow, and help, errors and runs do not need them.
         from shared_eval.reproduce.results import write_results
 
         write_results(recipes, finished, Path(specs[0].root), config.output, config.mix)
-    if failed:
-        count = sum(len(outcome.job.specs) for outcome in failed)
-        raise TrainingError(f"{count} of {len(specs)} runs failed:\n" + "\n".join(map(str, failed)))
+    reasons = [str(outcome) for outcome in failed]
+    explained = {spec for outcome in failed for spec in outcome.job.specs}
+    for spec in specs:
+        if spec.conflict:
+            where = f"{spec.folder} holds a run of other settings ({spec.conflict})"
+            reasons.append(f"{where}; move it, or give the recipe another folder")
+        elif not spec.finished and spec not in explained:
+            reasons.append(f"{spec} left no record of these settings in {spec.folder}")
+    if reasons:
+        count = sum(not spec.finished for spec in specs) or len(explained)
+        raise TrainingError(f"{count} of {len(specs)} runs failed:\n" + "\n".join(reasons))
 
 
 def describe_plan(specs: Sequence[RunSpec], config: ReproduceConfig) -> str:

@@ -30,8 +30,12 @@ TABLES = {
     "sentences": ("bookcorpus",),
 }
 TABLES["all"] = TABLES["images"] + TABLES["graphs"] + TABLES["sentences"]
-# The modalities, and whether their trainers take several seeds at once unless a recipe says otherwise.
-SEEDS_TOGETHER = {"image": False, "graph": True, "sentence": False}
+MODALITIES = ("image", "graph", "sentence")
+# Settings that a run has from its recipe's own keys.
+OWN_SETTINGS = (
+    *("dataset", "objective", "beta", "betas", "tau_plus", "seed", "seeds", "epochs"),
+    *("output_dir", "resume"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Recipe:
     published: tuple[dict[str, Any], ...]  # dataset, metric, label, source, and value as a fraction
     settings: dict[str, Value] = field(default_factory=dict)  # further settings of every run
     folder: str = "runs"
-    seeds_together: bool | None = None  # by default as SEEDS_TOGETHER has it
+    seeds_together: bool | None = None  # by default where the trainer can do that
     seconds: dict[str, float] = field(default_factory=dict)  # a run of each dataset, evaluated, as measured
 
     def specs(
@@ -82,7 +86,6 @@ class Recipe:
         runs = len(datasets) * seeds * len(points)
         if runs > MAX_RUNS:
             raise InputError(f"{self.title} would have {runs:,} runs; a table has at most {MAX_RUNS:,}")
-        together = SEEDS_TOGETHER[self.modality] if self.seeds_together is None else self.seeds_together
         specs = [
             RunSpec(
                 modality=self.modality,
@@ -95,7 +98,7 @@ class Recipe:
                 options=tuple(entry.options.items()),
                 extra=tuple(self.settings.items()),
                 root=self.folder,
-                seeds_together=together,
+                seeds_together=self.seeds_together,
                 seconds=self.seconds.get(dataset),
             )
             for dataset in datasets
@@ -162,8 +165,8 @@ def check_recipe(recipe: Recipe) -> None:
     """Raise ValueError if a value has the wrong type, or no run can come of it."""
     for name in ("title", "modality", "source", "cost", "folder"):
         _check_type(name, getattr(recipe, name), str)
-    if recipe.modality not in SEEDS_TOGETHER:
-        raise ValueError(f"modality is {recipe.modality!r}; it must be one of {', '.join(SEEDS_TOGETHER)}")
+    if recipe.modality not in MODALITIES:
+        raise ValueError(f"modality is {recipe.modality!r}; it must be one of {', '.join(MODALITIES)}")
     for name in ("epochs", "seeds"):
         _check_type(name, getattr(recipe, name), int)
     _check_type("seeds_together", recipe.seeds_together, bool, type(None))
@@ -191,6 +194,8 @@ def check_recipe(recipe: Recipe) -> None:
 
 def _check_settings(where: str, settings: dict[str, Value]) -> None:
     for name, value in settings.items():
+        if name in OWN_SETTINGS:
+            raise ValueError(f"{where} has {name}, which the recipe's own keys and the seeds determine")
         _check_type(f"{where} {name}", value, str, int, float, bool)
 
 

@@ -43,12 +43,12 @@ class Outcome:
 
     @property
     def has_failed(self) -> bool:
-        """Whether its process failed, or left a run without a record of the settings it was given."""
-        return self.exit_code != 0 or not all(spec.is_finished() for spec in self.job.specs)
+        """Whether its process failed, or left a run without a record."""
+        return self.exit_code != 0 or not all(spec.has_record() for spec in self.job.specs)
 
     def __str__(self) -> str:
         if self.exit_code == 0:
-            first = next(spec for spec in self.job.specs if not spec.is_finished())
+            first = next(spec for spec in self.job.specs if not spec.has_record())
             return f"{self.job} left no record of these settings in {first.folder} ({self.job.log})"
         return f"{self.job} ended with exit code {self.exit_code} ({self.job.log}):\n    {self.last_lines}"
 

@@ -1,15 +1,12 @@
-"""Run specs and jobs: what a table's runs are, where their folders are, and the commands that train them."""
+"""Run specs and jobs: what a table's runs are, and the commands that train them."""
 
-import re
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from core.io.files import read_json
 from core.training.cli import flag
-from core.training.config import default_folder, objective_slug
 from core.training.records import read_record
 
 Value = str | int | float | bool  # of a setting
@@ -26,50 +23,31 @@ class RunSpec:
     tau_plus: float
     seed: int
     epochs: int
-    options: tuple[tuple[str, Value], ...] = ()  # of the objective; its folder is named by them
+    options: tuple[tuple[str, Value], ...] = ()  # of the objective
     extra: tuple[tuple[str, Value], ...] = ()  # further settings
     root: str = "runs"
-    seeds_together: bool = False  # whether one process can train it with other seeds
+    seeds_together: bool | None = None  # whether one process can train it with other seeds
     seconds: float | None = field(default=None, compare=False)  # that it takes by its recipe
-
-    @property
-    def slug(self) -> str:
-        """The objective as a folder's name, as ``hard-beta1-tau0.5-released``."""
-        options = [_option_slug(name, value) for name, value in self.options]
-        return "-".join([objective_slug(self.objective, self.beta, self.tau_plus), *filter(None, options)])
-
-    @property
-    def folder(self) -> Path:
-        """The run's folder: ROOT/MODALITY/DATASET/SLUG/seed-N."""
-        default = default_folder(self.modality, self.dataset, self.slug, self.seed)
-        return Path(self.root) / default.relative_to("runs")
+    # What its modality says of it; see ``locate``.
+    folder: Path = field(default=Path(), compare=False)
+    finished: bool = field(default=False, compare=False)  # whether the folder has its record
+    conflict: str = field(default="", compare=False)  # how it differs from a run that the folder holds
 
     def settings(self) -> dict[str, Value]:
         """The settings that are not the trainer's defaults, by name."""
         names = ("dataset", "objective", "beta", "tau_plus", "seed", "epochs")
         return {name: getattr(self, name) for name in names} | dict(self.extra) | dict(self.options)
 
-    def is_finished(self) -> bool:
-        """Whether its folder has the record of a run with these settings."""
+    def has_record(self) -> bool:
+        """Whether its folder has a record, of this or of other settings."""
         try:
             read_record(self.folder / "result.json")
-            settings = read_json(self.folder / "config.json")
         except (OSError, ValueError):
             return False
-        return isinstance(settings, dict) and all(
-            settings.get(name) == value for name, value in self.settings().items()
-        )
+        return True
 
     def __str__(self) -> str:
         return str(Job((self,)))
-
-
-def _option_slug(name: str, value: Value) -> str:
-    """A string by its value, a flag by its name if it is set, a number by both."""
-    if isinstance(value, bool):
-        return name if value else ""
-    text = f"{name}{value:g}" if isinstance(value, float) else f"{name}{value}"
-    return re.sub(r"[^\w.+-]+", "-", value if isinstance(value, str) else text).strip("-")
 
 
 @dataclass(frozen=True)
@@ -100,9 +78,9 @@ class Job:
 
 
 def _flag_words(name: str, value: Value) -> list[str]:
-    """A setting on a command line; a flag is given if it is set, else left out."""
+    """A setting on a command line; a boolean is ``--name`` or ``--no-name``."""
     if isinstance(value, bool):
-        return [flag(name)] if value else []
+        return [flag(name if value else f"no_{name}")]
     return [flag(name), str(value)]
 
 

@@ -1,7 +1,9 @@
 """Ratios, shares and peaks against known values."""
 
 import os
+import re
 import signal
+import warnings
 
 import pytest
 import torch
@@ -71,6 +73,50 @@ def test_stopwatch_sums_repeated_parts(monkeypatch):
         with stopwatch("part"):
             pass
     assert stopwatch.seconds == {"part": 3.0}
+
+
+class TestWaits:
+    """PyTorch warns of each wait, if it is asked to; here a stand-in for it does."""
+
+    @pytest.fixture
+    def modes(self, monkeypatch):
+        modes = []
+        monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+        return modes
+
+    def step(self, waits):
+        for _ in range(waits):
+            warnings.warn("called a synchronizing CUDA operation (Triggered internally)", stacklevel=2)
+        warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=2)
+
+    def test_lines_and_counts(self, modes):
+        found = measure.waits_for_gpu(lambda: self.step(2))
+        assert list(found.values()) == [2]
+        assert next(iter(found)).startswith("tests/benchmarks/test_measure.py:")
+        assert measure.waits_for_gpu(lambda: self.step(0)) == {}
+        assert modes == ["warn", "default"] * 2
+
+    def test_mode_is_reset_after_an_error(self, modes):
+        with pytest.raises(ZeroDivisionError):
+            measure.waits_for_gpu(lambda: 1 / 0)
+        assert modes == ["warn", "default"]
+
+    @pytest.mark.parametrize(
+        ("waits", "note"),
+        [
+            (0, r"In a step the host never waits\."),
+            (3, r"In a step the host waits for the GPU: .*:\d+ \(3 times\)\."),
+        ],
+    )
+    def test_note(self, waits, note, modes):
+        findings = Findings()
+        findings.note_waits("a step", lambda: self.step(waits), torch.device("cuda"))
+        assert re.fullmatch(note, findings.notes[0])
+
+    def test_nothing_is_noted_of_a_cpu(self, modes):
+        findings = Findings()
+        findings.note_waits("a step", pytest.fail, torch.device("cpu"))
+        assert (findings.notes, modes) == ([], [])
 
 
 @pytest.mark.parametrize(

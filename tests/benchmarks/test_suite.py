@@ -1,20 +1,15 @@
 """The benchmark command: every part measures and writes its record; the page has all records."""
 
 import json
-import re
-import shlex
-from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import alternatives, evaluation, graphs, objective, ranks
 from benchmarks.__main__ import PARTS, main, parse_suite
-from benchmarks.measure import Findings
+from benchmarks.measure import Findings, summary
 from benchmarks.page import duration, memory
 from core.io.errors import TrainingError
-from core.training.cli import parse_config
-from image.config import ImageConfig, defaults_for
 from tests.processes import in_processes
 from tests.runs import failure_of
 
@@ -29,10 +24,12 @@ TINY = {
     "--evaluation.test 60 --evaluation.dim 8 --evaluation.epochs 1",
     "references": "--references.batch-size 20 --references.pairs 16 --references.sentence-batch 8 "
     "--references.hidden 8 --references.images 8 --references.task-samples 60",
+    "startup": "--startup.commands graph.train",
 }
 
 
-SLOW = {"ranks": [pytest.mark.slow, pytest.mark.distributed]}  # four groups of fresh processes
+# Both start fresh processes.
+SLOW = {"ranks": [pytest.mark.slow, pytest.mark.distributed], "startup": [pytest.mark.slow]}
 
 
 @pytest.mark.parametrize("part", [pytest.param(part, marks=SLOW.get(part, ())) for part in PARTS])
@@ -154,20 +151,39 @@ def test_quick_changes_only_defaults():
     assert parse_suite(["--only", "graphs"]).graphs.datasets[-1] == "DD"
 
 
-def test_flags_of_the_gpu_script_parse():
-    script = Path(graphs.__file__).with_name("gpu.sh").read_text().replace("\\\n", " ")
-    steps = re.findall(r'^step suite-\w+ "\$\{suite\[@\]\}" (.*)$', script, flags=re.MULTILINE)
-    configs = [parse_suite(["--only", *shlex.split(flags)]) for flags in steps]
-    assert [config.only for config in configs] == [(part,) for part in PARTS]
-    assert configs[0].objective.large_batches[-1] == 262_144
-    [train] = re.findall(
-        r'^train=\("\$python" -m image.train (.*?)\)', script, flags=re.MULTILINE | re.DOTALL
+class TestInterruptedPart:
+    """A part that fails or is interrupted."""
+
+    def run(self, folder, monkeypatch, error):
+        def measure(settings, device, findings):
+            findings.add_comparison("first case", {"ours": summary([0.5])})
+            raise error
+
+        monkeypatch.setattr(graphs, "measure", measure)
+        flags = ["--only", "graphs", "objective", "--device", "cpu", "--output", str(folder)]
+        monkeypatch.setattr(objective, "measure", pytest.fail)  # is not measured then
+        with pytest.raises((SystemExit, RuntimeError)):
+            main(flags)
+
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (KeyboardInterrupt(), "interrupted"),
+            (RuntimeError("CUDA error: misaligned address"), "CUDA error"),
+        ],
     )
-    runs = re.findall(r'^step cifar10-\w+ "\$\{train\[@\]\}" (.*)$', script, flags=re.MULTILINE)
-    parsed = [
-        parse_config(ImageConfig, defaults_for, shlex.split(f"{train} {run}"), "image.train") for run in runs
-    ]
-    assert [config.objective for config in parsed] == ["simclr", "debiased", "hard"]
+    def test_writes_what_was_measured(self, error, reason, tmp_path, monkeypatch):
+        self.run(tmp_path, monkeypatch, error)
+        record = json.loads((tmp_path / "graphs.json").read_text())
+        assert [comparison["case"] for comparison in record["comparisons"]] == ["first case"]
+        assert reason in record["notes"][-1]
+        main(["--page", "--output", str(tmp_path)])
+        assert "Not everything was measured" in (tmp_path / "README.md").read_text()
+
+    def test_keeps_an_earlier_record(self, results, monkeypatch):
+        before = (results / "graphs.json").read_bytes()
+        self.run(results, monkeypatch, KeyboardInterrupt())
+        assert (results / "graphs.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(("dense_rounds", "goals"), [(5, 2), (1, 1)])

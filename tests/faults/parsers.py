@@ -9,6 +9,7 @@ import gzip
 import io
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -38,6 +39,7 @@ from core.io.archives import unpack
 from core.io.errors import InputError
 from core.training.cli import flag, parse, parse_config
 from core.training.config import MAX_SEED, default_data_root
+from core.training.describe import config_from
 from core.training.runtime import choose_device
 from core.training.settings import MAX_FLOAT, read_settings
 from graph.encoder import GIN
@@ -177,7 +179,11 @@ def read_a_recipe(content: bytes, folder: Path) -> None:
     (folder / "recipe.toml").write_bytes(content)
     recipe = read_recipe(folder / "recipe.toml")
     recipe.published_figures()
-    assert all(Job((spec,)).command() and spec.folder for spec in recipe.specs())
+    kind = getattr(sys.modules[f"{recipe.modality}.config"], f"{recipe.modality.capitalize()}Config")
+    for spec in recipe.specs():
+        assert Job((spec,)).command()
+        with contextlib.suppress(InputError):
+            config_from(kind, sys.modules[kind.__module__].defaults_for, spec.settings()).folder()
 
 
 TOML_VALUES = (
@@ -408,7 +414,22 @@ def read_image_folders(given: list[tuple[str, str, str]], folder: Path) -> None:
 COMPLETE = [(parent, "good.png", "image") for parent in ("train/a", "train/b", "test/a", "test/b")]
 TREES = st.lists(
     st.tuples(
-        st.sampled_from(("train/a", "train/b", "test/a", "test/b", "a", "b", ".", "train", "val/a")),
+        st.sampled_from(
+            (
+                "train/a",
+                "train/b",
+                "test/a",
+                "test/b",
+                "a",
+                "b",
+                ".",
+                "train",
+                "val/a",
+                "Testing/b",
+                "a/.x",
+                "b/c",
+            )
+        ),
         st.sampled_from(("0.png", "1.png", "x.png", ".hidden", "a", "\udcff", "new\nline")),
         st.sampled_from(("folder", "pipe", "image", "image", "image", "loop", "up", "nowhere")),
     ),

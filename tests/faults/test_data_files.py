@@ -91,7 +91,7 @@ def test_damaged_graph_files_are_refused(root, capsys, file, content, message):
     ("name", "content", "message"),
     [
         ("x.txt", b"\x89PNG\r\n\0", "x.txt is binary: byte 6 is 0; it must be plain text"),
-        ("x.txt", "Text.\n".encode("utf-16"), "x.txt is binary: byte 3 is 0"),
+        ("x.txt", "Text.\n".encode("utf-16-le"), "x.txt is binary: byte 1 is 0"),
         ("x.txt.gz", b"no gzip", "x.txt.gz cannot be read: Not a gzipped file"),
         (
             "x.txt.gz",

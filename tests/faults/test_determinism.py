@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from core.training.records import read_record
+from shared_eval.reproduce.locate import locate
 from shared_eval.reproduce.run import run_here
 from shared_eval.reproduce.spec import Job, RunSpec
 from tests.faults.tiny import TinyCommand
@@ -41,10 +42,10 @@ def test_weights_do_not_depend_on_the_number_of_jobs(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     weights = []
     for jobs in (1, 2):
-        specs = [
-            RunSpec("graph", "motifs", "hard", 1.0, 0.1, seed, epochs=1, root=str(tmp_path / f"jobs{jobs}"))
-            for seed in range(2)
-        ]
+        root = str(tmp_path / f"jobs{jobs}")
+        specs = locate(
+            [RunSpec("graph", "motifs", "hard", 1.0, 0.1, seed, epochs=1, root=root) for seed in range(2)]
+        )
         outcomes = list(run_here([Job((spec,)) for spec in specs], jobs))
         assert [outcome.exit_code for outcome in outcomes] == [0, 0], outcomes
         weights.append([(spec.folder / "encoder.safetensors").read_bytes() for spec in specs])

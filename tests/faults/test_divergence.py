@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 
 import core.training.loop
 from core.training import divergence
@@ -10,7 +11,7 @@ from core.training.cli import with_flags
 from core.training.divergence import Divergence
 from core.training.records import read_record
 from shared_eval.records import main as records_main
-from tests.faults.tiny import TinyCommand, assert_same_run
+from tests.faults.tiny import FLAGS, TinyCommand, assert_same_run, write_tiny_data
 
 GOOD = [[2.0, 1.0, 0.5]]
 
@@ -110,11 +111,38 @@ def test_excessive_learning_rate_ends_in_a_failure_record(
     assert error.endswith(
         f"; try a smaller --lr than {float(flags[1]):g} or a smaller --beta than 1, and another --output-dir"
     )
+    assert ("check that the samples of the data differ; try" in error) == (reason == "constant embeddings")
     failure = read_record(folder / "failure.json")
+    assert "try a smaller `lr` than" in failure["message"]
+    assert "--" not in failure["message"]
     assert (failure["reason"], error) == (reason, f"error: {with_flags(failure['message'])}")
     assert failure["step"] > 0
     assert not (folder / "result.json").exists()
     assert not list((folder / "checkpoint").iterdir())
+
+
+@pytest.mark.parametrize("modality", FLAGS)
+def test_constant_data_are_named_as_the_cause(tmp_path, capsys, modality):
+    """No learning rate is advised where the embeddings are constant before the first step."""
+    tiny = TinyCommand(modality, write_tiny_data(tmp_path / "data"))
+    for path in tiny.data.rglob("*.png"):
+        Image.new("RGB", (16, 16)).save(path)
+    for path in (tiny.data / "books").iterdir():
+        path.write_text("This sentence is here again.\n" * 60)
+    raw, graphs = tiny.data / "TUDataset" / "TINY" / "raw", range(24)
+    pairs = [(2 * graph + 1, 2 * graph + 2) for graph in graphs]
+    (raw / "TINY_A.txt").write_text("".join(f"{a}, {b}\n{b}, {a}\n" for a, b in pairs))
+    (raw / "TINY_graph_indicator.txt").write_text("".join(f"{graph + 1}\n" * 2 for graph in graphs))
+    for name in ("node_labels", "edge_labels"):
+        (raw / f"TINY_{name}.txt").write_text("0\n" * 48)
+    with pytest.raises(SystemExit) as exit_:
+        tiny.run_inline(tmp_path / "run")
+    assert exit_.value.code == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == (
+        "error: the embeddings became constant, their relative spread 0 in epoch 1, step 1; "
+        "check that the samples of the data differ"
+    )
 
 
 def explode(optimizer_step, number, task, losses, lr):
@@ -152,7 +180,8 @@ def test_diverged_run_keeps_the_checkpoint_before(
     assert exit_.value.code == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"error: {message}")
-    assert f"; the checkpoint before it is kept in {folder}; try a smaller --lr than" in error
+    assert f"; the checkpoint before it is kept in {folder}; " in error
+    assert "; try a smaller --lr than" in error
     failure = read_record(folder / "failure.json")
     assert (failure["reason"], failure["modality"]) == (reason, tiny.modality)
     assert f"in epoch {failure['epoch']}, step {failure['step']};" in error

@@ -13,6 +13,7 @@ import torch
 from core.training import divergence
 from core.training.checkpoints import Checkpoints
 from core.training.run_folder import Run
+from shared_eval.reproduce.locate import locate
 from shared_eval.reproduce.recipes import read_recipe
 from shared_eval.reproduce.spec import Job
 from tests.faults.tiny import TinyCommand, assert_same_run, has_trained, wait_for
@@ -139,7 +140,7 @@ def test_signal_to_reproduce_stops_the_current_run(tmp_path):
         "epochs = 5000\nseeds = 1\npublished = []\n"
         '[[objectives]]\nobjective = "hard"\ntau_plus = 0.1\nbetas = [1.0]\n'
     )
-    [spec] = read_recipe(path).specs()
+    [spec] = locate(read_recipe(path).specs())
     folder = tmp_path / spec.folder
     process = subprocess.Popen(
         [sys.executable, "-m", "shared_eval.reproduce", str(path)],

@@ -11,7 +11,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GINConv, global_add_pool
 
 from core import InfoGraphLoss
-from graph.batch import SparseSum, make_batches
+from graph.batch import SparseSum, make_batches, segment_sums
 from graph.data import load_dataset
 from graph.encoder import Head, InfoGraph, make_models, state_of_run
 from graph.refinement import refine
@@ -143,11 +143,52 @@ def test_sparse_sum_has_the_right_gradient(tiny_root):
 
 
 def test_sums_on_a_cpu_have_the_bits_of_the_sparse_product(tiny_root):
-    batch = make_batches(load_dataset("TINY", tiny_root), 10, SEEDS, CPU)[0]
+    batch = make_batches(load_dataset("TINY", tiny_root, False), 10, SEEDS, CPU)[0]
     for sums in (batch.neighbours, batch.members):
         x = torch.randn(*batch.features.shape[:2], 5)
         assert torch.equal(sums(x).flatten(0, 1), sums.matrix @ x.flatten(0, 1))
     assert torch.equal(batch.sums, batch.features + batch.neighbours(batch.features))
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-14), (torch.float32, 1e-6)])
+def test_ordered_sums_equal_the_sparse_product_and_its_gradient(dtype, bound):
+    """Also of rows without entries; ``bound`` is relative to the sum of the terms' absolute values."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(0, 40, (300,), generator=generator)
+    rows[rows % 7 == 0] = 1
+    columns = torch.randint(0, 30, (300,), generator=generator)
+    values = torch.randn(300, dtype=dtype, generator=generator)
+    sums = SparseSum.from_entries(rows, columns, values, (40, 30))
+    x = torch.randn(30, 5, dtype=dtype, generator=generator)
+    weights = torch.randn(40, 5, dtype=dtype, generator=generator)
+
+    dense = torch.zeros(40, 30, dtype=dtype).index_put_((rows, columns), values, accumulate=True)
+    assert not dense.any(dim=1).all()
+    for matrix, product, factor in ((dense, sums.matrix, x), (dense.T, sums.transpose, weights)):
+        actual = segment_sums(product, factor)
+        size = (matrix.abs() @ factor.abs()).amax()
+        torch.testing.assert_close(actual, matrix @ factor, rtol=0, atol=bound * size.item())
+        assert torch.equal(segment_sums(product, factor), actual)
+
+
+def test_ordered_sums_are_used_on_a_gpu_where_bits_must_be_equal(tiny_root, monkeypatch):
+    """Forward and backward; the fake GPU of ``tests/test_gpu_steps.py`` shows that they run there."""
+    [batch] = make_batches(load_dataset("TINY", tiny_root, False), 100, [0], CPU)
+    x = torch.randn(1, batch.features.shape[1], 3, requires_grad=True)
+    expected = batch.members(x)
+    expected_grad = torch.autograd.grad(expected.sum(), x)[0]
+    calls = []
+
+    def spy(matrix, factor):
+        calls.append(matrix)
+        return segment_sums(matrix, factor)
+
+    monkeypatch.setattr("graph.batch.segment_sums", spy)
+    monkeypatch.setattr("graph.batch.must_be_ordered", lambda x: True)
+    actual = batch.members(x)
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(torch.autograd.grad(actual.sum(), x)[0], expected_grad)
+    assert [id(matrix) for matrix in calls] == [id(batch.members.matrix), id(batch.members.transpose)]
 
 
 def test_batches_contain_every_graph_once_in_an_order_drawn_from_the_seed(tiny_root):

@@ -11,9 +11,9 @@ from torch_geometric.utils import degree
 
 from core.io.errors import InputError
 from graph import tudataset
-from graph.config import PAPER_DATASETS
 from graph.data import load_dataset
 from graph.motifs import make_motifs
+from graph.names import PAPER_DATASETS
 from tests.graph.conftest import write_tu_dataset
 
 
@@ -107,11 +107,42 @@ def test_motifs_are_deterministic_and_restore_the_random_states():
         ("A", lambda lines: ["1, 200", *lines[1:]], "TINY_A.txt, line 1: edge 1, 200; nodes are 1 to 120"),
         ("A", lambda lines: ["1, 0", *lines[1:]], "line 1: edge 1, 0"),
         ("A", lambda lines: [*lines, "1, 120", "120, 1"], "joins two graphs"),
-        ("A", lambda lines: ["1, two", *lines[1:]], "TINY_A.txt is damaged"),
+        (
+            "A",
+            lambda lines: ["1, two", *lines[1:]],
+            "TINY_A.txt is damaged: line 1 is '1, two'; each line must have 2 integers",
+        ),
         ("A", lambda lines: [], "TINY_A.txt is damaged"),
-        ("graph_labels", lambda lines: ["0.5", *lines[1:]], "TINY_graph_labels.txt is damaged"),
+        (
+            "graph_labels",
+            lambda lines: [*lines[:5], "0.5", *lines[6:]],
+            "TINY_graph_labels.txt is damaged: line 6 is '0.5'; each line must have 1 integer",
+        ),
         ("graph_indicator", lambda lines: ["2", *lines[1:]], "line 1: graph 2; graphs must be numbered"),
-        ("graph_indicator", lambda lines: [*lines[:-1], "30"], "line 120: graph 30"),
+        (
+            "graph_indicator",
+            lambda lines: ["0", *lines[1:]],
+            "line 1: graph 0; graphs must be numbered from 1",
+        ),
+        ("graph_indicator", lambda lines: [*lines[:-1], "1"], "in order, but line 120 has graph 1"),
+        (
+            "graph_indicator",
+            lambda lines: [*lines[:-1], "30"],
+            "line 120: graph 30; graphs are 1 to 24, the lines of TINY_graph_labels.txt",
+        ),
+        (
+            "node_labels",  # the times and labels of tumblr_ct1
+            lambda lines: [
+                f"{line}, 1" if number != 7 else "0, 1, 8, 2" for number, line in enumerate(lines)
+            ],
+            "line 8 is '0, 1, 8, 2'; each line must have 2 integers, as line 1 has",
+        ),
+        (
+            "node_labels",
+            lambda lines: [*lines[:60], "1, 2", *lines[61:]],
+            "line 61 is '1, 2'; each line must have 1 integer, as line 1 has",
+        ),
+        ("node_labels", lambda lines: [*lines[:60], "", *lines[60:]], "line 61 is ''"),
         ("graph_labels", None, "TINY_graph_labels.txt is missing"),
     ],
     ids=[
@@ -127,8 +158,13 @@ def test_motifs_are_deterministic_and_restore_the_random_states():
         "word instead of a node",
         "no edges",
         "fraction instead of a label",
-        "first graph is not 1",
-        "gap between graphs",
+        "first graph after the second",
+        "graph zero",
+        "last graph before others",
+        "more graphs than labels",
+        "longer line",
+        "shorter line",
+        "blank line",
         "file missing",
     ],
 )
@@ -142,6 +178,47 @@ def test_damaged_file_is_an_error_that_names_it(tiny_root, kind, change, message
         load_dataset("TINY", tiny_root)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_blank_last_lines_are_ignored(tiny_root):
+    expected = load_dataset("TINY", tiny_root)
+    for path in (tiny_root / "TUDataset" / "TINY" / "raw").iterdir():
+        path.write_text(path.read_text().replace("\n", "\r\n") + "\n  \r\n\n")
+    dataset = load_dataset("TINY", tiny_root)
+    assert dataset.labels.tolist() == expected.labels.tolist()
+    for graph, own in zip(dataset.graphs, expected.graphs, strict=True):
+        assert torch.equal(graph.edge_index, own.edge_index)
+        assert torch.equal(graph.x, own.x)
+
+
+@pytest.mark.parametrize("empty", [[1, 2, 3], [5, 6, 24], [1, 26, 27]], ids=["first", "between", "last"])
+def test_graphs_without_nodes_are_left_out_and_counted(tiny_root, capsys, empty):
+    """Fingerprint has such graphs: numbers that the indicator leaves out, but not the labels."""
+    expected = load_dataset("TINY", tiny_root)
+    raw = tiny_root / "TUDataset" / "TINY" / "raw"
+    numbers = [number for number in range(1, 28) if number not in empty]  # those of the 24 graphs
+    indicator = [numbers[int(line) - 1] for line in (raw / "TINY_graph_indicator.txt").read_text().split()]
+    (raw / "TINY_graph_indicator.txt").write_text("".join(f"{number}\n" for number in indicator))
+    labels = [7 if number in empty else expected.labels[numbers.index(number)] for number in range(1, 28)]
+    (raw / "TINY_graph_labels.txt").write_text("".join(f"{label}\n" for label in labels))
+    dataset = load_dataset("TINY", tiny_root)
+    assert capsys.readouterr().err == "warning: 3 of the 27 graphs of TINY have no nodes and are left out\n"
+    assert dataset.labels.tolist() == expected.labels.tolist()
+    for graph, own in zip(dataset.graphs, expected.graphs, strict=True):
+        assert torch.equal(graph.edge_index, own.edge_index)
+        assert torch.equal(graph.x, own.x)
+
+
+def test_regression_targets_without_classes_are_an_error(tiny_root):
+    """As in QM9 and ZINC."""
+    raw = tiny_root / "TUDataset" / "TINY" / "raw"
+    (raw / "TINY_graph_labels.txt").rename(raw / "TINY_graph_attributes.txt")
+    with pytest.raises(
+        InputError,
+        match=r"TINY has regression targets \(.*TINY_graph_attributes.txt\) and no classes "
+        r"\(TINY_graph_labels.txt\); regression is not supported",
+    ):
+        load_dataset("TINY", tiny_root)
 
 
 def test_changed_files_are_read_again(tiny_root):
@@ -158,8 +235,9 @@ def test_unknown_or_missing_dataset_is_an_error(tmp_path):
         load_dataset("COLLAB", tmp_path)
     with pytest.raises(InputError, match=r"has no PTC_MR_A.txt; set `download` to fetch it from https"):
         load_dataset("PTC_MR", tmp_path)
-    with pytest.raises(InputError, match="unknown"):
-        load_dataset("../MUTAG", tmp_path, download=True)
+    for name in ("../MUTAG", "..", ".", ""):
+        with pytest.raises(InputError, match="unknown"):
+            load_dataset(name, tmp_path, download=True)
     assert not list(tmp_path.iterdir())
 
 

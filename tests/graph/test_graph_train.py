@@ -261,6 +261,24 @@ def test_finished_run_is_not_trained_again(tiny_root, tmp_path):
     assert (tmp_path / "run" / "result.json").read_bytes() == before
 
 
+def test_finished_run_is_reported_where_its_data_were_removed(tiny_root, tmp_path, capsys):
+    """The same command says what it did; with another setting or seed it needs the data."""
+    train(tiny_root, tmp_path / "seed-0")
+    printed = capsys.readouterr().out
+    before = files_of(tmp_path / "seed-0")
+    (tiny_root / "TUDataset").rename(tmp_path / "removed")
+    train(tiny_root, tmp_path / "seed-0")
+    assert capsys.readouterr().out == printed
+    train_group(tiny_root, tmp_path / "seed-{seed}", "--seeds", "0")
+    assert capsys.readouterr().out == printed
+    assert files_of(tmp_path / "seed-0") == before
+    for flags in (["--lr", "0.5"], ["--seed", "1"]):
+        message = train_failure(capsys, tiny_root, tmp_path / "seed-0", *flags)
+        assert "--dataset is 'TINY', which is unknown" in message
+    message = train_failure(capsys, tiny_root, tmp_path / "seed-{seed}", "--seeds", "0-1")
+    assert "--dataset is 'TINY', which is unknown" in message
+
+
 def test_setting_missing_in_an_older_config_counts_as_its_default(tiny_root, tmp_path, capsys):
     folder = tmp_path / "run"
     train(tiny_root, folder)

@@ -287,6 +287,13 @@ def change_source(monkeypatch, name: str, **changes: str) -> None:
     monkeypatch.setitem(published.SOURCES, name, source)
 
 
+@pytest.mark.parametrize(("name", "kind"), [("cifar10", CIFAR10), ("cifar100", CIFAR100), ("stl10", STL10)])
+def test_sources_are_torchvision_s(name, kind):
+    source = published.SOURCES[name]
+    assert (source.folder, source.md5) == (kind.base_folder, kind.tgz_md5)
+    assert source.url == kind.url.replace("http://", "https://")
+
+
 def test_download_is_checked_and_unpacked(served, tmp_path, monkeypatch):
     images, _ = cifar(monkeypatch, CIFAR10, tmp_path / "made" / CIFAR10.base_folder)
     archive = publish(monkeypatch, served, "cifar10", "cifar-10-python.tar.gz")
@@ -336,9 +343,9 @@ def test_unreadable_datasets_are_errors_of_one_line(tiny_folder, tmp_path):
     assert "set `download` to fetch it from https://www.cs.toronto.edu" in message("cifar10")
     assert "nowhere is not a folder" in message("folder:nowhere")
     assert "`image_size` is 4; it must be at least 8" in message("shapes", image_size=4)
-    (tiny_folder / "train" / "dots" / "notes.txt").write_text("not an image")
-    assert "notes.txt cannot be read as an image" in message(f"folder:{tiny_folder}")
-    (tiny_folder / "train" / "dots" / "notes.txt").unlink()
+    (tiny_folder / "train" / "dots" / "notes.png").write_text("not an image")
+    assert "notes.png cannot be read as an image" in message(f"folder:{tiny_folder}")
+    (tiny_folder / "train" / "dots" / "notes.png").unlink()
     intact = (tiny_folder / "train" / "dots" / "001.png").read_bytes()
     (tiny_folder / "train" / "dots" / "001.png").write_bytes(intact[:-200])
     assert "001.png cannot be read as an image" in message(f"folder:{tiny_folder}")

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
+
+from sentence.senteval import STS_SETS
 
 WORDS = ["the", "cold", "river", "old", "house", "garden", "stone", "letter", "window", "morning", "road"]
 VERBS = ["held", "kept", "saw", "found", "lost", "left", "took", "gave"]
@@ -80,7 +83,47 @@ def write_senteval(data_root: Path, seed: int = 0) -> Path:
         second = f"{first[:-1]} again ." if i % 3 == 0 else sentence(i % 2)  # no two cosines are alike
         lines.append(f"main\tset\t2012\t{i}\t{5.0 if i % 3 == 0 else 1.0 + i / 12}\t{first}\t{second}")
     write("STS/STSBenchmark/sts-test.csv", lines)
+    for part, count in (("train", 50), ("dev", 10), ("test", 10)):
+        fine = ("dreadful", "poor", "plain", "good", "lovely")
+        lines = [f"{i % 5} {make_sentence(draw)[:-1]} {fine[i % 5]} indeed ." for i in range(count)]
+        write(f"SST/fine/sentiment-{part}", lines)
+    for name, count in (("train", 36), ("trial", 12), ("test_annotated", 12)):
+        lines = ["pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment"]
+        for i in range(count):
+            first = sentence(0)
+            second = (first, sentence(1), sentence(0))[i % 3]
+            judgment = ("ENTAILMENT", "CONTRADICTION", "NEUTRAL")[i % 3]
+            lines.append(f"{i}\t{first}\t{second}\t{(5, 1.4, 3.2)[i % 3]}\t{judgment}")
+        write(f"SICK/SICK_{name}.txt", lines)
+    for year, sets in STS_SETS.items():
+        for number, name in enumerate(sets):
+            pairs = [(sentence(0), sentence(i % 3)) for i in range(5 + number)]
+            scores = ["", *(f"{draw.uniform(0, 5):.3f}" for _ in pairs[1:])]  # the first pair has none
+            write(f"STS/STS{year}-en-test/STS.input.{name}.txt", ["\t".join(pair) for pair in pairs])
+            write(f"STS/STS{year}-en-test/STS.gs.{name}.txt", scores)
     return root
+
+
+def write_tiny_bert(folder: Path) -> Path:
+    """Write a transformer with random weights, as transformers saves it."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast  # slow to import
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS, *VERBS]
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(words),
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=40,
+        )
+    ).save_pretrained(folder)
+    return folder
 
 
 def real_model():

@@ -6,11 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import (
+    CachedMultipleNegativesRankingLoss,
+    MultipleNegativesRankingLoss,
+)
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 
+from core.io.errors import InputError
 from sentence.encoder import BagOfWords, GRUEncoder, QuickThought, pack
 from sentence.quick_thought import is_quick_thought, load_model
 from sentence.scoring import TOKENS_AT_ONCE, embed, encoder_of
@@ -86,10 +91,10 @@ def test_bag_of_words_is_the_mean_of_the_embeddings():
 @pytest.mark.parametrize("kind", ["gru", "bow"])
 def test_embedding_is_both_outputs_concatenated(kind):
     module = make_module(kind)
-    features = module.preprocess(SENTENCES)
-    assert features["lengths"].tolist() == [7, 3, 1, 8, 1]  # the empty sentence is one unknown word
-    f, g = module.embed_pair(features["ids"], features["lengths"])
-    embedding = module(features)["sentence_embedding"]
+    ids, lengths = module.tokens_of(SENTENCES)
+    assert lengths.tolist() == [7, 3, 1, 8, 1]  # the empty sentence is one unknown word
+    f, g = module.embed_pair(ids, lengths)
+    embedding = module(module.preprocess(SENTENCES))["sentence_embedding"]
     torch.testing.assert_close(embedding, torch.cat([f, g], dim=1))
     assert embedding.shape == (5, module.get_embedding_dimension())
     assert not torch.allclose(f, g)
@@ -97,8 +102,8 @@ def test_embedding_is_both_outputs_concatenated(kind):
 
 def test_sentences_are_truncated():
     module = make_module(longest=3)
-    short, long = module.preprocess(["the cold river"]), module.preprocess(["the cold river held a stone"])
-    assert torch.equal(short["ids"], long["ids"])
+    short, long = module.tokens_of(["the cold river"]), module.tokens_of(["the cold river held a stone"])
+    assert torch.equal(short[0], long[0])
 
 
 @pytest.mark.parametrize("kind", ["gru", "bow"])
@@ -126,6 +131,97 @@ def test_saved_model_gives_the_same_embeddings_when_loaded(kind, tmp_path):
     for loaded in (theirs, ours):
         np.testing.assert_array_equal(loaded.encode(SENTENCES), expected)
         assert loaded.get_embedding_dimension() == expected.shape[1]
+
+
+def as_model(**options):
+    return SentenceTransformer(modules=[make_module(**options)], device="cpu")
+
+
+def test_prompt_is_text_before_each_sentence():
+    model = as_model()
+    expected = model.encode(["a stone the river", "a stone held"])
+    for options in ({"prompt": "a stone "}, {"prompt_name": "query"}):
+        model.prompts = {"query": "a stone "}
+        np.testing.assert_array_equal(model.encode(["the river", "held"], **options), expected)
+    assert not np.allclose(model.encode(["the river", "held"]), expected)
+    np.testing.assert_array_equal(model.encode_query(["the river", "held"]), expected)
+
+
+@pytest.mark.parametrize("kind", ["gru", "bow"])
+def test_max_seq_length_truncates_and_is_saved(kind, tmp_path):
+    model = as_model(kind=kind, longest=30)
+    assert model.max_seq_length == 30
+    expected = model.encode(["the cold", "a stone", "river"])
+    model.max_seq_length = 2
+    long = ["the cold river held", "a stone .", "river"]
+    np.testing.assert_array_equal(model.encode(long), expected)
+    np.testing.assert_array_equal(model.encode(["river held"], prompt="the cold "), expected[:1])
+    model.save_pretrained(str(tmp_path), create_model_card=False)
+    loaded = load_model(str(tmp_path), download=False, device=torch.device("cpu"))
+    assert loaded.max_seq_length == 2
+    np.testing.assert_array_equal(loaded.encode(long), expected)
+
+
+@pytest.mark.parametrize("value", [0, -1, None, 2.5, True])
+def test_impossible_max_seq_length_is_an_error(value):
+    with pytest.raises(InputError, match=f"`max_seq_length` is {value}; it must be a whole number of at"):
+        as_model().max_seq_length = value
+
+
+def test_model_saved_without_safetensors_is_loaded(tmp_path):
+    model = as_model()
+    model.save_pretrained(str(tmp_path), safe_serialization=False, create_model_card=False)
+    assert (tmp_path / "0_QuickThought" / "pytorch_model.bin").exists()
+    assert not list(tmp_path.rglob("*.safetensors"))
+    for loaded in (
+        SentenceTransformer(str(tmp_path), device="cpu", trust_remote_code=True),
+        load_model(str(tmp_path), download=False, device=torch.device("cpu")),
+    ):
+        np.testing.assert_array_equal(loaded.encode(SENTENCES), model.encode(SENTENCES))
+        assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_missing_file_of_a_saved_model_is_named(tmp_path):
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        as_model().save_pretrained(str(tmp_path), create_model_card=False)
+        (tmp_path / "0_QuickThought" / name).unlink()
+        with pytest.raises(InputError, match=f"cannot be loaded as a SentenceTransformer: .*{name}"):
+            load_model(str(tmp_path), download=False, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", ["gru", "bow"])
+@pytest.mark.parametrize("mini_batch", [2, 3, 8])
+def test_cached_loss_of_the_library_equals_its_plain_loss(kind, mini_batch):
+    """Value and gradient, with sentences of different lengths in every mini-batch."""
+    model = as_model(kind=kind)
+    columns = [SENTENCES, SENTENCES[::-1]]
+    values, grads = [], []
+    for loss in (
+        MultipleNegativesRankingLoss(model),
+        CachedMultipleNegativesRankingLoss(model, mini_batch_size=mini_batch),
+    ):
+        model.zero_grad()
+        value = loss([model.preprocess(column) for column in columns], None)
+        value.backward()
+        values.append(value.item())
+        grads.append([parameter.grad.clone() for parameter in model.parameters()])
+    assert values[1] == pytest.approx(values[0], rel=1e-5)
+    assert max(grad.abs().max() for grad in grads[0]) > 0.01
+    for cached, plain in zip(grads[1], grads[0], strict=True):
+        torch.testing.assert_close(cached, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_fine_tuning_with_the_cached_loss_learns_the_pairs():
+    model = as_model(kind="bow")
+    anchors, positives = ["the", "cold", "river", "stone"], ["held", "a", ".", "unheard-of"]
+    loss = CachedMultipleNegativesRankingLoss(model, mini_batch_size=2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss([model.preprocess(anchors), model.preprocess(positives)], None).backward()
+        optimizer.step()
+    similarities = model.similarity(model.encode(anchors), model.encode(positives))
+    assert similarities.argmax(dim=1).tolist() == [0, 1, 2, 3]
 
 
 def test_folder_with_other_modules_is_not_a_quick_thought(tmp_path):

@@ -5,8 +5,9 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from sklearn.metrics.pairwise import paired_cosine_distances
 
 from core.losses.gradient_cache import cached
 from core.training.cli import parse_config
@@ -28,7 +29,7 @@ from tests.runs import (
     printed_scores,
     result_of,
 )
-from tests.sentence.conftest import VERBS, WORDS, real_model, write_senteval
+from tests.sentence.conftest import real_model, write_senteval, write_tiny_bert
 
 FAST = ["--epochs", "3", "--batch-size", "20", "--embedding-dim", "8", "--hidden", "6", "--device", "cpu"]
 FAST += ["--precision", "float32", "--encoder", "gru", "--tasks", "mr", "stsb"]
@@ -106,6 +107,7 @@ def test_finished_run_folder_has_every_file_and_a_full_record(books, data_root, 
     }
     assert set(result["metrics"]) == set(result["untrained_metrics"]) == {"mr_accuracy", "stsb_spearman"}
     assert result["missing_tasks"] == []
+    assert result["evaluation"] == "senteval-2"
     assert [line["epoch"] for line in metrics_of(folder)] == [0, 1, 2, 3]
     assert "3 books, 135 sentences" in capsys.readouterr().err
     model = SentenceTransformer(str(folder / "encoder"), trust_remote_code=True, device="cpu")
@@ -117,6 +119,25 @@ def test_evaluate_of_run_or_encoder_prints_the_recorded_scores(books, data_root,
     expected = as_printed(trained(books, data_root, folder)["metrics"])
     assert evaluated(capsys, folder, data_root) == expected
     assert evaluated(capsys, folder / "encoder", data_root, "--tasks", "mr", "stsb") == expected
+
+
+def test_benchmarks_of_sentence_transformers_score_ours_alike(books, data_root, tmp_path, capsys):
+    """MTEB's STS 2012: ``encode`` the sentences, then Spearman's correlation of the cosines of all pairs."""
+    folder = tmp_path / "run"
+    trained(books, data_root, folder)
+    model = SentenceTransformer(str(folder / "encoder"), trust_remote_code=True, device="cpu")
+    root = data_root / "SentEval" / "downstream" / "STS" / "STS12-en-test"
+    pairs, scores = [], []
+    for path in sorted(root.glob("STS.input.*")):
+        gold = path.with_name(path.name.replace("input", "gs")).read_text().split("\n")
+        for line, score in zip(path.read_text().split("\n"), gold, strict=True):
+            if score:
+                pairs.append(line.split("\t"))
+                scores.append(float(score))
+    first, second = (model.encode([pair[i] for pair in pairs], batch_size=4) for i in range(2))
+    expected = spearmanr(1 - paired_cosine_distances(first, second), scores).statistic
+    said = evaluated(capsys, folder, data_root, "--tasks", "sts12")
+    assert float(said["sts12_all_spearman"]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_record_names_missing_tasks(books, data_root, tmp_path):
@@ -177,24 +198,7 @@ def assert_trained_alike(folder, expected_folder):
 
 @pytest.fixture
 def tiny_bert(tmp_path):
-    """Folder of a transformer with random weights, as transformers saves it."""
-    folder = tmp_path / "tiny-bert"
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *WORDS, *VERBS]
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(0)
-    BertModel(
-        BertConfig(
-            vocab_size=len(words),
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=32,
-            max_position_embeddings=40,
-        )
-    ).save_pretrained(folder)
-    return folder
+    return write_tiny_bert(tmp_path / "tiny-bert")
 
 
 def test_transformer_is_fine_tuned_and_loads_without_our_code(books, data_root, tmp_path, tiny_bert, capsys):

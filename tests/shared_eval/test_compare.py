@@ -83,3 +83,17 @@ def test_folders_that_share_nothing_are_refused(tmp_path, capsys):
             compare_main([str(tmp_path / "a"), str(tmp_path / second)])
         assert exit_.value.code == 2
         assert said in capsys.readouterr().err
+
+
+def test_scores_by_different_rules_are_named(tmp_path, capsys):
+    write_set(tmp_path / "a", 0.0, seeds=1)
+    write_record(tmp_path / "b" / "0", objective=HARD, evaluation="senteval-2")
+    compare_main([str(tmp_path / "a"), str(tmp_path / "b")])
+    said = capsys.readouterr()
+    warning = "warning: the first was evaluated by other rules (not recorded) than the second (senteval-2)"
+    assert warning in said.err
+    assert "evaluation" in said.out
+    compare_main([str(tmp_path / "b"), str(tmp_path / "b")])
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert "evaluation" not in said.out

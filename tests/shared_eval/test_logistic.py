@@ -11,13 +11,16 @@ from sklearn.model_selection import StratifiedKFold
 
 from core.io.errors import InputError
 from shared_eval.probes import (
+    best_accuracies,
     choose_penalties,
     fit_logistic,
     fold_masks,
     logistic,
+    logistic_predictions,
     nested_logistic_accuracy,
     predict_logistic,
 )
+from shared_eval.probes.logistic import principal_axes
 
 PENALTIES = (0.25, 1.0, 8.0)
 
@@ -95,6 +98,114 @@ def test_separable_classes_have_a_finite_solution():
     assert (predict_logistic(features, fitted)[0] == labels).all()
 
 
+def hard_to_fit(name, dtype):
+    """Features [400, D] that are ill-conditioned in their own units."""
+    draw = torch.Generator().manual_seed(0)
+
+    def randn(*shape):
+        return torch.randn(*shape, generator=draw, dtype=torch.float64)
+
+    features = {
+        "low rank": lambda: 30 * randn(400, 5) @ randn(5, 64),
+        "offset": lambda: randn(400, 64) + 1000,
+        "large offset": lambda: randn(400, 64) + 1e4,
+        "constant columns": lambda: torch.cat([randn(400, 20), torch.full((400, 5), 7.0).double()], dim=1),
+        "repeated columns": lambda: 100 * randn(400, 4).repeat(1, 16),
+        "columns of any unit": lambda: randn(400, 13) * 10.0 ** torch.linspace(-6, 6, 13),
+        "large": lambda: 1e3 * randn(400, 16),
+        "small": lambda: 1e-6 * randn(400, 16),
+    }[name]()
+    return features.to(dtype)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("low rank", "offset", "large offset", "constant columns", "repeated columns"),
+        *("columns of any unit", "large", "small"),
+    ],
+)
+def test_features_of_any_offset_unit_and_rank_score_as_in_scikit_learn(name, dtype, classes):
+    """scikit-learn gets them centred, where its solver converges: the intercept takes the offset."""
+    features = hard_to_fit(name, dtype)
+    centred = features.double() - features.double().mean(dim=0)
+    draw = torch.Generator().manual_seed(1)
+    scores = torch.nn.functional.normalize(centred, dim=0) @ torch.randn(
+        centred.shape[1], classes, generator=draw, dtype=torch.float64
+    )
+    noise = torch.randn(scores.shape, generator=draw, dtype=torch.float64)
+    labels = (scores + 0.7 * scores.std() * noise).argmax(dim=1)
+    mask = torch.arange(400) % 4 > 0
+    for penalty in (0.25, 8.0):
+        [ours] = logistic_predictions(features, labels, [mask], [~mask], [penalty])
+        model = LogisticRegression(C=penalty, tol=1e-10, max_iter=1000, solver="newton-cholesky")
+        model.fit(centred[mask].numpy(), labels[mask].numpy())
+        theirs = model.predict(centred[~mask].numpy())
+        assert (ours.numpy() != theirs).sum() <= 1
+
+
+@pytest.mark.parametrize("name", ["low rank", "offset"])
+def test_nested_cross_validation_of_ill_conditioned_features(name):
+    """Float32 features whose Gram matrix has no Cholesky factor score as those in float64, centred."""
+    features = hard_to_fit(name, torch.float32)
+    noise = torch.randn(400, generator=torch.Generator().manual_seed(1))
+    labels = (features[:, 0] - features[:, 0].mean() > features[:, 0].std() * noise / 2).long()
+    centred = features.double() - features.double().mean(dim=0)
+    ours, expected = (nested_logistic_accuracy(x, labels, PENALTIES, folds=5) for x in (features, centred))
+    np.testing.assert_allclose(ours, expected, atol=0.0126)  # a sample of 80
+    assert ours.mean() > 0.75
+
+
+@pytest.mark.parametrize("value", [0.0, 3.3, 1e30])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_constant_features_predict_the_largest_class(value, classes):
+    labels = torch.arange(80) % classes
+    labels[:40] = 1
+    mask = torch.ones(80, dtype=torch.bool)
+    features = torch.full((80, 8), value)
+    [predicted] = logistic_predictions(features, labels, [mask], [mask], [1.0])
+    assert (predicted == 1).all()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_extreme_units_have_finite_coefficients(scale, classes):
+    """Without a penalty to speak of, or with one that leaves nothing but the intercept."""
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(120, 6, generator=draw)
+    labels = (features[:, :classes] + torch.randn(120, classes, generator=draw)).argmax(dim=1)
+    mask = torch.ones(1, 120, dtype=torch.bool)
+    scaled = features * scale
+    fitted = fit_logistic(scaled, labels, classes, mask, torch.tensor([1.0]))
+    assert fitted.isfinite().all()
+    if scale > 1:
+        model = LogisticRegression(C=1e9, tol=1e-10, max_iter=1000).fit(features.double(), labels)
+        predicted = predict_logistic(scaled, fitted)[0].numpy()
+        assert (predicted != model.predict(features.double())).sum() <= 1
+
+
+@pytest.mark.parametrize("count", [60, 200])
+def test_principal_axes_are_orthonormal_and_uncorrelated(count):
+    """With fewer samples than features too; offset and unit return in the coefficients."""
+    features = 30 * torch.randn(count, 100, generator=torch.Generator().manual_seed(0)).double() + 1000
+    axes = principal_axes(features)
+    rank = min(count - 1, 100)
+    directions, components = axes.directions, axes.components[:, :-1]
+    torch.testing.assert_close(directions.T @ directions, torch.eye(rank, dtype=torch.float64))
+    gram = components.T @ components
+    torch.testing.assert_close(gram, axes.squares[:-1].diag(), rtol=0, atol=1e-8 * count)
+    assert axes.squares[:-1].max() == pytest.approx(count)
+    torch.testing.assert_close(axes.unit * components @ directions.T + axes.centre, features)
+
+
+def test_accuracies_within_a_hundredth_of_a_point_are_equal():
+    """As SentEval rounds them: the first, which has the smallest C, is chosen."""
+    assert best_accuracies(np.array([0.80001, 0.80004, 0.79996])) == 0
+    assert best_accuracies(np.array([[0.8, 0.8001, 0.8], [0.5, 0.4, 0.6]])).tolist() == [1, 2]
+
+
 def nested_by_hand(features, labels, penalties, folds, seed):
     accuracies = []
     outer = StratifiedKFold(folds, shuffle=True, random_state=seed)
@@ -145,5 +256,8 @@ def test_invalid_samples_are_refused():
     features, labels = samples(2, 40)
     with pytest.raises(InputError, match="10 folds inside 10 folds needs at least 12 of every class"):
         nested_logistic_accuracy(features, (torch.arange(40) < 5).long(), PENALTIES)
-    with pytest.raises(InputError, match="not all finite"):
-        nested_logistic_accuracy(features * torch.nan, labels, PENALTIES)
+    for value in (torch.nan, torch.inf):
+        with pytest.raises(InputError, match="not all finite"):
+            nested_logistic_accuracy(features * value, labels, PENALTIES)
+        with pytest.raises(InputError, match="not all finite"):
+            fit_logistic(features * value, labels, 2, torch.ones(1, 40).bool(), torch.ones(1))

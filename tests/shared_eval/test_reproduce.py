@@ -12,7 +12,6 @@ import pytest
 
 from core.io.errors import InputError
 from core.training.cli import parse_config
-from core.training.run_folder import default_folder
 from graph.config import GraphConfig
 from graph.config import defaults_for as graph_defaults
 from image.config import ImageConfig
@@ -22,12 +21,14 @@ from sentence.config import defaults_for as sentence_defaults
 from shared_eval import reproduce
 from shared_eval.records import find_records, read_records
 from shared_eval.reproduce import run
+from shared_eval.reproduce.locate import locate
 from shared_eval.reproduce.plan import describe_estimate, estimate_seconds, longest_first
 from shared_eval.reproduce.recipes import FOLDER, TABLES, all_recipes, load_recipes, read_recipe
 from shared_eval.reproduce.results import show_table, table_text
 from shared_eval.reproduce.run import num_slots, run_here
 from shared_eval.reproduce.spec import Job, RunSpec, group_jobs
 from shared_eval.tables import scores, summarise
+from tests.runs import failure_of
 from tests.shared_eval.conftest import HARD, write_record
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +62,14 @@ betas = [0.0, 1.0]
 
 def run_spec(**changes) -> RunSpec:
     hard = RunSpec("graph", "motifs", "hard", beta=1.0, tau_plus=0.1, seed=0, epochs=2, seeds_together=True)
-    return dataclasses.replace(hard, **changes)
+    spec = dataclasses.replace(hard, **changes)
+    folder = Path(spec.root) / spec.modality / spec.dataset / "hard-beta1-tau0.1" / f"seed-{spec.seed}"
+    return dataclasses.replace(spec, folder=folder)
+
+
+def is_finished(spec: RunSpec) -> bool:
+    [located] = locate([spec])
+    return located.finished
 
 
 def parsed(job: Job):
@@ -81,7 +89,7 @@ def recipe(tmp_path, monkeypatch):
 
 def test_graphs_table_plans_every_run_once():
     [graphs] = load_recipes("graphs")
-    specs = graphs.specs(datasets=("MUTAG", "DD"), seeds=3)
+    specs = locate(graphs.specs(datasets=("MUTAG", "DD"), seeds=3))
     assert len(specs) == len(set(specs)) == 2 * 3 * (1 + 2 * 4)
     assert len({spec.folder for spec in specs}) == len(specs)
     assert {spec.tau_plus for spec in specs if dict(spec.options) == {"variant": "released"}} == {0.5}
@@ -96,14 +104,13 @@ def test_recipe_makes_commands_that_its_trainer_accepts(name):
     recipe = read_recipe(FOLDER / f"{name}.toml")
     assert recipe.source
     labels = set()
-    for spec in recipe.specs():
+    for spec in locate(recipe.specs()):
         config = parsed(Job((spec,)))
         assert config.resume
         assert config.output_dir == spec.folder
         settings = config.as_dict()
         assert {name: settings[name] for name in spec.settings()} == spec.settings()
-        chosen = default_folder(spec.modality, config.dataset, config.objective_slug(), config.seed)
-        assert spec.folder == Path(recipe.folder) / chosen.relative_to("runs")
+        assert spec.folder == dataclasses.replace(config, output_dir=None).folder(Path(recipe.folder))
         numbers = [
             f"{name} {value:g}" for name, value in (("beta", spec.beta), ("tau_plus", spec.tau_plus)) if value
         ]
@@ -123,32 +130,86 @@ def test_demo_has_every_modality_at_three_objectives():
 
 
 @pytest.mark.parametrize(
-    ("options", "flags", "slug"),
+    ("modality", "options", "flags", "slug"),
     [
-        ({"stop_gradient": True}, "--stop-gradient", "hard-beta1-tau0.1-stop_gradient"),
-        ({"stop_gradient": False}, "", "hard-beta1-tau0.1"),
+        ("graph", {"stop_gradient": True}, "--stop-gradient", "-stopgradient"),
+        ("graph", {"stop_gradient": False}, "--no-stop-gradient", ""),
+        ("graph", {"variant": "released"}, "--variant released", "-released"),
+        ("image", {"positives": "label"}, "--positives label", "-truepositives"),
+        ("image", {"anneal_beta": "down"}, "--anneal-beta down", "-annealed"),
+        ("sentence", {"denominator": "all", "window": 2}, "--denominator all --window 2", "-all-window2"),
+        ("sentence", {"normalize": True}, "--normalize", "-normalized"),
+        ("sentence", {"encoder": "gru", "bidirectional": False}, "--encoder gru --no-bidirectional", "-gru"),
+        ("sentence", {"encoder": "bow", "bidirectional": True}, "--encoder bow --bidirectional", ""),
         (
-            {"denominator": "all", "window": 2},
-            "--denominator all --window 2",
-            "hard-beta1-tau0.1-all-window2",
+            "sentence",
+            {"encoder": "transformer", "model": "a/b c"},
+            "--encoder transformer --model 'a/b c'",
+            "-b c-normalized",
         ),
-        ({"model": "a/b c"}, "--model 'a/b c'", "hard-beta1-tau0.1-a-b-c"),
-        ({"crop_scale": 0.25}, "--crop-scale 0.25", "hard-beta1-tau0.1-crop_scale0.25"),
     ],
 )
-def test_options_of_an_objective_become_flags_and_name_the_folder(options, flags, slug):
-    spec = run_spec(options=tuple(options.items()))
+def test_options_become_flags_and_the_folder_is_the_trainer_s(modality, options, flags, slug):
+    """Any setting with any value, also a boolean one: what the command trains is what the recipe says."""
+    dataset = {"graph": "motifs", "image": "shapes", "sentence": "pydoc"}[modality]
+    spec = RunSpec(modality, dataset, "hard", 1.0, 0.1, 0, 2, options=tuple(options.items()), root="here")
+    [spec] = locate([spec])
+    assert spec.folder == Path("here") / modality / dataset / f"hard-beta1-tau0.1{slug}" / "seed-0"
     command = str(Job((spec,)))
-    before, after = f"--epochs 2 {flags}".rstrip(), f" --output-dir runs/graph/motifs/{slug}/seed-0 --resume"
-    assert command.endswith(before + after)
+    assert f"--epochs 2 {flags} --output-dir " in command
+    config = parsed(Job((spec,)))
+    assert {name: getattr(config, name) for name in options} == options
+    assert config.output_dir == spec.folder
 
 
 def test_options_of_a_recipe_reach_the_trainer(recipe):
     recipe.write_text(MOTIFS + 'variant = "released"\nstop_gradient = true\n')
-    for spec in read_recipe(recipe).specs():
+    for spec in locate(read_recipe(recipe).specs()):
         config = parsed(Job((spec,)))
         assert (config.variant, config.stop_gradient, config.hidden) == ("released", True, 8)
-        assert spec.slug.endswith("-released-stop_gradient")
+        assert spec.folder.parent.name.endswith("-stopgradient")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("hiden = 16", "--hiden is not a setting of graph training; did you mean hidden?"),
+        ('hidden = "16"', '--hidden is "16"; it must be int'),
+        ("hidden = 0", "--hidden is 0; it must be at least 1"),
+        ("stop_gradient = 1", "--stop-gradient is 1; it must be bool"),
+        ("temperature = 0.5", "--temperature is 0.5, but the graph objective"),
+    ],
+)
+def test_setting_that_a_trainer_refuses_is_an_error_before_any_run(
+    recipe, monkeypatch, capsys, line, message
+):
+    recipe.write_text(MOTIFS.replace("hidden = 8", line))
+    monkeypatch.setattr(run, "run_job", lambda *arguments: pytest.fail("ran"))
+    [error] = failure_of(reproduce.main, capsys, [str(recipe)])
+    assert error.startswith(f"error: motifs, debiased, beta 0: {message}")
+
+
+def test_two_runs_that_share_a_folder_are_refused(recipe, tmp_path):
+    """One run that is written in two ways is run once."""
+    [first, _] = read_recipe(recipe).specs()
+    again = dataclasses.replace(first, options=(("stop_gradient", False),))
+    assert len(locate([first, again])) == 1
+    other = dataclasses.replace(first, extra=(("hidden", 16),))
+    with pytest.raises(InputError, match="differ in hidden and share the folder runs/graph/motifs/debiased"):
+        locate([first, other])
+
+
+def test_package_that_is_shadowed_is_named(recipe, tmp_path, capsys):
+    """A modality's package is imported by a process of its own, from the working directory."""
+    (tmp_path / "graph.py").write_text("")
+    answer = subprocess.run(
+        [sys.executable, "-m", "shared_eval.reproduce", str(recipe)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert answer.returncode == 2
+    assert answer.stderr.startswith(f"error: {tmp_path / 'graph.py'} has the name of this project's package")
 
 
 @pytest.mark.parametrize(
@@ -160,6 +221,8 @@ def test_options_of_a_recipe_reach_the_trainer(recipe):
         ("betas = [0.0, 1.0]", 'betas = ["a"]'),
         ("[[objectives]]", "[[objective]]"),
         ("tau_plus = 0.1", "window = [1, 2]"),
+        ("tau_plus = 0.1", "seed = 3"),
+        ("hidden = 8", 'output_dir = "mine"'),
         ("epochs = 2", 'epochs = 2\nseeds_together = "yes"'),
         ("value = 0.987", "values = 0.987"),
         ("modality", "modality ="),
@@ -188,7 +251,7 @@ def test_table_is_made_from_nothing_and_not_run_again(recipe, monkeypatch, capsy
     config = json.loads(Path("runs/graph/motifs/hard-beta1-tau0.1/seed-0/config.json").read_text())
     assert config["hidden"] == 8
 
-    monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **options: pytest.fail("ran again"))
+    monkeypatch.setattr(run, "run_job", lambda *arguments: pytest.fail("ran again"))
     reproduce.main([str(recipe)])
     assert "98.7" in capsys.readouterr().out
 
@@ -197,7 +260,7 @@ def test_recipe_with_a_boolean_setting_runs(recipe, capsys):
     recipe.write_text(MOTIFS.replace("betas = [0.0, 1.0]", "stop_gradient = true\nbetas = [1.0]"))
     reproduce.main([str(recipe)])
     assert "hard, beta 1, tau_plus 0.1, weights constant" in capsys.readouterr().out
-    folder = Path("runs/graph/motifs/hard-beta1-tau0.1-stop_gradient/seed-0")
+    folder = Path("runs/graph/motifs/hard-beta1-tau0.1-stopgradient/seed-0")
     assert json.loads((folder / "config.json").read_text())["stop_gradient"]
 
 
@@ -212,10 +275,53 @@ def test_run_without_a_record_of_its_settings_has_failed(recipe, monkeypatch, ca
     assert "left no record of these settings in runs/graph/motifs/hard-beta1-tau0.1/seed-0" in error
 
 
+def test_finished_run_of_other_settings_is_not_the_table_s(recipe, monkeypatch, capsys):
+    """What the recipe does not name has its default: a run by hand with another --lr does not count.
+
+    It stops neither the other runs nor the other seeds of its job.
+    """
+    started = []
+    monkeypatch.setattr(Job, "command", lambda job: started.append(job) or [sys.executable, "-c", ""])
+    hard = [spec for spec in locate(read_recipe(recipe).specs(seeds=2)) if spec.beta]
+    write_record(hard[0].folder)
+    settings = graph_defaults().as_dict() | {"modality": "graph"} | hard[0].settings() | {"lr": 0.5}
+    (hard[0].folder / "config.json").write_text(json.dumps(settings))
+    flags = [str(recipe), "--objectives", "hard", "--seeds", "2"]
+    reproduce.main([*flags, "--dry-run"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["other", "to", "1"]
+    started.clear()
+    with pytest.raises(SystemExit) as exit_:
+        reproduce.main(flags)
+    assert exit_.value.code == 1
+    output = capsys.readouterr()
+    assert "2 of 2 runs failed" in output.err  # the other one because its command is nothing here
+    assert (
+        f"\n{hard[0].folder} holds a run of other settings (lr 0.5 there, 0.001 now); move it" in output.err
+    )
+    assert {job.specs for job in started} == {(hard[1],)}
+    assert "hard" not in output.out
+    assert json.loads((hard[0].folder / "config.json").read_text()) == settings
+
+
+def test_exit_code_0_without_the_run_is_a_failure(recipe, monkeypatch, capsys):
+    """Also where the folder has a record, whose settings are not known."""
+    monkeypatch.setattr(Job, "command", lambda job: [sys.executable, "-c", ""])
+    for spec in locate(read_recipe(recipe).specs()):
+        write_record(spec.folder)
+    with pytest.raises(SystemExit) as exit_:
+        reproduce.main([str(recipe)])
+    assert exit_.value.code == 1
+    error = capsys.readouterr().err
+    assert "2 of 2 runs failed" in error
+    assert error.count("left no record of these settings in runs/graph/motifs/") == 2
+
+
 def test_table_without_rows_is_an_error(recipe, capsys):
-    for spec in read_recipe(recipe).specs():
+    for spec in locate(read_recipe(recipe).specs()):
         write_record(spec.folder, metrics={"alignment": 0.5})
-        (spec.folder / "config.json").write_text(json.dumps(spec.settings()))
+        settings = graph_defaults().as_dict() | {"modality": "graph"} | spec.settings()
+        (spec.folder / "config.json").write_text(json.dumps(settings))
     with pytest.raises(SystemExit) as exit_:
         reproduce.main([str(recipe)])
     assert exit_.value.code == 1
@@ -232,8 +338,13 @@ def test_table_without_rows_is_an_error(recipe, capsys):
     ],
 )
 def test_recipe_says_whether_seeds_are_trained_together(recipe, modality, key, together):
-    recipe.write_text(MOTIFS.replace('modality = "graph"', f'modality = "{modality}"\n{key}'))
-    specs = read_recipe(recipe).specs(seeds=3, betas=(1.0,))
+    dataset = {"graph": "motifs", "image": "shapes"}[modality]
+    text = MOTIFS.replace('modality = "graph"', f'modality = "{modality}"\n{key}').replace("hidden", "warmup")
+    recipe.write_text(text.replace("warmup = 8", "") if modality == "graph" else text)
+    specs = [
+        dataclasses.replace(spec, dataset=dataset) for spec in read_recipe(recipe).specs((), (), (1.0,), 3)
+    ]
+    specs = locate(specs)
     assert [len(job.specs) for job in group_jobs(specs, 5)] == ([3] if together else [1, 1, 1])
 
 
@@ -253,7 +364,7 @@ def test_seeds_that_can_be_trained_together_share_a_job():
 @pytest.mark.parametrize("root", ["runs", "elsewhere"])
 def test_job_of_several_seeds_trains_each_in_its_own_folder(root):
     options = (("stop_gradient", True),)
-    specs = tuple(run_spec(seed=seed, root=root, options=options) for seed in (0, 4))
+    specs = tuple(locate([run_spec(seed=seed, root=root, options=options) for seed in (0, 4)]))
     command = Job(specs).command()
     assert command[-3:-1] == ["--output-dir", str(specs[0].folder).replace("seed-0", "seed-{seed}")]
     assert [config.output_dir for config in parsed(Job(specs)).expand()] == [spec.folder for spec in specs]
@@ -274,7 +385,7 @@ def test_failed_run_does_not_stop_the_others(recipe, capsys):
 @pytest.mark.faults
 def test_killed_run_is_resumed(recipe):
     """Killed after its first epoch: only the second is trained, and the record is complete."""
-    [*_, hard] = read_recipe(recipe).specs()
+    [*_, hard] = locate(read_recipe(recipe).specs())
     code = (
         "import core.training.loop, os, sys\n"
         "take = core.training.loop.optimizer_step\n"
@@ -288,10 +399,10 @@ def test_killed_run_is_resumed(recipe):
     flags = [*Job((hard,)).command()[3:], "--checkpoint-seconds", "0"]
     killed = subprocess.run([sys.executable, "-c", code, *flags])
     assert killed.returncode == 9
-    assert not hard.is_finished()
+    assert not is_finished(hard)
     assert (hard.folder / "checkpoint" / "state-a.pt").exists()
     reproduce.main([str(recipe), "--objectives", "hard"])
-    assert hard.is_finished()
+    assert is_finished(hard)
     lines = [json.loads(line) for line in (hard.folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1, 2]
 
@@ -302,7 +413,7 @@ def test_run_saves_and_ends_when_reproduce_is_killed(recipe):
     """After kill -9 of the command its run saves and exits; the same command resumes it."""
     recipe.write_text(MOTIFS.replace("epochs = 2", "epochs = 30"))
     flags = [str(recipe), "--objectives", "hard"]
-    [*_, hard] = read_recipe(recipe).specs()
+    [*_, hard] = locate(read_recipe(recipe).specs())
     first = subprocess.Popen([sys.executable, "-m", "shared_eval.reproduce", *flags])
     metrics, end = hard.folder / "metrics.jsonl", time.monotonic() + 60
     while not metrics.exists() or metrics.read_bytes().count(b"\n") < 3:
@@ -312,7 +423,7 @@ def test_run_saves_and_ends_when_reproduce_is_killed(recipe):
     first.send_signal(signal.SIGKILL)
     first.wait()
     reproduce.main(flags)
-    assert hard.is_finished()
+    assert is_finished(hard)
     assert "interrupted by SIGTERM in epoch" in Job((hard,)).log.read_text()
     assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(31))
 
@@ -400,15 +511,36 @@ def test_differences_are_printed_and_written(tmp_path, monkeypatch, capsys):
 def test_finished_run_has_a_valid_record_of_the_same_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = run_spec()
-    assert not done.is_finished()
+    assert not is_finished(done)
     write_record(done.folder)
-    assert not done.is_finished()
-    (done.folder / "config.json").write_text(json.dumps(done.settings() | {"lr": 0.1}))
-    assert done.is_finished()
-    assert not dataclasses.replace(done, epochs=3).is_finished()
-    assert not dataclasses.replace(done, extra=(("hidden", 8),)).is_finished()
+    assert not is_finished(done)
+    settings = graph_defaults().as_dict() | {"modality": "graph"} | done.settings()
+    for changes, finished in (
+        ({}, True),
+        ({"data_root": "elsewhere", "device": "cuda"}, True),  # where it was run, not what
+        ({"lr": 0.1}, False),
+        ({"hidden": 8}, False),
+    ):
+        (done.folder / "config.json").write_text(json.dumps(settings | changes))
+        assert is_finished(done) == finished
+    (done.folder / "config.json").write_text(json.dumps(settings))
+    assert not is_finished(dataclasses.replace(done, epochs=3))
+    assert not is_finished(dataclasses.replace(done, extra=(("hidden", 8),)))
     (done.folder / "result.json").write_text('{"schema": 1, "mod')
-    assert not done.is_finished()
+    assert not is_finished(done)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_run_has_the_precision_of_its_device(tmp_path, monkeypatch, precision):
+    """``auto`` is what the device brings: a run of a GPU counts also where there is none."""
+    monkeypatch.chdir(tmp_path)
+    [spec] = locate([RunSpec("image", "shapes", "hard", 1.0, 0.1, 0, 20)])
+    write_record(spec.folder, modality="image")
+    settings = image_defaults("shapes").as_dict() | spec.settings() | {"precision": precision}
+    (spec.folder / "config.json").write_text(json.dumps({"modality": "image"} | settings))
+    assert is_finished(spec)
+    float32 = dataclasses.replace(spec, extra=(("precision", "float32"),))
+    assert is_finished(float32) == (precision == "float32")
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,28 @@ def test_merged_versions_are_averaged(tmp_path):
     assert len(row.cells["MUTAG svm_accuracy"].records) == 2
 
 
+@pytest.mark.parametrize("merge", [False, True])
+def test_scores_by_different_rules_are_never_averaged(tmp_path, merge):
+    """Not even where versions are merged; a dataset with one kind alone shows no rules."""
+    for folder, changes, value in (("a", {}, 0.5), ("b", {"evaluation": "senteval-2"}, 0.8)):
+        write_seeds(tmp_path / folder, "plain", [value, value], **changes)
+        write_seeds(tmp_path / folder, "hard", [value + 0.01] * 2, objective=HARD, **changes)
+    write_record(tmp_path / "c", dataset="DD", evaluation="senteval-2")
+    table = table_of(tmp_path, merge=merge)
+    column = "MUTAG svm_accuracy"
+    means = {row.label: row.cells[column].mean for row in table.rows if column in row.cells}
+    assert {label: mean for label, mean in means.items() if "untrained" not in label} == {
+        "infograph": 0.5,
+        "infograph @ senteval-2": 0.8,
+        "hard, beta 1, tau_plus 0.1": 0.51,
+        "hard, beta 1, tau_plus 0.1 @ senteval-2": 0.81,
+    }
+    for row in table.rows:
+        if row.label.startswith("hard"):
+            assert row.cells[column].difference.mean == pytest.approx(0.01)
+    assert "DD svm_accuracy" in table.row("infograph").cells
+
+
 def test_versions_of_one_dataset_do_not_label_another(tmp_path):
     """An unclean work tree is always named, a revision only if its dataset has several."""
     write_record(tmp_path / "a", environment={"revision": "abc1234"})

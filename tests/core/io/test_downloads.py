@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from core.io import downloads
-from core.io.downloads import download, fetch_archive, require_https
+from core.io import transfer
+from core.io.downloads import fetch_archive
 from core.io.errors import InputError
+from core.io.transfer import download, require_https
 from tests.core.io.test_archives import zip_of
 
 CONTENT = bytes(range(256)) * 1000
@@ -108,7 +109,7 @@ def test_wrong_checksum_leaves_nothing(server, tmp_path):
 
 def test_file_above_the_size_limit_is_rejected(server, tmp_path, monkeypatch):
     _, address = server
-    monkeypatch.setattr(downloads, "MAX_DOWNLOAD_BYTES", 1000)
+    monkeypatch.setattr(transfer, "MAX_DOWNLOAD_BYTES", 1000)
     with pytest.raises(InputError, match="is larger than the 1,000 bytes allowed"):
         download(f"{address}/set.bin", tmp_path / "set.bin")
     assert not list(tmp_path.iterdir())

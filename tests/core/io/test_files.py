@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from core.io.digests import checksum, digest_of, file_checksum
 from core.io.errors import DamagedFileError, NewerSchemaError, did_you_mean, reason_of, unknown_name
-from core.io.files import check_schema, read_json, write_atomically
+from core.io.files import check_schema, is_hidden, read_json, visible_files, write_atomically
 
 
 def test_checksum_is_the_sha256_of_all_parts_joined(tmp_path):
@@ -72,3 +73,77 @@ def test_interrupted_write_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
     write_atomically(path, b"new")
     assert path.read_text() == "new"
+
+
+def write_files(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def names_below(folder: Path) -> tuple[list[str], int]:
+    paths, hidden = visible_files(folder)
+    return [path.relative_to(folder).as_posix() for path in paths], hidden
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        (".ipynb_checkpoints", True),
+        ("._a.png", True),
+        ("__MACOSX", True),
+        ("@eaDir", True),
+        ("$RECYCLE.BIN", True),
+        ("a.png", False),
+        ("_a", False),
+        ("a.b", False),
+    ],
+)
+def test_names_that_systems_and_tools_add_are_hidden(name, hidden):
+    assert is_hidden(Path("folder") / name) is hidden
+    assert not is_hidden(Path(".parent") / "a.png")  # the name alone counts
+
+
+def test_visible_files_leave_out_hidden_files_and_folders_and_count_them(tmp_path):
+    write_files(tmp_path, "b", "a/B", "a/deep/c", ".d", "a/._b", "__MACOSX/a/e", "a/.git/f", "a/.git/g")
+    assert names_below(tmp_path) == (["a/B", "a/deep/c", "b"], 4)
+    assert names_below(tmp_path / "a" / ".git") == (["f", "g"], 0)  # asked for by name
+
+
+def test_visible_files_read_a_linked_folder_once(tmp_path):
+    write_files(tmp_path, "store/x/1", "store/2", "root/part/own", "root/part/below/3")
+    part = tmp_path / "root" / "part"
+    (part / "a").symlink_to(tmp_path / "store")
+    (part / "b").symlink_to(tmp_path / "store", target_is_directory=True)
+    (part / "again").symlink_to("below")
+    (part / "linked-file").symlink_to(tmp_path / "store" / "2")
+    expected = ["a/2", "a/x/1", "below/3", "linked-file", "own"]
+    assert names_below(part) == (expected, 0)
+    (tmp_path / "elsewhere").symlink_to(part)
+    assert names_below(tmp_path / "elsewhere") == (expected, 0)
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "below", "loop", "nowhere"])
+def test_visible_files_end_cycles_and_never_leave_upwards(tmp_path, target):
+    """A link upwards would bring the other classes of a data set into this one."""
+    write_files(tmp_path, "root/part/own", "root/part/below/3", "root/other/4")
+    part = tmp_path / "root" / "part"
+    (part / "loop").symlink_to(target)
+    (part / "below" / "back").symlink_to(part)
+    broken = ["loop"] if target in ("loop", "nowhere") else []  # for the reader to name
+    assert names_below(part) == (["below/3", *broken, "own"], 0)
+
+
+def test_folder_that_cannot_be_read_is_not_empty(tmp_path, monkeypatch):
+    write_files(tmp_path, "a/1", "b/2")
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="b"):
+        visible_files(tmp_path)

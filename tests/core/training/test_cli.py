@@ -1,11 +1,33 @@
 """Errors of a command: one line on stderr and an exit code, or a traceback for bugs."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from core.io.errors import InputError, TrainingError
 from core.training.cli import command
+
+ROOT = Path(__file__).parents[3]
+MANY_LINES = "for number in range(100_000): print('line', number)"
+
+
+def run_command(body: str, folder: Path = ROOT, **options) -> subprocess.Popen:
+    """Start a process with a command that does ``body``; its stderr is read as text."""
+    code = f"from core.training.cli import command\ndef main():\n    {body}\ncommand(main)()"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | options.pop("env", {})
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,3 +88,64 @@ def test_out_of_memory_is_one_line_with_advice(capsys, allocate, how_much):
     assert exit_.value.code == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: out of memory{how_much}; try a smaller --batch-size")
+
+
+@pytest.mark.parametrize("body", [MANY_LINES, "print('lines', end='')"], ids=["many", "few"])
+def test_command_ends_quietly_when_its_reader_has_left(body):
+    """As ``| head`` does, before all is written or before anything is; the exit code is that of SIGPIPE."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = run_command(body, stdout=writer)
+    os.close(writer)
+    assert process.communicate()[1] == ""
+    assert process.returncode == 141
+
+
+def test_broken_pipe_of_something_else_keeps_its_traceback():
+    process = run_command("raise BrokenPipeError", stdout=subprocess.DEVNULL)
+    assert "BrokenPipeError" in process.communicate()[1]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("body", [MANY_LINES, "print('lines', end='')"], ids=["many", "few"])
+def test_full_disk_behind_stdout_is_one_line(body):
+    with open("/dev/full", "w") as full:
+        process = run_command(body, stdout=full)
+    assert process.communicate()[1] == "error: the output cannot be written: No space left on device\n"
+    assert process.returncode == 1
+
+
+def test_terminal_that_takes_ascii_alone_gets_escapes():
+    process = run_command("print('\\xe9 \\u2502')", stdout=subprocess.PIPE, env={"PYTHONIOENCODING": "ascii"})
+    assert process.communicate() == ("\\xe9 \\u2502\n", "")
+    assert process.returncode == 0
+
+
+def test_closed_streams_are_no_error(tmp_path):
+    """As under a scheduler that gives a job no output."""
+    command = ["sh", "-c", 'exec "$0" -m shared_eval.records "$1" >&- 2>&-', sys.executable, str(tmp_path)]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
+
+
+def test_ctrl_c_during_an_import_ends_the_process_at_once(tmp_path):
+    """Also if what is imported would turn the interrupt into an error of its own, as NumPy does."""
+    (tmp_path / "slow.py").write_text(
+        "import os, signal\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except BaseException:\n"
+        "    raise ImportError('cannot load module more than once per process')\n"
+    )
+    process = run_command("import slow", folder=tmp_path)
+    assert process.communicate()[1] == "interrupted\n"
+    assert process.returncode == 130
+
+
+def test_ctrl_c_before_a_command_begins_shows_no_traceback(tmp_path):
+    """While ``python -m`` still imports what defines it."""
+    (tmp_path / "tyro.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    answer = subprocess.run(
+        [sys.executable, "-m", "graph.train"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert (answer.returncode, answer.stderr) == (130, "interrupted\n")

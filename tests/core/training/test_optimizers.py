@@ -33,6 +33,39 @@ def test_lars_steps_equal_the_written_out_algorithm():
         torch.testing.assert_close(bias.detach(), expected[1], rtol=1e-12, atol=0)
 
 
+def test_lars_updates_all_tensors_together_as_one_by_one():
+    """In float32, within 1e-6 of a tensor's largest number, of the algorithm in float64.
+
+    Among convolutions and vectors are a matrix of zeros, whose rate is 1, one with a gradient of zeros and
+    one without a gradient, which stays as it is.
+    """
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(8, 3, 3, 3), (8,), (5, 8), (4, 4), (4, 4), (4, 4), (6,)]
+    parameters = [nn.Parameter(torch.randn(size, generator=generator)) for size in sizes]
+    parameters[3].data.zero_()
+    expected = [parameter.detach().double() for parameter in parameters]
+    velocity = [torch.zeros_like(value) for value in expected]
+    optimizer = make_optimizer("lars", parameters, lr=0.3, weight_decay=0.1)
+    for _ in range(5):
+        for i, parameter in enumerate(parameters):
+            parameter.grad = None if i == 4 else torch.randn(sizes[i], generator=generator) * (i != 5)
+        optimizer.step()
+        for i, parameter in enumerate(parameters):
+            if parameter.grad is None:
+                continue
+            update, value = parameter.grad.double(), expected[i]
+            if value.ndim > 1:
+                update = update + 0.1 * value
+                size, slope = math.sqrt((value**2).sum()), math.sqrt((update**2).sum())
+                update = update * (1e-3 * size / slope if size > 0 and slope > 0 else 1.0)
+            velocity[i] = 0.9 * velocity[i] + 0.3 * update
+            expected[i] = value - velocity[i]
+            largest = expected[i].abs().max().item()
+            torch.testing.assert_close(parameter.detach().double(), expected[i], rtol=0, atol=1e-6 * largest)
+    assert torch.equal(parameters[4].detach().double(), expected[4])
+    assert parameters[4] not in optimizer.state
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizer_descends_and_resumes(name):
     """A copy loaded from state_dict takes the same next step."""

@@ -1,0 +1,128 @@
+"""One image file to RGB with 8 bits a channel; ``docs/image-folders.md`` lists what becomes of each kind.
+
+Shapes: H height · W width · S size.
+"""
+
+import math
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# Pillow's other formats stay closed; PostScript among them is handed to another program.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+EXTENSIONS = frozenset(
+    {
+        ".apng",
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pfm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+    }
+    | {".tif", ".tiff", ".webp"}
+)
+MAX_PIXELS = 1 << 26  # 200 MB decoded; a damaged or forged header easily asks for more
+BACKGROUND = "white"  # behind transparent pixels, whose own colour is arbitrary
+
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, SMIN, SMAX = 258, 262, 339, 340, 341  # tags of TIFF
+SIGNED = 2  # a sample format
+WHITE_IS_ZERO = 0  # a photometric interpretation
+
+
+def decode(path: Path, size: int) -> tuple[np.ndarray, bool]:
+    """The first frame, upright, resized at the short side and cropped in the centre; whether there are more.
+
+    Returns uint8 [S, S, 3] and a bool. On damaged files Pillow's decoders raise errors of many types.
+    """
+    with Image.open(path, formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(f"it has {width} x {height} pixels; {MAX_PIXELS:,} are allowed")
+        has_more_frames = bool(getattr(image, "is_animated", False))
+        image.load()
+        # Pillow applies the orientation of a TIFF itself and forgets it, so none is applied twice.
+        with suppress(Exception):  # on damaged EXIF Pillow raises errors of many types; the pixels are intact
+            ImageOps.exif_transpose(image, in_place=True)
+        width, height = image.size
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        # Resizing the box alone keeps a strip of one pixel's width small: its rest is never enlarged.
+        resized = to_rgb(image).resize((size, size), Image.Resampling.BILINEAR, box)
+        return np.asarray(resized), has_more_frames
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image as RGB: more than 8 bits are scaled to 8, transparent pixels lie on white.
+
+    Raises ValueError if the values' range is neither known from their type nor declared by the file.
+    """
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    if image.mode in ("I", "F") or image.mode.startswith("I;16") or SIGNED in tags.get(SAMPLE_FORMAT, ()):
+        return _grey(image, tags).convert("RGB")
+    if image.has_transparency_data:
+        background = Image.new("RGBA", image.size, BACKGROUND)
+        return Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")  # PNG, PPM and TIFF of 16 bits a colour: Pillow keeps the upper 8
+
+
+def _grey(image: Image.Image, tags: Any) -> Image.Image:
+    """Grey values of more than 8 bits, or signed ones, scaled to 0..255 by their range."""
+    values = _values(image, tags)
+    low, high = _range_of(values, image, tags)
+    share = (values.astype(np.float32) - low) / (high - low)
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow inverts images of 8 bits alone
+        share = 1 - share
+    grey = np.rint(share * 255).astype(np.uint8)
+    transparent = image.info.get("transparency")  # of a PNG: the grey value that is not shown
+    if transparent is not None:
+        grey[values == transparent] = 255
+    return Image.fromarray(grey)
+
+
+def _values(image: Image.Image, tags: Any) -> np.ndarray:
+    """The numbers in the file, of the type that they have there: [H, W]."""
+    values = np.asarray(image)
+    is_signed = SIGNED in tags.get(SAMPLE_FORMAT, ())
+    if image.mode == "L":
+        return values.view(np.int8)
+    if image.mode == "I" and tags.get(BITS_PER_SAMPLE) == (32,) and not is_signed:
+        return values.view(np.uint32)
+    return values
+
+
+def _range_of(values: np.ndarray, image: Image.Image, tags: Any) -> tuple[float, float]:
+    """The values that stand for black and for white.
+
+    They are what a TIFF declares as SMinSampleValue and SMaxSampleValue (its Min- and MaxSampleValue are
+    statistics, by the specification no range), the whole range of unsigned 16 bits, or 0 and 1 for floats.
+    Signed values and 32 bits have no usual range: nearly all such files would be black.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError("some of its values are not finite")
+    least, most = values.min(), values.max()
+    found = f"its values are {least:g} to {most:g}"
+    if SMAX in tags:
+        low, high = (float(np.ravel(tags.get(tag, 0))[0]) for tag in (SMIN, SMAX))
+        if not (math.isfinite(low) and low < high and low <= least and most <= high):
+            raise ValueError(f"{found}; it declares {low:g} to {high:g}")
+        return low, high
+    if image.mode == "F":
+        if least < 0 or most > 1:
+            raise ValueError(f"{found}; floats must be 0 to 1, or the TIFF must declare SMaxSampleValue")
+        return 0, 1
+    if image.mode.startswith("I;16"):
+        return 0, 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
+    if not tags:  # PNG, which older versions of Pillow open as 32 bits, and PPM, which it scales
+        return 0, 2**16 - 1
+    raise ValueError(f"{found}; they must be unsigned 8 or 16 bits, or the TIFF must declare SMaxSampleValue")
