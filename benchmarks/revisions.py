@@ -97,9 +97,8 @@ def seconds(checkout: Path, tested: Command, data_root: Path) -> float:
         )
         wall = time.perf_counter() - started
         if done.returncode != tested.status:
-            raise TrainingError(
-                f"{tested.name} ended with {done.returncode} in {checkout}: {done.stderr[-300:]}"
-            )
+            reason = (done.stderr.splitlines() or ["no message"])[-1]
+            raise TrainingError(f"{tested.name} ended with {done.returncode} in {checkout}: {reason}")
         if not tested.epochs:
             return wall
         return json.loads(Path(folder, "run", "result.json").read_text())["train_seconds"] / tested.epochs
