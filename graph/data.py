@@ -18,11 +18,11 @@ MAX_ONE_HOT_DEGREE = 1000  # from this on, InfoGraph standardises degrees instea
 
 @dataclass(frozen=True)
 class GraphDataset:
-    """Graphs with node features, and a label for each graph."""
+    """Graphs with node features, and a label for each graph or for none."""
 
     name: str
     graphs: Sequence[Graph]  # or PyG's ``Data``
-    labels: np.ndarray  # (graphs,) int
+    labels: np.ndarray | None  # (graphs,) int
 
     @property
     def num_features(self) -> int:
@@ -43,7 +43,13 @@ def load_dataset(name: str, data_root: Path, download: bool = False) -> GraphDat
         raise InputError(f"`dataset` is {name!r}, which has {len(graphs)} graph; at least 2 are needed")
     if graphs[0].x is None:
         graphs = with_degree_features(graphs, name)
-    return GraphDataset(name, graphs, torch.cat([graph.y for graph in graphs]).numpy())
+    return GraphDataset(name, graphs, labels_of(graphs))
+
+
+def labels_of(graphs: Sequence[Graph]) -> np.ndarray | None:
+    """The class of each graph; None if they have none."""
+    classes = [graph.y for graph in graphs if graph.y is not None]
+    return torch.cat(classes).numpy() if classes else None
 
 
 def _find_tu_dataset(name: str, data_root: Path, download: bool) -> Path:

@@ -3,6 +3,7 @@
 Shapes: R runs · G graphs of a batch · D dim.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -18,7 +19,7 @@ from graph.batch import GraphBatch, make_batches, step_elements
 from graph.config import GraphConfig
 from graph.data import GraphDataset, load_dataset
 from graph.encoder import make_models, state_of_run
-from graph.scoring import evaluate, represent_batch, samples
+from graph.scoring import evaluate, evaluate_without_labels, represent_batch, samples
 
 # A batch, and the prior's draws [R, G, D] if the prior has a weight.
 Batch = tuple[GraphBatch, Tensor | None]
@@ -41,6 +42,9 @@ class GraphTask(GroupTask):
         self.samples_per_epoch = len(self.dataset.graphs)
         self.step_elements = step_elements(self.graph_batches, config.hidden)
         self.record_fields = {"trained_together": len(configs)}
+        if self.dataset.labels is None:
+            print(f"{self.dataset.name} has no labels: scores are those that need none", file=sys.stderr)
+            self.record_fields |= {"labels": "none"}
         model = make_models(self.dataset.num_features, config.hidden, config.layers, self.seeds)
         self.model = model.to(device)
         self.optimizer = make_optimizer("adam", self.model.parameters(), config.lr, weight_decay=0.0)
@@ -68,6 +72,8 @@ class GraphTask(GroupTask):
         return losses, global_
 
     def evaluate(self) -> list[Scores]:
+        if self.dataset.labels is None:
+            return evaluate_without_labels(self.model, self.graph_batches)
         return evaluate(self.model.encoder, self.graph_batches, self.dataset.labels, self.seeds)
 
     def probe_embeddings(self) -> Tensor:
@@ -77,6 +83,8 @@ class GraphTask(GroupTask):
         sampled = samples(self.model, self.graph_batches, self.dataset.labels)
         for i, (run, sample) in enumerate(zip(runs, sampled, strict=True)):
             run.save_encoder(state_of_run(self.model.encoder, i))
+            if self.dataset.labels is None:
+                run.save_heads(state_of_run(self.model.heads, i))
             run.save_sample(sample)
 
 
@@ -86,7 +94,7 @@ def fingerprint(dataset: GraphDataset) -> dict[str, int | str]:
     return {
         "graphs": len(graphs),
         "features": dataset.num_features,
-        "labels": digest_of([torch.from_numpy(dataset.labels)]),
+        "labels": "none" if dataset.labels is None else digest_of([torch.from_numpy(dataset.labels)]),
         "edges": digest_of(graph.edge_index for graph in graphs),
         "nodes": digest_of(graph.x != 0 for graph in graphs),  # standardised degrees are rounded differently
     }

@@ -8,6 +8,7 @@ import functools
 import io
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,58 +33,69 @@ def download_tu_dataset(name: str, folder: Path) -> None:
     fetch_archive(f"{TU_URL}/{name}.zip", folder / "raw", inside=name, check=check)
 
 
+@dataclass(frozen=True)
+class RawGraphs:
+    """What the text files hold. Nodes and graphs are numbered from 0; a graph may have no nodes."""
+
+    graph_of_node: np.ndarray  # [V]
+    edges: np.ndarray  # [2, E], sorted and without repeats
+    graphs: int
+    labels: np.ndarray | None  # [graphs]; None without graph_labels
+
+
 def load_tu_dataset(name: str, folder: Path) -> list[Graph]:
-    """The graphs of ``folder/raw/NAME_*.txt``, with node labels as features and the class as ``y``.
+    """The graphs of ``folder/raw/NAME_*.txt``, with node labels as features and the class, if any, as ``y``.
 
     Equal to PyG's ``TUDataset`` without edge labels and node attributes, which InfoGraph does not use, and
     without graphs that have no nodes (Fingerprint), which are counted on stderr. PyG's cache, a pickle, is
     neither read nor written. Raises InputError as ``check_raw_files`` does.
     """
-    graph_of_node, labels, edges = check_raw_files(name, folder / "raw")
-    has_nodes = np.bincount(graph_of_node, minlength=len(labels)) > 0
+    raw = check_raw_files(name, folder / "raw")
+    graph_of_node, classes = raw.graph_of_node, None
+    has_nodes = np.bincount(graph_of_node, minlength=raw.graphs) > 0
     if not has_nodes.all():
         empty = np.count_nonzero(~has_nodes)
         print(
-            f"warning: {empty} of the {len(labels)} graphs of {name} have no nodes and are left out",
+            f"warning: {empty} of the {raw.graphs} graphs of {name} have no nodes and are left out",
             file=sys.stderr,
         )
-        graph_of_node, labels = (has_nodes.cumsum() - 1)[graph_of_node], labels[has_nodes]
+        graph_of_node = (has_nodes.cumsum() - 1)[graph_of_node]
+    if raw.labels is not None:
+        classes = np.unique(raw.labels[has_nodes], return_inverse=True)[1]
     features = _node_features(folder / "raw" / f"{name}_node_labels.txt", len(graph_of_node))
-    _, classes = np.unique(labels, return_inverse=True)
     sizes = np.bincount(graph_of_node)
     first_node = np.cumsum(sizes) - sizes
-    edges = edges[:, edges[0] != edges[1]]  # without self-loops
+    edges = raw.edges[:, raw.edges[0] != raw.edges[1]]  # without self-loops
     graph_of_edge = graph_of_node[edges[0]]
-    ends = np.searchsorted(graph_of_edge, np.arange(len(labels)), side="right")
+    ends = np.searchsorted(graph_of_edge, np.arange(len(sizes)), side="right")
     edge_index = torch.from_numpy(edges - first_node[graph_of_edge])
     edge_indices = edge_index.tensor_split(torch.from_numpy(ends[:-1]), dim=1)
     return [
         Graph(
-            edge_index=edges_of_graph,
+            edge_index=edge_indices[i],
             num_nodes=int(size),
-            y=torch.tensor([label]),
+            y=None if classes is None else torch.tensor([classes[i]]),
             x=None if features is None else features[first : first + size],
         )
-        for first, size, label, edges_of_graph in zip(first_node, sizes, classes, edge_indices, strict=True)
+        for i, (first, size) in enumerate(zip(first_node, sizes, strict=True))
     ]
 
 
-def check_raw_files(name: str, raw: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The graph of each node [V], the label of each graph, and the edges [2, E], sorted and without repeats.
+def check_raw_files(name: str, raw: Path) -> RawGraphs:
+    """What the files hold. Raises InputError, naming file and line, unless they are complete and consistent.
 
-    Nodes and graphs are numbered from 0; a number without nodes is a graph without nodes. Raises InputError,
-    naming file and line, unless the files are complete and consistent. Their format:
-    github.com/chrsmrrs/tudataset, "File Format".
+    Only ``_A`` and ``_graph_indicator`` must be there. The values of ``_graph_attributes``, the targets of a
+    regression, are not read. The format: github.com/chrsmrrs/tudataset, "File Format".
     """
     edges_path, labels_path = raw / f"{name}_A.txt", raw / f"{name}_graph_labels.txt"
     targets_path = raw / f"{name}_graph_attributes.txt"
-    if targets_path.exists() and not labels_path.exists():
-        raise InputError(
-            f"{name} has regression targets ({targets_path}) and no classes ({labels_path.name}); "
-            "regression is not supported"
-        )
-    labels = _read_integers(labels_path, columns=1)[:, 0]
-    graph_of_node = _read_graph_of_node(raw / f"{name}_graph_indicator.txt", labels_path.name, len(labels))
+    labels = _read_integers(labels_path, columns=1)[:, 0] if labels_path.exists() else None
+    counted: tuple[str, int] | None = None  # the file that has a line for each graph, also without nodes
+    if labels is not None:
+        counted = labels_path.name, len(labels)
+    elif targets_path.exists():
+        counted = targets_path.name, _count_lines(targets_path)
+    graph_of_node = _read_graph_of_node(raw / f"{name}_graph_indicator.txt", counted)
     edges = _read_integers(edges_path, columns=2)
     nodes = len(graph_of_node)
     is_outside = ((edges < 1) | (edges > nodes)).any(axis=1)
@@ -110,11 +122,15 @@ def check_raw_files(name: str, raw: Path) -> tuple[np.ndarray, np.ndarray, np.nd
             f"{edges_path} has edge {source}, {target} but not {target}, {source} ({len(one_way)} such); "
             "TUDatasets are undirected and list both: is it truncated?"
         )
-    return graph_of_node - 1, labels, np.stack(np.divmod(forward, nodes))
+    graphs = int(graph_of_node[-1]) if counted is None else counted[1]
+    return RawGraphs(graph_of_node - 1, np.stack(np.divmod(forward, nodes)), graphs, labels)
 
 
-def _read_graph_of_node(path: Path, labels_name: str, graphs: int) -> np.ndarray:
-    """The graph of each node [V], from 1 to ``graphs``, the lines of the file with the labels."""
+def _read_graph_of_node(path: Path, counted: tuple[str, int] | None) -> np.ndarray:
+    """The graph of each node [V], from 1 on.
+
+    ``counted`` is the name of a file with a line for each graph, if there is one, and its lines.
+    """
     numbers = _read_integers(path, columns=1)[:, 0]
     steps = np.diff(numbers, append=numbers[-1])
     is_wrong = (numbers < 1) | (steps < 0)
@@ -124,17 +140,19 @@ def _read_graph_of_node(path: Path, labels_name: str, graphs: int) -> np.ndarray
         raise InputError(
             f"{path}, line {line}: graph {numbers[line - 1]}; graphs must be numbered from 1, in order{then}"
         )
+    if counted is None:
+        return numbers
+    name, graphs = counted
     has_gaps = numbers[0] > 1 or (steps > 1).any()
     if not has_gaps and numbers[-1] != graphs:
         raise InputError(
-            f"{path} names {numbers[-1]} graphs and {labels_name} has {graphs} lines; they must agree: is "
+            f"{path} names {numbers[-1]} graphs and {name} has {graphs} lines; they must agree: is "
             "one of them truncated?"
         )
     if numbers[-1] > graphs:
         line = int((numbers > graphs).argmax()) + 1
         raise InputError(
-            f"{path}, line {line}: graph {numbers[line - 1]}; graphs are 1 to {graphs}, the lines of "
-            f"{labels_name}"
+            f"{path}, line {line}: graph {numbers[line - 1]}; graphs are 1 to {graphs}, the lines of {name}"
         )
     return numbers
 
@@ -173,7 +191,7 @@ def _read_integers(path: Path, columns: int | None) -> np.ndarray:
         content = path.read_bytes().rstrip()
     except FileNotFoundError:
         raise InputError(
-            f"{path} is missing; a TUDataset has _A, _graph_indicator and _graph_labels"
+            f"{path} is missing; a TUDataset has _A and _graph_indicator, and may have _graph_labels"
         ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {reason_of(error)}") from error

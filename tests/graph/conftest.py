@@ -34,6 +34,11 @@ def write_tu_dataset(data_root: Path, name: str = "TINY", graphs: int = 24, node
     return raw
 
 
+def remove_labels(data_root: Path, name: str = "TINY") -> None:
+    """Remove a dataset's graph_labels."""
+    (data_root / "TUDataset" / name / "raw" / f"{name}_graph_labels.txt").unlink()
+
+
 @pytest.fixture
 def tiny_root(tmp_path) -> Path:
     """A data root with the dataset TINY."""
