@@ -46,7 +46,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
         return {name: x[None] for name, x in state.items()}
 
     device = choose_device(config.device)
-    dataset = load_dataset(trained.dataset, config.data_root)
+    dataset = load_dataset(trained.dataset, config.data_root, node_features=trained.node_features)
     with torch.device("meta"):  # the settings may ask for more memory than the weights need
         model = InfoGraph(GIN(dataset.num_features, trained.hidden, trained.layers))
     load_encoder_state(model.encoder, config.run, as_single_run)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from core.io.errors import unknown_name
 
@@ -10,6 +11,7 @@ PAPER_DATASETS = (
     *("REDDIT-BINARY", "IMDB-BINARY", "IMDB-MULTI"),
 )
 KNOWN = ("motifs", *PAPER_DATASETS)
+NodeFeatures = Literal["auto", "labels", "attributes", "both", "degree"]
 
 
 def tu_folder(name: str, data_root: Path) -> Path:

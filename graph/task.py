@@ -35,13 +35,16 @@ class GraphTask(GroupTask):
         config = configs[0]
         self.device, self.prior_weight = device, config.prior_weight
         self.seeds = [single.seed for single in configs]
-        self.dataset = load_dataset(config.dataset, config.data_root, config.download)
+        self.dataset = load_dataset(config.dataset, config.data_root, config.download, config.node_features)
         self.graph_batches = make_batches(self.dataset, config.batch_size, self.seeds, device, config.layers)
         self.fingerprint = fingerprint(self.dataset)
         self.steps_per_epoch = len(self.graph_batches)
         self.samples_per_epoch = len(self.dataset.graphs)
         self.step_elements = step_elements(self.graph_batches, config.hidden)
-        self.record_fields = {"trained_together": len(configs)}
+        self.record_fields = {
+            "trained_together": len(configs),
+            "node_features": self.dataset.coding.as_dict(),
+        }
         if self.dataset.labels is None:
             print(f"{self.dataset.name} has no labels: scores are those that need none", file=sys.stderr)
             self.record_fields |= {"labels": "none"}
@@ -96,5 +99,6 @@ def fingerprint(dataset: GraphDataset) -> dict[str, int | str]:
         "features": dataset.num_features,
         "labels": "none" if dataset.labels is None else digest_of([torch.from_numpy(dataset.labels)]),
         "edges": digest_of(graph.edge_index for graph in graphs),
-        "nodes": digest_of(graph.x != 0 for graph in graphs),  # standardised degrees are rounded differently
+        # Attributes as they are; of the others where they are not 0, as standardised degrees are rounded.
+        "nodes": digest_of(graph.x if dataset.coding.attributes else graph.x != 0 for graph in graphs),
     }

@@ -17,14 +17,28 @@ import torch
 from core.io.downloads import fetch_archive
 from core.io.errors import InputError, reason_of
 from core.io.files import check_regular
-from graph.graphs import Graph, one_hot
+from graph.features import MAX_FEATURE_ENTRIES, NodeValues
+from graph.graphs import Graph
+from graph.names import NodeFeatures
 
 TU_URL = "https://www.chrsmrrs.com/graphkerneldatasets"
-MAX_LABEL_COLUMNS = 100
 MAX_LINE_BYTES = 1 << 16
-INTEGER = re.compile(rb"\s*[+-]?\d+\s*")
-# Entries of all nodes' one-hot labels, 1 GiB in float32. One label far from the others would exceed it.
-MAX_FEATURE_ENTRIES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers that a file may have."""
+
+    name: str
+    dtype: type[np.generic]
+    pattern: re.Pattern[bytes]
+    max_columns: int
+
+
+INTEGERS = Numbers("integer", np.int64, re.compile(rb"\s*[+-]?\d+\s*"), 100)
+ATTRIBUTES = Numbers(
+    "number", np.float64, re.compile(rb"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"), 10_000
+)
 
 
 def download_tu_dataset(name: str, folder: Path) -> None:
@@ -43,12 +57,14 @@ class RawGraphs:
     labels: np.ndarray | None  # [graphs]; None without graph_labels
 
 
-def load_tu_dataset(name: str, folder: Path) -> list[Graph]:
-    """The graphs of ``folder/raw/NAME_*.txt``, with node labels as features and the class, if any, as ``y``.
+def load_tu_dataset(
+    name: str, folder: Path, node_features: NodeFeatures = "auto"
+) -> tuple[list[Graph], NodeValues]:
+    """The graphs of ``folder/raw/NAME_*.txt`` without features, and those values of nodes that these need.
 
-    Equal to PyG's ``TUDataset`` without edge labels and node attributes, which InfoGraph does not use, and
-    without graphs that have no nodes (Fingerprint), which are counted on stderr. PyG's cache, a pickle, is
-    neither read nor written. Raises InputError as ``check_raw_files`` does.
+    Equal to PyG's ``TUDataset`` without edge labels, which InfoGraph does not use, and without graphs that
+    have no nodes (Fingerprint), which are counted on stderr. PyG's cache, a pickle, is neither read nor
+    written. Raises InputError as ``check_raw_files`` does.
     """
     raw = check_raw_files(name, folder / "raw")
     graph_of_node, classes = raw.graph_of_node, None
@@ -62,7 +78,13 @@ def load_tu_dataset(name: str, folder: Path) -> list[Graph]:
         graph_of_node = (has_nodes.cumsum() - 1)[graph_of_node]
     if raw.labels is not None:
         classes = np.unique(raw.labels[has_nodes], return_inverse=True)[1]
-    features = _node_features(folder / "raw" / f"{name}_node_labels.txt", len(graph_of_node))
+    labels_path, attributes_path = (
+        folder / "raw" / f"{name}_node_{kind}.txt" for kind in ("labels", "attributes")
+    )
+    values = NodeValues(
+        labels=_read_labels(labels_path) if node_features in ("auto", "labels", "both") else None,
+        attributes=_read_attributes(attributes_path) if node_features in ("attributes", "both") else None,
+    )
     sizes = np.bincount(graph_of_node)
     first_node = np.cumsum(sizes) - sizes
     edges = raw.edges[:, raw.edges[0] != raw.edges[1]]  # without self-loops
@@ -70,15 +92,15 @@ def load_tu_dataset(name: str, folder: Path) -> list[Graph]:
     ends = np.searchsorted(graph_of_edge, np.arange(len(sizes)), side="right")
     edge_index = torch.from_numpy(edges - first_node[graph_of_edge])
     edge_indices = edge_index.tensor_split(torch.from_numpy(ends[:-1]), dim=1)
-    return [
+    graphs = [
         Graph(
-            edge_index=edge_indices[i],
+            edge_index=edges_of_graph,
             num_nodes=int(size),
             y=None if classes is None else torch.tensor([classes[i]]),
-            x=None if features is None else features[first : first + size],
         )
-        for i, (first, size) in enumerate(zip(first_node, sizes, strict=True))
+        for i, (size, edges_of_graph) in enumerate(zip(sizes, edge_indices, strict=True))
     ]
+    return graphs, values
 
 
 def check_raw_files(name: str, raw: Path) -> RawGraphs:
@@ -163,24 +185,40 @@ def _sorted_unique(numbers: np.ndarray) -> np.ndarray:
     return numbers[np.diff(numbers, prepend=-1) != 0]
 
 
-def _node_features(path: Path, nodes: int) -> torch.Tensor | None:
-    """Node labels, the one-hot codes of their columns side by side: [V, F]; None if there is no file."""
+def _read_labels(path: Path) -> torch.Tensor | None:
+    """Node labels [V, C]; None if there is no file."""
     if not path.exists():
         return None
     labels = _read_integers(path, columns=None)
     lowest, highest = labels.min(axis=0), labels.max(axis=0)
     widths = [high - low + 1 for low, high in zip(lowest.tolist(), highest.tolist(), strict=True)]
-    if nodes * sum(widths) > MAX_FEATURE_ENTRIES:
+    if len(labels) * sum(widths) > MAX_FEATURE_ENTRIES:
         raise InputError(
             f"{path} has labels from {min(lowest)} to {max(highest)}; coded one-hot they take too much memory"
         )
-    codes = torch.from_numpy(labels - lowest)
-    coded = [one_hot(column, width) for column, width in zip(codes.T, widths, strict=True)]
-    return coded[0] if len(coded) == 1 else torch.cat(coded, dim=1)
+    return torch.tensor(labels)  # a copy: NumPy's array is read-only
+
+
+def _read_attributes(path: Path) -> torch.Tensor | None:
+    """Node attributes [V, A], finite, in float32; None if there is no file."""
+    if not path.exists():
+        return None
+    with np.errstate(over="ignore"):  # numbers beyond float32 raise an error below
+        attributes = _read_numbers(path, None, ATTRIBUTES).astype(np.float32)
+    is_wrong = ~np.isfinite(attributes).all(axis=1)
+    if is_wrong.any():
+        line = int(is_wrong.argmax()) + 1
+        raise InputError(f"{path}, line {line}: an attribute is not a finite number in float32")
+    return torch.from_numpy(attributes)
 
 
 def _read_integers(path: Path, columns: int | None) -> np.ndarray:
-    """A comma-separated file as int64 [lines, columns]; raises InputError if it is missing or damaged.
+    """A comma-separated file as int64 [lines, columns]; see ``_read_numbers``."""
+    return _read_numbers(path, columns, INTEGERS)
+
+
+def _read_numbers(path: Path, columns: int | None, kind: Numbers) -> np.ndarray:
+    """A comma-separated file as [lines, columns]; raises InputError if it is missing or damaged.
 
     Blank lines at its end are ignored.
     """
@@ -196,10 +234,10 @@ def _read_integers(path: Path, columns: int | None) -> np.ndarray:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {reason_of(error)}") from error
     count = content[:MAX_LINE_BYTES].split(b"\n", 1)[0].count(b",") + 1
-    expected = f"each line must have {columns or count} integer{'s' if (columns or count) > 1 else ''}"
+    expected = f"each line must have {columns or count} {kind.name}{'s' if (columns or count) > 1 else ''}"
     if columns is None:
         expected += ", as line 1 has"
-    if content and (count > MAX_LABEL_COLUMNS if columns is None else count != columns):
+    if content and (count > kind.max_columns if columns is None else count != columns):
         raise InputError(f"{path} has {count} columns; {expected}")
     try:
         with np.errstate(invalid="ignore"):  # numbers beyond int64 raise an error below
@@ -207,22 +245,22 @@ def _read_integers(path: Path, columns: int | None) -> np.ndarray:
                 io.BytesIO(content),
                 header=None,
                 skipinitialspace=True,
-                dtype=np.int64,
+                dtype=kind.dtype,
                 skip_blank_lines=False,
                 quoting=csv.QUOTE_NONE,
                 na_filter=False,
             )
     except (ValueError, OverflowError, OSError) as error:
-        reason = _first_bad_line(content, columns or count) or reason_of(error)
+        reason = _first_bad_line(content, columns or count, kind.pattern) or reason_of(error)
         raise InputError(f"{path} is damaged: {reason}; {expected}") from error
     return table.to_numpy()
 
 
-def _first_bad_line(content: bytes, columns: int) -> str:
-    """What a message says of the first line that does not have so many integers; empty if all have."""
+def _first_bad_line(content: bytes, columns: int, pattern: re.Pattern[bytes]) -> str:
+    """What a message says of the first line that does not have so many numbers; empty if all have."""
     for number, line in enumerate(content.splitlines(), 1):
         fields = line.split(b",")
-        if len(fields) != columns or not all(map(INTEGER.fullmatch, fields)):
+        if len(fields) != columns or not all(map(pattern.fullmatch, fields)):
             return f"line {number} is {line[:50].decode(errors='replace')!r}"
     return ""
 

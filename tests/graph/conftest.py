@@ -39,6 +39,12 @@ def remove_labels(data_root: Path, name: str = "TINY") -> None:
     (data_root / "TUDataset" / name / "raw" / f"{name}_graph_labels.txt").unlink()
 
 
+def write_attributes(data_root: Path, name: str = "TINY", nodes: int = 120) -> None:
+    """Add two attributes of each node: its number and a fraction."""
+    path = data_root / "TUDataset" / name / "raw" / f"{name}_node_attributes.txt"
+    path.write_text("".join(f"{node}, {node / 7 - 3!r}\n" for node in range(nodes)))
+
+
 @pytest.fixture
 def tiny_root(tmp_path) -> Path:
     """A data root with the dataset TINY."""

@@ -54,7 +54,7 @@ def test_degrees_from_a_thousand_on_are_standardised(tmp_path):
 
 def test_one_hot_degrees_beyond_the_memory_limit_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "graph.data.MAX_FEATURE_ENTRIES", 24 * 5 * 6 - 1
+        "graph.features.MAX_FEATURE_ENTRIES", 24 * 5 * 6 - 1
     )  # 24 graphs of 5 nodes, degrees 0 to 5
     write_tu_dataset(tmp_path, node_labels=False)
     with pytest.raises(
