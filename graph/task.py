@@ -28,14 +28,18 @@ Batch = tuple[GraphBatch, Tensor | None]
 class GraphTask(GroupTask):
     """Train a GIN encoder and InfoGraph's heads, with the weights of all runs in one model.
 
-    The configs differ in seed and objective alone.
+    The configs differ in seed and objective alone. ``dataset`` is by default the one that they name.
     """
 
-    def __init__(self, configs: Sequence[GraphConfig], device: torch.device) -> None:
+    def __init__(
+        self, configs: Sequence[GraphConfig], device: torch.device, dataset: GraphDataset | None = None
+    ) -> None:
         config = configs[0]
         self.device, self.prior_weight = device, config.prior_weight
         self.seeds = [single.seed for single in configs]
-        self.dataset = load_dataset(config.dataset, config.data_root, config.download, config.node_features)
+        self.dataset = dataset or load_dataset(
+            config.dataset, config.data_root, config.download, config.node_features
+        )
         self.graph_batches = make_batches(self.dataset, config.batch_size, self.seeds, device, config.layers)
         self.fingerprint = fingerprint(self.dataset)
         self.steps_per_epoch = len(self.graph_batches)
@@ -46,7 +50,8 @@ class GraphTask(GroupTask):
             "node_features": self.dataset.coding.as_dict(),
         }
         if self.dataset.labels is None:
-            print(f"{self.dataset.name} has no labels: scores are those that need none", file=sys.stderr)
+            if dataset is None:  # files: perhaps one is missing
+                print(f"{self.dataset.name} has no labels: scores are those that need none", file=sys.stderr)
             self.record_fields |= {"labels": "none"}
         model = make_models(self.dataset.num_features, config.hidden, config.layers, self.seeds)
         self.model = model.to(device)
