@@ -11,7 +11,7 @@ from core.io.errors import InputError
 from graph.features import Coding, NodeValues, fit_coding
 from graph.graphs import Graph
 from graph.motifs import make_motifs
-from graph.names import NodeFeatures, check_name, has_tu_dataset, tu_folder
+from graph.names import NodeFeatures, check_name, tu_files
 from graph.tudataset import TU_URL, download_tu_dataset, load_tu_dataset
 
 
@@ -23,6 +23,8 @@ class GraphDataset:
     graphs: Sequence[Graph]  # or PyG's ``Data``
     labels: np.ndarray | None  # (graphs,) int
     coding: Coding = field(default_factory=Coding)  # how the features were made
+    numbers: np.ndarray | None = None  # (graphs,), of graphs in the files, from 0, where some are left out
+    classes: np.ndarray | None = None  # (classes,), the labels in the files
 
     @property
     def num_features(self) -> int:
@@ -39,7 +41,7 @@ def load_dataset(
     """Load ``motifs`` or a TUDataset, with features of its nodes: by default InfoGraph's.
 
     Args:
-        name: Of the dataset.
+        name: Of the dataset; or ``folder:PATH``, a folder with a TUDataset's files.
         data_root: The folder with the datasets.
         download: Download the dataset if it is missing.
         node_features: What features are made of.
@@ -50,13 +52,12 @@ def load_dataset(
             nodes have no such features.
     """
     if name == "motifs":
-        graphs, values = make_motifs(), NodeValues()
-    else:
-        folder = _find_tu_dataset(name, data_root, download)
-        graphs, values = load_tu_dataset(name, folder, node_features)
-    if len(graphs) < 2:
-        raise InputError(f"`dataset` is {name!r}, which has {len(graphs)} graph; at least 2 are needed")
-    return with_features(name, graphs, values, node_features, coding)
+        return with_features(name, make_motifs(), NodeValues(), node_features, coding)
+    files = load_tu_dataset(*_find_tu_dataset(name, data_root, download), node_features)
+    if len(files.graphs) < 2 and coding is None:
+        raise InputError(f"`dataset` is {name!r}, which has {len(files.graphs)} graph; at least 2 are needed")
+    dataset = with_features(name, files.graphs, files.values, node_features, coding)
+    return replace(dataset, numbers=files.numbers, classes=files.classes)
 
 
 def with_features(
@@ -80,15 +81,15 @@ def labels_of(graphs: Sequence[Graph]) -> np.ndarray | None:
     return torch.cat(classes).numpy() if classes else None
 
 
-def _find_tu_dataset(name: str, data_root: Path, download: bool) -> Path:
-    """The folder of a TUDataset; it is downloaded if it is missing."""
+def _find_tu_dataset(name: str, data_root: Path, download: bool) -> tuple[str, Path]:
+    """What the names of a TUDataset's files begin with, and their folder; it is downloaded if missing."""
     check_name(name, data_root, download)
-    folder = tu_folder(name, data_root)
-    if not has_tu_dataset(name, data_root):
+    folder, prefix = tu_files(name, data_root)
+    if not (folder / f"{prefix}_A.txt").exists():
         if not download:
             raise InputError(
-                f"`dataset` is {name!r}, but {folder / 'raw'} has no {name}_A.txt; set `download` to "
+                f"`dataset` is {name!r}, but {folder} has no {name}_A.txt; set `download` to "
                 f"fetch it from {TU_URL}, or set `data_root` (or $HCL_DATA)"
             )
-        download_tu_dataset(name, folder)
-    return folder
+        download_tu_dataset(name, folder.parent)
+    return prefix, folder

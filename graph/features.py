@@ -49,6 +49,13 @@ class Coding:
         return not (self.attributes or self.widths)
 
     @property
+    def kind(self) -> NodeFeatures:
+        """The values of nodes that features are made of."""
+        if self.is_degree:
+            return "degree"
+        return "both" if self.attributes and self.widths else "attributes" if self.attributes else "labels"
+
+    @property
     def num_features(self) -> int:
         """F."""
         degrees = 1 if self.max_degree is None else self.max_degree + 1

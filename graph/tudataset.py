@@ -57,17 +57,25 @@ class RawGraphs:
     labels: np.ndarray | None  # [graphs]; None without graph_labels
 
 
-def load_tu_dataset(
-    name: str, folder: Path, node_features: NodeFeatures = "auto"
-) -> tuple[list[Graph], NodeValues]:
-    """The graphs of ``folder/raw/NAME_*.txt`` without features, and those values of nodes that these need.
+@dataclass(frozen=True)
+class TUGraphs:
+    """The graphs of a TUDataset, those without nodes left out. They have no features yet."""
+
+    graphs: list[Graph]
+    numbers: np.ndarray  # (graphs,), their numbers in the files, from 0
+    classes: np.ndarray | None  # (classes,), the labels in the files; ``y`` of a graph is an index
+    values: NodeValues
+
+
+def load_tu_dataset(name: str, raw_folder: Path, node_features: NodeFeatures = "auto") -> TUGraphs:
+    """The graphs of ``raw_folder/NAME_*.txt``, and those values of nodes that their features need.
 
     Equal to PyG's ``TUDataset`` without edge labels, which InfoGraph does not use, and without graphs that
     have no nodes (Fingerprint), which are counted on stderr. PyG's cache, a pickle, is neither read nor
     written. Raises InputError as ``check_raw_files`` does.
     """
-    raw = check_raw_files(name, folder / "raw")
-    graph_of_node, classes = raw.graph_of_node, None
+    raw = check_raw_files(name, raw_folder)
+    graph_of_node, classes, class_of_graph = raw.graph_of_node, None, None
     has_nodes = np.bincount(graph_of_node, minlength=raw.graphs) > 0
     if not has_nodes.all():
         empty = np.count_nonzero(~has_nodes)
@@ -77,9 +85,9 @@ def load_tu_dataset(
         )
         graph_of_node = (has_nodes.cumsum() - 1)[graph_of_node]
     if raw.labels is not None:
-        classes = np.unique(raw.labels[has_nodes], return_inverse=True)[1]
+        classes, class_of_graph = np.unique(raw.labels[has_nodes], return_inverse=True)
     labels_path, attributes_path = (
-        folder / "raw" / f"{name}_node_{kind}.txt" for kind in ("labels", "attributes")
+        raw_folder / f"{name}_node_{kind}.txt" for kind in ("labels", "attributes")
     )
     values = NodeValues(
         labels=_read_labels(labels_path) if node_features in ("auto", "labels", "both") else None,
@@ -96,11 +104,11 @@ def load_tu_dataset(
         Graph(
             edge_index=edges_of_graph,
             num_nodes=int(size),
-            y=None if classes is None else torch.tensor([classes[i]]),
+            y=None if class_of_graph is None else torch.tensor([class_of_graph[i]]),
         )
         for i, (size, edges_of_graph) in enumerate(zip(sizes, edge_indices, strict=True))
     ]
-    return graphs, values
+    return TUGraphs(graphs, np.flatnonzero(has_nodes), classes, values)
 
 
 def check_raw_files(name: str, raw: Path) -> RawGraphs:

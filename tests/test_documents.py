@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import graph.embed
 import graph.evaluate
 import graph.train
 import image.evaluate
@@ -22,6 +23,7 @@ DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 COMMANDS = {
     "graph.train": graph.train.main,
     "graph.evaluate": graph.evaluate.main,
+    "graph.embed": graph.embed.main,
     "image.train": image.train.main,
     "image.evaluate": image.evaluate.main,
     "sentence.train": sentence.train.main,
