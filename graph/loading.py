@@ -28,7 +28,7 @@ class GraphEncoder(nn.Module):
         num_features: F.
         hidden: H.
         layers: L.
-        coding: How the features were made; if they are degrees, ``x`` may be None.
+        coding: How the features were made.
     """
 
     def __init__(self, num_features: int, hidden: int, layers: int, coding: Coding | None = None) -> None:
@@ -45,7 +45,8 @@ class GraphEncoder(nn.Module):
 
         Args:
             x: Node features [V, F]; or, instead of all three, PyG's ``Data`` or ``Batch``, or what else has
-                ``x``, ``edge_index`` and perhaps ``batch``.
+                ``edge_index`` and perhaps ``x``, ``batch`` and ``num_nodes``. If the encoder was trained on
+                degrees, these are computed, whatever ``x`` is.
             edge_index: Source and target of each edge [2, E]; an undirected edge is there in both directions.
             batch: The graph of each node [V]; None for a single graph.
 
@@ -55,9 +56,9 @@ class GraphEncoder(nn.Module):
         """
         if edge_index is None:
             data = x
-            x, edge_index, batch = data.x, data.edge_index, getattr(data, "batch", None)
-            if x is None:
-                x = self._degrees(edge_index, data.num_nodes)
+            x, edge_index, batch = getattr(data, "x", None), data.edge_index, getattr(data, "batch", None)
+            if x is None or (self.coding is not None and self.coding.is_degree):
+                x = self._degrees(edge_index, getattr(data, "num_nodes", None))
         nodes = self.nodes(x, edge_index)
         if batch is None:
             return nodes.sum(dim=0, keepdim=True)
@@ -77,14 +78,13 @@ class GraphEncoder(nn.Module):
             outputs.append(x)
         return torch.cat(outputs, dim=1)
 
-    def _degrees(self, edge_index: Tensor, num_nodes: int) -> Tensor:
-        """The features of nodes that have none of their own [V, F]."""
+    def _degrees(self, edge_index: Tensor, num_nodes: int | None) -> Tensor:
+        """The features of nodes that are coded by their degrees [V, F]."""
         if self.coding is None or not self.coding.is_degree:
             raise ValueError(f"`x` is None; the encoder was trained on {self.num_features} features a node")
+        degrees = edge_index[0].bincount(minlength=num_nodes or 0)
         try:
-            return self.coding.features(
-                NodeValues(), edge_index[0].bincount(minlength=num_nodes), "the graph"
-            )
+            return self.coding.features(NodeValues(), degrees, "the graph")
         except InputError as error:
             raise ValueError(str(error)) from None
 

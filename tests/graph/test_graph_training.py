@@ -98,6 +98,9 @@ def test_graphs_without_features_get_degrees(tmp_path):
 def test_degrees_can_replace_features(tiny):
     encoder = graph.train_on(tiny, node_features="degree", **SETTINGS)
     assert encoder.num_features == 6
+    bare = [SimpleNamespace(edge_index=item.edge_index) for item in tiny]
+    with torch.no_grad():
+        assert all(torch.equal(encoder(item), encoder(other)) for item, other in zip(tiny, bare, strict=True))
 
 
 def test_other_objects_than_pyg_s_are_taken(tiny):
