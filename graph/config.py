@@ -28,7 +28,7 @@ class GraphConfig(GroupConfig):
 
     dataset: str = "motifs"
     """motifs (embedded), a TUDataset of the paper (MUTAG, PTC_MR, ENZYMES, PROTEINS, DD, REDDIT-BINARY,
-    IMDB-BINARY, IMDB-MULTI), any other TUDataset's name, or folder:PATH with a TUDataset's files."""
+    IMDB-BINARY, IMDB-MULTI), another TUDataset's name, or folder:PATH with the files of one."""
     objective: Literal["infograph", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     variant: Literal["corrected", "released"] = objective_option(

@@ -16,7 +16,7 @@ from graph.data import load_dataset
 from graph.embed import main as embed_main
 from graph.train import main as train_main
 from shared_eval.probes import svm_accuracy
-from tests.graph.conftest import remove_labels, write_attributes, write_tu_dataset
+from tests.graph.conftest import copy_without_labels, write_attributes, write_tu_dataset
 from tests.graph.test_graph_train import train, train_group
 from tests.runs import as_command, failure_of, result_of
 
@@ -197,14 +197,12 @@ def test_bad_input_ends_in_one_line(trained, tmp_path, capsys):
 
 @pytest.mark.data("TUDataset/MUTAG")
 def test_vectors_of_mutag_without_labels_have_the_svm_accuracy_of_the_labelled_run(data_root, tmp_path):
-    source = data_root / "TUDataset" / "MUTAG" / "raw"
-    shutil.copytree(source, tmp_path / "data" / "TUDataset" / "MUTAG" / "raw")
+    copy_without_labels(data_root, tmp_path / "data", "MUTAG")
     flags = ["--dataset", "MUTAG", "--epochs", "5", "--seed", "2", "--device", "cpu"]
-    train_main([*flags, "--data-root", str(data_root), "--output-dir", str(tmp_path / "labelled")])
-    remove_labels(tmp_path / "data", "MUTAG")
-    train_main([*flags, "--data-root", str(tmp_path / "data"), "--output-dir", str(tmp_path / "bare")])
+    for name, root in (("labelled", data_root), ("bare", tmp_path / "data")):
+        train_main([*flags, "--data-root", str(root), "--output-dir", str(tmp_path / name)])
     embed(tmp_path / "data", tmp_path / "x.parquet", dataset="MUTAG", run=tmp_path / "bare")
     vectors = np.stack(pd.read_parquet(tmp_path / "x.parquet")["embedding"])
-    labels = np.loadtxt(source / "MUTAG_graph_labels.txt", dtype=int)
+    labels = load_dataset("MUTAG", data_root).labels
     expected = result_of(tmp_path / "labelled")["metrics"]["svm_accuracy"]
     assert svm_accuracy(vectors, labels, seed=2).mean() == pytest.approx(expected, abs=1e-9)

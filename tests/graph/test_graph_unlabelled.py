@@ -1,7 +1,5 @@
 """Graphs without labels: the same vectors as with them, and scores that need none."""
 
-import shutil
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +14,7 @@ from graph.train import main as train_main
 from shared_eval.metrics import effective_rank
 from shared_eval.records import read_records
 from shared_eval.tables import scores, summarise
-from tests.graph.conftest import remove_labels
+from tests.graph.conftest import copy_without_labels
 from tests.graph.test_graph_train import FAST, train
 from tests.runs import as_printed, failure_of, metrics_of, printed_scores, result_of
 
@@ -33,10 +31,8 @@ SCORES = [
 @pytest.fixture
 def bare_root(tiny_root, tmp_path):
     """A data root with TINY without its labels."""
-    root = tmp_path / "bare"
-    shutil.copytree(tiny_root, root)
-    remove_labels(root)
-    return root
+    copy_without_labels(tiny_root, tmp_path / "bare", "TINY")
+    return tmp_path / "bare"
 
 
 def test_run_without_labels_has_the_same_encoder_and_says_so(tiny_root, bare_root, tmp_path, capsys):
@@ -156,12 +152,10 @@ def test_changed_labels_are_other_data(tiny_root, bare_root, tmp_path, capsys):
 
 @pytest.mark.data("TUDataset/MUTAG")
 def test_mutag_without_labels_has_the_vectors_of_the_labelled_run(data_root, tmp_path):
-    bare = tmp_path / "data" / "TUDataset" / "MUTAG"
-    shutil.copytree(data_root / "TUDataset" / "MUTAG", bare, ignore=shutil.ignore_patterns("processed"))
+    copy_without_labels(data_root, tmp_path / "data", "MUTAG")
     flags = ["--dataset", "MUTAG", "--epochs", "5", "--seed", "2", "--device", "cpu"]
-    train_main([*flags, "--data-root", str(data_root), "--output-dir", str(tmp_path / "labelled")])
-    remove_labels(tmp_path / "data", "MUTAG")
-    train_main([*flags, "--data-root", str(tmp_path / "data"), "--output-dir", str(tmp_path / "bare")])
+    for name, root in (("labelled", data_root), ("bare", tmp_path / "data")):
+        train_main([*flags, "--data-root", str(root), "--output-dir", str(tmp_path / name)])
     encoders = [tmp_path / name / "encoder.safetensors" for name in ("labelled", "bare")]
     assert encoders[0].read_bytes() == encoders[1].read_bytes()
     metrics, untrained = (result_of(tmp_path / "bare")[name] for name in ("metrics", "untrained_metrics"))
