@@ -33,6 +33,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "graph.train": Command(("--dataset", "no-such-dataset"), ("core.training.launch", "graph.task")),
     "graph.evaluate": Command(("no-such-run",), ("graph.scoring",)),
+    "graph.embed": Command(("no-such-run", "motifs", "--output", "x.npz"), ("graph.embedding",)),
     "image.train": Command(("--dataset", "no-such-dataset"), ("core.training.launch", "image.task")),
     "image.evaluate": Command(("no-such-run",), ("image.scoring",)),
     "sentence.train": Command(("--dataset", "no-such-dataset"), ("core.training.launch", "sentence.task")),

@@ -9,7 +9,7 @@ from typing_extensions import Self
 from core.io.errors import InputError
 from core.training.config import GroupConfig, hardness_of, objective_option
 from core.training.describe import describe_runs
-from graph.names import check_name
+from graph.names import NodeFeatures, check_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class GraphConfig(GroupConfig):
 
     dataset: str = "motifs"
     """motifs (embedded), a TUDataset of the paper (MUTAG, PTC_MR, ENZYMES, PROTEINS, DD, REDDIT-BINARY,
-    IMDB-BINARY, IMDB-MULTI), or any other TUDataset's name."""
+    IMDB-BINARY, IMDB-MULTI), another TUDataset's name, or folder:PATH with the files of one."""
     objective: Literal["infograph", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     variant: Literal["corrected", "released"] = objective_option(
@@ -46,6 +46,9 @@ class GraphConfig(GroupConfig):
     """Width of a GIN layer."""
     layers: int = 3
     """GIN layers."""
+    node_features: NodeFeatures = "auto"
+    """What the encoder knows of a node: its labels (one-hot), its attributes (as they are), both, or its
+    degree. auto: labels if the dataset has them, else degrees."""
     prior_weight: float = 0.0
     """Weight of the prior term that InfoGraph's code offers."""
 
@@ -58,6 +61,9 @@ class GraphConfig(GroupConfig):
         if self.batch_size < 2:
             raise InputError(f"`batch_size` is {self.batch_size}; at least 2 graphs are needed for negatives")
         return super().checked()
+
+    def unusual_encoder(self) -> str | None:
+        return None if self.node_features == "auto" else f"features-{self.node_features}"
 
     def check_dataset(self) -> None:
         check_name(self.dataset, self.data_root, self.download)

@@ -1,81 +1,95 @@
 """Graphs by name: the embedded motifs, or a TUDataset that is on the disk or downloaded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from core.io.errors import InputError
-from graph.graphs import Graph, one_hot
+from graph.features import Coding, NodeValues, fit_coding
+from graph.graphs import Graph
 from graph.motifs import make_motifs
-from graph.names import check_name, has_tu_dataset, tu_folder
-from graph.tudataset import MAX_FEATURE_ENTRIES, TU_URL, download_tu_dataset, load_tu_dataset
-
-MAX_ONE_HOT_DEGREE = 1000  # from this on, InfoGraph standardises degrees instead of coding them one-hot
+from graph.names import NodeFeatures, check_name, tu_files
+from graph.tudataset import TU_URL, download_tu_dataset, load_tu_dataset
 
 
 @dataclass(frozen=True)
 class GraphDataset:
-    """Graphs with node features, and a label for each graph."""
+    """Graphs with node features, and a label for each graph or for none."""
 
     name: str
     graphs: Sequence[Graph]  # or PyG's ``Data``
-    labels: np.ndarray  # (graphs,) int
+    labels: np.ndarray | None  # (graphs,) int
+    coding: Coding = field(default_factory=Coding)  # how the features were made
+    numbers: np.ndarray | None = None  # (graphs,), of graphs in the files, from 0, where some are left out
+    classes: np.ndarray | None = None  # (classes,), the labels in the files
 
     @property
     def num_features(self) -> int:
         return self.graphs[0].x.shape[1]
 
 
-def load_dataset(name: str, data_root: Path, download: bool = False) -> GraphDataset:
-    """Load ``motifs`` or a TUDataset, with InfoGraph's node features: node labels, or degrees without them.
+def load_dataset(
+    name: str,
+    data_root: Path,
+    download: bool = False,
+    node_features: NodeFeatures = "auto",
+    coding: Coding | None = None,
+) -> GraphDataset:
+    """Load ``motifs`` or a TUDataset, with features of its nodes: by default InfoGraph's.
 
-    Raises InputError if the name is unknown, if the data are missing and not to be downloaded, or if a file
-    is damaged.
+    Args:
+        name: Of the dataset; or ``folder:PATH``, a folder with a TUDataset's files.
+        data_root: The folder with the datasets.
+        download: Download the dataset if it is missing.
+        node_features: What features are made of.
+        coding: How they are made, if an encoder was trained with it; by default it is fitted to the graphs.
+
+    Raises:
+        InputError: The name is unknown, the data are missing and not to be downloaded, a file is damaged, or
+            nodes have no such features.
     """
     if name == "motifs":
-        graphs = make_motifs()
-    else:
-        graphs = load_tu_dataset(name, _find_tu_dataset(name, data_root, download))
-    if len(graphs) < 2:
-        raise InputError(f"`dataset` is {name!r}, which has {len(graphs)} graph; at least 2 are needed")
-    if graphs[0].x is None:
-        graphs = with_degree_features(graphs, name)
-    return GraphDataset(name, graphs, torch.cat([graph.y for graph in graphs]).numpy())
+        return with_features(name, make_motifs(), NodeValues(), node_features, coding)
+    files = load_tu_dataset(*_find_tu_dataset(name, data_root, download), node_features)
+    if len(files.graphs) < 2 and coding is None:
+        raise InputError(f"`dataset` is {name!r}, which has {len(files.graphs)} graph; at least 2 are needed")
+    dataset = with_features(name, files.graphs, files.values, node_features, coding)
+    return replace(dataset, numbers=files.numbers, classes=files.classes)
 
 
-def _find_tu_dataset(name: str, data_root: Path, download: bool) -> Path:
-    """The folder of a TUDataset; it is downloaded if it is missing."""
+def with_features(
+    name: str,
+    graphs: Sequence[Graph],
+    values: NodeValues,
+    node_features: NodeFeatures = "auto",
+    coding: Coding | None = None,
+) -> GraphDataset:
+    """The dataset of graphs with these values of all their nodes; see ``load_dataset``."""
+    degrees = torch.cat([graph.edge_index[0].bincount(minlength=graph.num_nodes) for graph in graphs])
+    coding = coding or fit_coding(node_features, values, degrees, name)
+    features = coding.features(values, degrees, name).split([graph.num_nodes for graph in graphs])
+    with_x = [replace(graph, x=x) for graph, x in zip(graphs, features, strict=True)]
+    return GraphDataset(name, with_x, labels_of(graphs), coding)
+
+
+def labels_of(graphs: Sequence[Graph]) -> np.ndarray | None:
+    """The class of each graph; None if they have none."""
+    classes = [graph.y for graph in graphs if graph.y is not None]
+    return torch.cat(classes).numpy() if classes else None
+
+
+def _find_tu_dataset(name: str, data_root: Path, download: bool) -> tuple[str, Path]:
+    """What the names of a TUDataset's files begin with, and their folder; it is downloaded if missing."""
     check_name(name, data_root, download)
-    folder = tu_folder(name, data_root)
-    if not has_tu_dataset(name, data_root):
+    folder, prefix = tu_files(name, data_root)
+    if not (folder / f"{prefix}_A.txt").exists():
         if not download:
             raise InputError(
-                f"`dataset` is {name!r}, but {folder / 'raw'} has no {name}_A.txt; set `download` to "
+                f"`dataset` is {name!r}, but {folder} has no {name}_A.txt; set `download` to "
                 f"fetch it from {TU_URL}, or set `data_root` (or $HCL_DATA)"
             )
-        download_tu_dataset(name, folder)
-    return folder
-
-
-def with_degree_features(graphs: Sequence[Graph], name: str) -> list[Graph]:
-    """The graphs with the degree of each node as its features: one-hot, or standardised from 1,000 on.
-
-    Raises InputError, naming the dataset, if one-hot degrees take too much memory.
-    """
-    degrees = [graph.edge_index[0].bincount(minlength=graph.num_nodes) for graph in graphs]
-    all_degrees = torch.cat(degrees)
-    max_degree = int(all_degrees.max())
-    if max_degree < MAX_ONE_HOT_DEGREE:
-        if len(all_degrees) * (max_degree + 1) > MAX_FEATURE_ENTRIES:
-            raise InputError(
-                f"`dataset` is {name!r}, whose {len(all_degrees)} nodes have degrees up to {max_degree}; "
-                "coded one-hot they take too much memory"
-            )
-        features = [one_hot(value, max_degree + 1) for value in degrees]
-    else:
-        mean, std = all_degrees.float().mean(), all_degrees.float().std()
-        features = [((value.float() - mean) / std).unsqueeze(1) for value in degrees]
-    return [replace(graph, x=x) for graph, x in zip(graphs, features, strict=True)]
+        download_tu_dataset(name, folder.parent)
+    return prefix, folder

@@ -138,6 +138,11 @@ class InfoGraph(nn.Module):
         nodes, graphs = self.encoder(batch)
         return self.local_head(nodes), self.global_head(graphs), graphs
 
+    @property
+    def heads(self) -> nn.ModuleDict:
+        """The two heads, as a run saves them; they share their weights with the model."""
+        return nn.ModuleDict({"local": self.local_head, "global": self.global_head})
+
 
 class Head(nn.Module):
     """Three Linear-ReLU blocks and a linear shortcut, all of one width (InfoGraph's FF)."""

@@ -7,15 +7,19 @@ from typing import Annotated
 
 import tyro
 
+from core.io.errors import InputError
 from core.training.cli import command, parse
 from core.training.config import default_data_root
+from core.training.records import HEADS
 from core.training.settings import load_config
 from graph.config import GraphConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Evaluate a run's trained encoder again, on the run's dataset and folds."""
+    """Evaluate a run's trained encoder again, on the run's dataset and folds.
+
+    Without labels the scores are those that need none."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""
@@ -35,17 +39,30 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     from core.training.runtime import choose_device, threads_for
     from graph.batch import make_batches, step_elements
     from graph.data import load_dataset
-    from graph.encoder import GIN
-    from graph.scoring import evaluate
+    from graph.encoder import GIN, InfoGraph
+    from graph.scoring import evaluate, evaluate_without_labels
+
+    def as_single_run(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: x[None] for name, x in state.items()}
 
     device = choose_device(config.device)
-    dataset = load_dataset(trained.dataset, config.data_root)
+    dataset = load_dataset(trained.dataset, config.data_root, node_features=trained.node_features)
     with torch.device("meta"):  # the settings may ask for more memory than the weights need
-        encoder = GIN(dataset.num_features, trained.hidden, trained.layers)
-    load_encoder_state(encoder, config.run, lambda state: {name: x[None] for name, x in state.items()})
+        model = InfoGraph(GIN(dataset.num_features, trained.hidden, trained.layers))
+    load_encoder_state(model.encoder, config.run, as_single_run)
     batches = make_batches(dataset, trained.batch_size, [trained.seed], device, trained.layers)
     with threads_for(step_elements(batches, trained.hidden)):  # as in training, so that the metrics are equal
-        [scores] = evaluate(encoder.to(device), batches, dataset.labels, [trained.seed])
+        if dataset.labels is not None:
+            [scores] = evaluate(model.encoder.to(device), batches, dataset.labels, [trained.seed])
+            return scores
+        if not (config.run / HEADS).exists():
+            raise InputError(
+                f"{trained.dataset} has no labels, and the run in {config.run} was trained with labels and "
+                f"has no {HEADS}; put the file with the labels back"
+            )
+        load_encoder_state(model.heads, config.run, as_single_run, HEADS)
+        del model.prior  # not saved, and not scored
+        [scores] = evaluate_without_labels(model.to(device), batches)
     return scores
 
 

@@ -1,4 +1,4 @@
-"""Score an encoder's graph representations.
+"""Score an encoder's graph representations, with labels or without.
 
 Shapes: R runs · U different nodes of a batch · G graphs of it · N graphs of the dataset · L·H representation.
 """
@@ -13,8 +13,10 @@ from torch import Tensor
 from core.training.loop import eval_mode
 from graph.batch import GraphBatch
 from graph.encoder import GIN, InfoGraph
-from shared_eval.metrics import SAMPLED, split_similarities
+from shared_eval.metrics import SAMPLED, effective_rank, split_similarities
 from shared_eval.probes import svm_accuracies
+
+SAME = 1e-5  # scores that differ less, relative to the larger, are equal but for rounding
 
 
 def represent_batch(encoder: GIN, batch: GraphBatch) -> Tensor:
@@ -45,8 +47,54 @@ def evaluate(
     return [{"svm_accuracy": means[key]} for key in keys]
 
 
-def samples(model: InfoGraph, batches: Sequence[GraphBatch], labels: np.ndarray) -> list[dict[str, Tensor]]:
-    """Representations of graphs with their labels, and cosines of nodes to graphs, for each run.
+def evaluate_without_labels(model: InfoGraph, batches: Sequence[GraphBatch]) -> list[dict[str, float]]:
+    """Scores that need no labels, for each run, over the batches of training.
+
+    effective_rank: of all graphs' representations, from 1 to L·H (RankMe, Garrido et al., ICML 2023).
+    positive_similarity, negative_similarity, hardest_negative_similarity: mean cosine of a node's local
+    projection to the global projection of its own graph, of the others in its batch, and of the nearest one.
+    own_graph_accuracy: the share of nodes whose own graph has the highest score of its batch, the score being
+    the objective's, the inner product of the projections. Among k graphs with equal scores, such as those
+    of isomorphic graphs, a node counts as 1 / k. Chance is 1 / G.
+    """
+    totals: list[dict[str, float]] = [{} for _ in batches[0].node]
+    nodes_of_all = sum(batch.count for batch in batches).flatten().tolist()
+    with eval_mode(model):
+        for batch in batches:
+            local, global_, _ = model(batch)
+            for run, total in enumerate(totals):
+                share = batch.count[run].item() / nodes_of_all[run]
+                for name, value in _pair_scores(local[run], global_[run], batch, run).items():
+                    total[name] = total.get(name, 0.0) + share * value
+    ranks = [effective_rank(torch.from_numpy(graphs)) for graphs in represent(model.encoder, batches)]
+    return [{"effective_rank": rank} | total for rank, total in zip(ranks, totals, strict=True)]
+
+
+def _pair_scores(local: Tensor, global_: Tensor, batch: GraphBatch, run: int) -> dict[str, float]:
+    """Means over the nodes of one run's batch, of projections [U, L·H] and [G, L·H]."""
+    node, graph, weight = batch.node[run], batch.graph[run].unsqueeze(1), batch.weight[run]
+    local, global_ = local.float(), global_.float()
+    scores = (local @ global_.mT)[node]  # (P, G)
+    own = scores.gather(1, graph)
+    margin = SAME * torch.maximum(own.abs(), scores.abs())
+    is_best = ~(scores > own + margin).any(dim=1)
+    tied = ((scores - own).abs() <= margin).sum(dim=1)
+    cosines = (F.normalize(local, dim=1) @ F.normalize(global_, dim=1).mT)[node]
+    positive = cosines.gather(1, graph).squeeze(1)
+    hardest = cosines.scatter(1, graph, -torch.inf).amax(dim=1)
+    values = {
+        "positive_similarity": positive,
+        "negative_similarity": (cosines.sum(dim=1) - positive) / (len(global_) - 1),
+        "hardest_negative_similarity": hardest,
+        "own_graph_accuracy": is_best / tied,
+    }
+    return {name: (weight * value).sum().item() for name, value in values.items()}
+
+
+def samples(
+    model: InfoGraph, batches: Sequence[GraphBatch], labels: np.ndarray | None
+) -> list[dict[str, Tensor]]:
+    """Representations of graphs with their labels, if any, and cosines of nodes to graphs, for each run.
 
     A positive is the cosine of a node to its own graph, a negative the cosine to another.
     """
@@ -63,7 +111,7 @@ def samples(model: InfoGraph, batches: Sequence[GraphBatch], labels: np.ndarray)
         sampled.append(
             {
                 "representations": torch.from_numpy(representation[:SAMPLED]),
-                "labels": torch.from_numpy(labels[:SAMPLED]),
+                **({} if labels is None else {"labels": torch.from_numpy(labels[:SAMPLED])}),
                 **split_similarities(similarities[run, node], is_own),
             }
         )

@@ -3,6 +3,7 @@
 Shapes: R runs · G graphs of a batch · D dim.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -18,7 +19,7 @@ from graph.batch import GraphBatch, make_batches, step_elements
 from graph.config import GraphConfig
 from graph.data import GraphDataset, load_dataset
 from graph.encoder import make_models, state_of_run
-from graph.scoring import evaluate, represent_batch, samples
+from graph.scoring import evaluate, evaluate_without_labels, represent_batch, samples
 
 # A batch, and the prior's draws [R, G, D] if the prior has a weight.
 Batch = tuple[GraphBatch, Tensor | None]
@@ -27,20 +28,31 @@ Batch = tuple[GraphBatch, Tensor | None]
 class GraphTask(GroupTask):
     """Train a GIN encoder and InfoGraph's heads, with the weights of all runs in one model.
 
-    The configs differ in seed and objective alone.
+    The configs differ in seed and objective alone. ``dataset`` is by default the one that they name.
     """
 
-    def __init__(self, configs: Sequence[GraphConfig], device: torch.device) -> None:
+    def __init__(
+        self, configs: Sequence[GraphConfig], device: torch.device, dataset: GraphDataset | None = None
+    ) -> None:
         config = configs[0]
         self.device, self.prior_weight = device, config.prior_weight
         self.seeds = [single.seed for single in configs]
-        self.dataset = load_dataset(config.dataset, config.data_root, config.download)
+        self.dataset = dataset or load_dataset(
+            config.dataset, config.data_root, config.download, config.node_features
+        )
         self.graph_batches = make_batches(self.dataset, config.batch_size, self.seeds, device, config.layers)
         self.fingerprint = fingerprint(self.dataset)
         self.steps_per_epoch = len(self.graph_batches)
         self.samples_per_epoch = len(self.dataset.graphs)
         self.step_elements = step_elements(self.graph_batches, config.hidden)
-        self.record_fields = {"trained_together": len(configs)}
+        self.record_fields = {
+            "trained_together": len(configs),
+            "node_features": self.dataset.coding.as_dict(),
+        }
+        if self.dataset.labels is None:
+            if dataset is None:  # files: perhaps one is missing
+                print(f"{self.dataset.name} has no labels: scores are those that need none", file=sys.stderr)
+            self.record_fields |= {"labels": "none"}
         model = make_models(self.dataset.num_features, config.hidden, config.layers, self.seeds)
         self.model = model.to(device)
         self.optimizer = make_optimizer("adam", self.model.parameters(), config.lr, weight_decay=0.0)
@@ -68,6 +80,8 @@ class GraphTask(GroupTask):
         return losses, global_
 
     def evaluate(self) -> list[Scores]:
+        if self.dataset.labels is None:
+            return evaluate_without_labels(self.model, self.graph_batches)
         return evaluate(self.model.encoder, self.graph_batches, self.dataset.labels, self.seeds)
 
     def probe_embeddings(self) -> Tensor:
@@ -77,6 +91,8 @@ class GraphTask(GroupTask):
         sampled = samples(self.model, self.graph_batches, self.dataset.labels)
         for i, (run, sample) in enumerate(zip(runs, sampled, strict=True)):
             run.save_encoder(state_of_run(self.model.encoder, i))
+            if self.dataset.labels is None:
+                run.save_heads(state_of_run(self.model.heads, i))
             run.save_sample(sample)
 
 
@@ -86,7 +102,8 @@ def fingerprint(dataset: GraphDataset) -> dict[str, int | str]:
     return {
         "graphs": len(graphs),
         "features": dataset.num_features,
-        "labels": digest_of([torch.from_numpy(dataset.labels)]),
+        "labels": "none" if dataset.labels is None else digest_of([torch.from_numpy(dataset.labels)]),
         "edges": digest_of(graph.edge_index for graph in graphs),
-        "nodes": digest_of(graph.x != 0 for graph in graphs),  # standardised degrees are rounded differently
+        # Attributes as they are; of the others where they are not 0, as standardised degrees are rounded.
+        "nodes": digest_of(graph.x if dataset.coding.attributes else graph.x != 0 for graph in graphs),
     }

@@ -8,6 +8,7 @@ import functools
 import io
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,28 @@ import torch
 from core.io.downloads import fetch_archive
 from core.io.errors import InputError, reason_of
 from core.io.files import check_regular
-from graph.graphs import Graph, one_hot
+from graph.features import MAX_FEATURE_ENTRIES, NodeValues
+from graph.graphs import Graph
+from graph.names import NodeFeatures
 
 TU_URL = "https://www.chrsmrrs.com/graphkerneldatasets"
-MAX_LABEL_COLUMNS = 100
 MAX_LINE_BYTES = 1 << 16
-INTEGER = re.compile(rb"\s*[+-]?\d+\s*")
-# Entries of all nodes' one-hot labels, 1 GiB in float32. One label far from the others would exceed it.
-MAX_FEATURE_ENTRIES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers that a file may have."""
+
+    name: str
+    dtype: type[np.generic]
+    pattern: re.Pattern[bytes]
+    max_columns: int
+
+
+INTEGERS = Numbers("integer", np.int64, re.compile(rb"\s*[+-]?\d+\s*"), 100)
+ATTRIBUTES = Numbers(
+    "number", np.float64, re.compile(rb"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"), 10_000
+)
 
 
 def download_tu_dataset(name: str, folder: Path) -> None:
@@ -32,58 +47,85 @@ def download_tu_dataset(name: str, folder: Path) -> None:
     fetch_archive(f"{TU_URL}/{name}.zip", folder / "raw", inside=name, check=check)
 
 
-def load_tu_dataset(name: str, folder: Path) -> list[Graph]:
-    """The graphs of ``folder/raw/NAME_*.txt``, with node labels as features and the class as ``y``.
+@dataclass(frozen=True)
+class RawGraphs:
+    """What the text files hold. Nodes and graphs are numbered from 0; a graph may have no nodes."""
 
-    Equal to PyG's ``TUDataset`` without edge labels and node attributes, which InfoGraph does not use, and
-    without graphs that have no nodes (Fingerprint), which are counted on stderr. PyG's cache, a pickle, is
-    neither read nor written. Raises InputError as ``check_raw_files`` does.
+    graph_of_node: np.ndarray  # [V]
+    edges: np.ndarray  # [2, E], sorted and without repeats
+    graphs: int
+    labels: np.ndarray | None  # [graphs]; None without graph_labels
+
+
+@dataclass(frozen=True)
+class TUGraphs:
+    """The graphs of a TUDataset, those without nodes left out. They have no features yet."""
+
+    graphs: list[Graph]
+    numbers: np.ndarray  # (graphs,), their numbers in the files, from 0
+    classes: np.ndarray | None  # (classes,), the labels in the files; ``y`` of a graph is an index
+    values: NodeValues
+
+
+def load_tu_dataset(name: str, raw_folder: Path, node_features: NodeFeatures = "auto") -> TUGraphs:
+    """The graphs of ``raw_folder/NAME_*.txt``, and those values of nodes that their features need.
+
+    Equal to PyG's ``TUDataset`` without edge labels, which InfoGraph does not use, and without graphs that
+    have no nodes (Fingerprint), which are counted on stderr. PyG's cache, a pickle, is neither read nor
+    written. Raises InputError as ``check_raw_files`` does.
     """
-    graph_of_node, labels, edges = check_raw_files(name, folder / "raw")
-    has_nodes = np.bincount(graph_of_node, minlength=len(labels)) > 0
+    raw = check_raw_files(name, raw_folder)
+    graph_of_node, classes, class_of_graph = raw.graph_of_node, None, None
+    has_nodes = np.bincount(graph_of_node, minlength=raw.graphs) > 0
     if not has_nodes.all():
         empty = np.count_nonzero(~has_nodes)
         print(
-            f"warning: {empty} of the {len(labels)} graphs of {name} have no nodes and are left out",
+            f"warning: {empty} of the {raw.graphs} graphs of {name} have no nodes and are left out",
             file=sys.stderr,
         )
-        graph_of_node, labels = (has_nodes.cumsum() - 1)[graph_of_node], labels[has_nodes]
-    features = _node_features(folder / "raw" / f"{name}_node_labels.txt", len(graph_of_node))
-    _, classes = np.unique(labels, return_inverse=True)
+        graph_of_node = (has_nodes.cumsum() - 1)[graph_of_node]
+    if raw.labels is not None:
+        classes, class_of_graph = np.unique(raw.labels[has_nodes], return_inverse=True)
+    labels_path, attributes_path = (
+        raw_folder / f"{name}_node_{kind}.txt" for kind in ("labels", "attributes")
+    )
+    values = NodeValues(
+        labels=_read_labels(labels_path) if node_features in ("auto", "labels", "both") else None,
+        attributes=_read_attributes(attributes_path) if node_features in ("attributes", "both") else None,
+    )
     sizes = np.bincount(graph_of_node)
     first_node = np.cumsum(sizes) - sizes
-    edges = edges[:, edges[0] != edges[1]]  # without self-loops
+    edges = raw.edges[:, raw.edges[0] != raw.edges[1]]  # without self-loops
     graph_of_edge = graph_of_node[edges[0]]
-    ends = np.searchsorted(graph_of_edge, np.arange(len(labels)), side="right")
+    ends = np.searchsorted(graph_of_edge, np.arange(len(sizes)), side="right")
     edge_index = torch.from_numpy(edges - first_node[graph_of_edge])
     edge_indices = edge_index.tensor_split(torch.from_numpy(ends[:-1]), dim=1)
-    return [
+    graphs = [
         Graph(
             edge_index=edges_of_graph,
             num_nodes=int(size),
-            y=torch.tensor([label]),
-            x=None if features is None else features[first : first + size],
+            y=None if class_of_graph is None else torch.tensor([class_of_graph[i]]),
         )
-        for first, size, label, edges_of_graph in zip(first_node, sizes, classes, edge_indices, strict=True)
+        for i, (size, edges_of_graph) in enumerate(zip(sizes, edge_indices, strict=True))
     ]
+    return TUGraphs(graphs, np.flatnonzero(has_nodes), classes, values)
 
 
-def check_raw_files(name: str, raw: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The graph of each node [V], the label of each graph, and the edges [2, E], sorted and without repeats.
+def check_raw_files(name: str, raw: Path) -> RawGraphs:
+    """What the files hold. Raises InputError, naming file and line, unless they are complete and consistent.
 
-    Nodes and graphs are numbered from 0; a number without nodes is a graph without nodes. Raises InputError,
-    naming file and line, unless the files are complete and consistent. Their format:
-    github.com/chrsmrrs/tudataset, "File Format".
+    Only ``_A`` and ``_graph_indicator`` must be there. The values of ``_graph_attributes``, the targets of a
+    regression, are not read. The format: github.com/chrsmrrs/tudataset, "File Format".
     """
     edges_path, labels_path = raw / f"{name}_A.txt", raw / f"{name}_graph_labels.txt"
     targets_path = raw / f"{name}_graph_attributes.txt"
-    if targets_path.exists() and not labels_path.exists():
-        raise InputError(
-            f"{name} has regression targets ({targets_path}) and no classes ({labels_path.name}); "
-            "regression is not supported"
-        )
-    labels = _read_integers(labels_path, columns=1)[:, 0]
-    graph_of_node = _read_graph_of_node(raw / f"{name}_graph_indicator.txt", labels_path.name, len(labels))
+    labels = _read_integers(labels_path, columns=1)[:, 0] if labels_path.exists() else None
+    counted: tuple[str, int] | None = None  # the file that has a line for each graph, also without nodes
+    if labels is not None:
+        counted = labels_path.name, len(labels)
+    elif targets_path.exists():
+        counted = targets_path.name, _count_lines(targets_path)
+    graph_of_node = _read_graph_of_node(raw / f"{name}_graph_indicator.txt", counted)
     edges = _read_integers(edges_path, columns=2)
     nodes = len(graph_of_node)
     is_outside = ((edges < 1) | (edges > nodes)).any(axis=1)
@@ -110,11 +152,15 @@ def check_raw_files(name: str, raw: Path) -> tuple[np.ndarray, np.ndarray, np.nd
             f"{edges_path} has edge {source}, {target} but not {target}, {source} ({len(one_way)} such); "
             "TUDatasets are undirected and list both: is it truncated?"
         )
-    return graph_of_node - 1, labels, np.stack(np.divmod(forward, nodes))
+    graphs = int(graph_of_node[-1]) if counted is None else counted[1]
+    return RawGraphs(graph_of_node - 1, np.stack(np.divmod(forward, nodes)), graphs, labels)
 
 
-def _read_graph_of_node(path: Path, labels_name: str, graphs: int) -> np.ndarray:
-    """The graph of each node [V], from 1 to ``graphs``, the lines of the file with the labels."""
+def _read_graph_of_node(path: Path, counted: tuple[str, int] | None) -> np.ndarray:
+    """The graph of each node [V], from 1 on.
+
+    ``counted`` is the name of a file with a line for each graph, if there is one, and its lines.
+    """
     numbers = _read_integers(path, columns=1)[:, 0]
     steps = np.diff(numbers, append=numbers[-1])
     is_wrong = (numbers < 1) | (steps < 0)
@@ -124,17 +170,19 @@ def _read_graph_of_node(path: Path, labels_name: str, graphs: int) -> np.ndarray
         raise InputError(
             f"{path}, line {line}: graph {numbers[line - 1]}; graphs must be numbered from 1, in order{then}"
         )
+    if counted is None:
+        return numbers
+    name, graphs = counted
     has_gaps = numbers[0] > 1 or (steps > 1).any()
     if not has_gaps and numbers[-1] != graphs:
         raise InputError(
-            f"{path} names {numbers[-1]} graphs and {labels_name} has {graphs} lines; they must agree: is "
+            f"{path} names {numbers[-1]} graphs and {name} has {graphs} lines; they must agree: is "
             "one of them truncated?"
         )
     if numbers[-1] > graphs:
         line = int((numbers > graphs).argmax()) + 1
         raise InputError(
-            f"{path}, line {line}: graph {numbers[line - 1]}; graphs are 1 to {graphs}, the lines of "
-            f"{labels_name}"
+            f"{path}, line {line}: graph {numbers[line - 1]}; graphs are 1 to {graphs}, the lines of {name}"
         )
     return numbers
 
@@ -145,24 +193,40 @@ def _sorted_unique(numbers: np.ndarray) -> np.ndarray:
     return numbers[np.diff(numbers, prepend=-1) != 0]
 
 
-def _node_features(path: Path, nodes: int) -> torch.Tensor | None:
-    """Node labels, the one-hot codes of their columns side by side: [V, F]; None if there is no file."""
+def _read_labels(path: Path) -> torch.Tensor | None:
+    """Node labels [V, C]; None if there is no file."""
     if not path.exists():
         return None
     labels = _read_integers(path, columns=None)
     lowest, highest = labels.min(axis=0), labels.max(axis=0)
     widths = [high - low + 1 for low, high in zip(lowest.tolist(), highest.tolist(), strict=True)]
-    if nodes * sum(widths) > MAX_FEATURE_ENTRIES:
+    if len(labels) * sum(widths) > MAX_FEATURE_ENTRIES:
         raise InputError(
             f"{path} has labels from {min(lowest)} to {max(highest)}; coded one-hot they take too much memory"
         )
-    codes = torch.from_numpy(labels - lowest)
-    coded = [one_hot(column, width) for column, width in zip(codes.T, widths, strict=True)]
-    return coded[0] if len(coded) == 1 else torch.cat(coded, dim=1)
+    return torch.tensor(labels)  # a copy: NumPy's array is read-only
+
+
+def _read_attributes(path: Path) -> torch.Tensor | None:
+    """Node attributes [V, A], finite, in float32; None if there is no file."""
+    if not path.exists():
+        return None
+    with np.errstate(over="ignore"):  # numbers beyond float32 raise an error below
+        attributes = _read_numbers(path, None, ATTRIBUTES).astype(np.float32)
+    is_wrong = ~np.isfinite(attributes).all(axis=1)
+    if is_wrong.any():
+        line = int(is_wrong.argmax()) + 1
+        raise InputError(f"{path}, line {line}: an attribute is not a finite number in float32")
+    return torch.from_numpy(attributes)
 
 
 def _read_integers(path: Path, columns: int | None) -> np.ndarray:
-    """A comma-separated file as int64 [lines, columns]; raises InputError if it is missing or damaged.
+    """A comma-separated file as int64 [lines, columns]; see ``_read_numbers``."""
+    return _read_numbers(path, columns, INTEGERS)
+
+
+def _read_numbers(path: Path, columns: int | None, kind: Numbers) -> np.ndarray:
+    """A comma-separated file as [lines, columns]; raises InputError if it is missing or damaged.
 
     Blank lines at its end are ignored.
     """
@@ -173,15 +237,15 @@ def _read_integers(path: Path, columns: int | None) -> np.ndarray:
         content = path.read_bytes().rstrip()
     except FileNotFoundError:
         raise InputError(
-            f"{path} is missing; a TUDataset has _A, _graph_indicator and _graph_labels"
+            f"{path} is missing; a TUDataset has _A and _graph_indicator, and may have _graph_labels"
         ) from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {reason_of(error)}") from error
     count = content[:MAX_LINE_BYTES].split(b"\n", 1)[0].count(b",") + 1
-    expected = f"each line must have {columns or count} integer{'s' if (columns or count) > 1 else ''}"
+    expected = f"each line must have {columns or count} {kind.name}{'s' if (columns or count) > 1 else ''}"
     if columns is None:
         expected += ", as line 1 has"
-    if content and (count > MAX_LABEL_COLUMNS if columns is None else count != columns):
+    if content and (count > kind.max_columns if columns is None else count != columns):
         raise InputError(f"{path} has {count} columns; {expected}")
     try:
         with np.errstate(invalid="ignore"):  # numbers beyond int64 raise an error below
@@ -189,22 +253,22 @@ def _read_integers(path: Path, columns: int | None) -> np.ndarray:
                 io.BytesIO(content),
                 header=None,
                 skipinitialspace=True,
-                dtype=np.int64,
+                dtype=kind.dtype,
                 skip_blank_lines=False,
                 quoting=csv.QUOTE_NONE,
                 na_filter=False,
             )
     except (ValueError, OverflowError, OSError) as error:
-        reason = _first_bad_line(content, columns or count) or reason_of(error)
+        reason = _first_bad_line(content, columns or count, kind.pattern) or reason_of(error)
         raise InputError(f"{path} is damaged: {reason}; {expected}") from error
     return table.to_numpy()
 
 
-def _first_bad_line(content: bytes, columns: int) -> str:
-    """What a message says of the first line that does not have so many integers; empty if all have."""
+def _first_bad_line(content: bytes, columns: int, pattern: re.Pattern[bytes]) -> str:
+    """What a message says of the first line that does not have so many numbers; empty if all have."""
     for number, line in enumerate(content.splitlines(), 1):
         fields = line.split(b",")
-        if len(fields) != columns or not all(map(INTEGER.fullmatch, fields)):
+        if len(fields) != columns or not all(map(pattern.fullmatch, fields)):
             return f"line {number} is {line[:50].decode(errors='replace')!r}"
     return ""
 

@@ -35,7 +35,7 @@ def _can_be_drawn(sample: Sample) -> bool:
     points = sample.get("representations")
     if points is not None and (points.ndim != 2 or min(points.shape) < 2):
         return False
-    if points is not None and ("labels" not in sample or sample["labels"].shape != points.shape[:1]):
+    if points is not None and "labels" in sample and sample["labels"].shape != points.shape[:1]:
         return False
     cosines = [sample[name].ndim for name in ("positives", "negatives") if name in sample]
     return cosines in ([], [1, 1]) and all(np.isfinite(value).all() for value in sample.values())
@@ -111,7 +111,10 @@ def similarity_histograms(samples: Mapping[str, Sample], title: str) -> Figure |
 
 
 def embedding_map(samples: Mapping[str, Sample], title: str) -> Figure | None:
-    """The first two principal components of representations by class, with a panel for each objective."""
+    """The first two principal components of representations by class, with a panel for each objective.
+
+    Without labels all have one colour.
+    """
     drawn = {label: sample for label, sample in samples.items() if "representations" in sample}
     if not drawn:
         return None
@@ -119,8 +122,9 @@ def embedding_map(samples: Mapping[str, Sample], title: str) -> Figure | None:
     panels = np.atleast_1d(figure.subplots(1, len(drawn)))
     for axes, (label, sample) in zip(panels, drawn.items(), strict=True):
         points = PCA(2).fit_transform(sample["representations"].astype(float))
-        for i, class_ in enumerate(np.unique(sample["labels"])):
-            chosen = points[sample["labels"] == class_]
+        labels = sample.get("labels", np.zeros(len(points)))
+        for i, class_ in enumerate(np.unique(labels)):
+            chosen = points[labels == class_]
             # Once all colours have been used, they repeat with other marks.
             colour, mark = COLOURS[i % len(COLOURS)], MARKS[(i + i // len(COLOURS)) % len(MARKS)]
             axes.scatter(*chosen.T, s=8, color=colour, marker=mark, linewidths=0, alpha=0.7)

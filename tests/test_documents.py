@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import graph.embed
 import graph.evaluate
 import graph.train
 import image.evaluate
@@ -22,6 +23,7 @@ DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 COMMANDS = {
     "graph.train": graph.train.main,
     "graph.evaluate": graph.evaluate.main,
+    "graph.embed": graph.embed.main,
     "image.train": image.train.main,
     "image.evaluate": image.evaluate.main,
     "sentence.train": sentence.train.main,
@@ -42,7 +44,12 @@ def blocks(language: str) -> list[tuple[str, str]]:
     return found
 
 
-PYTHON = blocks("python")
+# Pages whose code is one session, from the data that ``write`` makes: see ``test_session_runs``.
+SESSIONS = {"your-own-graphs.md": lambda: None}
+# Flags that make a command of a session quick.
+QUICK = {"graph.train": "--device cpu", "graph.embed": "--device cpu"}
+
+PYTHON = [(name, code) for name, code in blocks("python") if name not in SESSIONS]
 
 
 @pytest.mark.parametrize(("name", "code"), PYTHON, ids=[f"{name}-{i}" for i, (name, _) in enumerate(PYTHON)])
@@ -50,13 +57,33 @@ def test_python_block_runs_without_an_error(name, code):
     exec(compile(code, name, "exec"), {})
 
 
-# The words of each command that starts Python, from the module on.
-COMMAND_LINES = [
-    words[words.index("-m") + 1 :]
-    for _, block in blocks("bash")
-    for line in block.splitlines()
-    if (words := shlex.split(line, comments=True))[:1] in (["python"], ["torchrun"]) and "-m" in words
-]
+def command_lines(block: str) -> list[list[str]]:
+    """The words of each command of a block that starts Python, from the module on."""
+    return [
+        words[words.index("-m") + 1 :]
+        for line in block.splitlines()
+        if (words := shlex.split(line, comments=True))[:1] in (["python"], ["torchrun"]) and "-m" in words
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SESSIONS)
+def test_session_runs(name, tmp_path, monkeypatch):
+    """Every block of the page in turn, in one folder; commands are made quick by flags at their end."""
+    monkeypatch.chdir(tmp_path)
+    SESSIONS[name]()
+    code = re.findall(r"```(bash|python)\n(.*?)```", (ROOT / "docs" / name).read_text(), flags=re.DOTALL)
+    assert {language for language, _ in code} == {"bash", "python"}
+    names = {}
+    for language, block in code:
+        if language == "python":
+            exec(compile(block, name, "exec"), names)
+            continue
+        for module, *flags in command_lines(block):
+            COMMANDS[module]([*flags, *QUICK[module].split()])
+
+
+COMMAND_LINES = [words for _, block in blocks("bash") for words in command_lines(block)]
 
 
 @pytest.mark.parametrize("words", COMMAND_LINES, ids=" ".join)

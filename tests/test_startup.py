@@ -34,6 +34,7 @@ TABLES = {"numpy", "pandas", "pyarrow", "rich"}
 WITHOUT_DATA = {
     "graph.train": TRAINING,
     "graph.evaluate": TRAINING,
+    "graph.embed": TRAINING,
     "image.train": IMAGES,
     "image.evaluate": IMAGES,
     "sentence.train": SENTENCES,
@@ -42,6 +43,7 @@ WITHOUT_DATA = {
 WITH_DATA = {
     "graph.train": TRAINING | SCIKIT_LEARN,
     "graph.evaluate": TRAINING | SCIKIT_LEARN,
+    "graph.embed": TRAINING | {"pandas", "pyarrow"},
     "image.train": IMAGES,
     "image.evaluate": IMAGES,
     "sentence.train": SENTENCES | SCIKIT_LEARN,
@@ -96,6 +98,7 @@ def without_data(tmp_path_factory):
         for modality, dataset in (("graph", "MUTAG"), ("image", "cifar10"), ("sentence", "bookcorpus"))
     }
     flags |= {f"{modality}.evaluate": [str(folder / modality), *common] for modality in ("graph", "image")}
+    flags["graph.embed"] = [str(folder / "graph"), "MUTAG", "--output", str(folder / "x.csv"), *common]
     by_torch, ended = outcomes([(command, *flags[command]) for command in flags], preload=["torch"])
     assert "torch" in by_torch
     return by_torch, dict(zip(flags, ended, strict=True))
@@ -105,7 +108,8 @@ def without_data(tmp_path_factory):
 def test_command_without_data_imports_what_it_uses(without_data, command):
     by_torch, ended = without_data
     assert ended[command].code == 2
-    assert "set --download" in ended[command].output
+    message = "the run is not finished" if command.endswith(".embed") else "set --download"
+    assert message in ended[command].output
     assert ended[command].imported <= WITHOUT_DATA[command] | by_torch
 
 
@@ -120,6 +124,8 @@ def with_data(tmp_path_factory):
     flags["sentence.train"] += ["--lr", "1e30"]
     for modality in ("graph", "image"):
         flags[f"{modality}.evaluate"] = [str(folder / modality), "--data-root", str(data), "--device", "cpu"]
+    flags["graph.embed"] = [str(folder / "graph"), "TINY", "--data-root", str(data), "--device", "cpu"]
+    flags["graph.embed"] += ["--output", str(folder / "graphs.parquet")]
     by_torch, ended = outcomes([(command, *flags[command]) for command in flags], preload=["torch"])
     assert "torch" in by_torch
     return by_torch, dict(zip(flags, ended, strict=True))
@@ -130,6 +136,7 @@ def with_data(tmp_path_factory):
 def test_command_with_data_imports_what_it_uses(with_data, command):
     by_torch, ended = with_data
     code, text = (1, "became inf in epoch 1, step 1") if command == "sentence.train" else (None, "accuracy")
+    text = " embeddings" if command.endswith(".embed") else text
     assert (ended[command].code, text in ended[command].output) == (code, True), ended[command].output
     assert ended[command].imported <= WITH_DATA[command] | by_torch
 

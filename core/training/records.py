@@ -10,6 +10,7 @@ from core.io.errors import DamagedFileError, InputError
 from core.io.files import check_schema, read_json
 
 SCHEMA = 1
+HEADS = "heads.safetensors"  # of a run folder
 # The settings that identified an objective before ``config.json`` listed them as ``objective_fields``.
 OLDER_OBJECTIVE_FIELDS = frozenset(
     {

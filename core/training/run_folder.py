@@ -45,13 +45,13 @@ from core.training.checkpoints import Checkpoints
 from core.training.config import TrainConfig
 from core.training.divergence import Divergence
 from core.training.provenance import describe_environment, peak_memory_bytes
-from core.training.records import SCHEMA, check_files, read_result, record_text
+from core.training.records import HEADS, SCHEMA, check_files, read_result, record_text
 from core.training.settings import describe_changes, differing_settings
 
 LOCK = ".lock"
 # Names that ``write_atomically`` and ``save_encoder_folder`` leave if they are killed.
 TEMPORARY = re.compile(
-    r"\.(config\.json|metrics\.jsonl|encoder\.safetensors|sample\.safetensors|result\.json|failure\.json"
+    r"\.(config\.json|metrics\.jsonl|(encoder|heads|sample)\.safetensors|result\.json|failure\.json"
     r"|state-[ab]\.pt)\..+|\.encoder-.+"
 )
 
@@ -148,11 +148,15 @@ class Run:
         """Write ``encoder.safetensors``: the encoder's state, for others to load."""
         self._save_tensors("encoder.safetensors", state)
 
+    def save_heads(self, state: Mapping[str, Tensor]) -> None:
+        """Write ``heads.safetensors``: the heads that scores without labels need to be taken again."""
+        self._save_tensors(HEADS, state)
+
     def save_sample(self, sample: Mapping[str, Tensor]) -> None:
         """Write ``sample.safetensors``, which figures of the embedding are drawn from.
 
-        ``representations`` [N, D] and ``labels`` [N] of test samples; cosines of ``positives`` and
-        ``negatives`` [M], as the objective sees them.
+        ``representations`` [N, D] of test samples, and their ``labels`` [N] if there are any; cosines of
+        ``positives`` and ``negatives`` [M], as the objective sees them.
         """
         self._save_tensors("sample.safetensors", sample)
 
@@ -337,12 +341,13 @@ def load_encoder_state(
     encoder: nn.Module,
     folder: Path,
     adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda state: state,
+    name: str = "encoder.safetensors",
 ) -> None:
-    """Load a run's ``encoder.safetensors`` into ``encoder``, which may be on the meta device.
+    """Load a run's file ``name`` into ``encoder``, which may be on the meta device.
 
     ``adapt`` turns the saved state into the one that ``encoder`` has. Raises InputError if it does not fit.
     """
-    path = folder / "encoder.safetensors"
+    path = folder / name
     check_files(folder)
     try:
         encoder.load_state_dict(adapt(safetensors.torch.load_file(path)), assign=True)

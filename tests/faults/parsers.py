@@ -134,7 +134,7 @@ class Parser:
 
 def read_graphs(files: dict[str, bytes | None], folder: Path) -> None:
     write_files(folder, files)
-    load_tu_dataset("TINY", folder / "TUDataset" / "TINY")
+    load_tu_dataset("TINY", folder / "TUDataset" / "TINY" / "raw")
 
 
 def read_tasks(files: dict[str, bytes | None], folder: Path) -> None:

@@ -268,4 +268,4 @@ def test_memory_of_graphs_is_bounded(tmp_path):
     """Without node labels, whose one-hot codes are larger than the files, it is the numbers as int64."""
     raw = write_tu_dataset(tmp_path, graphs=2_000, node_labels=False)
     size = sum(path.stat().st_size for path in raw.iterdir())
-    assert peak_over_size(size, lambda: load_tu_dataset("TINY", raw.parent)) < 9
+    assert peak_over_size(size, lambda: load_tu_dataset("TINY", raw)) < 9

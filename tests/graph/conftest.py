@@ -34,6 +34,29 @@ def write_tu_dataset(data_root: Path, name: str = "TINY", graphs: int = 24, node
     return raw
 
 
+def remove_labels(data_root: Path, name: str = "TINY") -> None:
+    """Remove a dataset's graph_labels."""
+    (data_root / "TUDataset" / name / "raw" / f"{name}_graph_labels.txt").unlink()
+
+
+def copy_without_labels(data_root: Path, target: Path, name: str) -> None:
+    """Copy a dataset's files, but not its graph_labels, to another data root.
+
+    Nothing is deleted: a folder of real data may be a link.
+    """
+    raw = target / "TUDataset" / name / "raw"
+    raw.mkdir(parents=True)
+    for path in (data_root / "TUDataset" / name / "raw").glob(f"{name}_*.txt"):
+        if path.name != f"{name}_graph_labels.txt":
+            (raw / path.name).write_bytes(path.read_bytes())
+
+
+def write_attributes(data_root: Path, name: str = "TINY", nodes: int = 120) -> None:
+    """Add two attributes of each node: its number and a fraction."""
+    path = data_root / "TUDataset" / name / "raw" / f"{name}_node_attributes.txt"
+    path.write_text("".join(f"{node}, {node / 7 - 3!r}\n" for node in range(nodes)))
+
+
 @pytest.fixture
 def tiny_root(tmp_path) -> Path:
     """A data root with the dataset TINY."""

@@ -14,7 +14,7 @@ from graph import tudataset
 from graph.data import load_dataset
 from graph.motifs import make_motifs
 from graph.names import PAPER_DATASETS
-from tests.graph.conftest import write_tu_dataset
+from tests.graph.conftest import remove_labels, write_tu_dataset
 
 
 def test_load_dataset_reads_graphs_labels_and_node_labels(tiny_root):
@@ -54,7 +54,7 @@ def test_degrees_from_a_thousand_on_are_standardised(tmp_path):
 
 def test_one_hot_degrees_beyond_the_memory_limit_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "graph.data.MAX_FEATURE_ENTRIES", 24 * 5 * 6 - 1
+        "graph.features.MAX_FEATURE_ENTRIES", 24 * 5 * 6 - 1
     )  # 24 graphs of 5 nodes, degrees 0 to 5
     write_tu_dataset(tmp_path, node_labels=False)
     with pytest.raises(
@@ -143,7 +143,7 @@ def test_motifs_are_deterministic_and_restore_the_random_states():
             "line 61 is '1, 2'; each line must have 1 integer, as line 1 has",
         ),
         ("node_labels", lambda lines: [*lines[:60], "", *lines[60:]], "line 61 is ''"),
-        ("graph_labels", None, "TINY_graph_labels.txt is missing"),
+        ("graph_indicator", None, "TINY_graph_indicator.txt is missing"),
     ],
     ids=[
         "fewer graph labels",
@@ -209,16 +209,47 @@ def test_graphs_without_nodes_are_left_out_and_counted(tiny_root, capsys, empty)
         assert torch.equal(graph.x, own.x)
 
 
-def test_regression_targets_without_classes_are_an_error(tiny_root):
-    """As in QM9 and ZINC."""
+def test_graphs_without_labels_are_the_same_graphs(tiny_root):
+    expected = load_dataset("TINY", tiny_root)
+    remove_labels(tiny_root)
+    dataset = load_dataset("TINY", tiny_root)
+    assert dataset.labels is None
+    assert len(dataset.graphs) == 24
+    for graph, own in zip(dataset.graphs, expected.graphs, strict=True):
+        assert graph.y is None
+        assert torch.equal(graph.edge_index, own.edge_index)
+        assert torch.equal(graph.x, own.x)
+
+
+def test_regression_targets_without_classes_are_kept_aside(tiny_root, capsys):
+    """As in QM9 and ZINC. They have a line for each graph, also for one without nodes."""
     raw = tiny_root / "TUDataset" / "TINY" / "raw"
-    (raw / "TINY_graph_labels.txt").rename(raw / "TINY_graph_attributes.txt")
+    remove_labels(tiny_root)
+    targets = raw / "TINY_graph_attributes.txt"
+    targets.write_text("0.5, -1e3, nan\n" * 24)
+    dataset = load_dataset("TINY", tiny_root)
+    assert dataset.labels is None
+    assert (len(dataset.graphs), dataset.num_features) == (24, 3)
+    assert capsys.readouterr().err == ""
+    indicator = raw / "TINY_graph_indicator.txt"
+    indicator.write_text(indicator.read_text().replace("24\n", "25\n"))
+    targets.write_text("0.5\n" * 26)
+    assert len(load_dataset("TINY", tiny_root).graphs) == 24
+    assert "2 of the 26 graphs of TINY have no nodes" in capsys.readouterr().err
+    targets.write_text("0.5\n" * 23)
     with pytest.raises(
-        InputError,
-        match=r"TINY has regression targets \(.*TINY_graph_attributes.txt\) and no classes "
-        r"\(TINY_graph_labels.txt\); regression is not supported",
+        InputError, match=r"graph 25; graphs are 1 to 23, the lines of TINY_graph_attributes.txt"
     ):
         load_dataset("TINY", tiny_root)
+
+
+def test_graphs_without_nodes_are_left_out_also_without_labels(tiny_root, capsys):
+    remove_labels(tiny_root)
+    indicator = tiny_root / "TUDataset" / "TINY" / "raw" / "TINY_graph_indicator.txt"
+    lines = [line if int(line) < 7 else str(int(line) + 2) for line in indicator.read_text().split()]
+    indicator.write_text("\n".join(lines))
+    assert len(load_dataset("TINY", tiny_root).graphs) == 24
+    assert capsys.readouterr().err == "warning: 2 of the 26 graphs of TINY have no nodes and are left out\n"
 
 
 def test_changed_files_are_read_again(tiny_root):

@@ -82,6 +82,9 @@ def test_histograms_and_map_have_a_panel_for_each_objective():
     panels = figures.embedding_map(samples, "shapes").axes
     assert len(panels) == 2
     assert [len(points.get_offsets()) for points in panels[0].collections] == [10, 10, 10]
+    without_labels = {name: value for name, value in a_sample().items() if name != "labels"}
+    [points] = figures.embedding_map({"hard": without_labels}, "shapes").axes[0].collections
+    assert len(points.get_offsets()) == 30
     assert figures.similarity_histograms({}, "shapes") is None
     assert figures.embedding_map({"hard": {"positives": np.ones(3)}}, "shapes") is None
 
@@ -105,6 +108,10 @@ def test_invalid_samples_are_not_read(tmp_path):
     assert figures.read_sample(tmp_path) is None
     safetensors.numpy.save_file(a_sample(), tmp_path / "sample.safetensors")
     assert figures.read_sample(tmp_path).keys() == a_sample().keys()
+    sample = a_sample()
+    del sample["labels"]
+    safetensors.numpy.save_file(sample, tmp_path / "sample.safetensors")
+    assert figures.read_sample(tmp_path).keys() == sample.keys()
     sample = a_sample()
     for change in (
         {"representations": sample["representations"][0]},

@@ -1,0 +1,52 @@
+"""Write the embeddings of graphs to a file: ``python -m graph.embed RUN NAME --output x.parquet``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from core.training.cli import command, parse
+from core.training.config import default_data_root
+from core.training.settings import load_config
+from graph.config import GraphConfig
+from graph.names import check_name
+from shared_eval.embeddings import check_output
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Write the embeddings of graphs by a run's trained encoder to a file, a row a graph."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder."""
+    dataset: Annotated[str, tyro.conf.Positional]
+    """A dataset's name, or folder:PATH with a TUDataset's files."""
+    output: Path
+    """The file: .parquet, .npz, .safetensors or .csv."""
+    overwrite: bool = False
+    """Replace the file if it exists."""
+    data_root: Path = field(default_factory=default_data_root)
+    """Folder with local copies of the datasets; $HCL_DATA sets the default."""
+    download: bool = False
+    """Download the dataset from its publisher if there is no local copy."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse(EmbedConfig, argv, "python -m graph.embed")
+    check_output(config.output, config.overwrite)
+    trained = load_config(config.run, GraphConfig)
+    check_name(config.dataset, config.data_root, config.download)
+    # Imported here because torch takes seconds, and help and errors do not need it.
+    from graph.embedding import embed
+    from shared_eval.outputs import show
+
+    show(f"{config.output}: {embed(config, trained):,} embeddings")
+
+
+if __name__ == "__main__":
+    main()

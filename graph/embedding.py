@@ -1,0 +1,64 @@
+"""The work of ``graph.embed``: graphs are encoded and written a batch at a time."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from core.io.errors import InputError
+from core.training.runtime import choose_device, threads_for
+from graph.config import GraphConfig
+from graph.data import GraphDataset, load_dataset
+from graph.embed import EmbedConfig
+from graph.loading import GraphEncoder, load_encoder
+from shared_eval.embeddings import Rows, write_embeddings
+
+MAX_NODES = 1 << 16  # of a batch, unless it is a single graph
+
+
+def embed(config: EmbedConfig, trained: GraphConfig) -> int:
+    """Write a row for each graph of ``config.dataset``; return their number.
+
+    Raises InputError if the run is not finished, if the graphs cannot be read or have other node features
+    than those that the encoder takes, or if the file cannot be written; then there is no file.
+    """
+    device = choose_device(config.device)
+    encoder = load_encoder(config.run)
+    coding = encoder.coding
+    kind = trained.node_features if coding is None else coding.kind
+    dataset = load_dataset(config.dataset, config.data_root, config.download, kind, coding)
+    if dataset.num_features != encoder.num_features:
+        raise InputError(
+            f"{dataset.name} has {dataset.num_features} features a node; the encoder in {config.run} takes "
+            f"{encoder.num_features}"
+        )
+    with threads_for(math.inf), torch.no_grad():
+        rows = embed_batches(encoder.to(device), dataset, device)
+        return write_embeddings(config.output, rows, config.overwrite, len(dataset.graphs))
+
+
+def embed_batches(encoder: GraphEncoder, dataset: GraphDataset, device: torch.device) -> Iterator[Rows]:
+    """The rows of a dataset's graphs in its order: their numbers from 0, their labels, their vectors."""
+    sizes = np.array([graph.num_nodes for graph in dataset.graphs])
+    numbers = np.arange(len(sizes)) if dataset.numbers is None else dataset.numbers
+    labels = dataset.labels
+    if labels is not None and dataset.classes is not None:
+        labels = dataset.classes[labels]
+    ends = sizes.cumsum()
+    start = 0
+    while start < len(sizes):
+        end = ends[start] - sizes[start] + MAX_NODES
+        batch = slice(start, max(start + 1, int(np.searchsorted(ends, end, side="right"))))
+        graphs, counts = dataset.graphs[batch], torch.from_numpy(sizes[batch])
+        firsts = (counts.cumsum(0) - counts).tolist()
+        edges = [graph.edge_index + first for graph, first in zip(graphs, firsts, strict=True)]
+        embeddings = encoder(
+            torch.cat([graph.x for graph in graphs]).to(device),
+            torch.cat(edges, dim=1).to(device),
+            torch.arange(len(counts)).repeat_interleave(counts).to(device),
+        )
+        yield Rows(
+            numbers[batch].tolist(), embeddings.cpu(), None if labels is None else labels[batch].tolist()
+        )
+        start = batch.stop

@@ -1,0 +1,151 @@
+"""Training from Python on graphs of one's own: ``graph.train_on(list_of_data, ...)``.
+
+Shapes: V nodes of a graph · E edges · F node features.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.distributed import launched_processes
+from core.io.digests import digest_of
+from core.io.errors import InputError
+from core.training.describe import config_from
+from core.training.launch import launch
+from graph.config import GraphConfig, defaults_for
+from graph.data import GraphDataset, with_features
+from graph.features import NodeValues
+from graph.graphs import Graph
+from graph.loading import GraphEncoder, load_encoder
+from graph.names import NodeFeatures
+from graph.task import GraphTask
+from shared_eval.probes.checks import check_counts
+
+FOLDS = 10  # of the SVM's cross-validation
+
+
+def train_on(
+    data: Sequence[Any], *, output_dir: str | os.PathLike[str] | None = None, **settings: Any
+) -> GraphEncoder:
+    """Train InfoGraph as ``python -m graph.train`` does, and return the encoder as ``load_encoder`` does.
+
+    Graphs that all have a class, an integer ``y``, are scored by the SVM; others, also those with regression
+    targets, without labels.
+
+    Args:
+        data: PyG's ``Data`` objects, or others with ``edge_index`` [2, E], an undirected edge in both
+            directions, and perhaps ``x`` [V, F], ``y`` and ``num_nodes``. Features are taken as they are;
+            graphs without any get their nodes' degrees, as do all with ``node_features="degree"``.
+        output_dir: The run's folder; by default a temporary one, which is removed.
+        settings: Those of the command, by name: ``objective="hard"``, ``epochs=100``, ``batch_size=64``, ...
+
+    Raises:
+        InputError: Graphs or settings are not valid, or ``output_dir`` holds something else.
+        TrainingError: Training diverged or collapsed, or the folder cannot be written.
+    """
+    if launched_processes() > 1:
+        raise InputError("train_on runs in one process; start it without torchrun")
+    for name in ("dataset", "seeds", "betas"):
+        if settings.get(name) is not None:
+            raise InputError(f"`{name}` is not a setting of train_on, which trains one encoder on `data`")
+    if output_dir is None:
+        with TemporaryDirectory() as folder:
+            return train_on(data, output_dir=Path(folder) / "run", **settings)
+    named = {
+        name: str(value) if isinstance(value, Path | torch.device) else value
+        for name, value in settings.items()
+    }
+    config = config_from(GraphConfig, defaults_for, named | {"output_dir": os.fspath(output_dir)})
+    dataset = dataset_of(data, config.node_features)
+    [single] = replace(config, dataset=dataset.name).expand()
+    launch(partial(GraphTask, dataset=dataset), single)
+    return load_encoder(single.folder())
+
+
+def dataset_of(data: Sequence[Any], node_features: NodeFeatures = "auto") -> GraphDataset:
+    """The dataset of PyG's ``Data`` objects, named by its content; raises InputError if one is not valid."""
+    if hasattr(data, "edge_index"):
+        raise InputError("`data` is a single graph; it must be a list of at least 2")
+    items = list(data)
+    if len(items) < 2:
+        raise InputError(f"`data` has {len(items)} graph{'s' * (not items)}; at least 2 are needed")
+    graphs = [_graph_of(item, i) for i, item in enumerate(items)]
+    _check_alike([graph.x for graph in graphs])
+    labels = [graph.y for graph in graphs if graph.y is not None]
+    if len(labels) == len(graphs):
+        classes = torch.cat(labels).unique(return_inverse=True)[1]
+        _check_classes(classes.numpy())
+        graphs = [replace(graph, y=label) for graph, label in zip(graphs, classes.split(1), strict=True)]
+    else:
+        graphs = [replace(graph, y=None) for graph in graphs]
+    parts = [part for graph in graphs for part in (graph.edge_index, graph.x, graph.y) if part is not None]
+    name = f"graphs-{digest_of([str([graph.num_nodes for graph in graphs]), *parts])[:8]}"
+    features = [graph.x for graph in graphs if graph.x is not None]
+    values = NodeValues(attributes=torch.cat(features) if features else None)
+    if node_features == "auto" and features:
+        node_features = "attributes"
+    return with_features(name, graphs, values, node_features)
+
+
+def _graph_of(item: Any, number: int) -> Graph:
+    """One graph, checked; ``y`` is set if it is a class."""
+    what = f"graph {number} of `data`"
+    edge_index, x = getattr(item, "edge_index", None), getattr(item, "x", None)
+    if not isinstance(edge_index, Tensor):
+        raise InputError(f"{what} has no edge_index; a tensor [2, edges] is needed, also without edges")
+    if edge_index.ndim != 2 or len(edge_index) != 2 or edge_index.is_floating_point():
+        shape = f"{list(edge_index.shape)} and type {edge_index.dtype}"
+        raise InputError(f"{what} has edge_index of shape {shape}; it must be integers [2, edges]")
+    edge_index = edge_index.detach().cpu().long()
+    highest = int(edge_index.max()) if edge_index.numel() else -1
+    if x is not None:
+        if not isinstance(x, Tensor) or x.ndim != 2 or not x.shape[1]:
+            shape = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"{what} has x of shape {shape}; it must be [nodes, features]")
+        x = x.detach().cpu().float()
+        if not x.isfinite().all():
+            raise InputError(f"{what} has x that is not finite")
+    given = len(x) if x is not None else getattr(item, "num_nodes", None)
+    num_nodes = highest + 1 if given is None else int(given)
+    if num_nodes < 1:
+        raise InputError(f"{what} has no nodes")
+    if edge_index.numel() and not 0 <= int(edge_index.min()) <= highest < num_nodes:
+        raise InputError(
+            f"{what} has edges between nodes {int(edge_index.min())} to {highest}; its nodes are 0 to "
+            f"{num_nodes - 1}"
+        )
+    return Graph(edge_index, num_nodes, _class_of(getattr(item, "y", None)), x)
+
+
+def _class_of(y: Any) -> Tensor | None:
+    """The class [1] of a graph; None for a regression target, several numbers or nothing."""
+    if isinstance(y, bool | int):
+        y = torch.tensor(y)
+    if not isinstance(y, Tensor) or y.numel() != 1 or y.is_floating_point() or y.is_complex():
+        return None
+    return y.detach().cpu().long().reshape(1)
+
+
+def _check_alike(features: Sequence[Tensor | None]) -> None:
+    """Raise InputError unless all graphs have features of one width, or none has any."""
+    widths = [None if x is None else x.shape[1] for x in features]
+    for number, width in enumerate(widths):
+        if width != widths[0]:
+            said = ["no x" if value is None else f"{value} features a node" for value in (widths[0], width)]
+            raise InputError(f"graph 0 of `data` has {said[0]} and graph {number} {said[1]}; they must agree")
+
+
+def _check_classes(classes: np.ndarray) -> None:
+    """Raise InputError if the SVM cannot score these classes [graphs]."""
+    try:
+        check_counts(classes, FOLDS, f"{FOLDS}-fold cross-validation")
+    except InputError as error:
+        raise InputError(f"`data` with y: {error}; remove y to train and score without labels") from None
