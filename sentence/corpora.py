@@ -96,6 +96,8 @@ def find_corpus(name: str, data_root: Path, download: bool = False) -> Corpus:
         return Corpus(name, ())
     if name.startswith("folder:"):
         return books_in(Path(name.removeprefix("folder:")), name)
+    if name.startswith("lines:"):
+        return lines_in(name.removeprefix("lines:"), name)
     if name not in KNOWN:
         raise unknown_name("dataset", name, KNOWN)
     folder = data_root / name
@@ -121,7 +123,10 @@ def books_in(folder: Path, name: str) -> Corpus:
     fails. Raises InputError if there is no book.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; folder:PATH needs one with a .txt or .txt.gz a book")
+        hint = "; for a file with a sentence a line use lines:PATH" if folder.is_file() else ""
+        raise InputError(
+            f"{folder} is not a folder; folder:PATH needs one with a .txt or .txt.gz a book{hint}"
+        )
     try:
         files, hidden = visible_files(folder)
         folders = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path)]
@@ -131,6 +136,21 @@ def books_in(folder: Path, name: str) -> Corpus:
     if not books:
         raise InputError(f"{folder} contains no .txt or .txt.gz files")
     return Corpus(name, tuple(sorted(books)), max(0, len(files) - len(books)), hidden)
+
+
+def lines_in(path: str, name: str) -> Corpus:
+    """The file ``path`` with a sentence a line, plain or gzipped; of a folder its .txt and .txt.gz files.
+
+    Raises InputError if there is no such file or folder.
+    """
+    if path and Path(path).is_dir():
+        return books_in(Path(path), name)
+    if not path or not Path(path).exists():
+        raise InputError(
+            f"{path or name} is not a file or a folder; lines:PATH needs a text file with a sentence a line, "
+            "or a folder of such files"
+        )
+    return Corpus(name, (Path(path),))
 
 
 def read_lines(path: Path, faults: Faults) -> Iterator[str]:

@@ -45,9 +45,15 @@ class EncodedCorpus:
     books: np.ndarray  # (books + 1,): book b is sentences books[b] to books[b + 1]
     unknown: int  # tokens that are not in the vocabulary
     left_out: int  # pieces of text that are not sentences
+    held_out: np.ndarray | None = None  # (books,): sentences at the end of each book that are not trained on
 
     def __len__(self) -> int:
         return len(self.starts) - 1
+
+    def trained(self) -> np.ndarray:
+        """The first sentence of each book, and the end of those that are trained on: [books, 2]."""
+        ends = self.books[1:]
+        return np.stack([self.books[:-1], ends if self.held_out is None else ends - self.held_out], axis=1)
 
     def take(self, positions: np.ndarray, max_tokens: int) -> tuple[Tensor, Tensor]:
         """Sentences at ``positions`` [n], truncated and concatenated: ids [t], lengths [n]."""
@@ -104,10 +110,9 @@ def _encode_into(
     text = folder / "sentences.txt"
     counts, left_out = _write_sentences(corpus, text, lines, Faults(strict))
     if max(counts, default=0) < 2:
-        hint = (
-            "; if each line is a sentence, set `lines` to sentences" if lines == "auto" and left_out else ""
-        )
-        raise InputError(f"{corpus.name} has no book with 2 sentences; at least one is needed{hint}")
+        what = "book" if lines == "auto" else "file"
+        hint = "; if each line is a sentence, use lines:PATH" if lines == "auto" and left_out else ""
+        raise InputError(f"{corpus.name} has no {what} with 2 sentences; at least one is needed{hint}")
     if tokenizer is None:
         tokenizer = train_tokenizer(text, vocab_size)
     dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
@@ -225,11 +230,14 @@ class ConsecutiveBatches:
     ) -> None:
         self.corpus, self.batch_size, self.max_tokens, self.seed = corpus, batch_size, max_tokens, seed
         self.part, self.device = part, device
-        lengths = np.diff(corpus.books)
+        self.spans = corpus.trained()
+        lengths = np.diff(self.spans, axis=1)
         sentences = int(lengths[lengths > 1].sum())  # that have neighbours
         if batch_size > sentences:
+            others = "" if corpus.held_out is None else f" without the {corpus.held_out.sum()} held out"
             raise InputError(
                 f"`batch_size` is {batch_size}; it must be at most {sentences}, the sentences of the corpus"
+                f"{others}"
             )
         self.steps = sentences // batch_size
 
@@ -237,8 +245,8 @@ class ConsecutiveBatches:
         """The positions [B] of each batch's sentences in the corpus, in the order of the epoch."""
         rng = np.random.default_rng((self.seed, epoch))
         size, batches, rests = self.batch_size, [], [np.empty(0, np.int64)]
-        for book in rng.permutation(len(self.corpus.books) - 1):
-            first, end = self.corpus.books[book : book + 2]
+        for book in rng.permutation(len(self.spans)):
+            first, end = self.spans[book]
             if end - first < 2:
                 continue
             start = first + rng.integers(min(size, end - first))

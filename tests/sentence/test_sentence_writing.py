@@ -188,7 +188,7 @@ def test_text_that_is_no_sentence_is_counted(tmp_path, capsys):
 
 def test_one_piece_of_text_advises_the_setting(tmp_path):
     (tmp_path / "a.txt").write_text("HELLO\nWORLD\n")
-    with pytest.raises(InputError, match="if each line is a sentence, set `lines` to sentences"):
+    with pytest.raises(InputError, match="if each line is a sentence, use lines:PATH"):
         encoded(tmp_path)
     assert len(encoded(tmp_path, lines="sentences")) == 2
 
@@ -321,8 +321,8 @@ def test_command_trains_on_chinese_and_says_what_is_left_out(tmp_path, capsys):
 def test_command_takes_a_sentence_a_line(tmp_path, capsys):
     write_book(tmp_path / "books" / "a.txt", "".join(f"{text.upper()}\n" for text in PLAIN * 4))
     error = failure_of(train_main, capsys, flags_for(tmp_path, "auto"))[-1]
-    assert error.endswith("at least one is needed; if each line is a sentence, set --lines to sentences")
-    train_main(flags_for(tmp_path, "run", "--lines", "sentences"))
+    assert error.endswith("at least one is needed; if each line is a sentence, use lines:PATH")
+    train_main(flags_for(tmp_path, "run", "--dataset", f"lines:{tmp_path / 'books'}"))
     assert "1 books, 16 sentences" in capsys.readouterr().err
 
 
