@@ -15,7 +15,7 @@ from core.distributed import is_main_process
 from core.training.loop import eval_mode
 from core.training.runtime import autocast
 from sentence.data import EncodedCorpus
-from sentence.encoder import Pair, split_sentences
+from sentence.pair import Pair, split_sentences
 from shared_eval.metrics import effective_rank, embedding_metrics
 from shared_eval.probes.checks import check_finite
 

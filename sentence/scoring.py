@@ -37,7 +37,8 @@ from core.training.progress import progress_bar
 from core.training.runtime import autocast
 from sentence.config import NO_TASKS, Protocol
 from sentence.data import SentenceBatch
-from sentence.encoder import Pair, TwoEncoders
+from sentence.encoder import TwoEncoders
+from sentence.pair import Pair
 from sentence.senteval import Classification, Relatedness, Similarity
 from sentence.tasks import (
     SENTEVAL,

@@ -8,6 +8,7 @@ Shapes: b sentences of this process · B sentences of the whole batch · D dim.
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,9 +30,10 @@ from sentence import held_out
 from sentence.config import SentenceConfig
 from sentence.corpora import Corpus, find_corpus
 from sentence.data import ConsecutiveBatches, EncodedCorpus, SentenceBatch, encode_corpus
-from sentence.encoder import PaddedTransformer, Pair, TwoEncoders, split_sentences
+from sentence.encoder import TwoEncoders
 from sentence.held_out import hold_out
 from sentence.objective import quick_thought_loss
+from sentence.pair import PaddedTransformer, Pair, split_sentences
 from sentence.scoring import EVALUATION, encoder_of, evaluate, load_tasks, sample
 
 
@@ -127,10 +129,15 @@ class SentenceTask(Task):
         run.save_sample(
             sample(self.pair, self._first_batch(), self.local, self.config.window, self.encode, self.tasks)
         )
-        from sentence.quick_thought import as_sentence_transformer
+        from sentence.quick_thought import save_encoders
 
-        model = self.model if self.is_transformer else as_sentence_transformer(self.model[0])
-        run.save_encoder_folder(lambda folder: model.save(str(folder), create_model_card=False))
+        def write(folder: Path) -> None:
+            if self.is_transformer:
+                self.model.save(str(folder), create_model_card=False)
+            else:
+                save_encoders(self.model[0], folder)
+
+        run.save_encoder_folder(write)
 
     def _first_batch(self) -> SentenceBatch:
         return next(iter(self.batches(epoch=1)))

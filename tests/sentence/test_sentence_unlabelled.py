@@ -10,9 +10,10 @@ import torch
 from sentence.config import SentenceConfig
 from sentence.corpora import find_corpus
 from sentence.data import ConsecutiveBatches, encode_corpus
-from sentence.encoder import Pair, TwoEncoders
+from sentence.encoder import TwoEncoders
 from sentence.evaluate import main as evaluate_main
 from sentence.held_out import MAX_HELD_OUT, hold_out, scores
+from sentence.pair import Pair
 from sentence.train import main as train_main
 from tests.runs import epochs_and_losses, failure_of, interrupted_before_step, result_of
 from tests.sentence.conftest import write_books, write_senteval
