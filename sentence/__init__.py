@@ -6,7 +6,7 @@ from typing import Any
 import shared_eval  # noqa: F401 -- it checks that `core` is the project's
 
 # What people import from here, and the module that it is in; those import torch, which takes seconds.
-PUBLIC = {"load_encoder": "loading"}
+PUBLIC = {"load_encoder": "loading", "train_on": "training"}
 
 
 def __getattr__(name: str) -> Any:

@@ -79,11 +79,6 @@ class SentenceConfig(TrainConfig):
     """Tasks to evaluate on. SentEval also has sst5, sickr, sicke, sts12 to sts16; all names every one. none
     scores without labels, on sentences that are held out; so does a run whose tasks have no data."""
 
-    @property
-    def lines(self) -> Lines:
-        """How the lines of the dataset's files are read."""
-        return "sentences" if self.dataset.startswith("lines:") else "auto"
-
     def checked(self) -> Self:
         if self.batch_size < 3:
             raise InputError(

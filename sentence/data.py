@@ -25,7 +25,6 @@ from core.io.digests import digest_of
 from core.io.errors import InputError
 from core.io.files import user_cache
 from core.training.runtime import to_device
-from sentence.config import Lines
 from sentence.corpora import Corpus, Faults
 from sentence.text import pieces_of
 from sentence.writing import UNSPACED, has_unspaced
@@ -68,7 +67,6 @@ def encode_corpus(
     corpus: Corpus,
     vocab_size: int,
     *,
-    lines: Lines = "auto",
     strict: bool = False,
     tokenizer: Tokenizer | None = None,
 ) -> EncodedCorpus:
@@ -79,11 +77,11 @@ def encode_corpus(
     learn from.
     """
     vocabulary = vocab_size if tokenizer is None else tokenizer.to_str()
-    fingerprint = digest_of([json.dumps([FORMAT, corpus.fingerprint(), vocabulary, lines, strict])])
+    fingerprint = digest_of([json.dumps([FORMAT, corpus.fingerprint(), vocabulary, corpus.lines, strict])])
     folder = user_cache() / "sentences" / fingerprint
     try:
         values = build_once(
-            folder, lambda scratch: _encode_into(scratch, corpus, vocab_size, lines, strict, tokenizer)
+            folder, lambda scratch: _encode_into(scratch, corpus, vocab_size, strict, tokenizer)
         )
     except OSError as error:
         raise InputError(
@@ -100,7 +98,7 @@ def encode_corpus(
 
 
 def _encode_into(
-    folder: Path, corpus: Corpus, vocab_size: int, lines: Lines, strict: bool, tokenizer: Tokenizer | None
+    folder: Path, corpus: Corpus, vocab_size: int, strict: bool, tokenizer: Tokenizer | None
 ) -> dict[str, Any]:
     """Write starts.bin, tokens.bin and tokenizer.json; returns the other values of an EncodedCorpus.
 
@@ -108,10 +106,11 @@ def _encode_into(
     encodes that file.
     """
     text = folder / "sentences.txt"
-    counts, left_out = _write_sentences(corpus, text, lines, Faults(strict))
+    counts, left_out = _write_sentences(corpus, text, Faults(strict))
     if max(counts, default=0) < 2:
-        what = "book" if lines == "auto" else "file"
-        hint = "; if each line is a sentence, use lines:PATH" if lines == "auto" and left_out else ""
+        is_auto = corpus.lines == "auto"
+        what = "book" if is_auto else "text" if corpus.texts else "file"
+        hint = "; if each line is a sentence, use lines:PATH" if is_auto and left_out else ""
         raise InputError(f"{corpus.name} has no {what} with 2 sentences; at least one is needed{hint}")
     if tokenizer is None:
         tokenizer = train_tokenizer(text, vocab_size)
@@ -127,7 +126,7 @@ def _encode_into(
     }
 
 
-def _write_sentences(corpus: Corpus, text: Path, mode: Lines, faults: Faults) -> tuple[list[int], int]:
+def _write_sentences(corpus: Corpus, text: Path, faults: Faults) -> tuple[list[int], int]:
     """Write a corpus to a file, one sentence a line.
 
     Returns the number of sentences of each book, and the number of pieces of text that are not sentences.
@@ -136,7 +135,7 @@ def _write_sentences(corpus: Corpus, text: Path, mode: Lines, faults: Faults) ->
     with open(text, "w", encoding="utf-8") as file:
         for title, lines in corpus.books(faults):
             count = others = 0
-            for piece, is_sentence in pieces_of(lines, mode):
+            for piece, is_sentence in pieces_of(lines, corpus.lines):
                 if is_sentence:
                     file.write(piece + "\n")
                     count += 1

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
-from core.io.errors import InputError
 from core.training.runtime import choose_device
 from sentence.encoder import TwoEncoders
+from sentence.models import find_encoder
 from sentence.quick_thought import as_sentence_transformer, load_model
 
 
@@ -21,10 +21,8 @@ def load_encoder(run: str | Path, device: str = "auto") -> SentenceTransformer:
 
     Raises InputError if there is no such folder, or if it is a run of another modality or an unfinished one.
     """
-    folder = Path(run)
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; name that of a run, or of a SentenceTransformer")
-    model = load_model(str(folder), download=False, device=choose_device(device))
+    find_encoder(Path(run))
+    model = load_model(str(run), download=False, device=choose_device(device))
     if isinstance(model[0], TwoEncoders):
         model = as_sentence_transformer(model[0])
     return model.eval()

@@ -40,23 +40,30 @@ from sentence.scoring import EVALUATION, encoder_of, evaluate, load_tasks, sampl
 class SentenceTask(Task):
     """Train two encoders f and g to score a sentence's neighbours above the other sentences of a batch."""
 
-    def __init__(self, configs: Sequence[SentenceConfig], device: torch.device) -> None:
+    def __init__(
+        self, configs: Sequence[SentenceConfig], device: torch.device, source: Corpus | None = None
+    ) -> None:
+        """``source`` is the corpus, by default the one that the config's dataset names."""
         [config] = configs
         self.config, self.device = config, device
         self.clip_norm = config.clip_norm
-        source = find_corpus(config.dataset, config.data_root, config.download)
+        source = source or find_corpus(config.dataset, config.data_root, config.download)
         self.tasks, missing = load_tasks(config.tasks, config.data_root, config.download, required=False)
-        self.record_fields = {"missing_tasks": missing, "evaluation": EVALUATION}
+        self.record_fields = {
+            "labelled": bool(self.tasks),
+            "missing_tasks": missing,
+            "evaluation": EVALUATION,
+        }
         if config.encoder == "gru" and device.type == "cuda" and config.precision != "float32":
             self.record_fields["gru_precision"] = "float32"  # see GRUEncoder.encode
         tokenizer = tokenizer_of(config)
-        corpus = encode_corpus(
-            source, config.vocab_size, lines=config.lines, strict=config.strict, tokenizer=tokenizer
-        )
+        corpus = encode_corpus(source, config.vocab_size, strict=config.strict, tokenizer=tokenizer)
         if not self.tasks:
             corpus = hold_out(corpus)
-            self.record_fields |= {"labels": False, "evaluation": held_out.EVALUATION}
-            self.record_fields |= {"held_out_sentences": len(corpus) - trained_sentences(corpus)}
+            self.record_fields |= {
+                "evaluation": held_out.EVALUATION,
+                "held_out_sentences": len(corpus) - trained_sentences(corpus),
+            }
         self.corpus = corpus
         self.local = local_slice(config.batch_size)
         self.sentence_batches = ConsecutiveBatches(

@@ -10,6 +10,7 @@ import graph.evaluate
 import graph.train
 import image.evaluate
 import image.train
+import sentence.embed
 import sentence.evaluate
 import sentence.train
 import shared_eval.compare
@@ -25,6 +26,7 @@ COMMANDS = {
     "image.train": image.train.main,
     "image.evaluate": image.evaluate.main,
     "sentence.train": sentence.train.main,
+    "sentence.embed": sentence.embed.main,
     "sentence.evaluate": sentence.evaluate.main,
     "shared_eval.compare": shared_eval.compare.main,
     "shared_eval.records": shared_eval.records.main,

@@ -47,7 +47,11 @@ def test_command_of_the_readme_trains_without_the_data_of_any_task(books, tmp_pa
     result = json.loads(path.read_text())
     assert result["missing_tasks"] == list(SentenceConfig(beta=0.0, tau_plus=0.0).tasks)
     assert set(result["metrics"]) == set(result["untrained_metrics"]) == SCORES
-    assert (result["labels"], result["held_out_sentences"], result["evaluation"]) == (False, 13, "held-out-1")
+    assert (result["labelled"], result["held_out_sentences"], result["evaluation"]) == (
+        False,
+        13,
+        "held-out-1",
+    )
     assert "warning: no data for mr, cr, subj, mpqa, trec, msrp, sst2, stsb under" in said.err
     assert (
         "the run is scored without labels; set --download to fetch them, or set --tasks to none" in said.err
@@ -68,7 +72,7 @@ def test_tasks_none_is_a_run_without_labels_also_where_the_data_are(books, tmp_p
     assert missing["metrics"] == none["metrics"]  # the training is the same
     labelled = train(f"folder:{books}", tmp_path / "labelled", "--tasks", "mr", *where)
     assert set(labelled["metrics"]) == {"mr_accuracy"}
-    assert "labels" not in labelled
+    assert labelled["labelled"]
     assert "held_out_sentences" not in labelled
 
 
@@ -208,7 +212,7 @@ def test_corpus_too_small_to_hold_out_trains_without_scores(tmp_path, capsys):
     assert "warning: a tenth of the corpus has fewer than 10 sentences: nothing is held out" in (
         capsys.readouterr().err
     )
-    assert (result["metrics"], result["held_out_sentences"], result["labels"]) == ({}, 0, False)
+    assert (result["metrics"], result["held_out_sentences"], result["labelled"]) == ({}, 0, False)
 
 
 def test_largest_batch_leaves_the_held_out_sentences_out(books, tmp_path, capsys):
@@ -242,7 +246,7 @@ def test_lines_are_sentences_of_a_file_of_any_name(tmp_path, name):
     (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
     source = find_corpus(f"lines:{tmp_path / name}", tmp_path)
     assert source.files == (tmp_path / name,)
-    assert len(encode_corpus(source, 100, lines="sentences")) == 4
+    assert len(encode_corpus(source, 100)) == 4
 
 
 def test_lines_of_a_folder_are_those_of_its_files(tmp_path):
@@ -253,11 +257,12 @@ def test_lines_of_a_folder_are_those_of_its_files(tmp_path):
     assert (source.other_files, source.hidden) == (1, 1)
 
 
-def test_the_dataset_says_how_lines_are_read():
-    config = SentenceConfig(beta=0.0, tau_plus=0.0)
-    assert config.lines == "auto"
-    assert SentenceConfig(dataset="lines:a.txt", beta=0.0, tau_plus=0.0).lines == "sentences"
-    assert SentenceConfig(dataset="folder:lines", beta=0.0, tau_plus=0.0).lines == "auto"
+def test_the_dataset_says_how_lines_are_read(tmp_path):
+    (tmp_path / "a.txt").write_text("")
+    modes = {name: find_corpus(name, tmp_path).lines for name in ("pydoc", f"folder:{tmp_path}")}
+    assert set(modes.values()) == {"auto"}
+    assert find_corpus(f"lines:{tmp_path}", tmp_path).lines == "sentences"
+    assert find_corpus(f"lines:{tmp_path / 'a.txt'}", tmp_path).lines == "sentences"
 
 
 @pytest.mark.parametrize(
