@@ -1,5 +1,6 @@
 """Code, commands and links of README and docs work."""
 
+import gzip
 import re
 import shlex
 from pathlib import Path
@@ -17,6 +18,8 @@ import shared_eval.compare
 import shared_eval.records
 import shared_eval.report
 import shared_eval.reproduce
+from tests.conftest import REAL_DATA_ROOT
+from tests.sentence.conftest import write_books
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -35,6 +38,17 @@ COMMANDS = {
 }
 
 
+def write_novels() -> None:
+    """Three novels, real ones if their data are here."""
+    stored = sorted((REAL_DATA_ROOT / "books").glob("*.txt.gz"))[:3]
+    if not stored:
+        write_books(Path("novels"), sizes=(300, 200, 100))
+        return
+    Path("novels").mkdir()
+    for path in stored:
+        Path("novels", path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+
+
 def blocks(language: str) -> list[tuple[str, str]]:
     """The code blocks of a language with the name of their document, without their fences."""
     found = []
@@ -44,7 +58,16 @@ def blocks(language: str) -> list[tuple[str, str]]:
     return found
 
 
-PYTHON = blocks("python")
+# Pages whose code is one session, from the data that ``write`` makes: see ``test_session_runs``.
+SESSIONS = {"your-own-text.md": write_novels}
+# Flags that make a command of a session quick.
+QUICK = {
+    "sentence.train": "--epochs 1 --embedding-dim 8 --batch-size 50 --device cpu",
+    "sentence.evaluate": "--device cpu",
+    "sentence.embed": "--device cpu",
+}
+
+PYTHON = [(name, code) for name, code in blocks("python") if name not in SESSIONS]
 
 
 @pytest.mark.parametrize(("name", "code"), PYTHON, ids=[f"{name}-{i}" for i, (name, _) in enumerate(PYTHON)])
@@ -52,13 +75,32 @@ def test_python_block_runs_without_an_error(name, code):
     exec(compile(code, name, "exec"), {})
 
 
-# The words of each command that starts Python, from the module on.
-COMMAND_LINES = [
-    words[words.index("-m") + 1 :]
-    for _, block in blocks("bash")
-    for line in block.splitlines()
-    if (words := shlex.split(line, comments=True))[:1] in (["python"], ["torchrun"]) and "-m" in words
-]
+def command_lines(block: str) -> list[list[str]]:
+    """The words of each command of a block that starts Python, from the module on."""
+    return [
+        words[words.index("-m") + 1 :]
+        for line in block.splitlines()
+        if (words := shlex.split(line, comments=True))[:1] in (["python"], ["torchrun"]) and "-m" in words
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SESSIONS)
+def test_session_runs(name, tmp_path, monkeypatch):
+    """Every block of the page in turn, in one folder; commands are made quick by flags at their end."""
+    monkeypatch.chdir(tmp_path)
+    SESSIONS[name]()
+    code = re.findall(r"```(bash|python)\n(.*?)```", (ROOT / "docs" / name).read_text(), flags=re.DOTALL)
+    assert {language for language, _ in code} == {"bash", "python"}
+    for language, block in code:
+        if language == "python":
+            exec(compile(block, name, "exec"), {})
+            continue
+        for module, *flags in command_lines(block):
+            COMMANDS[module]([*flags, *QUICK[module].split()])
+
+
+COMMAND_LINES = [words for _, block in blocks("bash") for words in command_lines(block)]
 
 
 @pytest.mark.parametrize("words", COMMAND_LINES, ids=" ".join)
