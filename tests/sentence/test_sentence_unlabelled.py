@@ -15,8 +15,9 @@ from sentence.evaluate import main as evaluate_main
 from sentence.held_out import MAX_HELD_OUT, hold_out, scores
 from sentence.pair import Pair
 from sentence.train import main as train_main
+from tests.processes import in_processes
 from tests.runs import epochs_and_losses, failure_of, interrupted_before_step, result_of
-from tests.sentence.conftest import write_books, write_senteval
+from tests.sentence.conftest import write_books, write_senteval, write_tiny_bert
 
 CPU = torch.device("cpu")
 FAST = ["--epochs", "2", "--batch-size", "20", "--embedding-dim", "8", "--hidden", "6", "--device", "cpu"]
@@ -27,8 +28,12 @@ SCORES = {
 }
 
 
-def train(dataset, folder, *flags):
+def run_training(dataset, folder, *flags):
     train_main([*FAST, "--dataset", str(dataset), "--output-dir", str(folder), *flags])
+
+
+def train(dataset, folder, *flags):
+    run_training(dataset, folder, *flags)
     return result_of(folder)
 
 
@@ -192,6 +197,33 @@ def test_resumed_run_without_labels_is_the_same(books, tmp_path):
     assert resumed["metrics"] == expected["metrics"]
     assert resumed["untrained_metrics"] == expected["untrained_metrics"]
     assert epochs_and_losses(tmp_path / "two") == epochs_and_losses(tmp_path / "one")
+
+
+@pytest.mark.distributed
+def test_two_processes_score_as_one(books, tmp_path):
+    one = train(f"folder:{books}", tmp_path / "one", "--tasks", "none")
+    in_processes(2, run_training, f"folder:{books}", tmp_path / "two", "--tasks", "none")
+    two = result_of(tmp_path / "two")
+    assert two["environment"]["processes"] == 2
+    assert two["untrained_metrics"] == one["untrained_metrics"]
+    assert two["metrics"] == pytest.approx(one["metrics"], abs=1e-3)
+
+
+def test_transformer_is_scored_without_labels(books, tmp_path):
+    write_tiny_bert(tmp_path / "bert")
+    flags = [
+        "--tasks",
+        "none",
+        "--encoder",
+        "transformer",
+        "--model",
+        str(tmp_path / "bert"),
+        "--longest",
+        "12",
+    ]
+    metrics = train(f"folder:{books}", tmp_path / "run", *flags)["metrics"]
+    assert set(metrics) == SCORES
+    assert 1 < metrics["effective_rank"] < 13
 
 
 def test_resuming_where_a_task_s_data_appeared_is_refused(books, tmp_path, capsys):
