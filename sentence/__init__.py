@@ -1,15 +1,24 @@
 """Quick-thought sentence embeddings trained on running text."""
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import shared_eval  # noqa: F401 -- it checks that `core` is the project's
 
-# What people import from here, and the module that it is in; those import torch, which takes seconds.
-PUBLIC = {"load_encoder": "loading", "train_on": "training"}
+if TYPE_CHECKING:
+    from sentence.loading import load_encoder
+    from sentence.training import train_on
+
+__all__ = ["load_encoder", "train_on"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in PUBLIC:
-        return getattr(import_module(f"{__name__}.{PUBLIC[name]}"), name)
+    # Imported at the first use because torch takes seconds, and the help of commands does not need it.
+    if name == "load_encoder":
+        from sentence.loading import load_encoder
+
+        return load_encoder
+    if name == "train_on":
+        from sentence.training import train_on
+
+        return train_on
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

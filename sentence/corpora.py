@@ -191,10 +191,15 @@ def read_lines(path: Path, faults: Faults) -> Iterator[str]:
 
 def read_stdin(faults: Faults) -> Iterator[str]:
     """The lines of standard input, as ``read_lines`` reads those of a file."""
+    if sys.stdin is None:
+        raise InputError("standard input is closed; send it lines of text, or name a file")
     file = sys.stdin.buffer
-    encoding = encoding_of(file.peek(4)[:4])
-    reader = _utf8_lines if encoding == "utf-8" else partial(_wide_lines, encoding)
-    yield from reader(file, Path("standard input"), faults)
+    try:
+        encoding = encoding_of(file.peek(4)[:4])
+        reader = _utf8_lines if encoding == "utf-8" else partial(_wide_lines, encoding)
+        yield from reader(file, Path("standard input"), faults)
+    except OSError as error:
+        raise InputError(f"standard input cannot be read: {error.strerror}") from error
 
 
 def encoding_of(start: bytes) -> str:

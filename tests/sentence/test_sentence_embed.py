@@ -163,6 +163,13 @@ def test_bad_input_is_one_line_and_writes_nothing(model, tmp_path, monkeypatch, 
     as_stdin(monkeypatch, b"")
     [line] = failure_of(embed_main, capsys, ["model", "-", "--output", "x.csv"])
     assert line == "error: standard input has no line with text; at least one is needed"
+    monkeypatch.setattr(sys, "stdin", None)
+    [line] = failure_of(embed_main, capsys, ["model", "-", "--output", "x.csv"])
+    assert line == "error: standard input is closed; send it lines of text, or name a file"
+    with open("/proc/self/mem", "rb") as unreadable:  # at its start there is no memory
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(unreadable))
+        [line] = failure_of(embed_main, capsys, ["model", "-", "--output", "x.csv"])
+    assert line == "error: standard input cannot be read: Input/output error"
 
 
 FAST = {"epochs": 2, "batch_size": 20, "encoder": "bow", "embedding_dim": 8, "device": "cpu"}
