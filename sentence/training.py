@@ -56,7 +56,7 @@ def train_on(
         SentenceConfig, defaults_for, named | {"dataset": dataset, "output_dir": os.fspath(output_dir)}
     )
     launch(partial(SentenceTask, source=source), config)
-    return load_encoder(output_dir, config.device)
+    return load_encoder(Path(output_dir), config.device)
 
 
 def corpus_of(texts: Iterable[str] | Iterable[Iterable[str]]) -> Corpus:
