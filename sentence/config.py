@@ -11,7 +11,8 @@ from core.io.errors import InputError, unknown_name
 from core.training.config import Precision, TrainConfig, hardness_of, objective_option
 from core.training.describe import describe_runs
 
-KNOWN = ("pydoc", "books", "bookcorpus", "wikitext-103", "folder:PATH")
+KNOWN = ("pydoc", "books", "bookcorpus", "wikitext-103", "folder:PATH", "lines:PATH")
+NO_TASKS = "none"
 SENTEVAL_TASKS = ("mr", "cr", "subj", "mpqa", "trec", "msrp", "sst2", "stsb")
 EMBEDDED_TASKS = ("topic", "neighbours")
 DEFAULT_TEMPERATURE = 0.1  # of cosines
@@ -36,9 +37,8 @@ class SentenceConfig(TrainConfig):
     maximums: ClassVar[Mapping[str, float]] = {**TrainConfig.maximums, "window": 2**20}
 
     dataset: str = "pydoc"
-    """pydoc (embedded), books, bookcorpus, wikitext-103, or folder:PATH (a .txt or .txt.gz a book)."""
-    lines: Lines = "auto"
-    """auto: wrapped lines are joined, and paragraphs split into sentences. sentences: each line is one."""
+    """pydoc (embedded), books, bookcorpus, wikitext-103, folder:PATH (a .txt or .txt.gz a book), lines:PATH
+    (a file with a sentence a line, or a folder of such files)."""
     objective: Literal["quickthought", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     temperature: float | None = None
@@ -76,7 +76,8 @@ class SentenceConfig(TrainConfig):
     strict: bool = False
     """Stop at the first fault of the corpus (bytes that are not UTF-8, books without neighbours)."""
     tasks: tuple[str, ...] = SENTEVAL_TASKS
-    """Tasks to evaluate on. SentEval also has sst5, sickr, sicke, sts12 to sts16; all names every one."""
+    """Tasks to evaluate on. SentEval also has sst5, sickr, sicke, sts12 to sts16; all names every one. none
+    scores without labels, on sentences that are held out; so does a run whose tasks have no data."""
 
     def checked(self) -> Self:
         if self.batch_size < 3:
@@ -94,12 +95,14 @@ class SentenceConfig(TrainConfig):
             raise InputError(f"`temperature` is {self.temperature:g}; it must be above 0")
         if (self.encoder == "transformer") != (self.model is not None):
             raise InputError("`encoder` transformer and `model` belong together: the checkpoint to fine-tune")
+        if NO_TASKS in self.tasks and len(self.tasks) > 1:
+            raise InputError(f"`tasks` is {' '.join(self.tasks)}; {NO_TASKS} is used alone")
         if self.normalize and self.temperature is None:
             return replace(self, temperature=DEFAULT_TEMPERATURE).checked()
         return super().checked()
 
     def check_dataset(self) -> None:
-        if self.dataset not in KNOWN and not self.dataset.startswith("folder:"):
+        if self.dataset not in KNOWN and not self.dataset.startswith(("folder:", "lines:")):
             raise unknown_name("dataset", self.dataset, KNOWN)
 
     @classmethod

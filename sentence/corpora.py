@@ -3,19 +3,21 @@
 import codecs
 import gzip
 import io
+import json
 import pydoc_data.topics
 import re
 import sys
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO
 
+from core.io.digests import digest_of
 from core.io.errors import InputError, reason_of, unknown_name
-from core.io.files import check_regular, is_hidden, user_cache, visible_files, write_atomically
-from sentence.config import KNOWN
+from core.io.files import check_regular, is_hidden, readable, user_cache, visible_files, write_atomically
+from sentence.config import KNOWN, Lines
 
 # Name and configuration of public corpora at the Hugging Face hub. BookCorpus is no longer published by its
 # authors; this copy needs no loading script.
@@ -42,12 +44,16 @@ class Corpus:
     """A corpus whose text is read one book at a time."""
 
     name: str
-    files: tuple[Path, ...]  # of one book each; none for the embedded corpus
+    files: tuple[Path, ...]  # of one book each; none for the embedded corpus, and for texts
+    lines: Lines = "auto"  # how they are read
+    texts: tuple[tuple[str, ...], ...] = ()  # the sentences of each book, where they are in memory
     other_files: int = 0  # in the folder, with other endings
     hidden: int = 0  # files and folders in the folder
 
     def fingerprint(self) -> list[tuple[str, int, int]]:
         """The title, size and time of each book; they change when the text does."""
+        if self.texts:
+            return [(digest_of([json.dumps(book)]), len(book), 0) for book in self.texts]
         if not self.files:
             return [(title, len(text), 0) for title, text in embedded_topics().items()]
         try:
@@ -58,6 +64,9 @@ class Corpus:
 
     def books(self, faults: "Faults") -> Iterator[tuple[str, Iterator[str]]]:
         """The title and the lines of each book. Undecodable bytes are replaced and noted in ``faults``."""
+        if self.texts:
+            yield from ((f"text {i}", iter(book)) for i, book in enumerate(self.texts, 1))
+            return
         if not self.files:
             for title, text in embedded_topics().items():
                 yield title, iter(text.splitlines())
@@ -96,6 +105,8 @@ def find_corpus(name: str, data_root: Path, download: bool = False) -> Corpus:
         return Corpus(name, ())
     if name.startswith("folder:"):
         return books_in(Path(name.removeprefix("folder:")), name)
+    if name.startswith("lines:"):
+        return lines_in(name.removeprefix("lines:"), name)
     if name not in KNOWN:
         raise unknown_name("dataset", name, KNOWN)
     folder = data_root / name
@@ -121,7 +132,10 @@ def books_in(folder: Path, name: str) -> Corpus:
     fails. Raises InputError if there is no book.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; folder:PATH needs one with a .txt or .txt.gz a book")
+        hint = "; for a file with a sentence a line use lines:PATH" if folder.is_file() else ""
+        raise InputError(
+            f"{folder} is not a folder; folder:PATH needs one with a .txt or .txt.gz a book{hint}"
+        )
     try:
         files, hidden = visible_files(folder)
         folders = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path)]
@@ -130,7 +144,29 @@ def books_in(folder: Path, name: str) -> Corpus:
     books = [path for path in (*files, *folders) if path.name.lower().endswith((".txt", ".txt.gz"))]
     if not books:
         raise InputError(f"{folder} contains no .txt or .txt.gz files")
-    return Corpus(name, tuple(sorted(books)), max(0, len(files) - len(books)), hidden)
+    others = max(0, len(files) - len(books))
+    return Corpus(name, tuple(sorted(books)), other_files=others, hidden=hidden)
+
+
+def lines_in(path: str, name: str) -> Corpus:
+    """The file ``path`` with a sentence a line, plain or gzipped; of a folder its .txt and .txt.gz files.
+
+    Raises InputError if there is no such file or folder.
+    """
+    if path and Path(path).is_dir():
+        return replace(books_in(Path(path), name), lines="sentences")
+    if not path or not Path(path).exists():
+        raise InputError(
+            f"{path or name} is not a file or a folder; lines:PATH needs a text file with a sentence a line, "
+            "or a folder of such files"
+        )
+    return Corpus(name, (Path(path),), lines="sentences")
+
+
+def in_memory(books: Sequence[Sequence[str]]) -> Corpus:
+    """The corpus of the sentences of books, named by its content."""
+    texts = tuple(tuple(map(readable, book)) for book in books)
+    return Corpus(f"texts-{digest_of([json.dumps(texts)])[:8]}", (), lines="sentences", texts=texts)
 
 
 def read_lines(path: Path, faults: Faults) -> Iterator[str]:
@@ -151,6 +187,19 @@ def read_lines(path: Path, faults: Faults) -> Iterator[str]:
                 yield line
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def read_stdin(faults: Faults) -> Iterator[str]:
+    """The lines of standard input, as ``read_lines`` reads those of a file."""
+    if sys.stdin is None:
+        raise InputError("standard input is closed; send it lines of text, or name a file")
+    file = sys.stdin.buffer
+    try:
+        encoding = encoding_of(file.peek(4)[:4])
+        reader = _utf8_lines if encoding == "utf-8" else partial(_wide_lines, encoding)
+        yield from reader(file, Path("standard input"), faults)
+    except OSError as error:
+        raise InputError(f"standard input cannot be read: {error.strerror}") from error
 
 
 def encoding_of(start: bytes) -> str:

@@ -25,7 +25,6 @@ from core.io.digests import digest_of
 from core.io.errors import InputError
 from core.io.files import user_cache
 from core.training.runtime import to_device
-from sentence.config import Lines
 from sentence.corpora import Corpus, Faults
 from sentence.text import pieces_of
 from sentence.writing import UNSPACED, has_unspaced
@@ -45,9 +44,15 @@ class EncodedCorpus:
     books: np.ndarray  # (books + 1,): book b is sentences books[b] to books[b + 1]
     unknown: int  # tokens that are not in the vocabulary
     left_out: int  # pieces of text that are not sentences
+    held_out: np.ndarray | None = None  # (books,): sentences at the end of each book that are not trained on
 
     def __len__(self) -> int:
         return len(self.starts) - 1
+
+    def trained(self) -> np.ndarray:
+        """The first sentence of each book, and the end of those that are trained on: [books, 2]."""
+        ends = self.books[1:]
+        return np.stack([self.books[:-1], ends if self.held_out is None else ends - self.held_out], axis=1)
 
     def take(self, positions: np.ndarray, max_tokens: int) -> tuple[Tensor, Tensor]:
         """Sentences at ``positions`` [n], truncated and concatenated: ids [t], lengths [n]."""
@@ -62,7 +67,6 @@ def encode_corpus(
     corpus: Corpus,
     vocab_size: int,
     *,
-    lines: Lines = "auto",
     strict: bool = False,
     tokenizer: Tokenizer | None = None,
 ) -> EncodedCorpus:
@@ -73,11 +77,11 @@ def encode_corpus(
     learn from.
     """
     vocabulary = vocab_size if tokenizer is None else tokenizer.to_str()
-    fingerprint = digest_of([json.dumps([FORMAT, corpus.fingerprint(), vocabulary, lines, strict])])
+    fingerprint = digest_of([json.dumps([FORMAT, corpus.fingerprint(), vocabulary, corpus.lines, strict])])
     folder = user_cache() / "sentences" / fingerprint
     try:
         values = build_once(
-            folder, lambda scratch: _encode_into(scratch, corpus, vocab_size, lines, strict, tokenizer)
+            folder, lambda scratch: _encode_into(scratch, corpus, vocab_size, strict, tokenizer)
         )
     except OSError as error:
         raise InputError(
@@ -94,7 +98,7 @@ def encode_corpus(
 
 
 def _encode_into(
-    folder: Path, corpus: Corpus, vocab_size: int, lines: Lines, strict: bool, tokenizer: Tokenizer | None
+    folder: Path, corpus: Corpus, vocab_size: int, strict: bool, tokenizer: Tokenizer | None
 ) -> dict[str, Any]:
     """Write starts.bin, tokens.bin and tokenizer.json; returns the other values of an EncodedCorpus.
 
@@ -102,12 +106,12 @@ def _encode_into(
     encodes that file.
     """
     text = folder / "sentences.txt"
-    counts, left_out = _write_sentences(corpus, text, lines, Faults(strict))
+    counts, left_out = _write_sentences(corpus, text, Faults(strict))
     if max(counts, default=0) < 2:
-        hint = (
-            "; if each line is a sentence, set `lines` to sentences" if lines == "auto" and left_out else ""
-        )
-        raise InputError(f"{corpus.name} has no book with 2 sentences; at least one is needed{hint}")
+        is_auto = corpus.lines == "auto"
+        what = "book" if is_auto else "text" if corpus.texts else "file"
+        hint = "; if each line is a sentence, use lines:PATH" if is_auto and left_out else ""
+        raise InputError(f"{corpus.name} has no {what} with 2 sentences; at least one is needed{hint}")
     if tokenizer is None:
         tokenizer = train_tokenizer(text, vocab_size)
     dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
@@ -122,7 +126,7 @@ def _encode_into(
     }
 
 
-def _write_sentences(corpus: Corpus, text: Path, mode: Lines, faults: Faults) -> tuple[list[int], int]:
+def _write_sentences(corpus: Corpus, text: Path, faults: Faults) -> tuple[list[int], int]:
     """Write a corpus to a file, one sentence a line.
 
     Returns the number of sentences of each book, and the number of pieces of text that are not sentences.
@@ -131,7 +135,7 @@ def _write_sentences(corpus: Corpus, text: Path, mode: Lines, faults: Faults) ->
     with open(text, "w", encoding="utf-8") as file:
         for title, lines in corpus.books(faults):
             count = others = 0
-            for piece, is_sentence in pieces_of(lines, mode):
+            for piece, is_sentence in pieces_of(lines, corpus.lines):
                 if is_sentence:
                     file.write(piece + "\n")
                     count += 1
@@ -225,11 +229,14 @@ class ConsecutiveBatches:
     ) -> None:
         self.corpus, self.batch_size, self.max_tokens, self.seed = corpus, batch_size, max_tokens, seed
         self.part, self.device = part, device
-        lengths = np.diff(corpus.books)
+        self.spans = corpus.trained()
+        lengths = np.diff(self.spans, axis=1)
         sentences = int(lengths[lengths > 1].sum())  # that have neighbours
         if batch_size > sentences:
+            others = "" if corpus.held_out is None else f" without the {corpus.held_out.sum()} held out"
             raise InputError(
                 f"`batch_size` is {batch_size}; it must be at most {sentences}, the sentences of the corpus"
+                f"{others}"
             )
         self.steps = sentences // batch_size
 
@@ -237,8 +244,8 @@ class ConsecutiveBatches:
         """The positions [B] of each batch's sentences in the corpus, in the order of the epoch."""
         rng = np.random.default_rng((self.seed, epoch))
         size, batches, rests = self.batch_size, [], [np.empty(0, np.int64)]
-        for book in rng.permutation(len(self.corpus.books) - 1):
-            first, end = self.corpus.books[book : book + 2]
+        for book in rng.permutation(len(self.spans)):
+            first, end = self.spans[book]
             if end - first < 2:
                 continue
             start = first + rng.integers(min(size, end - first))

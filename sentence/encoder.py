@@ -1,5 +1,7 @@
 """Sentence encoders, and the pair of them that quick-thoughts trains.
 
+Saved models contain a copy of this file, so it imports nothing of the project.
+
 Encoders take sentences concatenated: the ids [T] of their tokens, on the device, and their lengths [B], on
 the CPU, where packing needs them.
 
@@ -8,18 +10,12 @@ Shapes: B sentences · T tokens of all of them · E word embedding · D represen
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_sequence
-
-from core.losses.gradient_cache import parts_of
-from core.training.runtime import to_device
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 INITIAL_RANGE = 0.1  # weights are initialised uniformly in [-0.1, 0.1] (lajanugen/S2V)
 
@@ -76,6 +72,11 @@ class BagOfWords(nn.Module):
         return self.embedding(*layout)
 
 
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Move ``x`` from the host's memory to ``device``; to a GPU from pinned memory, without a wait."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x
+
+
 def pack(ids: Tensor, lengths: Tensor) -> tuple[PackedSequence, Tensor]:
     """Pack concatenated sentences, longest first, without padding them in between: [T], [B].
 
@@ -98,38 +99,6 @@ def pad(ids: Tensor, lengths: Tensor) -> dict[str, Tensor]:
     return {"input_ids": padded, "attention_mask": to_device(mask.long(), ids.device)}
 
 
-class PaddedTransformer(nn.Module):
-    """A pretrained transformer to fine-tune. It is both f and g; an embedding is the mean of its tokens."""
-
-    def __init__(self, model: "SentenceTransformer") -> None:
-        super().__init__()
-        self.model = model
-
-    def embed_pair(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """f and g, the same tensor twice: [T], [B] -> [B, D], [B, D]. The ids include special tokens."""
-        embedding = self.model(pad(ids, lengths))["sentence_embedding"].float()
-        return embedding, embedding
-
-
-class Pair(nn.Module):
-    """The pair (f, g) of an encoder in one call, as DistributedDataParallel needs."""
-
-    def __init__(self, encoder: "TwoEncoders | PaddedTransformer") -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """[T], [B] -> [B, D], [B, D]."""
-        return self.encoder.embed_pair(ids, lengths)
-
-
-def split_sentences(chunk: int, ids: Tensor, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Split [T] and [B] into chunks of at most ``chunk`` sentences, for the gradient cache."""
-    parts = parts_of(lengths, chunk)
-    tokens = [int(part.sum()) for part in parts]
-    return list(zip(ids.split(tokens), parts, strict=True))
-
-
 def make_encoder(
     kind: str, vocab_size: int, embedding_dim: int, hidden: int, bidirectional: bool
 ) -> GRUEncoder | BagOfWords:
@@ -142,7 +111,7 @@ def make_encoder(
 class TwoEncoders(nn.Module):
     """Two encoders f and g with their tokenizer; an embedding is the concatenation of both outputs.
 
-    ``sentence.quick_thought`` makes a module of sentence-transformers of it. Sentences are truncated at
+    ``QuickThought`` makes a module of sentence-transformers of it. Sentences are truncated at
     ``longest`` tokens.
     """
 
@@ -184,9 +153,9 @@ class TwoEncoders(nn.Module):
 
 
 def __getattr__(name: str) -> Any:
-    """``QuickThought``, which saved models name as a class of this module; its import takes seconds."""
+    """``QuickThought``, which older models name as a class of this module; its import takes seconds."""
     if name == "QuickThought":
-        from sentence.quick_thought import QuickThought
+        from .modeling_quick_thought import QuickThought
 
         return QuickThought
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

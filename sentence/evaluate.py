@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from core.io.errors import InputError
 from core.training.cli import command, parse
 from core.training.config import default_data_root
 from core.training.settings import load_config
@@ -51,6 +52,8 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
     if is_run(Path(config.model)):
         trained = load_config(Path(config.model), SentenceConfig)
         names, precision = trained.tasks, choose_precision(trained.precision, device)
+    if not expand(config.tasks or names):
+        raise InputError("there is no task to evaluate on; name some with `tasks`")
     tasks, _ = load_tasks(config.tasks or names, config.data_root, config.download)
     parts = TwoEncoders.parts if isinstance(model[0], TwoEncoders) else 1
     with threads_for(math.inf):

@@ -15,6 +15,16 @@ def is_run(folder: Path) -> bool:
         return False
 
 
+def find_encoder(run: Path) -> Path:
+    """The folder of a run's encoder, or the folder of a SentenceTransformer itself.
+
+    Raises InputError if there is no such folder, or if it is a run of another modality or an unfinished one.
+    """
+    if not run.is_dir():
+        raise InputError(f"{run} is not a folder; name that of a run, or of a SentenceTransformer")
+    return find_model(str(run), download=False)
+
+
 def find_model(name: str, download: bool) -> Path:
     """The folder of a run's encoder, the folder ``name``, or with ``download`` a name at the hub.
 

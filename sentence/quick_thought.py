@@ -1,21 +1,25 @@
-"""Sentence encoders as models of sentence-transformers: saved and loaded."""
+"""Sentence encoders as models of sentence-transformers: saved and loaded.
 
-from collections.abc import Sequence
+A bag of words is saved as the library's own StaticEmbedding, and GRUs with the source of their module: both
+load without the project.
+"""
+
+import json
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import InputModule
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from core.io.errors import InputError, reason_of
 from core.io.files import read_json
 from core.training.records import check_files
 from core.training.settings import check_ranges, check_type
 from sentence.checkpoints import make_usable
-from sentence.encoder import TwoEncoders, pad
+from sentence.encoder import TwoEncoders
+from sentence.modeling_quick_thought import QuickThought
 from sentence.models import find_model, is_run
 
 # The arguments of a QuickThought except its tokenizer, which are saved in its folder.
@@ -27,98 +31,84 @@ SETTINGS: dict[str, Any] = {
     "longest": int,
 }
 FOLDER = "0_QuickThought"  # that sentence-transformers saves the module in
-HUB_OPTIONS = ("token", "cache_folder", "revision", "local_files_only")
-TYPE = "sentence.encoder.QuickThought"  # that saved models name
+BAG_SETTINGS = "quick_thought.json"  # beside the files of a StaticEmbedding, which are in the model's folder
+# That saved models name, those of older versions last.
+TYPES = ("modeling_quick_thought.QuickThought", "sentence.encoder.QuickThought")
+STATIC_TYPE = f"{StaticEmbedding.__module__}.{StaticEmbedding.__name__}"
 
 
-class QuickThought(TwoEncoders, InputModule):
-    """``TwoEncoders`` as a module of sentence-transformers, which loads the folder that ``save`` writes."""
-
-    __module__ = "sentence.encoder"  # where saved models name it
-    save_in_root = False
-    config_keys = list(SETTINGS)  # noqa: RUF012
-
-    @classmethod
-    def from_encoders(cls, encoders: TwoEncoders) -> "QuickThought":
-        """The module with the weights of ``encoders``, which are shared."""
-        with torch.device("meta"):
-            module = cls(encoders.tokenizer, **{name: getattr(encoders, name) for name in SETTINGS})
-        module.f, module.g = encoders.f, encoders.g
-        return module
-
-    @property
-    def max_seq_length(self) -> int:
-        """Tokens of a sentence at most, as a SentenceTransformer's own setting; the prompt's count too."""
-        return self.longest
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"`max_seq_length` is {value}; it must be a whole number of at least 1")
-        self.longest = value
-
-    def preprocess(self, inputs: Sequence[str], prompt: str | None = None, **_: Any) -> dict[str, Tensor]:
-        """Token ids and mask [B, longest of the batch] of texts, each after the ``prompt``.
-
-        They are padded although the encoders take them concatenated: the library's losses and its trainer
-        split a batch along the first dimension of every tensor, and know these two names.
-        """
-        return pad(*self.tokens_of([prompt + text for text in inputs] if prompt else inputs))
-
-    def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        mask = features["attention_mask"].bool()
-        pair = self.embed_pair(features["input_ids"][mask], mask.sum(dim=1).cpu())
-        return features | {"sentence_embedding": torch.cat(pair, dim=1)}
-
-    def save(self, output_path: str, *_: Any, safe_serialization: bool = True, **__: Any) -> None:
-        self.save_config(output_path)
-        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
-        (Path(output_path) / "tokenizer.json").write_text(self.tokenizer.to_str(pretty=True), "utf-8")
-
-    @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **options: Any) -> "QuickThought":
-        """The module that ``save`` wrote to a folder, here or at the hub."""
-        where = {name: options[name] for name in HUB_OPTIONS if name in options} | {"subfolder": subfolder}
-
-        def path_of(name: str) -> Path:
-            path = cls.load_file_path(model_name_or_path, filename=name, **where)
-            if path is None:
-                raise InputError(f"{name} is missing")
-            return Path(path)
-
-        settings = checked_settings(read_json(path_of(cls.config_file_name)))
-        tokenizer = Tokenizer.from_str(path_of("tokenizer.json").read_text("utf-8"))
-        with torch.device("meta"):  # the settings may ask for more memory than the weights have
-            module = cls(tokenizer, **settings)
-        # Reads model.safetensors, or pytorch_model.bin with an unpickler that knows tensors alone.
-        weights = cls.load_torch_weights(model_name_or_path, **where)
-        module.load_state_dict(weights, assign=True)
-        return module
-
-
-def checked_settings(saved: dict[str, Any]) -> dict[str, Any]:
+def checked_settings(saved: dict[str, Any], file: str = "config.json") -> dict[str, Any]:
     """The arguments of a QuickThought from its folder's config; raises InputError if one is out of range."""
     try:
         settings = {name: check_type(name, saved.get(name), hint) for name, hint in SETTINGS.items()}
         check_ranges(settings, dict.fromkeys(("embedding_dim", "hidden", "longest"), 1))
     except InputError as error:
-        raise InputError(f"config.json: {str(error).replace('`', '')}") from None
+        raise InputError(f"{file}: {str(error).replace('`', '')}") from None
     return settings
 
 
 def as_sentence_transformer(encoders: TwoEncoders) -> SentenceTransformer:
-    """A model with the weights of ``encoders``, which are shared, on their device."""
-    device = next(encoders.parameters()).device
-    return SentenceTransformer(modules=[QuickThought.from_encoders(encoders)], device=str(device))
+    """A model with the weights of ``encoders`` on their device; those of GRUs are shared."""
+    is_bag = encoders.kind == "bow"
+    module = as_static_embedding(encoders) if is_bag else QuickThought.from_encoders(encoders)
+    return SentenceTransformer(modules=[module], device=str(next(encoders.parameters()).device))
+
+
+def as_static_embedding(encoders: TwoEncoders) -> StaticEmbedding:
+    """The bags of words f and g as one: the mean of concatenated word embeddings is both means concatenated.
+
+    It differs in one thing: a text without a token is the vector 0, not that of an unknown word.
+    """
+    tokenizer = Tokenizer.from_str(encoders.tokenizer.to_str())
+    tokenizer.enable_truncation(encoders.longest)
+    weights = [side.embedding.weight.detach() for side in (encoders.f, encoders.g)]
+    return StaticEmbedding(tokenizer, embedding_weights=torch.cat(weights, dim=1))
+
+
+def save_encoders(encoders: TwoEncoders, folder: Path) -> None:
+    """Write ``encoders`` to a folder that ``SentenceTransformer`` loads without the project."""
+    as_sentence_transformer(encoders).save(str(folder), create_model_card=False)
+    if encoders.kind == "bow":  # what ``load_model`` needs to know that the embedding has two parts
+        settings = {name: getattr(encoders, name) for name in SETTINGS}
+        (folder / BAG_SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def is_quick_thought(folder: Path) -> bool:
     """Whether a SentenceTransformer's folder holds our module alone: then none of its code is needed."""
+    return _module_of(folder) in [(type_, FOLDER) for type_ in TYPES]
+
+
+def is_bag_of_words(folder: Path) -> bool:
+    """Whether a SentenceTransformer's folder holds a bag of words that ``save_encoders`` wrote."""
+    return (folder / BAG_SETTINGS).exists() and _module_of(folder) == (STATIC_TYPE, "")
+
+
+def _module_of(folder: Path) -> tuple[str, str] | None:
+    """The type and the folder of a model's only module; None if there are more, or none can be read."""
     try:
-        modules = read_json(folder / "modules.json")
-        return [(module["type"], module["path"]) for module in modules] == [(TYPE, FOLDER)]
+        [module] = read_json(folder / "modules.json")
+        return module["type"], module["path"]
     except (OSError, ValueError, LookupError, TypeError):
-        return False
+        return None
+
+
+def _load_ours(folder: Path) -> QuickThought | None:
+    """The module of a folder that ``save_encoders`` wrote; None for other models."""
+    if is_quick_thought(folder):
+        checked_settings(read_json(folder / FOLDER / "config.json"))
+        return QuickThought.load(str(folder), FOLDER)
+    return _load_bag_of_words(folder) if is_bag_of_words(folder) else None
+
+
+def _load_bag_of_words(folder: Path) -> QuickThought:
+    settings = checked_settings(read_json(folder / BAG_SETTINGS), BAG_SETTINGS)
+    static = StaticEmbedding.load(str(folder))
+    static.tokenizer.no_truncation()
+    with torch.device("meta"):
+        module = QuickThought(static.tokenizer, **settings)
+    f, g = (part.clone() for part in static.embedding.weight.detach().chunk(2, dim=1))
+    module.load_state_dict({"f.embedding.weight": f, "g.embedding.weight": g}, assign=True)
+    return module.requires_grad_()
 
 
 def load_model(name: str, download: bool, device: torch.device) -> SentenceTransformer:
@@ -132,8 +122,7 @@ def load_model(name: str, download: bool, device: torch.device) -> SentenceTrans
     if is_run(Path(name)):
         check_files(Path(name))
     try:
-        if is_quick_thought(folder):
-            module = QuickThought.load(str(folder), FOLDER)
+        if module := _load_ours(folder):
             return SentenceTransformer(modules=[module], device=str(device))
         source = str(folder) if folder.exists() else name
         model = SentenceTransformer(

@@ -31,12 +31,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.io.errors import InputError
+from core.training.cli import with_flags
 from core.training.loop import eval_mode
 from core.training.progress import progress_bar
 from core.training.runtime import autocast
-from sentence.config import Protocol
+from sentence.config import NO_TASKS, Protocol
 from sentence.data import SentenceBatch
-from sentence.encoder import Pair, TwoEncoders
+from sentence.encoder import TwoEncoders
+from sentence.pair import Pair
 from sentence.senteval import Classification, Relatedness, Similarity
 from sentence.tasks import (
     SENTEVAL,
@@ -250,11 +252,11 @@ def sample(
 
 
 def load_tasks(
-    names: Sequence[str], data_root: Path, download: bool
+    names: Sequence[str], data_root: Path, download: bool, *, required: bool = True
 ) -> tuple[dict[str, TransferTask], list[str]]:
     """The tasks whose data are there, and the names of the others, which a warning names.
 
-    Raises InputError if a name is unknown, or no task has data.
+    Raises InputError if a name is unknown or, where tasks are ``required``, no task has data.
     """
     names = expand(names)
     folder = data_root / SENTEVAL_FOLDER
@@ -266,8 +268,11 @@ def load_tasks(
     if missing:
         folders = ", ".join(dict.fromkeys(SENTEVAL[name][0] for name in missing))
         where = f"no data for {', '.join(missing)} under {folder} (in {folders})"
+        instead = "the other tasks are evaluated"
         if len(missing) == len(tasks):
             advice = "add them there" if is_there else "set `download` to fetch them"
-            raise InputError(f"{where}; {advice}, or choose among `tasks` {' '.join(TASKS)}")
-        print(f"warning: {where}; the other tasks are evaluated", file=sys.stderr)
+            if required:
+                raise InputError(f"{where}; {advice}, or choose among `tasks` {' '.join(TASKS)}")
+            instead = f"the run is scored without labels; {advice}, or set `tasks` to {NO_TASKS}"
+        print(with_flags(f"warning: {where}; {instead}"), file=sys.stderr)
     return {name: task for name, task in tasks.items() if task is not None}, missing

@@ -8,7 +8,9 @@ Shapes: b sentences of this process · B sentences of the whole batch · D dim.
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
@@ -24,30 +26,45 @@ from core.training.optimizers import make_optimizer
 from core.training.run_folder import Run
 from core.training.seeding import seed_everything
 from core.training.task import Scores, Task
+from sentence import held_out
 from sentence.config import SentenceConfig
 from sentence.corpora import Corpus, find_corpus
 from sentence.data import ConsecutiveBatches, EncodedCorpus, SentenceBatch, encode_corpus
-from sentence.encoder import PaddedTransformer, Pair, TwoEncoders, split_sentences
+from sentence.encoder import TwoEncoders
+from sentence.held_out import hold_out
 from sentence.objective import quick_thought_loss
+from sentence.pair import PaddedTransformer, Pair, split_sentences
 from sentence.scoring import EVALUATION, encoder_of, evaluate, load_tasks, sample
 
 
 class SentenceTask(Task):
     """Train two encoders f and g to score a sentence's neighbours above the other sentences of a batch."""
 
-    def __init__(self, configs: Sequence[SentenceConfig], device: torch.device) -> None:
+    def __init__(
+        self, configs: Sequence[SentenceConfig], device: torch.device, source: Corpus | None = None
+    ) -> None:
+        """``source`` is the corpus, by default the one that the config's dataset names."""
         [config] = configs
         self.config, self.device = config, device
         self.clip_norm = config.clip_norm
-        source = find_corpus(config.dataset, config.data_root, config.download)
-        self.tasks, missing = load_tasks(config.tasks, config.data_root, config.download)
-        self.record_fields = {"missing_tasks": missing, "evaluation": EVALUATION}
+        source = source or find_corpus(config.dataset, config.data_root, config.download)
+        self.tasks, missing = load_tasks(config.tasks, config.data_root, config.download, required=False)
+        self.record_fields = {
+            "labelled": bool(self.tasks),
+            "missing_tasks": missing,
+            "evaluation": EVALUATION,
+        }
         if config.encoder == "gru" and device.type == "cuda" and config.precision != "float32":
             self.record_fields["gru_precision"] = "float32"  # see GRUEncoder.encode
         tokenizer = tokenizer_of(config)
-        corpus = encode_corpus(
-            source, config.vocab_size, lines=config.lines, strict=config.strict, tokenizer=tokenizer
-        )
+        corpus = encode_corpus(source, config.vocab_size, strict=config.strict, tokenizer=tokenizer)
+        if not self.tasks:
+            corpus = hold_out(corpus)
+            self.record_fields |= {
+                "evaluation": held_out.EVALUATION,
+                "held_out_sentences": len(corpus) - trained_sentences(corpus),
+            }
+        self.corpus = corpus
         self.local = local_slice(config.batch_size)
         self.sentence_batches = ConsecutiveBatches(
             corpus, config.batch_size, config.longest, config.seed, self.local, device
@@ -57,7 +74,8 @@ class SentenceTask(Task):
         self.samples_per_epoch = self.steps_per_epoch * config.batch_size
         if is_main_process():
             describe(config, source, corpus)
-        warn_dropped_samples(len(corpus) - self.samples_per_epoch, "sentences", config.batch_size)
+        dropped = trained_sentences(corpus) - self.samples_per_epoch
+        warn_dropped_samples(dropped, "sentences", config.batch_size)
 
         seed_everything(config.seed)
         self.model = make_model(config, corpus.tokenizer, device)
@@ -94,8 +112,19 @@ class SentenceTask(Task):
         return loss.unsqueeze(0), f.unsqueeze(0)
 
     def evaluate(self) -> list[Scores]:
+        if not self.tasks:
+            return [self._held_out_scores()]
         parts = 1 if self.is_transformer else TwoEncoders.parts
         return [evaluate(self.encode, self.tasks, parts=parts)]
+
+    def _held_out_scores(self) -> Scores:
+        """Without labels; none if nothing is held out."""
+        config = self.config
+        if self.corpus.held_out is None:
+            return {}
+        return held_out.scores(
+            self.pair, self.corpus, config.longest, config.normalize, self.device, config.precision
+        )
 
     def probe_embeddings(self) -> Tensor:
         batch = self._first_batch()
@@ -107,10 +136,15 @@ class SentenceTask(Task):
         run.save_sample(
             sample(self.pair, self._first_batch(), self.local, self.config.window, self.encode, self.tasks)
         )
-        from sentence.quick_thought import as_sentence_transformer
+        from sentence.quick_thought import save_encoders
 
-        model = self.model if self.is_transformer else as_sentence_transformer(self.model[0])
-        run.save_encoder_folder(lambda folder: model.save(str(folder), create_model_card=False))
+        def write(folder: Path) -> None:
+            if self.is_transformer:
+                self.model.save(str(folder), create_model_card=False)
+            else:
+                save_encoders(self.model[0], folder)
+
+        run.save_encoder_folder(write)
 
     def _first_batch(self) -> SentenceBatch:
         return next(iter(self.batches(epoch=1)))
@@ -153,6 +187,12 @@ def describe(config: SentenceConfig, source: Corpus, corpus: EncodedCorpus) -> N
     hidden = f"{source.hidden:,} hidden files and folders" if source.hidden else ""
     if others or hidden:
         print(f"left out of the folder: {' and '.join(filter(None, (others, hidden)))}", file=sys.stderr)
+    if corpus.held_out is not None:
+        print(
+            f"held out for the scores without labels: {corpus.held_out.sum():,} sentences, the last ones of "
+            f"{np.count_nonzero(corpus.held_out)} books",
+            file=sys.stderr,
+        )
     if corpus.left_out:
         print(
             f"left out of the text: {corpus.left_out:,} pieces that are not sentences (one word; or "
@@ -166,11 +206,15 @@ def describe(config: SentenceConfig, source: Corpus, corpus: EncodedCorpus) -> N
         )
 
 
+def trained_sentences(corpus: EncodedCorpus) -> int:
+    return int(np.diff(corpus.trained(), axis=1).sum())
+
+
 def fingerprint(corpus: EncodedCorpus) -> dict[str, int | str]:
     """What distinguishes the data from others: counts, and a digest of the vocabulary."""
     return {
         "books": len(corpus.books) - 1,
-        "sentences": len(corpus),
+        "sentences": trained_sentences(corpus),
         "tokens": len(corpus.tokens),
         "vocabulary": digest_of([json.dumps(corpus.tokenizer.get_vocab(), sort_keys=True)]),
     }

@@ -9,7 +9,7 @@ import numpy as np
 
 from core.io.downloads import fetch_archive
 from core.io.errors import InputError, unknown_name
-from sentence.config import SENTEVAL_TASKS
+from sentence.config import NO_TASKS, SENTEVAL_TASKS
 from sentence.corpora import embedded_topics
 from sentence.senteval import (
     STS_SETS,
@@ -139,10 +139,15 @@ def groups_of(task: Similarity | Relatedness) -> dict[str, np.ndarray]:
 
 
 def expand(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of tasks, with every task of SentEval for "all"; raises InputError if one is unknown."""
+    """Names of tasks, with every task of SentEval for "all"; raises InputError if one is unknown.
+
+    The only name "none" stands for no task.
+    """
+    if tuple(names) == (NO_TASKS,):
+        return ()
     for name in names:
         if name not in (*TASKS, ALL):
-            raise unknown_name("tasks", name, (*TASKS, ALL))
+            raise unknown_name("tasks", name, (*TASKS, ALL, NO_TASKS))
     return tuple(dict.fromkeys(task for name in names for task in (SENTEVAL if name == ALL else (name,))))
 
 

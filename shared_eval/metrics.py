@@ -33,23 +33,27 @@ def split_similarities(
     return {"positives": similarity[is_positive], "negatives": torch.cat(negatives)}
 
 
-def embedding_metrics(view1: Tensor, view2: Tensor) -> dict[str, float]:
+def embedding_metrics(view1: Tensor, view2: Tensor, is_negative: Tensor | None = None) -> dict[str, float]:
     """Alignment, uniformity and mean similarities of unit-norm embeddings of two views: [B, D] twice.
 
     alignment: mean squared distance of positives; uniformity: log mean e^{-2 d^2} over pairs of one view
     (Wang and Isola, ICML 2020, eq. 4, 5). ``hardest_negative_similarity`` is the mean over anchors of view 1
     of the largest cosine to another sample's view 2.
+
+    Args:
+        is_negative: [B, B] bool, which of view 2 are negatives of each anchor; by default all others.
     """
     similarity = view1 @ view2.T
     positive = similarity.diagonal()
     others = ~torch.eye(len(view1), dtype=torch.bool, device=view1.device)
     squared = (2 - 2 * (view1 @ view1.T))[others]
+    is_negative = others if is_negative is None else is_negative
     return {
         "alignment": (2 - 2 * positive).mean().item(),
         "uniformity": (torch.logsumexp(-2 * squared, dim=0) - math.log(len(squared))).item(),
         "positive_similarity": positive.mean().item(),
-        "negative_similarity": similarity[others].mean().item(),
-        "hardest_negative_similarity": similarity.masked_fill(~others, -1).amax(dim=1).mean().item(),
+        "negative_similarity": similarity[is_negative].mean().item(),
+        "hardest_negative_similarity": similarity.masked_fill(~is_negative, -1).amax(dim=1).mean().item(),
     }
 
 

@@ -1,5 +1,6 @@
 """Code, commands and links of README and docs work."""
 
+import gzip
 import re
 import shlex
 from pathlib import Path
@@ -11,12 +12,15 @@ import graph.evaluate
 import graph.train
 import image.evaluate
 import image.train
+import sentence.embed
 import sentence.evaluate
 import sentence.train
 import shared_eval.compare
 import shared_eval.records
 import shared_eval.report
 import shared_eval.reproduce
+from tests.conftest import REAL_DATA_ROOT
+from tests.sentence.conftest import write_books
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -27,12 +31,24 @@ COMMANDS = {
     "image.train": image.train.main,
     "image.evaluate": image.evaluate.main,
     "sentence.train": sentence.train.main,
+    "sentence.embed": sentence.embed.main,
     "sentence.evaluate": sentence.evaluate.main,
     "shared_eval.compare": shared_eval.compare.main,
     "shared_eval.records": shared_eval.records.main,
     "shared_eval.report": shared_eval.report.main,
     "shared_eval.reproduce": shared_eval.reproduce.main,
 }
+
+
+def write_novels() -> None:
+    """Three novels, real ones if their data are here."""
+    stored = sorted((REAL_DATA_ROOT / "books").glob("*.txt.gz"))[:3]
+    if not stored:
+        write_books(Path("novels"), sizes=(300, 200, 100))
+        return
+    Path("novels").mkdir()
+    for path in stored:
+        Path("novels", path.stem).write_bytes(gzip.decompress(path.read_bytes()))
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -45,9 +61,15 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 
 # Pages whose code is one session, from the data that ``write`` makes: see ``test_session_runs``.
-SESSIONS = {"your-own-graphs.md": lambda: None}
+SESSIONS = {"your-own-graphs.md": lambda: None, "your-own-text.md": write_novels}
 # Flags that make a command of a session quick.
-QUICK = {"graph.train": "--device cpu", "graph.embed": "--device cpu"}
+QUICK = {
+    "graph.train": "--device cpu",
+    "graph.embed": "--device cpu",
+    "sentence.train": "--epochs 1 --embedding-dim 8 --batch-size 50 --device cpu",
+    "sentence.evaluate": "--device cpu",
+    "sentence.embed": "--device cpu",
+}
 
 PYTHON = [(name, code) for name, code in blocks("python") if name not in SESSIONS]
 

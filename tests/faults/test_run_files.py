@@ -86,18 +86,18 @@ def test_damaged_sentence_encoder_is_refused(tiny_data, finished_runs, tmp_path,
 
     folder = tmp_path / "run"
     shutil.copytree(finished_runs("sentence"), folder)
-    damage(folder / "encoder" / "0_QuickThought" / "model.safetensors", flip)
+    damage(folder / "encoder" / "model.safetensors", flip)
     with pytest.raises(SystemExit) as exit_:
         evaluate_sentence([str(folder), "--data-root", str(tiny_data), "--device", "cpu"])
     assert exit_.value.code == 2
     assert "model.safetensors is damaged: its checksum" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
+@pytest.mark.parametrize("name", ["tokenizer.json", "quick_thought.json"])
 def test_every_file_of_a_sentence_encoder_has_a_checksum(finished_runs, tmp_path, name):
     folder = tmp_path / "run"
     shutil.copytree(finished_runs("sentence"), folder)
-    [path] = (folder / "encoder" / "0_QuickThought").rglob(name)
+    [path] = (folder / "encoder").rglob(name)
     damage(path, lambda content: content + b" ")
     with pytest.raises(InputError, match=f"{path} is damaged: its checksum"):
         check_files(folder)

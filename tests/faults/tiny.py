@@ -28,7 +28,7 @@ FLAGS = {
 WEIGHTS = {
     "graph": "encoder.safetensors",
     "image": "encoder.safetensors",
-    "sentence": "encoder/0_QuickThought/model.safetensors",
+    "sentence": "encoder/model.safetensors",
 }
 
 

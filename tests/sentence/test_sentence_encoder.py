@@ -164,7 +164,7 @@ def test_max_seq_length_truncates_and_is_saved(kind, tmp_path):
 
 @pytest.mark.parametrize("value", [0, -1, None, 2.5, True])
 def test_impossible_max_seq_length_is_an_error(value):
-    with pytest.raises(InputError, match=f"`max_seq_length` is {value}; it must be a whole number of at"):
+    with pytest.raises(ValueError, match=f"`max_seq_length` is {value}; it must be a whole number of at"):
         as_model().max_seq_length = value
 
 

@@ -12,8 +12,8 @@ from sklearn.metrics.pairwise import paired_cosine_distances
 from core.losses.gradient_cache import cached
 from core.training.cli import parse_config
 from sentence.config import SentenceConfig, defaults_for
-from sentence.encoder import PaddedTransformer, Pair, split_sentences
 from sentence.evaluate import main as evaluate_main
+from sentence.pair import PaddedTransformer, Pair, split_sentences
 from sentence.quick_thought import load_model
 from sentence.train import main as train_main
 from tests.processes import in_processes
@@ -63,7 +63,8 @@ def evaluated(capsys, model, data_root, *flags):
 
 
 def weights_file(folder):
-    return folder / "encoder" / "0_QuickThought" / "model.safetensors"
+    [path] = (folder / "encoder").rglob("model.safetensors")
+    return path
 
 
 def test_dropped_sentences_are_named(books, data_root, tmp_path, capsys):

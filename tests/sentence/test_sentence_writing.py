@@ -53,8 +53,8 @@ def sentences_in(folder):
     return [list(sentences_of(lines)) for _, lines in find_corpus(f"folder:{folder}", folder).books(Faults())]
 
 
-def encoded(folder, vocab_size=1000, **options):
-    return encode_corpus(find_corpus(f"folder:{folder}", folder), vocab_size, **options)
+def encoded(folder, vocab_size=1000, dataset="folder", **options):
+    return encode_corpus(find_corpus(f"{dataset}:{folder}", folder), vocab_size, **options)
 
 
 def words_of(corpus, position):
@@ -170,7 +170,7 @@ def test_lines_that_are_sentences_by_setting(tmp_path):
     (tmp_path / "a.txt").write_text("".join(lines))
     kept = ["She came. He left.", "HELLO WORLD", "ok", "and this one goes on"]
     assert list(sentences_of(lines, "sentences")) == kept
-    corpus = encoded(tmp_path, lines="sentences")
+    corpus = encoded(tmp_path, dataset="lines")
     assert len(corpus) == 4
     assert words_of(corpus, 1) == ["hello", "world"]
     assert len(encoded(tmp_path)) == 3  # the cache of the one is not read for the other
@@ -188,9 +188,9 @@ def test_text_that_is_no_sentence_is_counted(tmp_path, capsys):
 
 def test_one_piece_of_text_advises_the_setting(tmp_path):
     (tmp_path / "a.txt").write_text("HELLO\nWORLD\n")
-    with pytest.raises(InputError, match="if each line is a sentence, set `lines` to sentences"):
+    with pytest.raises(InputError, match="if each line is a sentence, use lines:PATH"):
         encoded(tmp_path)
-    assert len(encoded(tmp_path, lines="sentences")) == 2
+    assert len(encoded(tmp_path, dataset="lines")) == 2
 
 
 ENGLISH = "The cold river held a stone.\r\nA letter was left — for me.\r\n今天天气很好。\r\n"
@@ -321,8 +321,8 @@ def test_command_trains_on_chinese_and_says_what_is_left_out(tmp_path, capsys):
 def test_command_takes_a_sentence_a_line(tmp_path, capsys):
     write_book(tmp_path / "books" / "a.txt", "".join(f"{text.upper()}\n" for text in PLAIN * 4))
     error = failure_of(train_main, capsys, flags_for(tmp_path, "auto"))[-1]
-    assert error.endswith("at least one is needed; if each line is a sentence, set --lines to sentences")
-    train_main(flags_for(tmp_path, "run", "--lines", "sentences"))
+    assert error.endswith("at least one is needed; if each line is a sentence, use lines:PATH")
+    train_main(flags_for(tmp_path, "run", "--dataset", f"lines:{tmp_path / 'books'}"))
     assert "1 books, 16 sentences" in capsys.readouterr().err
 
 
@@ -331,7 +331,7 @@ def test_cache_of_other_rules_is_not_read(books, monkeypatch):
     build = sentence.data._encode_into
     monkeypatch.setattr(sentence.data, "_encode_into", lambda *a: built.append(a) or build(*a))
     encoded(books)
-    encoded(books, lines="sentences")
+    encoded(books, dataset="lines")
     monkeypatch.setattr(sentence.data, "FORMAT", 3)
     encoded(books)
     assert len(built) == 3

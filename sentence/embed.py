@@ -1,0 +1,61 @@
+"""Write the embeddings of sentences to a file: ``python -m sentence.embed RUN FILE --output x.parquet``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from core.io.errors import InputError
+from core.io.files import check_regular
+from core.training.cli import command, parse
+from sentence.models import find_encoder
+from shared_eval.embeddings import check_output
+
+STDIN = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Write the embeddings of sentences by a run's trained encoder to a file, a row a sentence."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder, or that of a SentenceTransformer."""
+    source: Annotated[str, tyro.conf.Positional]
+    """A text file, plain or gzipped, with a sentence a line; - is standard input."""
+    output: Path
+    """The file: .parquet, .npz, .safetensors or .csv. The id of a row is the number of its line, from 0."""
+    overwrite: bool = False
+    """Replace the file if it exists."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+
+
+def check_source(source: str) -> None:
+    """Raise InputError unless ``source`` is a file, or stands for standard input."""
+    try:
+        if source != STDIN:
+            check_regular(Path(source))
+    except OSError as error:
+        raise InputError(
+            f"{source} cannot be read: {error.strerror}; name a file with a sentence a line"
+        ) from None
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse(EmbedConfig, argv, "python -m sentence.embed")
+    check_output(config.output, config.overwrite)
+    find_encoder(config.run)
+    check_source(config.source)
+    # Imported here because torch takes seconds, and help and errors do not need it.
+    from sentence.embedding import embed
+    from shared_eval.outputs import show
+
+    count = embed(config)
+    show(f"{config.output}: {count:,} embeddings")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The work of ``sentence.embed``: lines of text in, rows with vectors out, in constant memory."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from core.io.errors import InputError
+from sentence.corpora import Faults, read_lines, read_stdin
+from sentence.embed import STDIN, EmbedConfig
+from sentence.loading import load_encoder
+from shared_eval.embeddings import Rows, write_embeddings
+
+SENTENCES_AT_ONCE = 4096
+
+
+def embed(config: EmbedConfig) -> int:
+    """Write the embeddings of the source's lines; return their number. Blank lines have none."""
+    model = load_encoder(config.run, config.device)
+    faults = Faults()
+    lines = read_stdin(faults) if config.source == STDIN else read_lines(Path(config.source), faults)
+    name = "standard input" if config.source == STDIN else config.source
+
+    def batches() -> Iterator[Rows]:
+        sentences = numbered(lines)
+        is_empty = True
+        while chunk := list(islice(sentences, SENTENCES_AT_ONCE)):
+            is_empty = False
+            numbers, texts = zip(*chunk, strict=True)
+            yield Rows(numbers, model.encode(list(texts), show_progress_bar=False))
+        if is_empty:
+            raise InputError(f"{name} has no line with text; at least one is needed")
+
+    count = write_embeddings(config.output, batches(), config.overwrite)
+    faults.report()
+    return count
+
+
+def numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers from 0.
+
+    A part without a line end is followed by the rest of its line (``corpora.MAX_LINE_BYTES``), which is left
+    out: encoders truncate far earlier.
+    """
+    number, begins = 0, True
+    for line in lines:
+        text = " ".join(line.split())
+        if begins and text:
+            yield number, text
+        begins = line.endswith("\n")
+        number += begins
