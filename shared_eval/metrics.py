@@ -1,4 +1,4 @@
-"""Metrics of embeddings: alignment, uniformity, and similarities of positives and negatives.
+"""Metrics of embeddings: alignment, uniformity, effective rank, similarities of positives and negatives.
 
 Shapes: B samples · D dim.
 """
@@ -51,3 +51,14 @@ def embedding_metrics(view1: Tensor, view2: Tensor) -> dict[str, float]:
         "negative_similarity": similarity[others].mean().item(),
         "hardest_negative_similarity": similarity.masked_fill(~others, -1).amax(dim=1).mean().item(),
     }
+
+
+def effective_rank(representations: Tensor) -> float:
+    """RankMe: e to the entropy of the singular values as shares of their sum, 1 to D: [B, D] -> a number.
+
+    Garrido et al., ICML 2023, eq. 1 and 2, in float64 and without the paper's epsilon: 0 log 0 is 0. It is 0
+    if all representations are 0.
+    """
+    values = torch.linalg.svdvals(representations.cpu().double())
+    total = values.sum()
+    return torch.special.entr(values / total).sum().exp().item() if total else 0.0

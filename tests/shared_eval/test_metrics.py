@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from shared_eval.metrics import embedding_metrics, split_similarities
+from shared_eval.metrics import effective_rank, embedding_metrics, split_similarities
 
 
 def test_metrics_equal_loops_over_pairs():
@@ -52,3 +53,18 @@ def test_similarities_are_split_into_positives_and_negatives():
     assert not set(split["negatives"].tolist()) & {1.0, *similarity.diagonal().tolist()}
     nearest = split_similarities(torch.rand(2, 100))["negatives"].view(2, -1)
     assert (nearest.diff(dim=1) >= 0).all()
+
+
+@pytest.mark.parametrize("shape", [(40, 7), (5, 12)])
+def test_effective_rank_equals_numpys_svd(shape):
+    representations = np.random.default_rng(0).normal(size=shape) * np.arange(1, shape[1] + 1)
+    values = np.linalg.svd(representations, compute_uv=False)
+    shares = values / values.sum()
+    expected = math.exp(-(shares * np.log(shares)).sum())
+    assert effective_rank(torch.from_numpy(representations)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_effective_rank_counts_equal_directions_and_is_finite_without_any():
+    assert effective_rank(torch.eye(6)) == pytest.approx(6)
+    assert effective_rank(torch.ones(9, 4)) == pytest.approx(1, abs=1e-6)
+    assert effective_rank(torch.zeros(9, 4)) == 0
