@@ -15,6 +15,8 @@ MIN_IMAGE_SIZE = 8
 
 Norm = Literal["batch", "group"]
 
+Labels = Literal["auto", "folders", "none"]
+
 Protocol = Literal["frozen", "paper"]  # of the linear probe
 
 
@@ -39,7 +41,7 @@ class ImageConfig(TrainConfig):
     maximums: ClassVar[Mapping[str, float]] = {**TrainConfig.maximums, "image_size": 1024, "view_size": 1024}
 
     dataset: str = "shapes"
-    """shapes or digits (embedded), cifar10, cifar100, stl10, tinyimagenet, or folder:PATH (class folders)."""
+    """shapes or digits (embedded), cifar10, cifar100, stl10, tinyimagenet, or folder:PATH (any images)."""
     objective: Literal["simclr", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     temperature: float = 0.5
@@ -69,6 +71,10 @@ class ImageConfig(TrainConfig):
     """Channels of the encoder's first stage; 64 is the architecture's own."""
     norm: Norm = "batch"
     """Normalisation of encoder and head; group treats images one by one."""
+    labels: Labels = "auto"
+    """Of folder:PATH: folders, its class folders; auto, these if two or more hold all images; none."""
+    probe_dataset: str | None = None
+    """Another labelled dataset, or folder:PATH, whose images are scored by the probes."""
     skip_unreadable: bool = False
     """Train without the images that cannot be read; by default they are an error."""
     image_size: int | None = None
@@ -98,8 +104,15 @@ class ImageConfig(TrainConfig):
         return super().checked()
 
     def check_dataset(self) -> None:
-        if self.dataset not in KNOWN and not self.dataset.startswith("folder:"):
-            raise unknown_name("dataset", self.dataset, KNOWN)
+        check_name("dataset", self.dataset)
+        if self.probe_dataset is not None:
+            check_name("probe_dataset", self.probe_dataset)
+
+
+def check_name(argument: str, dataset: str) -> None:
+    """Raise InputError if no dataset has this name."""
+    if dataset not in KNOWN and not dataset.startswith("folder:"):
+        raise unknown_name(argument, dataset, KNOWN)
 
 
 def defaults_for(dataset: str = "shapes", objective: str = "hard") -> ImageConfig:

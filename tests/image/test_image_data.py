@@ -356,13 +356,17 @@ def test_unreadable_datasets_are_errors_of_one_line(tiny_folder, tmp_path):
     few = write_class_folders(tmp_path / "few", per_class=4)
     assert "fewer than 5 images in every class" in message(f"folder:{few}")
     (tmp_path / "empty").mkdir()
-    assert "contains no class folders" in message(f"folder:{tmp_path / 'empty'}")
+    assert "contains no class folders" in message(f"folder:{tmp_path / 'empty'}", labels="folders")
+    assert "contains no images" in message(f"folder:{tmp_path / 'empty'}")
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--dataset", "folder:one"], "--dataset is 'folder:one', which has 1 class; at least 2 are needed"),
+        (
+            ["--dataset", "folder:one", "--labels", "folders"],
+            "--dataset is 'folder:one', which has 1 class; at least 2 are needed",
+        ),
         (["--dataset", "cifar10", "--download"], "could not download http://127.0.0.1"),
     ],
 )

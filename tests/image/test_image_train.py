@@ -94,6 +94,7 @@ def test_finished_run_folder_has_every_file_and_a_full_record(tiny_folder, tmp_p
         "positive_similarity",
         "negative_similarity",
         "hardest_negative_similarity",
+        "effective_rank",
     }
     assert result["untrained_metrics"].keys() == result["metrics"].keys()
     lines = metrics_of(folder)
