@@ -35,6 +35,7 @@ COMMANDS = {
     "graph.evaluate": Command(("no-such-run",), ("graph.scoring",)),
     "image.train": Command(("--dataset", "no-such-dataset"), ("core.training.launch", "image.task")),
     "image.evaluate": Command(("no-such-run",), ("image.scoring",)),
+    "image.embed": Command(("no-such-run", "digits", "--output", "x.npz"), ("image.embedding",)),
     "sentence.train": Command(("--dataset", "no-such-dataset"), ("core.training.launch", "sentence.task")),
     "sentence.evaluate": Command(("no-such-folder",), ("sentence.quick_thought", "sentence.scoring")),
     "shared_eval.compare": Command(("no-such-run", "another"), ("shared_eval.comparison",)),

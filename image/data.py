@@ -103,6 +103,10 @@ class ImageDataset:
     def has_labels(self) -> bool:
         return bool(self.classes)
 
+    def without_labels(self) -> "ImageDataset":
+        """The training images as a dataset without labels."""
+        return self.unlabelled(self.name, self.train.images, self.skipped) if self.has_labels else self
+
     def to(self, device: torch.device) -> "ImageDataset":
         """Move to ``device``; if it lacks the memory, labels only, and images to pinned memory."""
         images = {id(part): part.images for part in (self.train, self.labelled, self.test)}
@@ -154,8 +158,8 @@ def load_dataset(
         dataset = _load_published(name, data_root, download, image_size, skipped)
     else:
         raise unknown_name("dataset", name, KNOWN)
-    if labels == "none" and dataset.has_labels:
-        dataset = ImageDataset.unlabelled(name, dataset.train.images, dataset.skipped)
+    if labels == "none":
+        dataset = dataset.without_labels()
     if len(dataset.classes) == 1:
         raise InputError(
             f"`dataset` is {name!r}, which has {len(dataset.classes)} class; at least 2 are needed"

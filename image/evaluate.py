@@ -45,12 +45,9 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     name = config.dataset or trained.dataset
     replace(trained, dataset=name).check_dataset()
     # Imported here because torch takes seconds, and help and errors do not need it.
-    import torch
-
-    from core.training.run_folder import load_encoder_state
     from core.training.runtime import choose_device, choose_precision, threads_for
     from image.data import load_dataset, load_probe_dataset, warn_skipped
-    from image.encoder import make_model
+    from image.loading import load_model
     from image.scoring import evaluate
     from image.views import Views
 
@@ -67,10 +64,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     if is_own and trained.probe_dataset is not None:
         probed = load_probe_dataset(trained.probe_dataset, *where, trained.view_size, skip_unreadable)
         probed = probed.to(device)
-    with torch.device("meta"):  # the settings may ask for more memory than the weights need
-        model = make_model(trained.arch, trained.width, trained.norm)
-    load_encoder_state(model, config.run)
-    model.encoder.to(memory_format=torch.channels_last)
+    model = load_model(config.run, trained)
     views = Views(trained.view_size, scale=(trained.crop_scale, 1.0)).to(device)
     with threads_for(math.inf):
         return evaluate(

@@ -256,7 +256,7 @@ def _decode_all(paths: list[Path], size: int) -> tuple[np.ndarray, dict[str, Any
     """
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, and of sizes that are refused
-        results = list(pool.map(lambda path: _decode(path, size), paths))
+        results = list(pool.map(lambda path: decode_or_reason(path, size), paths))
     decoded = [result for result in results if not isinstance(result, str)]
     images = np.empty((len(decoded), 3, size, size), np.uint8)
     for i, (image, _) in enumerate(decoded):
@@ -267,7 +267,7 @@ def _decode_all(paths: list[Path], size: int) -> tuple[np.ndarray, dict[str, Any
     }
 
 
-def _decode(path: Path, size: int) -> tuple[np.ndarray, bool] | str:
+def decode_or_reason(path: Path, size: int) -> tuple[np.ndarray, bool] | str:
     """What ``decode`` returns, or why the image cannot be read."""
     try:
         return decode(path, size)

@@ -28,17 +28,23 @@ ANNEAL_STEPS = 9  # beta falls in as many equal steps, the last of them to 0
 class ImageTask(Task):
     """Train an encoder and its projection head on two views of each image."""
 
-    def __init__(self, configs: Sequence[ImageConfig], device: torch.device) -> None:
+    def __init__(
+        self, configs: Sequence[ImageConfig], device: torch.device, dataset: ImageDataset | None = None
+    ) -> None:
+        """``dataset`` is used instead of the one that the config names."""
         [config] = configs
         self.config, self.device = config, device
-        dataset = load_dataset(
-            config.dataset,
-            config.data_root,
-            config.download,
-            config.image_size,
-            config.skip_unreadable,
-            config.labels,
-        )
+        if dataset is None:
+            dataset = load_dataset(
+                config.dataset,
+                config.data_root,
+                config.download,
+                config.image_size,
+                config.skip_unreadable,
+                config.labels,
+            )
+        elif config.image_size is not None:
+            dataset = dataset.resized(config.image_size)
         warn_skipped(dataset)
         check_fits(config, dataset)
         skipped = dataset.skipped.as_record()

@@ -36,6 +36,7 @@ WITHOUT_DATA = {
     "graph.evaluate": TRAINING,
     "image.train": IMAGES,
     "image.evaluate": IMAGES,
+    "image.embed": IMAGES,
     "sentence.train": SENTENCES,
 }
 # On tiny data. sentence.train diverges in its first step: it would save its model by sentence_transformers.
@@ -44,6 +45,7 @@ WITH_DATA = {
     "graph.evaluate": TRAINING | SCIKIT_LEARN,
     "image.train": IMAGES,
     "image.evaluate": IMAGES,
+    "image.embed": IMAGES | {"pandas", "pyarrow"},
     "sentence.train": SENTENCES | SCIKIT_LEARN,
 }
 ON_RECORDS = {
@@ -96,6 +98,7 @@ def without_data(tmp_path_factory):
         for modality, dataset in (("graph", "MUTAG"), ("image", "cifar10"), ("sentence", "bookcorpus"))
     }
     flags |= {f"{modality}.evaluate": [str(folder / modality), *common] for modality in ("graph", "image")}
+    flags["image.embed"] = [str(folder / "image"), "cifar10", "--output", str(folder / "x.csv"), *common]
     by_torch, ended = outcomes([(command, *flags[command]) for command in flags], preload=["torch"])
     assert "torch" in by_torch
     return by_torch, dict(zip(flags, ended, strict=True))
@@ -105,7 +108,8 @@ def without_data(tmp_path_factory):
 def test_command_without_data_imports_what_it_uses(without_data, command):
     by_torch, ended = without_data
     assert ended[command].code == 2
-    assert "set --download" in ended[command].output
+    message = "the run is not finished" if command == "image.embed" else "set --download"
+    assert message in ended[command].output
     assert ended[command].imported <= WITHOUT_DATA[command] | by_torch
 
 
@@ -120,6 +124,8 @@ def with_data(tmp_path_factory):
     flags["sentence.train"] += ["--lr", "1e30"]
     for modality in ("graph", "image"):
         flags[f"{modality}.evaluate"] = [str(folder / modality), "--data-root", str(data), "--device", "cpu"]
+    flags["image.embed"] = [str(folder / "image"), f"folder:{data / 'images'}", "--device", "cpu"]
+    flags["image.embed"] += ["--output", str(folder / "x.parquet")]
     by_torch, ended = outcomes([(command, *flags[command]) for command in flags], preload=["torch"])
     assert "torch" in by_torch
     return by_torch, dict(zip(flags, ended, strict=True))
@@ -130,6 +136,7 @@ def with_data(tmp_path_factory):
 def test_command_with_data_imports_what_it_uses(with_data, command):
     by_torch, ended = with_data
     code, text = (1, "became inf in epoch 1, step 1") if command == "sentence.train" else (None, "accuracy")
+    text = "60 embeddings" if command == "image.embed" else text
     assert (ended[command].code, text in ended[command].output) == (code, True), ended[command].output
     assert ended[command].imported <= WITH_DATA[command] | by_torch
 
