@@ -8,6 +8,7 @@ import pytest
 
 import graph.evaluate
 import graph.train
+import image.embed
 import image.evaluate
 import image.train
 import sentence.evaluate
@@ -16,6 +17,7 @@ import shared_eval.compare
 import shared_eval.records
 import shared_eval.report
 import shared_eval.reproduce
+from tests.image.conftest import write_class_folders
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -24,6 +26,7 @@ COMMANDS = {
     "graph.evaluate": graph.evaluate.main,
     "image.train": image.train.main,
     "image.evaluate": image.evaluate.main,
+    "image.embed": image.embed.main,
     "sentence.train": sentence.train.main,
     "sentence.evaluate": sentence.evaluate.main,
     "shared_eval.compare": shared_eval.compare.main,
@@ -31,6 +34,14 @@ COMMANDS = {
     "shared_eval.report": shared_eval.report.main,
     "shared_eval.reproduce": shared_eval.reproduce.main,
 }
+
+
+def write_photos() -> None:
+    """72 photographs of another size than the default, some in a folder of their own."""
+    write_class_folders(Path("all"), per_class=24, size=40)
+    Path("photos/holidays").mkdir(parents=True)
+    for i, path in enumerate(sorted(Path("all").rglob("*.png"))):
+        path.rename(Path("photos/holidays" if i % 3 else "photos") / path.name)
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -42,7 +53,16 @@ def blocks(language: str) -> list[tuple[str, str]]:
     return found
 
 
-PYTHON = blocks("python")
+# Pages whose code is one session, from the data that ``write`` makes: see ``test_session_runs``.
+SESSIONS = {"your-own-images.md": write_photos}
+# Flags that make a command of a session quick.
+QUICK = {
+    "image.train": "--epochs 1 --arch resnet10 --width 4 --device cpu",
+    "image.evaluate": "--epochs 1 --device cpu",
+    "image.embed": "--device cpu",
+}
+
+PYTHON = [(name, code) for name, code in blocks("python") if name not in SESSIONS]
 
 
 @pytest.mark.parametrize(("name", "code"), PYTHON, ids=[f"{name}-{i}" for i, (name, _) in enumerate(PYTHON)])
@@ -50,13 +70,32 @@ def test_python_block_runs_without_an_error(name, code):
     exec(compile(code, name, "exec"), {})
 
 
-# The words of each command that starts Python, from the module on.
-COMMAND_LINES = [
-    words[words.index("-m") + 1 :]
-    for _, block in blocks("bash")
-    for line in block.splitlines()
-    if (words := shlex.split(line, comments=True))[:1] in (["python"], ["torchrun"]) and "-m" in words
-]
+def command_lines(block: str) -> list[list[str]]:
+    """The words of each command of a block that starts Python, from the module on."""
+    return [
+        words[words.index("-m") + 1 :]
+        for line in block.splitlines()
+        if (words := shlex.split(line, comments=True))[:1] in (["python"], ["torchrun"]) and "-m" in words
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SESSIONS)
+def test_session_runs(name, tmp_path, monkeypatch):
+    """Every block of the page in turn, in one folder; commands are made quick by flags at their end."""
+    monkeypatch.chdir(tmp_path)
+    SESSIONS[name]()
+    code = re.findall(r"```(bash|python)\n(.*?)```", (ROOT / "docs" / name).read_text(), flags=re.DOTALL)
+    assert {language for language, _ in code} == {"bash", "python"}
+    for language, block in code:
+        if language == "python":
+            exec(compile(block, name, "exec"), {})
+            continue
+        for module, *flags in command_lines(block):
+            COMMANDS[module]([*flags, *QUICK[module].split()])
+
+
+COMMAND_LINES = [words for _, block in blocks("bash") for words in command_lines(block)]
 
 
 @pytest.mark.parametrize("words", COMMAND_LINES, ids=" ".join)
