@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from core.io.errors import InputError
 from core.training.cli import command, parse
 from core.training.config import default_data_root
 from core.training.settings import check_ranges, load_config
@@ -41,6 +42,10 @@ class EvaluateConfig:
 def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     """The metrics of the model in a run's folder; on the run's own dataset, those of ``result.json``."""
     check_ranges({"epochs": config.epochs}, {"epochs": 1})
+    if config.dataset is None and config.labels != "auto":
+        raise InputError(
+            f"`labels` is {config.labels}, which is for another `dataset`; the run's own has the run's labels"
+        )
     trained = load_config(config.run, ImageConfig)
     name = config.dataset or trained.dataset
     replace(trained, dataset=name).check_dataset()

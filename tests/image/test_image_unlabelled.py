@@ -145,6 +145,8 @@ def test_unlabelled_run_is_scored_on_another_labelled_set(flat, tiny_folder, tmp
     assert others["alignment"] != scores["alignment"]
     unlabelled = printed_scores(evaluate_main, capsys, [folder, *transfer, "--labels", "none"])
     assert set(unlabelled) == LABEL_FREE
+    [line] = failure_of(evaluate_main, capsys, [str(folder), "--labels", "none"])
+    assert line.startswith("error: --labels is none, which is for another --dataset; ")
 
 
 @pytest.mark.parametrize(
