@@ -3,9 +3,8 @@
 import copy
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -166,17 +165,6 @@ class _Nodes(nn.Module):
         return self.encoder(batch)[0]
 
 
-class Trainable(QuickThought):
-    """The encoder with the name of token ids by which the trainer finds its columns."""
-
-    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> dict[str, Tensor]:
-        features = super().preprocess(inputs)
-        return {"input_ids": features["ids"], "lengths": features["lengths"]}
-
-    def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        return super().forward({"ids": features["input_ids"], "lengths": features["lengths"]})
-
-
 def measure_sentences(settings: ReferenceSettings, device: torch.device, findings: Findings) -> None:
     """An epoch of SentenceTransformerTrainer, and of a plain loop on the same batches."""
     corpus = find_corpus("pydoc", default_data_root())
@@ -187,7 +175,7 @@ def measure_sentences(settings: ReferenceSettings, device: torch.device, finding
     seed_everything(0)
     models = []
     for _ in range(2):
-        encoder = Trainable(tokenizer, "gru", 64, settings.hidden, bidirectional=True, longest=30)
+        encoder = QuickThought(tokenizer, "gru", 64, settings.hidden, bidirectional=True, longest=30)
         models.append(SentenceTransformer(modules=[encoder], device=str(device)))
     losses = [MultipleNegativesRankingLoss(model) for model in models]
     data = Dataset.from_dict({"anchor": anchors, "positive": positives})

@@ -62,9 +62,8 @@ class _Convolution(torch.autograd.Function):
             threads = torch.get_num_threads()
             one = functools.partial(_in_one_thread, gradients)
             parts = list(_pool(threads).map(one, grad.chunk(threads), input.chunk(threads)))
-            torch.set_num_threads(
-                threads
-            )  # the other threads have set torch's default, which new threads take
+            # The threads of the pool have set torch's default, which new threads take.
+            torch.set_num_threads(threads)
             of_weight = torch.stack(parts).float().sum(0).to(weight.dtype)
         return of_input, of_weight, None, None
 

@@ -13,24 +13,7 @@ from PIL import Image, ImageOps
 
 # Pillow's other formats stay closed; PostScript among them is handed to another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-EXTENSIONS = frozenset(
-    {
-        ".apng",
-        ".bmp",
-        ".gif",
-        ".jfif",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pfm",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-    }
-    | {".tif", ".tiff", ".webp"}
-)
+EXTENSIONS = frozenset(ext for ext, kind in Image.registered_extensions().items() if kind in FORMATS)
 MAX_PIXELS = 1 << 26  # 200 MB decoded; a damaged or forged header easily asks for more
 BACKGROUND = "white"  # behind transparent pixels, whose own colour is arbitrary
 

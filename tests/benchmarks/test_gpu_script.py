@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ from benchmarks.__main__ import parse_suite
 from benchmarks.pack import PackConfig
 from benchmarks.pack import main as pack_main
 from core.training.cli import parse, parse_config
-from core.training.config import default_folder, objective_slug
 from image.config import ImageConfig, defaults_for
 from tests.image.conftest import write_class_folders
 from tests.runs import result_of
@@ -81,9 +81,7 @@ def test_all_commands_parse(dry, script):
     assert [run.objective for run in runs] == ["hard", "simclr", "debiased"]
     assert all(run.resume and run.data_root == pack.data_root for run in runs)
     for run in runs:  # the folder that the run has at home
-        slug = objective_slug(run.objective, run.beta, run.tau_plus)
-        home = default_folder("image", "cifar10", slug, run.seed)
-        assert run.output_dir == script.work / home
+        assert run.output_dir == script.work / replace(run, output_dir=None).folder()
     [tests] = modules["pytest"]
     files = [name for name in tests if name.startswith("tests/")]
     assert len(files) == 3

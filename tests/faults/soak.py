@@ -65,6 +65,13 @@ INJECTED = {
     "tests/core/io/test_downloads.py": "downloads truncated, redirected, altered",
     "tests/test_untrusted_files.py": "pickles and encoders with code in them",
     "tests/faults/test_data_files.py": "damaged data files",
+    "tests/image/test_image_folders.py": "image folders: hidden, linked, split, mixed, unreadable",
+    "tests/image/test_image_decoding.py": "images of any depth, transparent, rotated, of many frames",
+    "tests/sentence/test_sentence_writing.py": "books in any script, encoding and layout of lines",
+    "tests/sentence/test_sentence_checkpoints.py": "pretrained models without padding, or with few positions",
+    "tests/graph/test_graph_data.py": "TU files with gaps, ragged or blank lines, without classes",
+    "tests/shared_eval/test_outputs.py": "terminals that take ASCII alone, closed pipes, full disks",
+    "tests/shared_eval/test_startup_checks.py": "folders that shadow the project's packages",
 }
 FAULTS = {
     "kills at a random moment": "SIGKILL at a random moment",

@@ -72,7 +72,11 @@ def flags_of(root: Path, dataset: str) -> list[str]:
             b"0\n" * 119 + b"-9223372036854775808\n",
             "coded one-hot they take too much memory",
         ),
-        ("graph_labels.txt", "pipe", "TINY_graph_labels.txt is damaged: [Errno 22] is not a regular file"),
+        (
+            "graph_labels.txt",
+            "pipe",
+            "TINY_graph_labels.txt cannot be read: [Errno 22] is not a regular file",
+        ),
     ],
 )
 def test_damaged_graph_files_are_refused(root, capsys, file, content, message):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from core.io.errors import InputError
 from image import folders
-from image.decoding import EXTENSIONS, FORMATS, MAX_PIXELS, decode
+from image.decoding import EXTENSIONS, MAX_PIXELS, decode
 from image.folders import read_class_folders
 
 RAMP = np.linspace(0, 65535, 16).reshape(4, 4)  # multiples of 4369 = 17 * 257
@@ -272,8 +272,8 @@ def test_first_of_several_frames_is_used(tmp_path, kind):
 
 
 def test_extensions_are_those_of_the_formats():
-    registered = Image.registered_extensions()  # initialises Pillow
-    assert {extension for extension, kind in registered.items() if kind in FORMATS} == EXTENSIONS
+    assert {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"} <= EXTENSIONS
+    assert not {".eps", ".ps", ".pdf", ".ico", ".txt"} & EXTENSIONS
 
 
 def test_images_decoded_by_an_older_rule_are_not_taken_from_the_cache(tmp_path, monkeypatch):
