@@ -12,8 +12,11 @@ from core.training.describe import describe_runs
 
 KNOWN = ("shapes", "digits", "cifar10", "cifar100", "stl10", "tinyimagenet", "folder:PATH")
 MIN_IMAGE_SIZE = 8
+MAX_SMALL_VIEW = 64  # pixels; larger views get ImageNet's stem
 
 Norm = Literal["batch", "group"]
+
+Stem = Literal["small", "imagenet"]
 
 Labels = Literal["auto", "folders", "none"]
 
@@ -66,7 +69,9 @@ class ImageConfig(TrainConfig):
     cache_chunk: int | None = None
     """Images that a process encodes at a time at most (gradient caching); batch norm then sees a chunk."""
     arch: Literal["resnet10", "resnet18", "resnet34", "resnet50"] = "resnet50"
-    """Encoder, with a 3x3 first convolution and no max-pool."""
+    """Encoder."""
+    stem: Stem = "small"
+    """small: a 3x3 convolution. imagenet: 7x7, stride 2, max-pool; the default for views above 64 pixels."""
     width: int = 64
     """Channels of the encoder's first stage; 64 is the architecture's own."""
     norm: Norm = "batch"
@@ -115,10 +120,19 @@ def check_name(argument: str, dataset: str) -> None:
         raise unknown_name(argument, dataset, KNOWN)
 
 
-def defaults_for(dataset: str = "shapes", objective: str = "hard") -> ImageConfig:
-    """The paper's settings (image code), and small ones for the embedded datasets, made for two cores."""
+def defaults_for(
+    dataset: str = "shapes", objective: str = "hard", view_size: int | str = ImageConfig.view_size
+) -> ImageConfig:
+    """The paper's settings (image code), and small ones for the embedded datasets, made for two cores.
+
+    Views above 64 pixels bring ImageNet's stem, and the images of folder:PATH in the size of the views.
+    """
     beta, tau_plus = hardness_of(objective)
     config = ImageConfig(dataset=dataset, beta=beta, tau_plus=tau_plus)
+    view_size = int(view_size) if str(view_size).isdecimal() else 0  # what is no number is refused later
+    if MAX_SMALL_VIEW < view_size <= config.maximums["view_size"]:
+        image_size = view_size if dataset.startswith("folder:") else None
+        config = replace(config, stem="imagenet", image_size=image_size)
     if dataset not in ("shapes", "digits"):
         return config
     small: dict[str, Any] = {"arch": "resnet10", "width": 16, "epochs": 20, "lr": 2e-3}

@@ -88,7 +88,7 @@ def load_encoder(run: str | os.PathLike[str]) -> ResNet:
 def load_model(run: Path, config: ImageConfig) -> SimCLR:
     """Encoder and projection head of a finished run with this config; raises InputError as above."""
     with torch.device("meta"):  # the settings may ask for more memory than the weights need
-        model = make_model(config.arch, config.width, config.norm)
+        model = make_model(config.arch, config.width, config.norm, config.stem)
     load_encoder_state(model, run)
     model.encoder.to(memory_format=torch.channels_last)
     return model

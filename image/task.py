@@ -70,7 +70,7 @@ class ImageTask(Task):
             print(f"{world_size()} processes: batches of {config.batch_size} images, {local} a process")
 
         seed_everything(config.seed)
-        self.model = make_model(config.arch, config.width, config.norm).to(device)
+        self.model = make_model(config.arch, config.width, config.norm, config.stem).to(device)
         pair = Pair(self.model)
         self.network = parallel(cached(pair, config.cache_chunk), device)
         if config.compile:

@@ -331,6 +331,41 @@ def test_true_positives_of_unlabelled_images_are_refused(tiny_folder, tmp_path, 
     assert "--positives label needs labels" in failure(capsys, *flags, "--positives", "label")
 
 
+@pytest.mark.parametrize(
+    ("flags", "stem", "image_size"),
+    [
+        (["--view-size", "80"], "imagenet", 80),
+        (["--view-size", "80", "--image-size", "96"], "imagenet", 96),
+        (["--view-size", "80", "--stem", "small"], "small", 80),
+        (["--view-size", "64"], "small", None),
+        (["--dataset", "stl10", "--view-size=96"], "imagenet", None),
+    ],
+)
+def test_views_above_64_pixels_bring_imagenets_stem(flags, stem, image_size):
+    config = parse_config(ImageConfig, defaults_for, ["--dataset", "folder:x", *flags], "image.train")
+    assert (config.stem, config.image_size) == (stem, image_size)
+
+
+@pytest.mark.parametrize("size", ["eighty", "99999999999", "-3", "2000"])
+def test_view_size_that_cannot_be_one_is_one_line(capsys, size):
+    assert "view-size" in failure(capsys, f"--view-size={size}")
+
+
+def test_run_with_imagenets_stem_is_evaluated_again(tiny_folder, tmp_path, capsys):
+    flags = ["--epochs", "1", "--batch-size", "16", "--arch", "resnet10", "--width", "4", "--device", "cpu"]
+    flags += [
+        "--dataset",
+        f"folder:{tiny_folder}",
+        "--view-size",
+        "72",
+        "--output-dir",
+        str(tmp_path / "run"),
+    ]
+    train_main(flags)
+    assert load_file(tmp_path / "run" / "encoder.safetensors")["encoder.conv1.weight"].shape[-1] == 7
+    assert evaluated(capsys, tmp_path / "run") == as_printed(result_of(tmp_path / "run")["metrics"])
+
+
 def test_dropped_images_are_named(tiny_folder, tmp_path, capsys):
     """16 divides the number of training images, 20 does not."""
     train(tiny_folder, tmp_path / "even", "--epochs", "1")
