@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from typing_extensions import Self
@@ -9,8 +10,10 @@ from typing_extensions import Self
 from core.io.errors import InputError, unknown_name
 from core.training.config import Precision, TrainConfig, hardness_of, objective_option
 from core.training.describe import describe_runs
+from core.training.settings import load_config
 
 KNOWN = ("shapes", "digits", "cifar10", "cifar100", "stl10", "tinyimagenet", "folder:PATH")
+ENCODER_SETTINGS = ("arch", "stem", "width", "norm")
 MIN_IMAGE_SIZE = 8
 MAX_SMALL_VIEW = 64  # pixels; larger views get ImageNet's stem
 
@@ -82,6 +85,8 @@ class ImageConfig(TrainConfig):
     """Another labelled dataset, or folder:PATH, whose images are scored by the probes."""
     skip_unreadable: bool = False
     """Train without the images that cannot be read; by default they are an error."""
+    init: Path | None = None
+    """Start from the weights of this finished image run, of the same arch, stem, width and norm."""
     image_size: int | None = None
     """Size of the images, resized once; by default the dataset's own."""
     view_size: int = 32
@@ -112,6 +117,21 @@ class ImageConfig(TrainConfig):
         check_name("dataset", self.dataset)
         if self.probe_dataset is not None:
             check_name("probe_dataset", self.probe_dataset)
+        if self.init is not None:
+            self.check_init(self.init)
+
+    def check_init(self, run: Path) -> None:
+        """Raise InputError unless ``run`` is a finished image run with the encoder of these settings."""
+        other = load_config(run, type(self))
+        differing = [
+            f"{name} {getattr(other, name)}, not {getattr(self, name)}"
+            for name in ENCODER_SETTINGS
+            if getattr(other, name) != getattr(self, name)
+        ]
+        if differing:
+            raise InputError(f"`init` is {run}, whose encoder has {' and '.join(differing)}")
+        if not (run / "result.json").exists():
+            raise InputError(f"`init` is {run}, which is not finished; resume it with `resume`")
 
 
 def check_name(argument: str, dataset: str) -> None:
@@ -129,7 +149,7 @@ def defaults_for(
     """
     beta, tau_plus = hardness_of(objective)
     config = ImageConfig(dataset=dataset, beta=beta, tau_plus=tau_plus)
-    view_size = int(view_size) if str(view_size).isdecimal() else 0  # what is no number is refused later
+    view_size = int(view_size) if str(view_size).isdecimal() else 0  # others are refused later
     if MAX_SMALL_VIEW < view_size <= config.maximums["view_size"]:
         image_size = view_size if dataset.startswith("folder:") else None
         config = replace(config, stem="imagenet", image_size=image_size)

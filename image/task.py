@@ -19,6 +19,7 @@ from image.batches import ViewBatches
 from image.config import ImageConfig
 from image.data import ImageDataset, Images, load_dataset, load_probe_dataset, warn_skipped
 from image.encoder import Pair, make_model
+from image.loading import load_model
 from image.scoring import CHUNK, evaluate, represent_all, sample, score_neighbours
 from image.views import Views
 
@@ -70,7 +71,10 @@ class ImageTask(Task):
             print(f"{world_size()} processes: batches of {config.batch_size} images, {local} a process")
 
         seed_everything(config.seed)
-        self.model = make_model(config.arch, config.width, config.norm, config.stem).to(device)
+        if config.init is None:
+            self.model = make_model(config.arch, config.width, config.norm, config.stem).to(device)
+        else:
+            self.model = load_model(config.init, config).to(device)
         pair = Pair(self.model)
         self.network = parallel(cached(pair, config.cache_chunk), device)
         if config.compile:

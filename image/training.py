@@ -63,6 +63,8 @@ def train_on(
         for name, value in settings.items()
     }
     config = config_from(ImageConfig, defaults_for, named | {"output_dir": os.fspath(output_dir)})
+    if config.init is not None:
+        config.check_init(config.init)
     launch(task_type, config)
     return load_encoder(output_dir)
 

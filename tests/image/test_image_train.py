@@ -331,6 +331,30 @@ def test_true_positives_of_unlabelled_images_are_refused(tiny_folder, tmp_path, 
     assert "--positives label needs labels" in failure(capsys, *flags, "--positives", "label")
 
 
+def test_run_starts_from_the_weights_of_another(tiny_folder, tmp_path, capsys):
+    first = train(tiny_folder, tmp_path / "first")
+    result = train(tiny_folder, tmp_path / "second", "--init", str(tmp_path / "first"), "--lr", "1e-12")
+    assert result["untrained_metrics"] == first["metrics"]
+    before, after = (load_file(tmp_path / name / "encoder.safetensors") for name in ("first", "second"))
+    torch.testing.assert_close(after["encoder.conv1.weight"], before["encoder.conv1.weight"])
+    assert not torch.equal(after["encoder.bn1.running_mean"], before["encoder.bn1.running_mean"])
+    assert losses_of(tmp_path / "second")[0] < losses_of(tmp_path / "first")[0]
+
+
+def test_run_that_another_cannot_start_from_is_one_line(tiny_folder, tmp_path, capsys):
+    train(tiny_folder, tmp_path / "first")
+    flags = [*FAST, "--dataset", f"folder:{tiny_folder}", "--output-dir", str(tmp_path / "second"), "--init"]
+    assert failure(capsys, *flags, str(tmp_path / "first"), "--width", "8", "--norm", "group") == (
+        f"error: --init is {tmp_path / 'first'}, whose encoder has width 4, not 8 and norm batch, not group"
+    )
+    assert "nowhere is not a run folder" in failure(capsys, *flags, "nowhere")
+    (tmp_path / "first" / "result.json").unlink()
+    assert "first, which is not finished; resume it with --resume" in failure(
+        capsys, *flags, str(tmp_path / "first")
+    )
+    assert not (tmp_path / "second").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "stem", "image_size"),
     [
