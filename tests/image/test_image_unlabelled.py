@@ -10,6 +10,7 @@ from PIL import Image
 
 from core.io.errors import InputError
 from image.data import load_dataset
+from image.embed import main as embed_main
 from image.evaluate import main as evaluate_main
 from image.labels import read_tree
 from image.skipped import Skipped
@@ -117,8 +118,7 @@ def test_trained_whole_and_scored_without_labels_before_and_after(flat, tmp_path
     assert scores == as_printed(result["metrics"])
 
 
-def test_labels_change_the_scores_and_nothing_of_the_training(tmp_path):
-    """With one image of each class in a class folder of its own, both sets have the same order."""
+def test_flag_decides_whether_class_folders_are_labels(tmp_path):
     root = write_class_folders(tmp_path / "x" / "train", per_class=10)
     with_labels = train(root, tmp_path / "labelled", "--labels", "folders")
     assert with_labels["labelled"] is True
@@ -169,6 +169,48 @@ def test_what_needs_labels_is_refused_without(flat, tmp_path, capsys, flags, mes
     flags = [flag.format(flat=flat) for flag in flags]
     flags = [*FAST, "--dataset", f"folder:{flat}", "--output-dir", str(tmp_path / "run"), *flags]
     assert failure_of(train_main, capsys, flags)[-1].startswith(f"error: {message.format(flat=flat)}")
+
+
+@pytest.mark.slow
+@pytest.mark.data("cifar10")
+def test_flattened_cifar10_gives_vectors_whose_neighbours_share_a_class(data_root, tmp_path):
+    """From 1,000 images in one folder, named by number, to vectors; classes are used to check them alone."""
+    root, classes = tmp_path / "flat", {}
+    root.mkdir()
+    folders = sorted((data_root / "cifar10" / "test").iterdir())
+    files = [path for folder in folders for path in sorted(folder.iterdir())[:100]]
+    for i, path in enumerate(files):
+        (root / f"{i:04}{path.suffix}").symlink_to(path.absolute())
+        classes[f"{i:04}{path.suffix}"] = path.parent.name
+    run = tmp_path / "run"
+    flags = [
+        "--epochs",
+        "10",
+        "--batch-size",
+        "100",
+        "--arch",
+        "resnet10",
+        "--width",
+        "16",
+        "--device",
+        "cpu",
+    ]
+    flags += ["--image-size", "32", "--precision", "float32", "--lr", "2e-3"]
+    train_main([*flags, "--dataset", f"folder:{root}", "--output-dir", str(run)])
+    losses = [line["loss"] for line in metrics_of(run)[1:]]
+    assert losses[-1] < losses[0]
+    result = result_of(run)
+    assert result["metrics"]["uniformity"] < result["untrained_metrics"]["uniformity"]
+
+    embed_main([str(run), f"folder:{root}", "--output", str(tmp_path / "x.npz"), "--device", "cpu"])
+    file = np.load(tmp_path / "x.npz")
+    assert file["id"].tolist() == sorted(classes)
+    vectors = file["embedding"] / np.linalg.norm(file["embedding"], axis=1, keepdims=True)
+    similarity = vectors @ vectors.T
+    np.fill_diagonal(similarity, -1)
+    names = np.array([classes[name] for name in file["id"]])
+    share = (names[similarity.argmax(axis=1)] == names).mean()
+    assert share > 0.2  # chance is 0.1
 
 
 def test_folder_without_images_and_one_image_are_one_line(tmp_path, capsys):
