@@ -7,6 +7,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
 from tokenizers.models import BPE, Unigram, WordLevel, WordPiece
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import RobertaProcessing
 from transformers import (
     ByT5Tokenizer,
     GPT2Config,
@@ -15,7 +17,6 @@ from transformers import (
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
-    RobertaTokenizerFast,
     T5Config,
     T5EncoderModel,
 )
@@ -46,8 +47,14 @@ def save_gpt2(folder):
 def save_roberta(folder):
     """A RoBERTa with random weights. Its 42 positions begin behind the padding's index 1: 40 are left."""
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    RobertaTokenizerFast(
-        {token: i for i, token in enumerate([*special, *LETTERS])}, [], model_max_length=512
+    tokenizer = Tokenizer(BPE({token: i for i, token in enumerate([*special, *LETTERS])}, []))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    names = dict(zip(["bos", "pad", "eos", "unk", "mask"], special, strict=True))
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=512,
+        **{f"{name}_token": token for name, token in names.items()},
     ).save_pretrained(folder)
     torch.manual_seed(0)
     config = RobertaConfig(

@@ -1,5 +1,7 @@
 """Losses for SentenceTransformerTrainer against the library's own, at beta 0 and with its hardness."""
 
+from importlib.metadata import version
+
 import pytest
 import torch
 from sentence_transformers.sentence_transformer.losses import (
@@ -15,6 +17,7 @@ from core.losses.sentence_transformers import CachedHardNegativesRankingLoss, Ha
 from tests.processes import in_processes
 
 BATCH = 7
+EXACTLY = {"rtol": 1e-10, "atol": 1e-12}
 LOSSES = (HardNegativesRankingLoss, CachedHardNegativesRankingLoss)
 
 
@@ -59,7 +62,11 @@ def test_beta_0_is_the_librarys_loss(count, cached):
     options = {"mini_batch_size": 3} if cached else {}
     expected = value_and_gradient(theirs, count, scale=12.0, **options)
     actual = value_and_gradient(ours, count, beta=0.0, tau_plus=0.0, scale=12.0, **options)
-    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(actual, expected, **EXACTLY)
+
+
+# sentence-transformers 6.0 passes gradients on in float32, later versions in float64.
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-7} if version("sentence-transformers") < "6.1" else EXACTLY
 
 
 @pytest.mark.parametrize("mini_batch_size", [1, 3, 100])
@@ -70,7 +77,7 @@ def test_cached_loss_is_the_loss(count, mini_batch_size):
     actual = value_and_gradient(
         CachedHardNegativesRankingLoss, count, mini_batch_size=mini_batch_size, **options
     )
-    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(actual, expected, **TOLERANCE)
 
 
 def embeddings(count):
@@ -166,4 +173,4 @@ def test_two_processes_equal_one():
     for pair in zip(*in_processes(2, values_and_gradients), strict=True):
         assert sum(value for value, _ in pair) / 2 == pytest.approx(whole.item(), rel=1e-12)
         gradient = sum(torch.from_numpy(gradient) for _, gradient in pair) / 2
-        torch.testing.assert_close(gradient, model[0].embedding.weight.grad, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(gradient, model[0].embedding.weight.grad, **TOLERANCE)
