@@ -203,8 +203,10 @@ def test_image_of_any_format_and_shape_is_resized_and_cropped(tmp_path, kind):
 def test_images_are_decoded_once_and_again_when_a_file_changes(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     decoded = []
-    decode = folders._decode
-    monkeypatch.setattr(folders, "_decode", lambda path, size: decoded.append(path) or decode(path, size))
+    decode = folders.decode_or_reason
+    monkeypatch.setattr(
+        folders, "decode_or_reason", lambda path, size: decoded.append(path) or decode(path, size)
+    )
     first = load_dataset(f"folder:{tiny_folder}", tmp_path, image_size=16)
     assert len(decoded) == 60
     again = load_dataset(f"folder:{tiny_folder}", tmp_path, image_size=16)

@@ -183,18 +183,7 @@ def test_flattened_cifar10_gives_vectors_whose_neighbours_share_a_class(data_roo
         (root / f"{i:04}{path.suffix}").symlink_to(path.absolute())
         classes[f"{i:04}{path.suffix}"] = path.parent.name
     run = tmp_path / "run"
-    flags = [
-        "--epochs",
-        "10",
-        "--batch-size",
-        "100",
-        "--arch",
-        "resnet10",
-        "--width",
-        "16",
-        "--device",
-        "cpu",
-    ]
+    flags = ["--epochs", "4", "--batch-size", "100", "--arch", "resnet10", "--width", "8", "--device", "cpu"]
     flags += ["--image-size", "32", "--precision", "float32", "--lr", "2e-3"]
     train_main([*flags, "--dataset", f"folder:{root}", "--output-dir", str(run)])
     losses = [line["loss"] for line in metrics_of(run)[1:]]
