@@ -287,7 +287,7 @@ def test_failed_download_leaves_nothing(server, tiny_root, tmp_path, content):
 @pytest.mark.parametrize(
     ("name", "graphs", "classes", "features"),
     [
-        pytest.param(*row, marks=pytest.mark.data(f"TUDataset/{row[0]}"))
+        pytest.param(*row, marks=pytest.mark.data(f"TUDataset/{row[0]}/raw/{row[0]}_graph_labels.txt"))
         for row in [
             ("MUTAG", 188, [63, 125], 7),
             ("PTC_MR", 344, [192, 152], 18),

@@ -427,7 +427,7 @@ def test_training_beats_the_untrained_encoder_on_motifs(tmp_path):
     assert result["metrics"]["svm_accuracy"] > untrained + 0.03
 
 
-@pytest.mark.data("TUDataset/MUTAG")
+@pytest.mark.data("TUDataset/MUTAG/raw/MUTAG_graph_labels.txt")
 def test_mutag_trains_and_records(data_root, tmp_path):
     flags = ["--dataset", "MUTAG", "--objective", "hard", "--beta", "1", "--epochs", "20"]
     train_main([*flags, "--data-root", str(data_root), "--output-dir", str(tmp_path)])
