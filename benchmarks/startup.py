@@ -36,6 +36,7 @@ COMMANDS = {
     "graph.embed": Command(("no-such-run", "motifs", "--output", "x.npz"), ("graph.embedding",)),
     "image.train": Command(("--dataset", "no-such-dataset"), ("core.training.launch", "image.task")),
     "image.evaluate": Command(("no-such-run",), ("image.scoring",)),
+    "image.embed": Command(("no-such-run", "digits", "--output", "x.npz"), ("image.embedding",)),
     "sentence.train": Command(("--dataset", "no-such-dataset"), ("core.training.launch", "sentence.task")),
     "sentence.evaluate": Command(("no-such-folder",), ("sentence.quick_thought", "sentence.scoring")),
     "sentence.embed": Command(

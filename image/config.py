@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from typing_extensions import Self
@@ -9,11 +10,18 @@ from typing_extensions import Self
 from core.io.errors import InputError, unknown_name
 from core.training.config import Precision, TrainConfig, hardness_of, objective_option
 from core.training.describe import describe_runs
+from core.training.settings import load_config
 
 KNOWN = ("shapes", "digits", "cifar10", "cifar100", "stl10", "tinyimagenet", "folder:PATH")
+ENCODER_SETTINGS = ("arch", "stem", "width", "norm")
 MIN_IMAGE_SIZE = 8
+MAX_SMALL_VIEW = 64  # pixels; larger views get ImageNet's stem
 
 Norm = Literal["batch", "group"]
+
+Stem = Literal["small", "imagenet"]
+
+Labels = Literal["auto", "folders", "none"]
 
 Protocol = Literal["frozen", "paper"]  # of the linear probe
 
@@ -39,7 +47,7 @@ class ImageConfig(TrainConfig):
     maximums: ClassVar[Mapping[str, float]] = {**TrainConfig.maximums, "image_size": 1024, "view_size": 1024}
 
     dataset: str = "shapes"
-    """shapes or digits (embedded), cifar10, cifar100, stl10, tinyimagenet, or folder:PATH (class folders)."""
+    """shapes or digits (embedded), cifar10, cifar100, stl10, tinyimagenet, or folder:PATH (any images)."""
     objective: Literal["simclr", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     temperature: float = 0.5
@@ -64,13 +72,21 @@ class ImageConfig(TrainConfig):
     cache_chunk: int | None = None
     """Images that a process encodes at a time at most (gradient caching); batch norm then sees a chunk."""
     arch: Literal["resnet10", "resnet18", "resnet34", "resnet50"] = "resnet50"
-    """Encoder, with a 3x3 first convolution and no max-pool."""
+    """Encoder."""
+    stem: Stem = "small"
+    """small: a 3x3 convolution. imagenet: 7x7, stride 2, max-pool; the default for views above 64 pixels."""
     width: int = 64
     """Channels of the encoder's first stage; 64 is the architecture's own."""
     norm: Norm = "batch"
     """Normalisation of encoder and head; group treats images one by one."""
+    labels: Labels = "auto"
+    """Of folder:PATH: folders, its class folders; auto, these if two or more hold all images; none."""
+    probe_dataset: str | None = None
+    """Another labelled dataset, or folder:PATH, whose images are scored by the probes."""
     skip_unreadable: bool = False
     """Train without the images that cannot be read; by default they are an error."""
+    init: Path | None = None
+    """Start from the weights of this finished image run, of the same arch, stem, width and norm."""
     image_size: int | None = None
     """Size of the images, resized once; by default the dataset's own."""
     view_size: int = 32
@@ -98,14 +114,45 @@ class ImageConfig(TrainConfig):
         return super().checked()
 
     def check_dataset(self) -> None:
-        if self.dataset not in KNOWN and not self.dataset.startswith("folder:"):
-            raise unknown_name("dataset", self.dataset, KNOWN)
+        check_name("dataset", self.dataset)
+        if self.probe_dataset is not None:
+            check_name("probe_dataset", self.probe_dataset)
+        if self.init is not None:
+            self.check_init(self.init)
+
+    def check_init(self, run: Path) -> None:
+        """Raise InputError unless ``run`` is a finished image run with the encoder of these settings."""
+        other = load_config(run, type(self))
+        differing = [
+            f"{name} {getattr(other, name)}, not {getattr(self, name)}"
+            for name in ENCODER_SETTINGS
+            if getattr(other, name) != getattr(self, name)
+        ]
+        if differing:
+            raise InputError(f"`init` is {run}, whose encoder has {' and '.join(differing)}")
+        if not (run / "result.json").exists():
+            raise InputError(f"`init` is {run}, which is not finished; resume it with `resume`")
 
 
-def defaults_for(dataset: str = "shapes", objective: str = "hard") -> ImageConfig:
-    """The paper's settings (image code), and small ones for the embedded datasets, made for two cores."""
+def check_name(argument: str, dataset: str) -> None:
+    """Raise InputError if no dataset has this name."""
+    if dataset not in KNOWN and not dataset.startswith("folder:"):
+        raise unknown_name(argument, dataset, KNOWN)
+
+
+def defaults_for(
+    dataset: str = "shapes", objective: str = "hard", view_size: int | str = ImageConfig.view_size
+) -> ImageConfig:
+    """The paper's settings (image code), and small ones for the embedded datasets, made for two cores.
+
+    Views above 64 pixels bring ImageNet's stem, and the images of folder:PATH in the size of the views.
+    """
     beta, tau_plus = hardness_of(objective)
     config = ImageConfig(dataset=dataset, beta=beta, tau_plus=tau_plus)
+    view_size = int(view_size) if str(view_size).isdecimal() else 0  # others are refused later
+    if MAX_SMALL_VIEW < view_size <= config.maximums["view_size"]:
+        image_size = view_size if dataset.startswith("folder:") else None
+        config = replace(config, stem="imagenet", image_size=image_size)
     if dataset not in ("shapes", "digits"):
         return config
     small: dict[str, Any] = {"arch": "resnet10", "width": 16, "epochs": 20, "lr": 2e-3}

@@ -18,8 +18,9 @@ from core.distributed import is_main_process
 from core.io.errors import InputError, unknown_name
 from core.io.files import readable
 from image import published
-from image.config import KNOWN, MIN_IMAGE_SIZE
-from image.folders import read_splits, split_folders
+from image.config import KNOWN, MIN_IMAGE_SIZE, Labels
+from image.folders import check_folder, read_splits, read_unlabelled, split_folders
+from image.labels import unlabelled_images, why_unlabelled
 from image.shapes import CLASSES as SHAPES
 from image.shapes import make_shapes
 from image.skipped import Skipped
@@ -79,7 +80,10 @@ class Images:
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Images for contrastive training, the labelled ones among them for the probes, and test images."""
+    """Images for contrastive training, the labelled ones among them for the probes, and test images.
+
+    Without labels there are no classes, and all three parts are the same images.
+    """
 
     name: str
     train: Images
@@ -87,6 +91,21 @@ class ImageDataset:
     test: Images
     classes: tuple[str, ...]
     skipped: Skipped = field(default_factory=Skipped)  # what its folders hold beside these images
+    why_unlabelled: str = ""  # of a folder, unless it is to have no labels
+
+    @classmethod
+    def unlabelled(cls, name: str, images: Tensor, skipped: Skipped, why: str = "") -> "ImageDataset":
+        """A dataset of images without labels: uint8 [N, 3, S, S]."""
+        part = Images(images, torch.full((len(images),), -1))
+        return cls(name, part, part, part, (), skipped, why)
+
+    @property
+    def has_labels(self) -> bool:
+        return bool(self.classes)
+
+    def without_labels(self) -> "ImageDataset":
+        """The training images as a dataset without labels."""
+        return self.unlabelled(self.name, self.train.images, self.skipped) if self.has_labels else self
 
     def to(self, device: torch.device) -> "ImageDataset":
         """Move to ``device``; if it lacks the memory, labels only, and images to pinned memory."""
@@ -98,8 +117,10 @@ class ImageDataset:
         return self._map(lambda part: part.resized(size))
 
     def _map(self, change: Callable[[Images], Images]) -> "ImageDataset":
-        train, test = change(self.train), change(self.test)
-        labelled = train if self.labelled is self.train else change(self.labelled)
+        train = change(self.train)
+        labelled, test = (
+            train if part is self.train else change(part) for part in (self.labelled, self.test)
+        )
         return replace(self, train=train, labelled=labelled, test=test)
 
     @property
@@ -113,8 +134,11 @@ def load_dataset(
     download: bool = False,
     image_size: int | None = None,
     skip_unreadable: bool = False,
+    labels: Labels = "auto",
 ) -> ImageDataset:
     """Load a dataset by name; ``image_size`` resizes its images.
+
+    With ``labels="none"`` a dataset of splits keeps its training images alone, and folder:PATH is read whole.
 
     Raises InputError if the name is unknown, if the data are missing and not to be downloaded, if a file is
     damaged and not to be skipped, or if there is only one class.
@@ -129,21 +153,35 @@ def load_dataset(
         dataset = _load_digits()
     elif name.startswith("folder:"):
         path = Path(name.removeprefix("folder:"))
-        dataset = _load_class_folders(name, path, image_size or FOLDER_IMAGE_SIZE, skipped)
+        dataset = _load_folder(name, path, image_size or FOLDER_IMAGE_SIZE, skipped, labels)
     elif name in published.SOURCES:
         dataset = _load_published(name, data_root, download, image_size, skipped)
     else:
         raise unknown_name("dataset", name, KNOWN)
-    if len(dataset.classes) < 2:
+    if labels == "none":
+        dataset = dataset.without_labels()
+    if len(dataset.classes) == 1:
         raise InputError(
             f"`dataset` is {name!r}, which has {len(dataset.classes)} class; at least 2 are needed"
         )
     return dataset if image_size is None else dataset.resized(image_size)
 
 
+def load_probe_dataset(
+    name: str, data_root: Path, download: bool, image_size: int, skip_unreadable: bool
+) -> ImageDataset:
+    """``load_dataset`` of a dataset for the probes; raises InputError if it has no labels."""
+    dataset = load_dataset(name, data_root, download, image_size, skip_unreadable)
+    if not dataset.has_labels:
+        raise InputError(f"`probe_dataset` is {name}, which has no labels, as {dataset.why_unlabelled}")
+    warn_skipped(dataset)
+    return dataset
+
+
 def warn_skipped(dataset: ImageDataset) -> None:
-    """Say on stderr, on one line, what the folders of a dataset hold that is not used."""
-    if (description := dataset.skipped.describe()) and is_main_process():
+    """Say on stderr, on one line, what the folders of a dataset hold that is not used, and if no labels."""
+    why = f"trained and scored without labels, as {dataset.why_unlabelled}" if dataset.why_unlabelled else ""
+    if (description := "; ".join(filter(None, [dataset.skipped.describe(), why]))) and is_main_process():
         line = " ".join(f"{dataset.name}: {description}".splitlines())  # names may contain line ends
         print(readable(line), file=sys.stderr)
 
@@ -182,6 +220,15 @@ def _load_digits() -> ImageDataset:
     is_test = torch.arange(len(labels)) % 5 == 0
     train, test = (Images(images[mask].contiguous(), labels[mask]) for mask in (~is_test, is_test))
     return ImageDataset("digits", train, train, test, tuple(map(str, data.target_names)))
+
+
+def _load_folder(name: str, path: Path, size: int, skipped: Skipped, labels: Labels) -> ImageDataset:
+    check_folder(path)
+    why = why_unlabelled(path, labels)
+    if why is None:
+        return _load_class_folders(name, path, size, skipped)
+    images, _ = read_unlabelled(unlabelled_images(path, skipped), size, skipped)
+    return ImageDataset.unlabelled(name, images, skipped, why)
 
 
 def _load_class_folders(name: str, path: Path, size: int, skipped: Skipped) -> ImageDataset:

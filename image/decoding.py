@@ -36,13 +36,17 @@ def decode(path: Path, size: int) -> tuple[np.ndarray, bool]:
         # Pillow applies the orientation of a TIFF itself and forgets it, so none is applied twice.
         with suppress(Exception):  # on damaged EXIF Pillow raises errors of many types; the pixels are intact
             ImageOps.exif_transpose(image, in_place=True)
-        width, height = image.size
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-        # Resizing the box alone keeps a strip of one pixel's width small: its rest is never enlarged.
-        resized = to_rgb(image).resize((size, size), Image.Resampling.BILINEAR, box)
-        return np.asarray(resized), has_more_frames
+        return to_square(image, size), has_more_frames
+
+
+def to_square(image: Image.Image, size: int) -> np.ndarray:
+    """The image as RGB, resized at the short side and cropped in the centre: uint8 [S, S, 3]."""
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    # Resizing the box alone keeps a strip of one pixel's width small: its rest is never enlarged.
+    return np.asarray(to_rgb(image).resize((size, size), Image.Resampling.BILINEAR, box))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -1,4 +1,4 @@
-"""ResNets with a stem for small images, and SimCLR's projection head.
+"""ResNets with a stem for small images or with ImageNet's, and SimCLR's projection head.
 
 Shapes: B batch · H, W height and width · D representation · P projection.
 """
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from image.config import Norm
+from image.config import Norm, Stem
 from image.resnet import BasicBlock, Bottleneck, ResNet, conv, init_convolutions, make_stages
 
 ARCHITECTURES = {
@@ -26,19 +26,23 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, max(1, channels // GROUP)), channels)
 
 
-def make_encoder(arch: str, width: int = 64, norm: Norm = "batch") -> ResNet:
+def make_encoder(arch: str, width: int = 64, norm: Norm = "batch", stem: Stem = "small") -> ResNet:
     """A ResNet with a 3x3 first convolution and no max-pool (Chen et al., ICML 2020, B.9).
 
-    ``width`` is the number of channels of the first stage, 64 in ImageNet's. The encoder maps [B, 3, H, W]
-    to [B, D]; ``encoder.dim`` is D.
+    ``stem="imagenet"`` keeps ImageNet's 7x7 convolution of stride 2 and its max-pool. ``width`` is the number
+    of channels of the first stage, 64 in ImageNet's. The encoder maps [B, 3, H, W] to [B, D];
+    ``encoder.dim`` is D.
     """
     block, layers = ARCHITECTURES[arch]
     norm_layer = nn.BatchNorm2d if norm == "batch" else group_norm
     encoder = ResNet(block, layers, norm_layer)
     encoder.dim = 8 * width * block.expansion
-    encoder.conv1 = conv(3, width, 3)
+    if stem == "small":
+        encoder.conv1 = conv(3, width, 3)
+        encoder.maxpool = nn.Identity()
+    elif width != 64:
+        encoder.conv1 = conv(3, width, 7, stride=2)
     encoder.bn1 = norm_layer(width)
-    encoder.maxpool = nn.Identity()
     encoder.fc = nn.Identity()
     if width != 64:
         stages = make_stages(block, layers, width, norm_layer)
@@ -68,9 +72,9 @@ class SimCLR(nn.Module):
         return representation, F.normalize(self.head(representation).float(), dim=1)
 
 
-def make_model(arch: str, width: int = 64, norm: Norm = "batch") -> SimCLR:
+def make_model(arch: str, width: int = 64, norm: Norm = "batch", stem: Stem = "small") -> SimCLR:
     """SimCLR with an encoder of that architecture; encoder and head have the same kind of norm."""
-    return SimCLR(make_encoder(arch, width, norm), norm=norm)
+    return SimCLR(make_encoder(arch, width, norm, stem), norm=norm)
 
 
 class Pair(nn.Module):

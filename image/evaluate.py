@@ -8,10 +8,11 @@ from typing import Annotated
 
 import tyro
 
+from core.io.errors import InputError
 from core.training.cli import command, parse
 from core.training.config import default_data_root
 from core.training.settings import check_ranges, load_config
-from image.config import ImageConfig, Protocol
+from image.config import ImageConfig, Labels, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,8 @@ class EvaluateConfig:
     """The run's folder."""
     dataset: str | None = None
     """Another dataset, for transfer; by default the run's own."""
+    labels: Labels = "auto"
+    """Of another folder:PATH: folders, its class folders; auto, these if they hold all images; none."""
     protocol: Protocol = "frozen"
     """frozen: features of whole images, computed once. paper: of images augmented in every epoch."""
     epochs: int = 100
@@ -39,34 +42,38 @@ class EvaluateConfig:
 def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     """The metrics of the model in a run's folder; on the run's own dataset, those of ``result.json``."""
     check_ranges({"epochs": config.epochs}, {"epochs": 1})
+    if config.dataset is None and config.labels != "auto":
+        raise InputError(
+            f"`labels` is {config.labels}, which is for another `dataset`; the run's own has the run's labels"
+        )
     trained = load_config(config.run, ImageConfig)
     name = config.dataset or trained.dataset
     replace(trained, dataset=name).check_dataset()
     # Imported here because torch takes seconds, and help and errors do not need it.
-    import torch
-
-    from core.training.run_folder import load_encoder_state
     from core.training.runtime import choose_device, choose_precision, threads_for
-    from image.data import load_dataset, warn_skipped
-    from image.encoder import make_model
+    from image.data import load_dataset, load_probe_dataset, warn_skipped
+    from image.loading import load_model
     from image.scoring import evaluate
     from image.views import Views
 
     device = choose_device(config.device)
     precision = choose_precision(trained.precision, device)
-    size = trained.image_size if config.dataset is None else trained.view_size
+    is_own = config.dataset is None
+    size = trained.image_size if is_own else trained.view_size
+    labels = trained.labels if is_own else config.labels
     skip_unreadable = config.skip_unreadable or trained.skip_unreadable
-    dataset = load_dataset(name, config.data_root, config.download, size, skip_unreadable)
+    where = (config.data_root, config.download)
+    dataset = load_dataset(name, *where, size, skip_unreadable, labels)
     warn_skipped(dataset)
-    dataset = dataset.to(device)
-    with torch.device("meta"):  # the settings may ask for more memory than the weights need
-        model = make_model(trained.arch, trained.width, trained.norm)
-    load_encoder_state(model, config.run)
-    model.encoder.to(memory_format=torch.channels_last)
+    dataset, probed = dataset.to(device), None
+    if is_own and trained.probe_dataset is not None:
+        probed = load_probe_dataset(trained.probe_dataset, *where, trained.view_size, skip_unreadable)
+        probed = probed.to(device)
+    model = load_model(config.run, trained)
     views = Views(trained.view_size, scale=(trained.crop_scale, 1.0)).to(device)
     with threads_for(math.inf):
         return evaluate(
-            model.to(device), dataset, views, trained.seed, precision, config.protocol, config.epochs
+            model.to(device), dataset, views, trained.seed, precision, config.protocol, config.epochs, probed
         )
 
 

@@ -45,11 +45,8 @@ def split_folders(
     class folders, if one has no images, if the classes of train and test differ, or if a split is missing.
     """
     skipped = skipped or Skipped()
-    if not path.is_dir():
-        raise InputError(
-            f"{path} is not a folder; folder:PATH takes PATH/CLASS/*, or PATH/train and PATH/test"
-        )
-    folders = _subfolders(path, skipped)
+    check_folder(path)
+    folders = subfolders(path, skipped)
     if splits := find_splits(path, folders):
         skipped.unused += [folder.name for folder in folders if folder not in splits]
         (train, classes), (test, test_classes) = (list_class_folders(split, skipped) for split in splits)
@@ -59,15 +56,29 @@ def split_folders(
                 f"{path}: only one of {splits[0].name} and {splits[1].name} has the class {name}"
             )
         return train, test, classes
-    files, classes = _list_images(path, folders, skipped)
+    files, classes = list_images(path, folders, skipped)
     count: Counter[int] = Counter()
     train, test = [], []
     for file, label in files:
         count[label] += 1
         (test if count[label] % 5 == 0 else train).append((file, label))
     if not test:
-        raise InputError(f"{path} has fewer than 5 images in every class; every fifth is a test image")
+        raise InputError(
+            f"{path} has fewer than 5 images in every class; every fifth is a test image: add some, or set "
+            "`labels` none"
+        )
     return train, test, classes
+
+
+def check_folder(path: Path) -> None:
+    """Raise InputError unless ``path`` is a folder."""
+    if not path.is_dir():
+        raise InputError(f"{path} is not a folder; folder:PATH takes any folder with images")
+
+
+def splits_of(folder: Path) -> list[str]:
+    """The split that a folder's name means, if any: ``["train"]`` for Training."""
+    return [split for split, names in SPLITS.items() if folder.name.lower() in names]
 
 
 def find_splits(path: Path, folders: list[Path]) -> tuple[Path, Path] | None:
@@ -75,7 +86,7 @@ def find_splits(path: Path, folders: list[Path]) -> tuple[Path, Path] | None:
 
     Raises InputError if one of the two is missing, or if there are several.
     """
-    found = {split: [f for f in folders if f.name.lower() in names] for split, names in SPLITS.items()}
+    found = {split: [folder for folder in folders if split in splits_of(folder)] for split in SPLITS}
     if not any(found.values()):
         return None
     tested = "test" if found["test"] or not found["val"] else "val"
@@ -88,7 +99,8 @@ def find_splits(path: Path, folders: list[Path]) -> tuple[Path, Path] | None:
     name = (found["train"] or found[tested])[0].name
     missing = "no test or val folder" if found["train"] else "no train folder"
     raise InputError(
-        f"{path} has a folder {name}, but {missing}; add it, or, if {name} is a class, rename it"
+        f"{path} has a folder {name}, but {missing}; add it, or, if {name} is a class, rename it, or set "
+        "`labels` none"
     )
 
 
@@ -111,10 +123,10 @@ def list_class_folders(folder: Path, skipped: Skipped | None = None) -> tuple[li
     A file is an image if its extension says so, in any case. Links to folders are followed.
     """
     skipped = skipped or Skipped()
-    return _list_images(folder, _subfolders(folder, skipped), skipped)
+    return list_images(folder, subfolders(folder, skipped), skipped)
 
 
-def _list_images(folder: Path, classes: list[Path], skipped: Skipped) -> tuple[list[LabelledFile], list[str]]:
+def list_images(folder: Path, classes: list[Path], skipped: Skipped) -> tuple[list[LabelledFile], list[str]]:
     if not classes:
         raise InputError(f"{folder} contains no class folders")
     files = []
@@ -123,8 +135,8 @@ def _list_images(folder: Path, classes: list[Path], skipped: Skipped) -> tuple[l
             paths, hidden = visible_files(class_folder)
         except OSError as error:
             raise InputError(f"{class_folder} cannot be read: {error}") from error
-        images = [path for path in paths if _extension(path) in EXTENSIONS]
-        others = Counter(_extension(path) for path in paths) - Counter(map(_extension, images))
+        images = [path for path in paths if extension(path) in EXTENSIONS]
+        others = Counter(extension(path) for path in paths) - Counter(map(extension, images))
         if not images:
             contents = f": its files are {counts_of(others)}" if others else ""
             raise InputError(f"{class_folder} is a class folder without images{contents}")
@@ -134,11 +146,11 @@ def _list_images(folder: Path, classes: list[Path], skipped: Skipped) -> tuple[l
     return files, [class_folder.name for class_folder in classes]
 
 
-def _extension(path: Path) -> str:
+def extension(path: Path) -> str:
     return path.suffix.lower()
 
 
-def _subfolders(folder: Path, skipped: Skipped) -> list[Path]:
+def subfolders(folder: Path, skipped: Skipped) -> list[Path]:
     """The folders in ``folder`` by name; ``skipped`` counts its hidden entries and its files."""
     folders = []
     try:
@@ -147,10 +159,10 @@ def _subfolders(folder: Path, skipped: Skipped) -> list[Path]:
                 skipped.hidden += 1
             elif entry.is_dir():
                 folders.append(entry)
-            elif _extension(entry) in EXTENSIONS:
+            elif extension(entry) in EXTENSIONS:
                 skipped.outside += 1
             else:
-                skipped.extensions[_extension(entry)] += 1
+                skipped.extensions[extension(entry)] += 1
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error}") from error
     return folders
@@ -174,6 +186,15 @@ def read_splits(
             split = "training" if files is train else "test"
             raise InputError(f"none of the {split} images of the class {classes[min(lost)]} can be read")
     return train_part, test_part
+
+
+def read_unlabelled(paths: Sequence[Path], size: int, skipped: Skipped) -> tuple[Tensor, Tensor]:
+    """``read_splits`` of images that have no labels: -1 for each. Raises InputError if none can be read."""
+    images, labels = _read([(path, -1) for path in paths], size, skipped)
+    skipped.check()
+    if not len(images):
+        raise InputError(f"none of the {len(paths):,} images can be read")
+    return images, labels
 
 
 def read_class_folders(files: list[LabelledFile], size: int) -> tuple[Tensor, Tensor]:
@@ -235,7 +256,7 @@ def _decode_all(paths: list[Path], size: int) -> tuple[np.ndarray, dict[str, Any
     """
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, and of sizes that are refused
-        results = list(pool.map(lambda path: _decode(path, size), paths))
+        results = list(pool.map(lambda path: decode_or_reason(path, size), paths))
     decoded = [result for result in results if not isinstance(result, str)]
     images = np.empty((len(decoded), 3, size, size), np.uint8)
     for i, (image, _) in enumerate(decoded):
@@ -246,7 +267,7 @@ def _decode_all(paths: list[Path], size: int) -> tuple[np.ndarray, dict[str, Any
     }
 
 
-def _decode(path: Path, size: int) -> tuple[np.ndarray, bool] | str:
+def decode_or_reason(path: Path, size: int) -> tuple[np.ndarray, bool] | str:
     """What ``decode`` returns, or why the image cannot be read."""
     try:
         return decode(path, size)

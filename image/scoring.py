@@ -16,7 +16,7 @@ from image.config import Protocol
 from image.data import ImageDataset, Images
 from image.encoder import SimCLR
 from image.views import Normalise, Views
-from shared_eval.metrics import SAMPLED, embedding_metrics, split_similarities
+from shared_eval.metrics import SAMPLED, effective_rank, embedding_metrics, split_similarities
 from shared_eval.probes import knn_accuracy, linear_probe
 
 CHUNK = 512
@@ -50,12 +50,29 @@ def evaluate(
     precision: str,
     protocol: Protocol = "frozen",
     epochs: int = 100,
+    probed: ImageDataset | None = None,
 ) -> dict[str, float]:
-    """Scores of nearest neighbours and a linear probe, and similarities of positives and negatives.
+    """Scores of nearest neighbours and a linear probe, and scores without labels.
 
     ``protocol="frozen"`` computes the features of whole images once; ``"paper"`` trains the probe on the
-    features of images augmented again in every epoch, as the paper's code does.
+    features of images augmented again in every epoch, as the paper's code does. ``probed`` is the dataset
+    whose labels are predicted, by default ``dataset`` if it has any.
     """
+    probed = probed or dataset
+    scores = probe(model, probed, views, seed, precision, protocol, epochs) if probed.has_labels else {}
+    return scores | label_free_scores(model, dataset, views, seed, precision)
+
+
+def probe(
+    model: SimCLR,
+    dataset: ImageDataset,
+    views: Views,
+    seed: int,
+    precision: str,
+    protocol: Protocol,
+    epochs: int,
+) -> dict[str, float]:
+    """Accuracies of nearest neighbours and of a linear probe on the test images."""
     memory, test = (
         represent_all(model.encoder, part, precision) for part in (dataset.labelled, dataset.test)
     )
@@ -76,7 +93,22 @@ def evaluate(
     return {
         "knn_accuracy": knn_accuracy(memory, labels, test, dataset.test.labels),
         **linear_probe(batches, test, dataset.test.labels, len(dataset.classes), seed, epochs),
+    }
+
+
+def label_free_scores(
+    model: SimCLR, dataset: ImageDataset, views: Views, seed: int, precision: str
+) -> dict[str, float]:
+    """Alignment, uniformity and similarities of projections, effective rank of representations.
+
+    Of random test images; without labels these are training images.
+    """
+    chosen = epoch_order(len(dataset.test), seed, epoch=0)[:METRIC_SAMPLES].to(dataset.test.images.device)
+    images = dataset.test.take(chosen)
+    whole = represent(model.encoder, Normalise().to(images.device)(images), precision)
+    return {
         **embedding_metrics(*_projections(model, dataset.test, views, seed, precision)),
+        "effective_rank": effective_rank(whole),
     }
 
 

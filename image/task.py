@@ -17,8 +17,9 @@ from core.training.seeding import seed_everything
 from core.training.task import Scores, Task
 from image.batches import ViewBatches
 from image.config import ImageConfig
-from image.data import ImageDataset, Images, load_dataset, warn_skipped
+from image.data import ImageDataset, Images, load_dataset, load_probe_dataset, warn_skipped
 from image.encoder import Pair, make_model
+from image.loading import load_model
 from image.scoring import CHUNK, evaluate, represent_all, sample, score_neighbours
 from image.views import Views
 
@@ -28,17 +29,36 @@ ANNEAL_STEPS = 9  # beta falls in as many equal steps, the last of them to 0
 class ImageTask(Task):
     """Train an encoder and its projection head on two views of each image."""
 
-    def __init__(self, configs: Sequence[ImageConfig], device: torch.device) -> None:
+    def __init__(
+        self, configs: Sequence[ImageConfig], device: torch.device, dataset: ImageDataset | None = None
+    ) -> None:
+        """``dataset`` is used instead of the one that the config names."""
         [config] = configs
         self.config, self.device = config, device
-        dataset = load_dataset(
-            config.dataset, config.data_root, config.download, config.image_size, config.skip_unreadable
-        )
+        if dataset is None:
+            dataset = load_dataset(
+                config.dataset,
+                config.data_root,
+                config.download,
+                config.image_size,
+                config.skip_unreadable,
+                config.labels,
+            )
+        elif config.image_size is not None:
+            dataset = dataset.resized(config.image_size)
         warn_skipped(dataset)
         check_fits(config, dataset)
-        if skipped := dataset.skipped.as_record():
-            self.record_fields = {"skipped": skipped}
-        self.dataset = dataset.to(device)
+        skipped = dataset.skipped.as_record()
+        self.record_fields = {"labelled": dataset.has_labels, **({"skipped": skipped} if skipped else {})}
+        self.dataset, self.probed = dataset.to(device), None
+        if config.probe_dataset is not None:
+            self.probed = load_probe_dataset(
+                config.probe_dataset,
+                config.data_root,
+                config.download,
+                config.view_size,
+                config.skip_unreadable,
+            ).to(device)
         self.views = Views(config.view_size, scale=(config.crop_scale, 1.0)).to(device)
         self.view_batches = ViewBatches(self.dataset.train, self.views, config)
         self.fingerprint = fingerprint(dataset)
@@ -51,7 +71,10 @@ class ImageTask(Task):
             print(f"{world_size()} processes: batches of {config.batch_size} images, {local} a process")
 
         seed_everything(config.seed)
-        self.model = make_model(config.arch, config.width, config.norm).to(device)
+        if config.init is None:
+            self.model = make_model(config.arch, config.width, config.norm, config.stem).to(device)
+        else:
+            self.model = load_model(config.init, config).to(device)
         pair = Pair(self.model)
         self.network = parallel(cached(pair, config.cache_chunk), device)
         if config.compile:
@@ -85,12 +108,15 @@ class ImageTask(Task):
         return lr_factor(config.schedule, config.epochs, config.warmup, epochs_done)
 
     def evaluate(self) -> list[Scores]:
-        return [evaluate(self.model, self.dataset, self.views, self.config.seed, self.config.precision)]
+        config = self.config
+        return [
+            evaluate(self.model, self.dataset, self.views, config.seed, config.precision, probed=self.probed)
+        ]
 
     def evaluate_epoch(self, epoch: int) -> list[Scores]:
         if not self.config.knn_every or epoch % self.config.knn_every:
             return []
-        return [score_neighbours(self.model.encoder, self.dataset, self.config.precision)]
+        return [score_neighbours(self.model.encoder, self.probed or self.dataset, self.config.precision)]
 
     def probe_embeddings(self) -> Tensor:
         train = self.dataset.train
@@ -125,6 +151,13 @@ def fingerprint(dataset: ImageDataset) -> dict[str, int | str]:
 def check_fits(config: ImageConfig, dataset: ImageDataset) -> None:
     """Raise InputError if batch or views are larger than the dataset allows, or all its images are equal."""
     name, images = config.dataset, len(dataset.train)
+    if images < 2:
+        raise InputError(f"{name} has 1 training image; at least 2 are needed")
+    if config.knn_every and not dataset.has_labels and config.probe_dataset is None:
+        raise InputError(
+            f"`knn_every` is {config.knn_every}, but {name} has no labels; leave it out, or set "
+            "`probe_dataset`"
+        )
     pixels = dataset.train.images
     if all(torch.equal(pixels[0], pixels[i]) for i in range(1, images)):  # ends at the first that differs
         raise InputError(
@@ -138,6 +171,4 @@ def check_fits(config: ImageConfig, dataset: ImageDataset) -> None:
             "use a smaller one, or a larger `image_size`"
         )
     if config.positives == "label" and (dataset.train.labels < 0).any():
-        raise InputError(
-            f"`positives` label needs labels, and {config.dataset} trains on unlabelled images too"
-        )
+        raise InputError(f"`positives` label needs labels, and {config.dataset} trains on unlabelled images")

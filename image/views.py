@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from image.config import MAX_SMALL_VIEW
+
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2023, 0.1994, 0.2010)
 GREY = (0.2989, 0.587, 0.114)  # weights of red, green and blue, those of torchvision
@@ -21,7 +23,8 @@ class Views(nn.Module):
     """One random view of each image: resized crop, flip, colour jitter, greyscale, blur, normalisation.
 
     The augmentation of the image code of Robinson et al. (2021). Each image has its own order of brightness,
-    contrast, saturation and hue, uniform over all 24, as in torchvision's ColorJitter.
+    contrast, saturation and hue, uniform over all 24, as in torchvision's ColorJitter. Views above 64 pixels
+    are blurred by a kernel of a tenth of their size (Chen et al., ICML 2020, A), others by one of 3 pixels.
 
     Args:
         size: S.
@@ -50,6 +53,7 @@ class Views(nn.Module):
         self.jitter_strength, self.jitter_probability = jitter, jitter_probability
         self.grey_probability = grey_probability
         self.blur_probability, self.blur_sigma = blur_probability, blur_sigma
+        self.blur_kernel = 3 if size <= MAX_SMALL_VIEW else 2 * (size // 20) + 1
         self.normalise = Normalise(size, mean, std)
 
     @torch.no_grad()
@@ -77,7 +81,8 @@ class Views(nn.Module):
 
             x = torch.where(per_sample(uniform(count) < self.grey_probability), grey(x), x)
             sigma = uniform(count, low=self.blur_sigma[0], high=self.blur_sigma[1])
-            x = blur(x, torch.where(uniform(count) < self.blur_probability, sigma, 0.0))
+            sigma = torch.where(uniform(count) < self.blur_probability, sigma, 0.0)
+            x = blur(x, sigma) if self.blur_kernel == 3 else wide_blur(x, sigma, self.blur_kernel)
             return self.normalise(x)[order.argsort()]
 
 
@@ -218,6 +223,28 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
         after = torch.cat([images.narrow(dim, 1, last), images.narrow(dim, last - 1, 1)], dim)
         images = (1 - 2 * side) * images + side * (before + after)
     return images
+
+
+def wide_blur(images: Tensor, sigma: Tensor, kernel: int) -> Tensor:
+    """``blur`` with a kernel of any odd size, less than twice the image's; each image has small matrices."""
+    down, across = (blur_matrix(sigma, kernel, length) for length in images.shape[2:])
+    return down.unsqueeze(1) @ images @ across.mT.unsqueeze(1)
+
+
+def blur_matrix(sigma: Tensor, kernel: int, length: int) -> Tensor:
+    """The blur of a row of L pixels, reflected at its ends, as a matrix: [B] -> [B, L, L]."""
+    sigma = sigma.clamp(min=1e-3).view(-1, 1, 1)
+    pixels = torch.arange(length, device=sigma.device)
+    here, there = pixels.unsqueeze(1), pixels.unsqueeze(0)
+
+    def weights(distance: Tensor) -> Tensor:
+        return torch.exp(-0.5 * (distance / sigma) ** 2) * (distance.abs() <= kernel // 2)
+
+    # A pixel, its mirror image at the first pixel, and the one at the last; these two are not mirrored.
+    last = length - 1
+    matrix = weights(here - there)
+    matrix = matrix + weights(here + there) * (there > 0) + weights(2 * last - here - there) * (there < last)
+    return matrix / matrix.sum(2, keepdim=True)
 
 
 def per_sample(values: Tensor) -> Tensor:

@@ -63,6 +63,8 @@ def effective_rank(representations: Tensor) -> float:
     Garrido et al., ICML 2023, eq. 1 and 2, in float64 and without the paper's epsilon: 0 log 0 is 0. It is 0
     if all representations are 0.
     """
-    values = torch.linalg.svdvals(representations.cpu().double())
+    matrix = representations.cpu().double()
+    gram = matrix @ matrix.T if len(matrix) < matrix.shape[1] else matrix.T @ matrix
+    values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()  # several times faster than svdvals
     total = values.sum()
     return torch.special.entr(values / total).sum().exp().item() if total else 0.0

@@ -18,7 +18,15 @@ from core.io.files import read_json, write_atomically
 from shared_eval import figures
 from shared_eval.outputs import writing
 from shared_eval.records import settings_of
-from shared_eval.tables import NO_FIGURES, Published, ResultTable, label_versions, scores, summarise
+from shared_eval.tables import (
+    DESCRIPTIONS,
+    NO_FIGURES,
+    Published,
+    ResultTable,
+    label_versions,
+    scores,
+    summarise,
+)
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 
@@ -117,6 +125,7 @@ def figures_of(records: pd.DataFrame) -> dict[str, Figure]:
         drawn = {
             f"{dataset}: {metric} against beta": figures.accuracy_against_beta(scored, f"{dataset} {metric}")
             for metric in scored["metric"].unique()
+            if metric not in DESCRIPTIONS
         }
         drawn |= {
             f"{dataset}: loss": figures.training_curves(folders, dataset),

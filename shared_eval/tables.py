@@ -15,6 +15,15 @@ from shared_eval.statistics import LEVEL, Difference, holm, paired_difference
 UNTRAINED = "untrained encoder"
 # The row of beta 0, tau_plus 0 where modalities, each with its own name for it, share a table.
 PLAIN = "plain (beta 0, tau_plus 0)"
+SCORES = ("_accuracy", "_f1", "_spearman", "_pearson")  # endings of metrics, of which more is better
+# Metrics of runs without labels, shown as they are: of none of them more, or less, is always better.
+DESCRIPTIONS = (
+    "effective_rank",
+    "alignment",
+    "uniformity",
+    "positive_similarity",
+    "hardest_negative_similarity",
+)
 ORACLE = "best beta (oracle: chosen on the figures themselves)"
 
 # Published figures, as fractions, by (label, column); the label begins with the source.
@@ -32,6 +41,7 @@ class TableCell:
     records: tuple[str, ...] = ()  # the files they come from
     difference: Difference | None = None  # to the baseline at the same seeds
     corrected_p: float | None = None  # of the difference, over the whole table; None for one seed
+    is_score: bool = True  # a fraction, shown in percent; if not, it describes the embedding
 
     @property
     def mean(self) -> float:
@@ -51,9 +61,10 @@ class TableCell:
 
     @property
     def text(self) -> str:
-        """As ``84.2 ± 1.3 (10)``: percent, and the number of seeds."""
-        spread = f" ± {100 * self.deviation:.1f}" if len(self.scores) > 1 else ""
-        return f"{100 * self.mean:.1f}{spread} ({len(self.scores)})"
+        """As ``84.2 ± 1.3 (10)``: percent, and the number of seeds; a description as it is, ``0.31 (1)``."""
+        scale, digits = (100, 1) if self.is_score else (1, 2)
+        spread = f" ± {scale * self.deviation:.{digits}f}" if len(self.scores) > 1 else ""
+        return f"{scale * self.mean:.{digits}f}{spread} ({len(self.scores)})"
 
     @property
     def difference_text(self) -> str:
@@ -124,10 +135,11 @@ class ResultTable:
 
 
 def scores(records: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose metric scores a representation; other metrics only describe it."""
-    metrics = records["metric"]
-    endings = ("_accuracy", "_f1", "_spearman", "_pearson")
-    return records[metrics.str.endswith(endings) & ~metrics.str.contains("top5")]
+    """The rows whose metric scores a representation, or describes it in a record without any score."""
+    is_score = records["metric"].str.endswith(SCORES)
+    has_scores = is_score.groupby(records["path"]).transform("any")
+    describes = records["metric"].isin(DESCRIPTIONS) & ~has_scores
+    return records[(is_score & ~records["metric"].str.contains("top5")) | describes]
 
 
 def summarise(records: pd.DataFrame, published: Published = NO_FIGURES, merge: bool = False) -> ResultTable:
@@ -210,7 +222,8 @@ def _cells(records: pd.DataFrame, name: str) -> dict[str, TableCell]:
     for column, group in records.groupby("column", sort=False):
         seeds = group.groupby("seed")[name].mean()
         by_seed = dict(zip(seeds.index.tolist(), seeds.tolist(), strict=True))
-        cells[str(column)] = TableCell(by_seed, tuple(group["path"].unique()))
+        is_score = group["metric"].iloc[0] not in DESCRIPTIONS
+        cells[str(column)] = TableCell(by_seed, tuple(group["path"].unique()), is_score=is_score)
     return cells
 
 
@@ -241,7 +254,7 @@ def _differences(rows: list[Row]) -> dict[tuple[int, str], Difference]:
         if baseline is None:
             continue
         for column in row.cells:
-            if column not in baseline.cells:
+            if column not in baseline.cells or not row.cells[column].is_score:
                 continue
             ours, theirs = row.cells[column].scores, baseline.cells[column].scores
             if seeds := sorted(ours.keys() & theirs.keys()):
@@ -274,11 +287,13 @@ def _oracle_rows(rows: list[Row], columns: list[str]) -> list[Row]:
         if len(members) > 1:
             cells = {}
             for column in columns:
-                if candidates := [row.cells[column] for row in members if column in row.cells]:
+                cells_of_column = [row.cells[column] for row in members if column in row.cells]
+                if candidates := [cell for cell in cells_of_column if cell.is_score]:
                     best = max(candidates, key=lambda cell: cell.mean)
                     cells[column] = TableCell(best.scores, best.records)
             label = _at_version(_join(ORACLE, f"tau_plus {point.tau_plus:g}", point.family), point.version)
-            oracles.append(Row(label, cells, "oracle"))
+            if cells:
+                oracles.append(Row(label, cells, "oracle"))
     return oracles
 
 

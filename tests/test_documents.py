@@ -10,6 +10,7 @@ import pytest
 import graph.embed
 import graph.evaluate
 import graph.train
+import image.embed
 import image.evaluate
 import image.train
 import sentence.embed
@@ -20,6 +21,7 @@ import shared_eval.records
 import shared_eval.report
 import shared_eval.reproduce
 from tests.conftest import REAL_DATA_ROOT
+from tests.image.conftest import write_class_folders
 from tests.sentence.conftest import write_books
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +32,7 @@ COMMANDS = {
     "graph.embed": graph.embed.main,
     "image.train": image.train.main,
     "image.evaluate": image.evaluate.main,
+    "image.embed": image.embed.main,
     "sentence.train": sentence.train.main,
     "sentence.embed": sentence.embed.main,
     "sentence.evaluate": sentence.evaluate.main,
@@ -51,6 +54,14 @@ def write_novels() -> None:
         Path("novels", path.stem).write_bytes(gzip.decompress(path.read_bytes()))
 
 
+def write_photos() -> None:
+    """72 photographs of another size than the default, some in a folder of their own."""
+    write_class_folders(Path("all"), per_class=24, size=40)
+    Path("photos/holidays").mkdir(parents=True)
+    for i, path in enumerate(sorted(Path("all").rglob("*.png"))):
+        path.rename(Path("photos/holidays" if i % 3 else "photos") / path.name)
+
+
 def blocks(language: str) -> list[tuple[str, str]]:
     """The code blocks of a language with the name of their document, without their fences."""
     found = []
@@ -61,9 +72,16 @@ def blocks(language: str) -> list[tuple[str, str]]:
 
 
 # Pages whose code is one session, from the data that ``write`` makes: see ``test_session_runs``.
-SESSIONS = {"your-own-graphs.md": lambda: None, "your-own-text.md": write_novels}
+SESSIONS = {
+    "your-own-images.md": write_photos,
+    "your-own-graphs.md": lambda: None,
+    "your-own-text.md": write_novels,
+}
 # Flags that make a command of a session quick.
 QUICK = {
+    "image.train": "--epochs 1 --arch resnet10 --width 4 --device cpu",
+    "image.evaluate": "--epochs 1 --device cpu",
+    "image.embed": "--device cpu",
     "graph.train": "--device cpu",
     "graph.embed": "--device cpu",
     "sentence.train": "--epochs 1 --embedding-dim 8 --batch-size 50 --device cpu",

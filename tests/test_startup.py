@@ -37,6 +37,7 @@ WITHOUT_DATA = {
     "graph.embed": TRAINING,
     "image.train": IMAGES,
     "image.evaluate": IMAGES,
+    "image.embed": IMAGES,
     "sentence.train": SENTENCES,
 }
 WITH_A_MODEL = {"sentence.embed", "sentence.evaluate"}  # they import what the model needs
@@ -47,6 +48,7 @@ WITH_DATA = {
     "graph.embed": TRAINING | {"pandas", "pyarrow"},
     "image.train": IMAGES,
     "image.evaluate": IMAGES,
+    "image.embed": IMAGES | {"pandas", "pyarrow"},
     "sentence.train": SENTENCES | SCIKIT_LEARN,
 }
 ON_RECORDS = {
@@ -100,6 +102,7 @@ def without_data(tmp_path_factory):
     }
     flags |= {f"{modality}.evaluate": [str(folder / modality), *common] for modality in ("graph", "image")}
     flags["graph.embed"] = [str(folder / "graph"), "MUTAG", "--output", str(folder / "x.csv"), *common]
+    flags["image.embed"] = [str(folder / "image"), "cifar10", "--output", str(folder / "x.csv"), *common]
     by_torch, ended = outcomes([(command, *flags[command]) for command in flags], preload=["torch"])
     assert "torch" in by_torch
     return by_torch, dict(zip(flags, ended, strict=True))
@@ -127,6 +130,8 @@ def with_data(tmp_path_factory):
         flags[f"{modality}.evaluate"] = [str(folder / modality), "--data-root", str(data), "--device", "cpu"]
     flags["graph.embed"] = [str(folder / "graph"), "TINY", "--data-root", str(data), "--device", "cpu"]
     flags["graph.embed"] += ["--output", str(folder / "graphs.parquet")]
+    flags["image.embed"] = [str(folder / "image"), f"folder:{data / 'images'}", "--device", "cpu"]
+    flags["image.embed"] += ["--output", str(folder / "x.parquet")]
     by_torch, ended = outcomes([(command, *flags[command]) for command in flags], preload=["torch"])
     assert "torch" in by_torch
     return by_torch, dict(zip(flags, ended, strict=True))

@@ -203,8 +203,10 @@ def test_image_of_any_format_and_shape_is_resized_and_cropped(tmp_path, kind):
 def test_images_are_decoded_once_and_again_when_a_file_changes(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     decoded = []
-    decode = folders._decode
-    monkeypatch.setattr(folders, "_decode", lambda path, size: decoded.append(path) or decode(path, size))
+    decode = folders.decode_or_reason
+    monkeypatch.setattr(
+        folders, "decode_or_reason", lambda path, size: decoded.append(path) or decode(path, size)
+    )
     first = load_dataset(f"folder:{tiny_folder}", tmp_path, image_size=16)
     assert len(decoded) == 60
     again = load_dataset(f"folder:{tiny_folder}", tmp_path, image_size=16)
@@ -356,13 +358,17 @@ def test_unreadable_datasets_are_errors_of_one_line(tiny_folder, tmp_path):
     few = write_class_folders(tmp_path / "few", per_class=4)
     assert "fewer than 5 images in every class" in message(f"folder:{few}")
     (tmp_path / "empty").mkdir()
-    assert "contains no class folders" in message(f"folder:{tmp_path / 'empty'}")
+    assert "contains no class folders" in message(f"folder:{tmp_path / 'empty'}", labels="folders")
+    assert "contains no images" in message(f"folder:{tmp_path / 'empty'}")
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--dataset", "folder:one"], "--dataset is 'folder:one', which has 1 class; at least 2 are needed"),
+        (
+            ["--dataset", "folder:one", "--labels", "folders"],
+            "--dataset is 'folder:one', which has 1 class; at least 2 are needed",
+        ),
         (["--dataset", "cifar10", "--download"], "could not download http://127.0.0.1"),
     ],
 )

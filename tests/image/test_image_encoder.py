@@ -45,6 +45,21 @@ def test_values_equal_torchvision_s_with_the_stem_replaced():
     torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
 
 
+def test_values_with_imagenets_stem_equal_torchvision_s():
+    theirs = torchvision.models.resnet18()
+    theirs.fc = torch.nn.Identity()
+    ours = make_encoder("resnet18", stem="imagenet")
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(4, 3, 80, 80)
+    torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-4)
+
+
+def test_imagenets_stem_has_the_encoders_width():
+    encoder = make_encoder("resnet10", width=8, stem="imagenet")
+    assert encoder.conv1.weight.shape == (8, 3, 7, 7)
+    assert encoder.layer1(encoder.maxpool(encoder.conv1(torch.randn(2, 3, 80, 80)))).shape == (2, 8, 20, 20)
+
+
 def test_head_is_the_paper_s():
     head = SimCLR(make_encoder("resnet50")).head
     assert [type(layer).__name__ for layer in head] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]

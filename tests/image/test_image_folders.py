@@ -63,7 +63,7 @@ def test_files_beside_images_are_skipped_by_extension_and_counted(root, capsys):
         (root / "dots" / name).write_text("not an image")
     (root / "README.md").write_text("beside the classes")
     shutil.copy(root / "dots" / "001.png", root / "overview.png")
-    dataset = load(root)
+    dataset = load(root, labels="folders")
     assert counts(dataset) == (24, 6, CLASSES)
     assert said(dataset, capsys) == (
         f"folder:{root}: skipped: 7 of other file types (2 .json, 1 without extension, 1 .db, "

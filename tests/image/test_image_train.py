@@ -94,6 +94,7 @@ def test_finished_run_folder_has_every_file_and_a_full_record(tiny_folder, tmp_p
         "positive_similarity",
         "negative_similarity",
         "hardest_negative_similarity",
+        "effective_rank",
     }
     assert result["untrained_metrics"].keys() == result["metrics"].keys()
     lines = metrics_of(folder)
@@ -328,6 +329,65 @@ def test_true_positives_of_unlabelled_images_are_refused(tiny_folder, tmp_path, 
     monkeypatch.setattr(image.task, "load_dataset", without_labels)
     flags = [*FAST, "--dataset", f"folder:{tiny_folder}", "--output-dir", str(tmp_path / "run")]
     assert "--positives label needs labels" in failure(capsys, *flags, "--positives", "label")
+
+
+def test_run_starts_from_the_weights_of_another(tiny_folder, tmp_path, capsys):
+    first = train(tiny_folder, tmp_path / "first")
+    result = train(tiny_folder, tmp_path / "second", "--init", str(tmp_path / "first"), "--lr", "1e-12")
+    assert result["untrained_metrics"] == first["metrics"]
+    before, after = (load_file(tmp_path / name / "encoder.safetensors") for name in ("first", "second"))
+    torch.testing.assert_close(after["encoder.conv1.weight"], before["encoder.conv1.weight"])
+    assert not torch.equal(after["encoder.bn1.running_mean"], before["encoder.bn1.running_mean"])
+    assert losses_of(tmp_path / "second")[0] < losses_of(tmp_path / "first")[0]
+
+
+def test_run_that_another_cannot_start_from_is_one_line(tiny_folder, tmp_path, capsys):
+    train(tiny_folder, tmp_path / "first")
+    flags = [*FAST, "--dataset", f"folder:{tiny_folder}", "--output-dir", str(tmp_path / "second"), "--init"]
+    assert failure(capsys, *flags, str(tmp_path / "first"), "--width", "8", "--norm", "group") == (
+        f"error: --init is {tmp_path / 'first'}, whose encoder has width 4, not 8 and norm batch, not group"
+    )
+    assert "nowhere is not a run folder" in failure(capsys, *flags, "nowhere")
+    (tmp_path / "first" / "result.json").unlink()
+    assert "first, which is not finished; resume it with --resume" in failure(
+        capsys, *flags, str(tmp_path / "first")
+    )
+    assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "stem", "image_size"),
+    [
+        (["--view-size", "80"], "imagenet", 80),
+        (["--view-size", "80", "--image-size", "96"], "imagenet", 96),
+        (["--view-size", "80", "--stem", "small"], "small", 80),
+        (["--view-size", "64"], "small", None),
+        (["--dataset", "stl10", "--view-size=96"], "imagenet", None),
+    ],
+)
+def test_views_above_64_pixels_bring_imagenets_stem(flags, stem, image_size):
+    config = parse_config(ImageConfig, defaults_for, ["--dataset", "folder:x", *flags], "image.train")
+    assert (config.stem, config.image_size) == (stem, image_size)
+
+
+@pytest.mark.parametrize("size", ["eighty", "99999999999", "-3", "2000"])
+def test_view_size_that_cannot_be_one_is_one_line(capsys, size):
+    assert "view-size" in failure(capsys, f"--view-size={size}")
+
+
+def test_run_with_imagenets_stem_is_evaluated_again(tiny_folder, tmp_path, capsys):
+    flags = ["--epochs", "1", "--batch-size", "16", "--arch", "resnet10", "--width", "4", "--device", "cpu"]
+    flags += [
+        "--dataset",
+        f"folder:{tiny_folder}",
+        "--view-size",
+        "72",
+        "--output-dir",
+        str(tmp_path / "run"),
+    ]
+    train_main(flags)
+    assert load_file(tmp_path / "run" / "encoder.safetensors")["encoder.conv1.weight"].shape[-1] == 7
+    assert evaluated(capsys, tmp_path / "run") == as_printed(result_of(tmp_path / "run")["metrics"])
 
 
 def test_dropped_images_are_named(tiny_folder, tmp_path, capsys):

@@ -16,6 +16,7 @@ from image.views import (
     grey,
     resized_crop,
     shift_hue,
+    wide_blur,
 )
 
 
@@ -65,6 +66,28 @@ def test_blur():
     for sample, s, actual in zip(x[:5], sigma.tolist(), result, strict=False):
         close(actual, TF.gaussian_blur(sample, [3, 3], [s, s]))
     assert torch.equal(result[5], x[5])
+
+
+@pytest.mark.parametrize("kernel", [3, 7, 23])
+def test_blur_of_any_kernel(kernel):
+    x = images(height=40, width=30)
+    sigma = torch.tensor([0.1, 0.5, 1.0, 1.7, 2.0, 0.0])
+    result = wide_blur(x, sigma, kernel)
+    for sample, s, actual in zip(x[:5], sigma.tolist(), result, strict=False):
+        close(actual, TF.gaussian_blur(sample, [kernel, kernel], [s, s]))
+    assert torch.equal(result[5], x[5])
+
+
+def test_kernel_of_the_blur_is_a_tenth_of_a_large_view():
+    kernels = {size: Views(size).blur_kernel for size in (16, 32, 64, 96, 224)}
+    assert kernels == {16: 3, 32: 3, 64: 3, 96: 9, 224: 23}
+    x = uint8(3, size=100)
+    views = Views(100, scale=(1, 1), ratio=(1, 1), jitter_probability=0, grey_probability=0)
+    views.blur_probability, views.blur_sigma = 1.0, (2.0, 2.0)
+    views.normalise = torch.nn.Identity()
+    wanted = TF.gaussian_blur(x / 255, [11, 11], [2.0, 2.0])
+    for view, one in zip(views(x, torch.Generator().manual_seed(0)), wanted, strict=True):
+        assert min((view - one).abs().max(), (view - TF.hflip(one)).abs().max()) < 1e-5
 
 
 def test_colour_jitter_in_every_order():

@@ -96,6 +96,16 @@ def test_command_writes_page_and_figures(runs, tmp_path, capsys, monkeypatch):
     assert "no result.json below empty" in capsys.readouterr().err
 
 
+def test_report_of_runs_without_labels_has_their_descriptions(tmp_path):
+    metrics = {"alignment": 0.25, "uniformity": -1.5, "effective_rank": 41.5}
+    for beta in (0.0, 1.0):
+        write_record(tmp_path / str(beta), objective=HARD | {"beta": beta}, metrics=metrics)
+    text = write_report(read_records(find_records([tmp_path])), tmp_path / "report.html").read_text()
+    for expected in ("41.50 (1)", "-1.50 (1)", "MUTAG effective_rank", "MUTAG: alignment and uniformity"):
+        assert expected in text
+    assert "against beta" not in text
+
+
 @pytest.fixture
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -319,7 +319,7 @@ def test_exit_code_0_without_the_run_is_a_failure(recipe, monkeypatch, capsys):
 
 def test_table_without_rows_is_an_error(recipe, capsys):
     for spec in locate(read_recipe(recipe).specs()):
-        write_record(spec.folder, metrics={"alignment": 0.5})
+        write_record(spec.folder, metrics={"negative_similarity": 0.5})
         settings = graph_defaults().as_dict() | {"modality": "graph"} | spec.settings()
         (spec.folder / "config.json").write_text(json.dumps(settings))
     with pytest.raises(SystemExit) as exit_:

@@ -320,3 +320,24 @@ def test_cell_names_its_records(tmp_path):
     paths = [write_record(tmp_path / str(seed), seed=seed) for seed in range(2)]
     row = table_of(tmp_path).row("infograph")
     assert row.cells["MUTAG svm_accuracy"].records == tuple(map(str, paths))
+
+
+def test_runs_without_labels_show_what_describes_their_embedding(tmp_path):
+    """As it is, without differences, oracle and percent; a run that has scores shows these alone."""
+    described = {
+        "metrics": {"alignment": 0.25, "effective_rank": 41.5, "negative_similarity": 0.1},
+        "untrained_metrics": {"alignment": 0.125, "effective_rank": 7.0, "negative_similarity": 0.9},
+    }
+    for seed in range(2):
+        for beta in (0.0, 1.0, 2.0):
+            objective = {"objective": HARD | {"beta": beta}}
+            write_record(tmp_path / f"{seed}-{beta}", dataset="folder:a", seed=seed, **objective, **described)
+    write_record(tmp_path / "scored")
+    table = summarise(scores(read_records(find_records([tmp_path]))))
+    columns = ["folder:a alignment", "folder:a effective_rank", "MUTAG svm_accuracy"]
+    assert sorted(table.columns) == sorted(columns)
+    hard = table.row("hard, beta 2, tau_plus 0.1")
+    assert [hard.text(column) for column in columns] == ["0.25 ± 0.00 (2)", "41.50 ± 0.00 (2)", ""]
+    assert hard.text(columns[0], "difference_text") == ""
+    assert table.row(UNTRAINED).text(columns[1]) == "7.00 ± 0.00 (2)"
+    assert not [row for row in table.rows if row.kind == "oracle"]

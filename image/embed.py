@@ -1,0 +1,69 @@
+"""Write the embeddings of images to a file: ``python -m image.embed RUN folder:PATH --output x.parquet``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from core.io.errors import InputError
+from core.training.cli import command, parse
+from core.training.config import default_data_root
+from core.training.settings import load_config
+from image.config import KNOWN, ImageConfig, Labels
+from shared_eval.embeddings import check_output
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Write the embeddings of images by a run's trained encoder to a file, a row an image."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run's folder."""
+    source: Annotated[str, tyro.conf.Positional]
+    """folder:PATH with images, or a dataset's name."""
+    output: Path
+    """The file: .parquet, .npz, .safetensors or .csv."""
+    overwrite: bool = False
+    """Replace the file if it exists."""
+    projections: bool = False
+    """Write the output of the projection head, of unit length, instead of the encoder's."""
+    labels: Labels = "auto"
+    """Of folder:PATH: folders, its class folders; auto, these if two or more hold all images; none."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read; by default they are an error."""
+    data_root: Path = field(default_factory=default_data_root)
+    """Folder with local copies of the datasets; $HCL_DATA sets the default."""
+    download: bool = False
+    """Download the dataset from its official place if there is no local copy."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+
+
+def check_source(source: str) -> None:
+    """Raise InputError unless ``source`` is a dataset's name, or folder:PATH with a folder there."""
+    if source.startswith("folder:"):
+        if not Path(source.removeprefix("folder:")).is_dir():
+            raise InputError(f"{source.removeprefix('folder:')} is not a folder")
+    elif source not in KNOWN:
+        hint = f"; did you mean folder:{source}?" if Path(source).is_dir() else "."
+        raise InputError(f"{source} is not a dataset{hint} Known: {', '.join(KNOWN)}")
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse(EmbedConfig, argv, "python -m image.embed")
+    check_output(config.output, config.overwrite)
+    trained = load_config(config.run, ImageConfig)
+    check_source(config.source)
+    # Imported here because torch takes seconds, and help and errors do not need it.
+    from image.embedding import embed
+    from shared_eval.outputs import show
+
+    count = embed(config, trained)
+    show(f"{config.output}: {count:,} embeddings")
+
+
+if __name__ == "__main__":
+    main()

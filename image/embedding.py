@@ -1,0 +1,147 @@
+"""The work of ``image.embed``: images are read, encoded and written a chunk at a time.
+
+Shapes: n images of a chunk · S size · D dim.
+"""
+
+import math
+import os
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from core.io.files import check_regular, readable
+from core.training.runtime import choose_device, choose_precision, threads_for
+from image.config import ImageConfig
+from image.data import Images, load_dataset
+from image.embed import EmbedConfig
+from image.encoder import SimCLR
+from image.folders import decode_or_reason
+from image.labels import Tree, read_tree
+from image.loading import evaluation_size, load_model
+from image.scoring import CHUNK, represent
+from image.skipped import Skipped
+from image.views import Normalise
+from shared_eval.embeddings import Rows, write_embeddings
+
+Encode = Callable[[Tensor], np.ndarray]  # uint8 [n, 3, S, S] -> float32 [n, D]
+
+
+class Projector(nn.Module):
+    """The projection of an image alone, of unit length: [B, 3, H, W] -> [B, P]."""
+
+    def __init__(self, model: SimCLR) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)[1]
+
+
+def embed(config: EmbedConfig, trained: ImageConfig) -> int:
+    """Write a row for each image of ``config.source``; return their number.
+
+    Raises InputError if images cannot be read, unless they are to be skipped, or if the file cannot be
+    written; then there is no file.
+    """
+    device = choose_device(config.device)
+    precision = choose_precision(trained.precision, device)
+    model = load_model(config.run, trained).to(device)
+    network = Projector(model) if config.projections else model.encoder
+    normalise = Normalise().to(device)
+    size = evaluation_size(trained)
+
+    def encode(images: Tensor) -> np.ndarray:
+        return represent(network, normalise(images.to(device)), precision).cpu().numpy()
+
+    with threads_for(math.inf), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, and of sizes that are refused
+        if not config.source.startswith("folder:"):
+            rows, total = embed_dataset(config, size, encode)
+            return write_embeddings(config.output, rows, config.overwrite, total)
+        root = Path(config.source.removeprefix("folder:"))
+        skipped = Skipped(config.skip_unreadable)
+        tree = read_tree(root, config.labels, skipped)
+        rows = embed_tree(root, tree, size, encode, skipped)
+        count = write_embeddings(config.output, rows, config.overwrite, len(tree.files))
+    if description := skipped.describe():
+        print(readable(" ".join(f"{config.source}: {description}".splitlines())), file=sys.stderr)
+    return count
+
+
+def embed_tree(root: Path, tree: Tree, size: int, encode: Encode, skipped: Skipped) -> Iterator[Rows]:
+    """The rows of image files: their paths below ``root``, their classes if there are any, their vectors.
+
+    Once an image cannot be read, the others are read alone, so that the error at the end names all.
+    """
+    start = 0
+    for results in read_ahead(tree.files, size):
+        chosen = []
+        for i, result in enumerate(results, start):
+            if isinstance(result, str):
+                skipped.unreadable[str(tree.files[i])] = result
+            else:
+                chosen.append(i)
+                skipped.several_frames += result[1]
+        images = [result[0] for result in results if not isinstance(result, str)]
+        start += len(results)
+        if images and (skipped.skip_unreadable or not skipped.unreadable):
+            yield Rows(
+                [tree.files[i].relative_to(root).as_posix() for i in chosen],
+                encode(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)),
+                None if tree.labels is None else [tree.labels[i] for i in chosen],
+            )
+    skipped.check()
+
+
+def read_ahead(files: list[Path], size: int) -> Iterator[list[tuple[np.ndarray, bool] | str]]:
+    """Decode files a chunk at a time, the next one while a chunk is used; a reason where that fails."""
+    waiting: deque[list[Future[tuple[np.ndarray, bool] | str]]] = deque()
+    remaining = iter(files)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            while True:
+                if chunk := list(islice(remaining, CHUNK)):
+                    waiting.append([pool.submit(read_file, path, size) for path in chunk])
+                if len(waiting) > bool(chunk):
+                    yield [future.result() for future in waiting.popleft()]
+                elif not chunk:
+                    return
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def read_file(path: Path, size: int) -> tuple[np.ndarray, bool] | str:
+    """The image, uint8 [S, S, 3], and whether it has more frames; or what is wrong with it."""
+    try:
+        check_regular(path)
+    except OSError as error:
+        return f"cannot be read: {error}"
+    result = decode_or_reason(path, size)
+    return f"cannot be read as an image ({result})" if isinstance(result, str) else result
+
+
+def embed_dataset(config: EmbedConfig, size: int, encode: Encode) -> tuple[Iterator[Rows], int]:
+    """The rows of a dataset's images, and their number: ``train/0`` and so on, then ``test/0``."""
+    dataset = load_dataset(
+        config.source, config.data_root, config.download, size, config.skip_unreadable, config.labels
+    )
+    parts = {"train": dataset.train, "test": dataset.test} if dataset.has_labels else {"train": dataset.train}
+
+    def rows(split: str, part: Images) -> Iterator[Rows]:
+        for indices in torch.arange(len(part)).split(CHUNK):
+            names = [
+                dataset.classes[label] if label >= 0 else None for label in part.labels[indices].tolist()
+            ]
+            ids = [f"{split}/{i}" for i in indices.tolist()]
+            yield Rows(ids, encode(part.images[indices]), names if dataset.has_labels else None)
+
+    all_rows = (row for split, part in parts.items() for row in rows(split, part))
+    return all_rows, sum(map(len, parts.values()))

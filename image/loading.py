@@ -1,0 +1,103 @@
+"""The encoder of a finished run, to be used anywhere: ``image.load_encoder(run)``.
+
+Shapes: B batch · H, W height and width · S size · D representation.
+"""
+
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from core.training.run_folder import load_encoder_state
+from core.training.settings import load_config
+from image.config import ImageConfig
+from image.data import FOLDER_IMAGE_SIZE, resize
+from image.decoding import to_square
+from image.encoder import SimCLR, make_model
+from image.published import SOURCES
+from image.resnet import ResNet
+from image.shapes import SIZE as SHAPES_SIZE
+from image.views import Normalise
+
+EMBEDDED_SIZES = {"shapes": SHAPES_SIZE, "digits": 16}
+
+
+class Transform(nn.Module):
+    """From an image to the encoder's input, as evaluation sees it; it has no state.
+
+    Takes a PIL image, or a tensor [3, H, W] or [B, 3, H, W], uint8 or float in [0, 1]. The image is resized
+    at the short side, cropped in the centre and normalised: float32 [3, S, S] or [B, 3, S, S], on the device
+    of this module. Raises ValueError for a tensor of another shape or type.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.normalise = Normalise()
+
+    def forward(self, image: Image.Image | Tensor) -> Tensor:
+        if isinstance(image, Image.Image):
+            square = to_square(ImageOps.exif_transpose(image), self.size)
+            images = torch.from_numpy(square.copy()).permute(2, 0, 1)
+        else:
+            images = _square(image, self.size)
+        batch = images if images.ndim == 4 else images.unsqueeze(0)
+        normalised = self.normalise(batch.to(self.normalise.mean.device))
+        return normalised if images.ndim == 4 else normalised.squeeze(0)
+
+
+def _square(images: Tensor, size: int) -> Tensor:
+    """Tensors resized at the short side and cropped in the centre: [..., 3, H, W] -> [..., 3, S, S]."""
+    if images.ndim not in (3, 4) or images.shape[-3] != 3:
+        raise ValueError(f"`image` has shape {list(images.shape)}; it must be [3, H, W] or [B, 3, H, W]")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise ValueError(f"`image` is {images.dtype}; it must be uint8, or float with values in [0, 1]")
+    height, width = images.shape[-2:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    images = images[..., top : top + side, left : left + side]
+    if side == size:
+        return images
+    batch = images if images.ndim == 4 else images.unsqueeze(0)
+    if batch.dtype == torch.uint8:
+        resized = resize(batch, size)
+    else:
+        resized = F.interpolate(batch, (size, size), mode="bilinear", antialias=True)
+    return resized if images.ndim == 4 else resized.squeeze(0)
+
+
+def load_encoder(run: str | os.PathLike[str]) -> ResNet:
+    """The trained ResNet of a finished run, on the CPU, in eval mode: [B, 3, S, S] -> [B, D].
+
+    Its state dict has torchvision's names, ``encoder.dim`` is D, and ``encoder.transform`` makes its input of
+    a PIL image or a tensor (see ``Transform``), of the size that the run's evaluation used.
+
+    Raises:
+        InputError: ``run`` is not the folder of a finished image run, or its weights are damaged.
+    """
+    folder = Path(run)
+    config = load_config(folder, ImageConfig)
+    encoder = load_model(folder, config).encoder
+    encoder.transform = Transform(evaluation_size(config))
+    return encoder.eval()
+
+
+def load_model(run: Path, config: ImageConfig) -> SimCLR:
+    """Encoder and projection head of a finished run with this config; raises InputError as above."""
+    with torch.device("meta"):  # the settings may ask for more memory than the weights need
+        model = make_model(config.arch, config.width, config.norm, config.stem)
+    load_encoder_state(model, run)
+    model.encoder.to(memory_format=torch.channels_last)
+    return model
+
+
+def evaluation_size(config: ImageConfig) -> int:
+    """S: the size of the images that a run evaluates on its own dataset."""
+    if config.image_size is not None:
+        return config.image_size
+    if config.dataset in EMBEDDED_SIZES:
+        return EMBEDDED_SIZES[config.dataset]
+    return SOURCES[config.dataset].image_size if config.dataset in SOURCES else FOLDER_IMAGE_SIZE

@@ -1,0 +1,102 @@
+"""Training from Python on images of one's own: ``image.train_on(tensor_or_folder, ...)``.
+
+Shapes: N images · S size · D representation.
+"""
+
+import os
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.distributed import launched_processes
+from core.io.digests import digest_of
+from core.io.errors import InputError
+from core.training.describe import config_from
+from core.training.launch import launch
+from image.config import ImageConfig, defaults_for
+from image.data import ImageDataset, Images
+from image.loading import load_encoder
+from image.resnet import ResNet
+from image.skipped import Skipped
+from image.task import ImageTask
+
+
+def train_on(
+    data: Tensor | str | os.PathLike[str],
+    targets: Tensor | None = None,
+    *,
+    output_dir: str | os.PathLike[str] | None = None,
+    **settings: Any,
+) -> ResNet:
+    """Train SimCLR as ``python -m image.train`` does, and return the encoder as ``image.load_encoder`` does.
+
+    Args:
+        data: Images [N, 3, S, S], uint8 or float in [0, 1]; or a folder, read as ``folder:PATH`` is.
+        targets: The class of each image [N] of a tensor; every fifth image of a class is then a test image.
+        output_dir: The run's folder; by default a temporary one, which is removed.
+        settings: Those of the command, by name: ``objective="hard"``, ``epochs=100``, ``batch_size=64``, ...
+
+    Raises:
+        InputError: Images or settings are not valid, or ``output_dir`` holds something else.
+        TrainingError: Training diverged or collapsed, or the folder cannot be written.
+    """
+    if launched_processes() > 1:
+        raise InputError("train_on runs in one process; for several, start python -m image.train by torchrun")
+    if output_dir is None:
+        with TemporaryDirectory() as folder:
+            return train_on(data, targets, output_dir=Path(folder) / "run", **settings)
+    if isinstance(data, Tensor):
+        dataset = dataset_of(data, targets)
+        task_type = partial(ImageTask, dataset=dataset)
+        settings = {"image_size": dataset.image_size} | settings | {"dataset": dataset.name}
+    elif targets is not None:
+        raise InputError("`targets` are those of a tensor; class folders, or `labels`, say those of a folder")
+    else:
+        task_type = ImageTask
+        settings["dataset"] = f"folder:{os.fspath(data)}"
+    named = {
+        name: str(value) if isinstance(value, Path | torch.device) else value
+        for name, value in settings.items()
+    }
+    config = config_from(ImageConfig, defaults_for, named | {"output_dir": os.fspath(output_dir)})
+    if config.init is not None:
+        config.check_init(config.init)
+    launch(task_type, config)
+    return load_encoder(output_dir)
+
+
+def dataset_of(images: Tensor, targets: Tensor | None = None) -> ImageDataset:
+    """The dataset of a tensor's images; raises InputError if images or targets are not valid."""
+    shape = list(images.shape)
+    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3] or not len(images):
+        raise InputError(f"`data` has shape {shape}; it must be [N, 3, S, S] with at least one image")
+    if images.is_floating_point():
+        low, high = (value.item() for value in images.aminmax())
+        if not 0 <= low <= high <= 1:
+            raise InputError(f"`data` has values from {low:g} to {high:g}; floats must be in [0, 1]")
+        images = (images * 255).round().byte()
+    elif images.dtype != torch.uint8:
+        raise InputError(f"`data` is {images.dtype}; it must be uint8, or float in [0, 1]")
+    images = images.cpu()
+    # Named by its content: a finished run in a folder must not pass for one of another tensor.
+    name = f"tensor-{digest_of([images, *([] if targets is None else [targets.cpu()])])[:8]}"
+    if targets is None:
+        return ImageDataset.unlabelled(name, images, Skipped())
+    if targets.shape != images.shape[:1]:
+        raise InputError(f"`targets` has shape {list(targets.shape)}; `data` has {len(images)} images")
+    values, labels = targets.cpu().unique(return_inverse=True)
+    if len(values) < 2:
+        raise InputError("`targets` names 1 class; at least 2 are needed")
+    place = torch.empty_like(labels)  # of an image in its class
+    for label in range(len(values)):
+        chosen = labels == label
+        place[chosen] = torch.arange(int(chosen.sum()))
+    is_test = place % 5 == 4
+    if not is_test.any():
+        raise InputError("`targets` has fewer than 5 images in every class; every fifth is a test image")
+    train, test = (Images(images[mask], labels[mask]) for mask in (~is_test, is_test))
+    return ImageDataset(name, train, train, test, tuple(str(value) for value in values.tolist()))
