@@ -33,8 +33,16 @@ class ViewBatches:
             self.counts = torch.bincount(self.labels)
             self.first = self.counts.cumsum(0) - self.counts
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield pairs of views, float32 [B, 3, S, S] each."""
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, ...]]:
+        """Yield pairs of views, float32 [B, 3, S, S] each, with labels [B] if negatives depend on them."""
+        if self.config.negatives == "batch":
+            yield from self._views(epoch)
+            return
+        order = epoch_order(len(self.train), self.config.seed, epoch)
+        for pair, chosen in zip(self._views(epoch), self._local_batches(order), strict=True):
+            yield *pair, self.train.labels[chosen.to(self.train.labels.device)]
+
+    def _views(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         seed, device = self.config.seed, self.train.device
         order = epoch_order(len(self.train), seed, epoch)
         generator = epoch_generator(seed, epoch, device, rank())

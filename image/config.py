@@ -93,6 +93,10 @@ class ImageConfig(TrainConfig):
     """Size of the views that are trained on."""
     crop_scale: float = 0.08
     """Smallest share of the image's area that a view shows."""
+    negatives: Literal["batch", "label"] = objective_option(
+        "batch", slug="truenegatives", label="true negatives"
+    )
+    """label: images of the anchor's class are not negatives, the oracle of the debiased objective."""
     positives: Literal["views", "label"] = objective_option(
         "views", slug="truepositives", label="true positives"
     )
@@ -109,6 +113,8 @@ class ImageConfig(TrainConfig):
             raise InputError(f"`batch_size` is {self.batch_size}; at least 2 images are needed for negatives")
         if self.cache_chunk == 1 and self.norm == "batch":
             raise InputError("`cache_chunk` is 1; batch norm needs at least 2 images, or use `norm` group")
+        if self.negatives == "label" and self.tile_size is not None:
+            raise InputError(f"`tile_size` is {self.tile_size}; `negatives` label is not supported in tiles")
         if not 0 < self.crop_scale <= 1:
             raise InputError(f"`crop_scale` is {self.crop_scale}; it must be above 0 and at most 1")
         return super().checked()

@@ -96,12 +96,13 @@ class ImageTask(Task):
         config = self.config
         self.objective.beta = annealed(config.beta, config.anneal_beta, epoch, config.epochs)
 
-    def batches(self, epoch: int) -> Iterable[tuple[Tensor, Tensor]]:
+    def batches(self, epoch: int) -> Iterable[tuple[Tensor, ...]]:
         return self.view_batches.epoch(epoch)
 
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        projection1, projection2 = self.network(*batch)
-        return self.objective(projection1, projection2).unsqueeze(0), projection1.unsqueeze(0)
+    def training_step(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        view1, view2, *labels = batch
+        projection1, projection2 = self.network(view1, view2)
+        return self.objective(projection1, projection2, *labels).unsqueeze(0), projection1.unsqueeze(0)
 
     def lr_factor(self, epochs_done: float) -> float:
         config = self.config
@@ -170,5 +171,6 @@ def check_fits(config: ImageConfig, dataset: ImageDataset) -> None:
             f"`view_size` is {config.view_size}; the images of {name} are {dataset.image_size} pixels wide: "
             "use a smaller one, or a larger `image_size`"
         )
-    if config.positives == "label" and (dataset.train.labels < 0).any():
-        raise InputError(f"`positives` label needs labels, and {config.dataset} trains on unlabelled images")
+    for setting in ("positives", "negatives"):
+        if getattr(config, setting) == "label" and (dataset.train.labels < 0).any():
+            raise InputError(f"`{setting}` label needs labels, and {name} trains on unlabelled images")

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import image.task
 from core.training.checkpoints import Checkpoints
 from core.training.cli import parse_config
+from core.training.seeding import epoch_order
 from image.batches import ViewBatches
 from image.config import ImageConfig, defaults_for
 from image.data import load_dataset
@@ -78,6 +79,7 @@ def test_finished_run_folder_has_every_file_and_a_full_record(tiny_folder, tmp_p
         "temperature": 0.5,
         "stop_gradient": False,
         "anneal_beta": "none",
+        "negatives": "batch",
         "positives": "views",
         "encoder": None,
         "slug": "hard-beta2-tau0.1",
@@ -320,6 +322,31 @@ def test_bad_input_ends_in_one_line(tmp_path, capsys, monkeypatch, flags, messag
     assert not list(tmp_path.rglob("result.json"))
 
 
+def test_labels_of_true_negatives_are_those_of_the_views(tiny_folder, tmp_path):
+    """The views are those of the same epoch without labels."""
+    batches, dataset = make_batches(tiny_folder, tmp_path, negatives="label")
+    plain, _ = make_batches(tiny_folder, tmp_path)
+    order = epoch_order(48, batches.config.seed, 3)
+    labels = []
+    for (view1, view2, own), expected in zip(batches.epoch(3), plain.epoch(3), strict=True):
+        assert torch.equal(view1, expected[0])
+        assert torch.equal(view2, expected[1])
+        labels.append(own)
+    assert torch.equal(torch.cat(labels), dataset.train.labels[order])
+
+
+def test_true_negatives_change_the_loss_and_name_the_run(tiny_folder, tmp_path, capsys):
+    losses = {}
+    for negatives in ("batch", "label"):
+        flags = ("--beta", "0", "--tau-plus", "0", "--negatives", negatives)
+        result = train(tiny_folder, tmp_path / negatives, *flags)
+        losses[negatives] = metrics_of(tmp_path / negatives)[1]["loss"]
+    assert result["objective"]["label"] == "simclr, true negatives"
+    assert losses["label"] < losses["batch"] - 0.1  # a third of the negatives is left out
+    error = failure(capsys, "--negatives", "label", "--tile-size", "8")
+    assert "--tile-size is 8; --negatives label is not supported in tiles" in error
+
+
 def test_true_positives_of_unlabelled_images_are_refused(tiny_folder, tmp_path, capsys, monkeypatch):
     def without_labels(*arguments):
         dataset = load_dataset(*arguments)
@@ -328,7 +355,8 @@ def test_true_positives_of_unlabelled_images_are_refused(tiny_folder, tmp_path, 
 
     monkeypatch.setattr(image.task, "load_dataset", without_labels)
     flags = [*FAST, "--dataset", f"folder:{tiny_folder}", "--output-dir", str(tmp_path / "run")]
-    assert "--positives label needs labels" in failure(capsys, *flags, "--positives", "label")
+    for setting in ("positives", "negatives"):
+        assert f"--{setting} label needs labels" in failure(capsys, *flags, f"--{setting}", "label")
 
 
 def test_run_starts_from_the_weights_of_another(tiny_folder, tmp_path, capsys):
