@@ -59,8 +59,8 @@ class Command:
     busy: bool = False
 
 
-def training(name: str, modality: str, dataset: str, epochs: int, *flags: str) -> Command:
-    arguments = ("-m", f"{modality}.train", "--dataset", dataset, "--epochs", str(epochs), *flags)
+def training(name: str, modality: str, dataset: str, epochs: int) -> Command:
+    arguments = ("-m", f"{modality}.train", "--dataset", dataset, "--epochs", str(epochs))
     return Command(name, arguments, epochs, busy=True)
 
 
@@ -74,8 +74,8 @@ COMMANDS = [
         for modality in ("graph", "image", "sentence")
     ),
     training("MUTAG, an epoch of 100", "graph", "MUTAG", 100),
-    training("REDDIT-BINARY, an epoch", "graph", "REDDIT-BINARY", 3),
-    training("DD, an epoch", "graph", "DD", 3),
+    training("REDDIT-BINARY, an epoch", "graph", "REDDIT-BINARY", 2),
+    training("DD, an epoch", "graph", "DD", 2),
     training("shapes, an epoch", "image", "shapes", 3),
     training("pydoc, an epoch", "sentence", "pydoc", 1),
 ]
