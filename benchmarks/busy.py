@@ -33,7 +33,7 @@ ABOUT = (
     "below have its load average at the start."
 )
 MAX_RATIO = 2.5
-SPIN = "while True: pass"
+SPIN = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"  # ends with its parent
 
 TASKS = {
     "image": (image_defaults, ImageTask),

@@ -58,7 +58,7 @@ def test_command_lets_waiting_threads_sleep_unless_the_user_chose(monkeypatch, g
         monkeypatch.setenv(given, "7")
     seen = []
     command(lambda: seen.append({name: os.environ.get(name) for name in threads.WAIT_VARIABLES}))()
-    expected = {given: "7"} if given else {"OMP_WAIT_POLICY": "PASSIVE"}
+    expected = {given: "7"} if given else {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
     assert seen == [dict.fromkeys(threads.WAIT_VARIABLES) | expected]
 
 
