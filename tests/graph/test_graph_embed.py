@@ -195,7 +195,7 @@ def test_bad_input_ends_in_one_line(trained, tmp_path, capsys):
     assert "is not a run folder" in line
 
 
-@pytest.mark.data("TUDataset/MUTAG")
+@pytest.mark.data("TUDataset/MUTAG/raw/MUTAG_graph_labels.txt")
 def test_vectors_of_mutag_without_labels_have_the_svm_accuracy_of_the_labelled_run(data_root, tmp_path):
     copy_without_labels(data_root, tmp_path / "data", "MUTAG")
     flags = ["--dataset", "MUTAG", "--epochs", "5", "--seed", "2", "--device", "cpu"]

@@ -146,7 +146,7 @@ def test_folder_without_a_finished_run_of_graphs_is_an_error(trained, tmp_path):
         graph.load_encoder(folder)
 
 
-@pytest.mark.data("TUDataset/MUTAG")
+@pytest.mark.data("TUDataset/MUTAG/raw/MUTAG_graph_labels.txt")
 def test_mutag_s_encoder_equals_ours(data_root, tmp_path):
     flags = ["--dataset", "MUTAG", "--epochs", "3", "--device", "cpu", "--output-dir", str(tmp_path)]
     train_main([*flags, "--data-root", str(data_root)])

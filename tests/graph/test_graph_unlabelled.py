@@ -150,7 +150,7 @@ def test_changed_labels_are_other_data(tiny_root, bare_root, tmp_path, capsys):
     assert "the data are not those that the run in" in failure_of(train_main, capsys, map(str, flags))[-1]
 
 
-@pytest.mark.data("TUDataset/MUTAG")
+@pytest.mark.data("TUDataset/MUTAG/raw/MUTAG_graph_labels.txt")
 def test_mutag_without_labels_has_the_vectors_of_the_labelled_run(data_root, tmp_path):
     copy_without_labels(data_root, tmp_path / "data", "MUTAG")
     flags = ["--dataset", "MUTAG", "--epochs", "5", "--seed", "2", "--device", "cpu"]
