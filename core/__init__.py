@@ -1,6 +1,8 @@
 """Contrastive objectives with hard negatives, and what the training commands share."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from core.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from core.losses import DebiasedLoss, HardNegativeLoss, InfoGraphLoss, NTXentLoss, hard_negative_loss
@@ -8,10 +10,4 @@ if TYPE_CHECKING:
 __all__ = ["DebiasedLoss", "HardNegativeLoss", "InfoGraphLoss", "NTXentLoss", "hard_negative_loss"]
 
 
-def __getattr__(name: str) -> Any:
-    """Import the objectives when they are used: torch takes seconds, and ``--help`` does not need it."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from core import losses
-
-    return getattr(losses, name)
+__getattr__ = lazy_attributes(__name__, dict.fromkeys(__all__, "core.losses"))

@@ -1,8 +1,9 @@
 """Quick-thought sentence embeddings trained on running text."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import shared_eval  # noqa: F401 -- it checks that `core` is the project's
+import shared_eval  # noqa: F401 -- first: it checks that `core` is the project's
+from core.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from sentence.loading import load_encoder
@@ -11,14 +12,4 @@ if TYPE_CHECKING:
 __all__ = ["load_encoder", "train_on"]
 
 
-def __getattr__(name: str) -> Any:
-    # Imported at the first use because torch takes seconds, and the help of commands does not need it.
-    if name == "load_encoder":
-        from sentence.loading import load_encoder
-
-        return load_encoder
-    if name == "train_on":
-        from sentence.training import train_on
-
-        return train_on
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_attributes(__name__, {"load_encoder": "sentence.loading", "train_on": "sentence.training"})

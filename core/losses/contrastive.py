@@ -149,9 +149,7 @@ class HardNegativeLoss(nn.Module):
                 logits = anchors @ candidates.T / self.temperature  # (2b, 2B)
                 negatives = self._is_negative(labels, len(view1), batch, view1.device)
                 if self.positives == "label":
-                    is_other = torch.ones_like(negatives)
-                    is_other[torch.arange(len(anchors)), self._own_columns(len(view1), batch)] = False
-                    positives = ~negatives & is_other
+                    positives = ~negatives & self._is_other(len(view1), batch, view1.device)
                     losses = supervised_losses(logits, positives, negatives, self.beta, self.stop_gradient)
                     return reduced(losses, self.reduction)
                 log_mean = log_negative_mean(logits, negatives, self.beta, self.stop_gradient)
@@ -179,11 +177,12 @@ class HardNegativeLoss(nn.Module):
         return own_classes.repeat(2)[:, None] != classes.repeat(2)
 
     @staticmethod
-    def _own_columns(own: int, batch: int) -> Tensor:
-        """The candidate that each anchor itself is: [2b]."""
+    def _is_other(own: int, batch: int, device: torch.device) -> Tensor:
+        """Which candidates are not the anchor itself: [2b, 2B] bool."""
         first = own * rank() if own < batch else 0
-        columns = torch.arange(first, first + own)
-        return torch.cat([columns, batch + columns])
+        columns = torch.arange(first, first + own, device=device)
+        itself = torch.cat([columns, batch + columns])
+        return itself[:, None] != torch.arange(2 * batch, device=device)
 
     def extra_repr(self) -> str:
         names = ["beta", "tau_plus", "temperature", "normalize", "reduction", "tile_size", "stop_gradient"]
