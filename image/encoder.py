@@ -77,7 +77,7 @@ def make_model(arch: str, width: int = 64, norm: Norm = "batch", stem: Stem = "s
     return SimCLR(make_encoder(arch, width, norm, stem), norm=norm)
 
 
-class Pair(nn.Module):
+class TwoViews(nn.Module):
     """SimCLR's projections of two views in one call, as DistributedDataParallel needs.
 
     Batch norm's statistics are those of both views together.
