@@ -18,11 +18,8 @@ MIN_IMAGE_SIZE = 8
 MAX_SMALL_VIEW = 64  # pixels; larger views get ImageNet's stem
 
 Norm = Literal["batch", "group"]
-
 Stem = Literal["small", "imagenet"]
-
 Labels = Literal["auto", "folders", "none"]
-
 Protocol = Literal["frozen", "paper"]  # of the linear probe
 
 
@@ -34,14 +31,9 @@ class ImageConfig(TrainConfig):
     plain_objective: ClassVar[str] = "simclr"
     minimums: ClassVar[Mapping[str, float]] = {
         **TrainConfig.minimums,
-        **{
-            "width": 1,
-            "view_size": MIN_IMAGE_SIZE,
-            "image_size": MIN_IMAGE_SIZE,
-            "warmup": 0,
-            "knn_every": 0,
-        },
-        **{"tile_size": 1, "cache_chunk": 1, "weight_decay": 0},
+        **dict.fromkeys(("view_size", "image_size"), MIN_IMAGE_SIZE),
+        **dict.fromkeys(("width", "tile_size", "cache_chunk"), 1),
+        **dict.fromkeys(("warmup", "knn_every", "weight_decay"), 0),
     }
     # A batch of larger images takes gigabytes before its first convolution.
     maximums: ClassVar[Mapping[str, float]] = {**TrainConfig.maximums, "image_size": 1024, "view_size": 1024}

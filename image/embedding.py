@@ -7,7 +7,6 @@ import math
 import os
 import sys
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from core.io.files import check_regular, readable
 from core.training.runtime import choose_device, choose_precision, threads_for
 from image.config import ImageConfig
-from image.data import Images, load_dataset
+from image.data import load_dataset
 from image.embed import EmbedConfig
 from image.encoder import SimCLR
 from image.folders import decode_or_reason
@@ -103,17 +102,17 @@ def embed_tree(root: Path, tree: Tree, size: int, encode: Encode, skipped: Skipp
 
 def read_ahead(files: list[Path], size: int) -> Iterator[list[tuple[np.ndarray, bool] | str]]:
     """Decode files a chunk at a time, the next one while a chunk is used; a reason where that fails."""
-    waiting: deque[list[Future[tuple[np.ndarray, bool] | str]]] = deque()
     remaining = iter(files)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def submit() -> list[Future[tuple[np.ndarray, bool] | str]]:
+            return [pool.submit(read_file, path, size) for path in islice(remaining, CHUNK)]
+
         try:
-            while True:
-                if chunk := list(islice(remaining, CHUNK)):
-                    waiting.append([pool.submit(read_file, path, size) for path in chunk])
-                if len(waiting) > bool(chunk):
-                    yield [future.result() for future in waiting.popleft()]
-                elif not chunk:
-                    return
+            following = submit()
+            while current := following:
+                following = submit()
+                yield [future.result() for future in current]
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -130,18 +129,16 @@ def read_file(path: Path, size: int) -> tuple[np.ndarray, bool] | str:
 
 def embed_dataset(config: EmbedConfig, size: int, encode: Encode) -> tuple[Iterator[Rows], int]:
     """The rows of a dataset's images, and their number: ``train/0`` and so on, then ``test/0``."""
-    dataset = load_dataset(
-        config.source, config.data_root, config.download, size, config.skip_unreadable, config.labels
-    )
+    where, skip = (config.data_root, config.download), config.skip_unreadable
+    dataset = load_dataset(config.source, *where, size, skip, config.labels)
     parts = {"train": dataset.train, "test": dataset.test} if dataset.has_labels else {"train": dataset.train}
 
-    def rows(split: str, part: Images) -> Iterator[Rows]:
-        for indices in torch.arange(len(part)).split(CHUNK):
-            names = [
-                dataset.classes[label] if label >= 0 else None for label in part.labels[indices].tolist()
-            ]
-            ids = [f"{split}/{i}" for i in indices.tolist()]
-            yield Rows(ids, encode(part.images[indices]), names if dataset.has_labels else None)
+    def rows() -> Iterator[Rows]:
+        for split, part in parts.items():
+            for indices in torch.arange(len(part)).split(CHUNK):
+                labels = part.labels[indices].tolist()
+                names = [dataset.classes[label] if label >= 0 else None for label in labels]
+                ids = [f"{split}/{i}" for i in indices.tolist()]
+                yield Rows(ids, encode(part.images[indices]), names if dataset.has_labels else None)
 
-    all_rows = (row for split, part in parts.items() for row in rows(split, part))
-    return all_rows, sum(map(len, parts.values()))
+    return rows(), sum(map(len, parts.values()))

@@ -41,32 +41,25 @@ class Transform(nn.Module):
     def forward(self, image: Image.Image | Tensor) -> Tensor:
         if isinstance(image, Image.Image):
             square = to_square(ImageOps.exif_transpose(image), self.size)
-            images = torch.from_numpy(square.copy()).permute(2, 0, 1)
-        else:
-            images = _square(image, self.size)
-        batch = images if images.ndim == 4 else images.unsqueeze(0)
+            image = torch.from_numpy(square.copy()).permute(2, 0, 1)
+        if image.ndim not in (3, 4) or image.shape[-3] != 3:
+            raise ValueError(f"`image` has shape {list(image.shape)}; it must be [3, H, W] or [B, 3, H, W]")
+        if image.dtype != torch.uint8 and not image.is_floating_point():
+            raise ValueError(f"`image` is {image.dtype}; it must be uint8, or float with values in [0, 1]")
+        batch = _square(image if image.ndim == 4 else image.unsqueeze(0), self.size)
         normalised = self.normalise(batch.to(self.normalise.mean.device))
-        return normalised if images.ndim == 4 else normalised.squeeze(0)
+        return normalised if image.ndim == 4 else normalised.squeeze(0)
 
 
 def _square(images: Tensor, size: int) -> Tensor:
-    """Tensors resized at the short side and cropped in the centre: [..., 3, H, W] -> [..., 3, S, S]."""
-    if images.ndim not in (3, 4) or images.shape[-3] != 3:
-        raise ValueError(f"`image` has shape {list(images.shape)}; it must be [3, H, W] or [B, 3, H, W]")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise ValueError(f"`image` is {images.dtype}; it must be uint8, or float with values in [0, 1]")
+    """Images resized at the short side and cropped in the centre: [B, 3, H, W] -> [B, 3, S, S]."""
     height, width = images.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     images = images[..., top : top + side, left : left + side]
-    if side == size:
-        return images
-    batch = images if images.ndim == 4 else images.unsqueeze(0)
-    if batch.dtype == torch.uint8:
-        resized = resize(batch, size)
-    else:
-        resized = F.interpolate(batch, (size, size), mode="bilinear", antialias=True)
-    return resized if images.ndim == 4 else resized.squeeze(0)
+    if images.dtype == torch.uint8:
+        return resize(images, size)
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True) if side != size else images
 
 
 def load_encoder(run: str | os.PathLike[str]) -> ResNet:
