@@ -4,6 +4,7 @@ Shapes: B batch · H, W height and width · S size · D representation.
 """
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -13,12 +14,11 @@ from torch import Tensor, nn
 
 from core.training.run_folder import load_encoder_state
 from core.training.settings import load_config
-from image.config import ImageConfig
+from image.config import TIMM, ImageConfig
 from image.data import FOLDER_IMAGE_SIZE, resize
 from image.decoding import to_square
 from image.encoder import SimCLR, make_model
 from image.published import SOURCES
-from image.resnet import ResNet
 from image.shapes import SIZE as SHAPES_SIZE
 from image.views import Normalise
 
@@ -62,11 +62,11 @@ def _square(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, (size, size), mode="bilinear", antialias=True) if side != size else images
 
 
-def load_encoder(run: str | os.PathLike[str]) -> ResNet:
-    """The trained ResNet of a finished run, on the CPU, in eval mode: [B, 3, S, S] -> [B, D].
+def load_encoder(run: str | os.PathLike[str]) -> nn.Module:
+    """The trained encoder of a finished run, on the CPU, in eval mode: [B, 3, S, S] -> [B, D].
 
-    Its state dict has torchvision's names, ``encoder.dim`` is D, and ``encoder.transform`` makes its input of
-    a PIL image or a tensor (see ``Transform``), of the size that the run's evaluation used.
+    The state dict of a ResNet has torchvision's names. ``encoder.dim`` is D, and ``encoder.transform`` makes
+    its input of a PIL image or a tensor (see ``Transform``), of the size that the run's evaluation used.
 
     Raises:
         InputError: ``run`` is not the folder of a finished image run, or its weights are damaged.
@@ -80,8 +80,9 @@ def load_encoder(run: str | os.PathLike[str]) -> ResNet:
 
 def load_model(run: Path, config: ImageConfig) -> SimCLR:
     """Encoder and projection head of a finished run with this config; raises InputError as above."""
-    with torch.device("meta"):  # the settings may ask for more memory than the weights need
-        model = make_model(config.arch, config.width, config.norm, config.stem)
+    # The settings may ask for more memory than the weights need. timm's models have buffers without weights.
+    with nullcontext() if config.arch.startswith(TIMM) else torch.device("meta"):
+        model = make_model(config.arch, config.width, config.norm, config.stem, config.view_size)
     load_encoder_state(model, run)
     model.encoder.to(memory_format=torch.channels_last)
     return model

@@ -16,11 +16,13 @@ from core.training.run_folder import Run
 from core.training.seeding import seed_everything
 from core.training.task import Scores, Task
 from image.batches import ViewBatches
-from image.config import ImageConfig
+from image.checkpoints import load_checkpoint
+from image.config import TIMM, ImageConfig
 from image.data import ImageDataset, Images, load_datasets
-from image.encoder import TwoViews, make_model
+from image.encoder import SimCLR, TwoViews, make_model
 from image.loading import load_model
 from image.scoring import CHUNK, Scorer, represent_all
+from image.timm_models import check_timm_encoder
 
 ANNEAL_STEPS = 9  # beta falls in as many equal steps, the last of them to 0
 
@@ -43,10 +45,9 @@ class ImageTask(Task):
             self.record_fields |= {"skipped": skipped}
 
         seed_everything(config.seed)
-        if config.init is None:
-            self.model = make_model(config.arch, config.width, config.norm, config.stem).to(device)
-        else:
-            self.model = load_model(config.init, config).to(device)
+        self.model = self.initial_model().to(device)
+        if config.arch.startswith(TIMM):
+            check_timm_encoder(self.model.encoder, config.arch, {config.view_size, dataset.image_size})
         self.scorer = Scorer(self.model, config, dataset, probed)
         self.view_batches = ViewBatches(dataset.train, self.scorer.views, config)
         self.steps_per_epoch = self.view_batches.steps
@@ -69,6 +70,20 @@ class ImageTask(Task):
             stop_gradient=config.stop_gradient,
             gather_distributed=world_size() > 1,
         )
+
+    def initial_model(self) -> SimCLR:
+        """The model that training starts from: drawn from the seed, or with the weights of ``init``."""
+        config = self.config
+        if config.init is not None and config.init_sha256 is None:
+            return load_model(config.init, config)
+        model = make_model(config.arch, config.width, config.norm, config.stem, config.view_size)
+        if config.init is not None:
+            left_out = load_checkpoint(model.encoder, config, config.init)
+            file = {"file": str(config.init), "sha256": config.init_sha256, "left_out": left_out}
+            self.record_fields |= {"init": file}
+            if left_out and is_main_process():
+                print(f"{config.init}: the classifier is left out ({', '.join(left_out)})")
+        return model
 
     def start_epoch(self, epoch: int) -> None:
         config = self.config

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.io.digests import digest_of
 from core.io.errors import InputError
@@ -17,7 +17,6 @@ from core.training.launch import TaskType, launch
 from image.config import ImageConfig, defaults_for
 from image.data import ImageDataset, Images
 from image.loading import load_encoder
-from image.resnet import ResNet
 from image.skipped import Skipped
 from image.task import ImageTask
 
@@ -28,7 +27,7 @@ def train_on(
     *,
     output_dir: str | os.PathLike[str] | None = None,
     **settings: Any,
-) -> ResNet:
+) -> nn.Module:
     """Train SimCLR as ``python -m image.train`` does, and return the encoder as ``image.load_encoder`` does.
 
     Args:
@@ -51,8 +50,7 @@ def train_on(
     else:
         settings["dataset"] = f"folder:{os.fspath(data)}"
     with python_config(ImageConfig, defaults_for, output_dir, settings) as config:
-        if config.init is not None:
-            config.check_init(config.init)
+        config.check_init()
         launch(task_type, config)
         return load_encoder(config.folder())
 
