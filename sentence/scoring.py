@@ -162,9 +162,9 @@ def _score(encode: Encode, task: TransferTask, protocol: Protocol) -> dict[str, 
 def _similarity_scores(cosines: np.ndarray, task: Similarity) -> dict[str, float]:
     """Spearman's correlation; of several sets the mean, the mean weighted by pairs, and that of all pairs."""
     over_all = _correlations(cosines, task.scores)
-    if task.sets is None:
-        return {"spearman": over_all["spearman"]}
     masks = [task.sets == name for name in np.unique(task.sets)]
+    if len(masks) == 1:
+        return {"spearman": over_all["spearman"]}
     by_set = [_correlations(cosines[mask], task.scores[mask]) for mask in masks]
     scores = {}
     for what, of_all in over_all.items():

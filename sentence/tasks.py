@@ -109,33 +109,21 @@ def read_task(name: str, folder: Path) -> TransferTask:
 def check_size(task: TransferTask, folder: Path) -> None:
     """Raise InputError if a task has too few samples to train on, to choose penalties on, or to test on."""
     if isinstance(task, Similarity | Relatedness):
-        for name, scores in groups_of(task).items():
-            if len(np.unique(scores)) < 2:
+        groups = task.parts if isinstance(task, Relatedness) else task.sets
+        for name in np.unique(groups):
+            if len(np.unique(task.scores[groups == name])) < 2:
                 raise InputError(
-                    f"{folder}{name} has fewer than 2 different scores: is one of its files truncated?"
+                    f"{folder} ({name}) has fewer than 2 different scores: is one of its files truncated?"
                 )
-        return
-    if isinstance(task, Choice):
-        return
-    parts = np.full(len(task.labels), "train") if task.parts is None else task.parts
-    classes, counts = np.unique(task.labels[parts == "train"], return_counts=True)
-    fewest = min(counts, default=0)
-    if len(classes) < 2 or fewest < MIN_CLASS_SAMPLES:
-        raise InputError(
-            f"{folder} has {len(classes)} classes for training, with {fewest} samples or more; "
-            f"2 with {MIN_CLASS_SAMPLES} are needed: is one of its files truncated?"
-        )
-    if task.parts is not None and "test" not in parts:
-        raise InputError(f"{folder} has no samples for testing: is one of its files truncated?")
-
-
-def groups_of(task: Similarity | Relatedness) -> dict[str, np.ndarray]:
-    """The scores of each set, or of each part, by its name in a message."""
-    if isinstance(task, Relatedness):
-        return {f" ({part})": task.scores[task.parts == part] for part in ("train", "dev", "test")}
-    if task.sets is None:
-        return {"": task.scores}
-    return {f" ({name})": task.scores[task.sets == name] for name in np.unique(task.sets)}
+    elif not isinstance(task, Choice):
+        training = task.labels if task.parts is None else task.labels[task.parts == "train"]
+        classes, counts = np.unique(training, return_counts=True)
+        fewest = min(counts, default=0)
+        if len(classes) < 2 or fewest < MIN_CLASS_SAMPLES:
+            raise InputError(
+                f"{folder} has {len(classes)} classes for training, with {fewest} samples or more; "
+                f"2 with {MIN_CLASS_SAMPLES} are needed: is one of its files truncated?"
+            )
 
 
 def expand(names: Sequence[str]) -> tuple[str, ...]:
