@@ -24,6 +24,7 @@ from core.io.cache import build_once
 from core.io.digests import digest_of
 from core.io.errors import InputError
 from core.io.files import user_cache
+from core.losses.gradient_cache import parts_of
 from core.training.runtime import to_device
 from sentence.corpora import Corpus, Faults
 from sentence.text import pieces_of
@@ -198,6 +199,12 @@ def train_tokenizer(text: Path, vocab_size: int) -> Tokenizer:
     with open(text, encoding="utf-8") as lines:
         tokenizer.train_from_iterator(lines, trainer)
     return tokenizer
+
+
+def split_sentences(chunk: int, ids: Tensor, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Split [T] and [B] into chunks of at most ``chunk`` sentences, for the gradient cache."""
+    parts = parts_of(lengths, chunk)
+    return list(zip(ids.split([int(part.sum()) for part in parts]), parts, strict=True))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
+from torch import nn
 
 from core.io.errors import InputError, reason_of
 from core.io.files import read_json
@@ -71,6 +72,14 @@ def save_encoders(encoders: TwoEncoders, folder: Path) -> None:
     if encoders.kind == "bow":  # what ``load_model`` needs to know that the embedding has two parts
         settings = {name: getattr(encoders, name) for name in SETTINGS}
         (folder / BAG_SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def save_model(model: nn.Sequential, folder: Path) -> None:
+    """Write ``TwoEncoders`` in a Sequential, or a SentenceTransformer, to a folder."""
+    if isinstance(model[0], TwoEncoders):
+        save_encoders(model[0], folder)
+    else:
+        model.save(str(folder), create_model_card=False)
 
 
 def is_quick_thought(folder: Path) -> bool:

@@ -38,7 +38,6 @@ from core.training.runtime import autocast
 from sentence.config import NO_TASKS, Protocol
 from sentence.data import SentenceBatch
 from sentence.encoder import TwoEncoders
-from sentence.pair import Pair
 from sentence.senteval import Classification, Relatedness, Similarity
 from sentence.tasks import (
     SENTEVAL,
@@ -230,14 +229,19 @@ def _each(encode: Encode, tuples: Sequence[tuple[str, ...]]) -> tuple[Tensor, ..
 
 
 def sample(
-    pair: Pair, batch: SentenceBatch, part: slice, window: int, encode: Encode, tasks: dict[str, TransferTask]
+    encoders: nn.Module,
+    batch: SentenceBatch,
+    part: slice,
+    window: int,
+    encode: Encode,
+    tasks: dict[str, TransferTask],
 ) -> dict[str, Tensor]:
     """Embeddings of a task's sentences with labels, and cosines of neighbours and of others in a batch.
 
     The task is the first classification task; without one there are cosines alone.
     """
-    with eval_mode(pair):
-        f, g = (F.normalize(side, dim=1) for side in pair(batch.ids, batch.lengths))
+    with eval_mode(encoders):
+        f, g = (F.normalize(side, dim=1) for side in encoders(batch.ids, batch.lengths))
     positions, book = batch.positions[part], batch.book[part]
     distance = (positions - positions[:, None]).abs()
     is_neighbour = (book == book[:, None]) & (distance > 0) & (distance <= window)

@@ -12,10 +12,11 @@ from sklearn.metrics.pairwise import paired_cosine_distances
 from core.losses.gradient_cache import cached
 from core.training.cli import parse_config
 from sentence.config import SentenceConfig, defaults_for
+from sentence.data import split_sentences
 from sentence.evaluate import main as evaluate_main
-from sentence.pair import PaddedTransformer, Pair, split_sentences
 from sentence.quick_thought import load_model
 from sentence.train import main as train_main
+from sentence.transformer import PaddedTransformer
 from tests.processes import in_processes
 from tests.runs import (
     as_command,
@@ -219,7 +220,7 @@ def test_transformer_dropout_is_the_same_in_both_passes_of_chunks(tiny_bert):
     """With gradient caching and with one graph, in train mode: the same gradient."""
     grads = []
     for is_cached in (False, True):
-        pair = Pair(PaddedTransformer(load_model(str(tiny_bert), False, torch.device("cpu")))).train()
+        pair = PaddedTransformer(load_model(str(tiny_bert), False, torch.device("cpu"))).train()
         batch = torch.arange(5, 21), torch.tensor([3, 5, 1, 4, 3])
         torch.manual_seed(0)
         if is_cached:

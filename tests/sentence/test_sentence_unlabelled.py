@@ -13,7 +13,6 @@ from sentence.data import ConsecutiveBatches, encode_corpus
 from sentence.encoder import TwoEncoders
 from sentence.evaluate import main as evaluate_main
 from sentence.held_out import MAX_HELD_OUT, hold_out, scores
-from sentence.pair import Pair
 from sentence.train import main as train_main
 from tests.processes import in_processes
 from tests.runs import epochs_and_losses, failure_of, interrupted_before_step, result_of
@@ -159,7 +158,7 @@ def test_scores_equal_a_loop_over_pairs(books, kind, normalize):
     with torch.no_grad():
         alone = [module.embed_pair(*corpus.take(np.array([position]), 30)) for position in positions]
     f, g = (torch.cat(side).double().numpy() for side in zip(*alone, strict=True))
-    measured = scores(Pair(module), corpus, 30, normalize, CPU, "float32")
+    measured = scores(module, corpus, 30, normalize, CPU, "float32")
     assert measured == pytest.approx(reference(f, g, positions, books_of, normalize), rel=1e-4)
     assert 0 < measured["next_sentence_accuracy"] < 1
 
@@ -169,7 +168,7 @@ def test_constant_embeddings_find_no_sentence(books):
     module = TwoEncoders(corpus.tokenizer, "bow", 6, 5, True, 30)
     for parameter in module.parameters():
         torch.nn.init.ones_(parameter)
-    measured = scores(Pair(module), corpus, 30, False, CPU, "float32")
+    measured = scores(module, corpus, 30, False, CPU, "float32")
     assert measured["next_sentence_accuracy"] == 0
     assert measured["effective_rank"] == pytest.approx(1)
 
