@@ -67,6 +67,9 @@ class Relatedness:
     parts: np.ndarray  # (N,), "train", "dev" or "test" for each pair
 
 
+SentEvalTask = Classification | PairClassification | Similarity | Relatedness
+
+
 class Sample(NamedTuple):
     """One or two texts, with single spaces between tokens, and their class or score."""
 
@@ -263,3 +266,20 @@ def number_in(text: str, where: str, low: float = -math.inf, high: float = math.
         expected = "a finite number" if math.isinf(high) else f"from {low:g} to {high:g}"
         raise InputError(f"{where} has {text[:40]!r}; it must be {expected}")
     return number
+
+
+# The folder below SentEval's and the reader of each task.
+SENTEVAL: dict[str, tuple[str, Callable[[Path], SentEvalTask]]] = {
+    "mr": ("MR", read_polarity("rt-polarity.neg", "rt-polarity.pos")),
+    "cr": ("CR", read_polarity("custrev.neg", "custrev.pos")),
+    "subj": ("SUBJ", read_polarity("subj.subjective", "subj.objective")),
+    "mpqa": ("MPQA", read_polarity("mpqa.neg", "mpqa.pos")),
+    "trec": ("TREC", read_trec),
+    "msrp": ("MRPC", read_msrp),
+    "sst2": ("SST/binary", read_sst2),
+    "stsb": ("STS/STSBenchmark", read_stsb),
+    "sst5": ("SST/fine", read_sst5),
+    "sickr": ("SICK", read_sick_relatedness),
+    "sicke": ("SICK", read_sick_entailment),
+    **{f"sts{year}": (f"STS/STS{year}-en-test", read_sts(year)) for year in STS_SETS},
+}

@@ -33,7 +33,8 @@ from sentence.corpora import Corpus, find_corpus
 from sentence.data import ConsecutiveBatches, EncodedCorpus, SentenceBatch, encode_corpus, split_sentences
 from sentence.encoder import TwoEncoders
 from sentence.objective import quick_thought_loss
-from sentence.scoring import EVALUATION, encoder_of, evaluate, load_tasks, sample
+from sentence.scoring import EVALUATION, encoder_of, evaluate, sample
+from sentence.tasks import load_tasks
 from sentence.transformer import PaddedTransformer
 
 
@@ -69,7 +70,7 @@ class SentenceTask(Task):
         self.record_fields = self._record_fields(missing)
         if is_main_process():
             describe(config, source, corpus)
-        dropped = trained_sentences(corpus) - self.samples_per_epoch
+        dropped = self.fingerprint["sentences"] - self.samples_per_epoch
         warn_dropped_samples(dropped, "sentences", config.batch_size)
 
         self.encoders = PaddedTransformer(self.model) if self.is_transformer else self.model[0]
@@ -88,7 +89,7 @@ class SentenceTask(Task):
             "evaluation": EVALUATION if self.tasks else held_out.EVALUATION,
         }
         if not self.tasks:
-            fields["held_out_sentences"] = len(self.corpus) - trained_sentences(self.corpus)
+            fields["held_out_sentences"] = int(self.corpus.held_out.sum())
         if config.encoder == "gru" and self.device.type == "cuda" and config.precision != "float32":
             fields["gru_precision"] = "float32"  # see GRUEncoder.forward
         return fields
@@ -120,9 +121,8 @@ class SentenceTask(Task):
         """On the tasks; without tasks on the held-out sentences, if there are any."""
         config = self.config
         if self.tasks:
-            parts = 1 if self.is_transformer else TwoEncoders.parts
-            return [evaluate(self.encode, self.tasks, parts=parts)]
-        if self.corpus.held_out is None:
+            return [evaluate(self.encode, self.tasks)]
+        if not self.corpus.held_out.any():
             return [{}]
         return [
             held_out.scores(
@@ -179,7 +179,7 @@ def describe(config: SentenceConfig, source: Corpus, corpus: EncodedCorpus) -> N
     }
     if left_out := [f"{count:,} {what}" for what, count in others.items() if count]:
         lines.append(f"left out of the folder: {' and '.join(left_out)}")
-    if corpus.held_out is not None:
+    if corpus.held_out.any():
         lines.append(
             f"held out for the scores without labels: {corpus.held_out.sum():,} sentences, the last ones of "
             f"{np.count_nonzero(corpus.held_out)} books"
@@ -196,15 +196,11 @@ def describe(config: SentenceConfig, source: Corpus, corpus: EncodedCorpus) -> N
     print(*lines, sep="\n", file=sys.stderr)
 
 
-def trained_sentences(corpus: EncodedCorpus) -> int:
-    return int(np.diff(corpus.trained(), axis=1).sum())
-
-
 def fingerprint(corpus: EncodedCorpus) -> dict[str, int | str]:
     """What distinguishes the data from others: counts, and a digest of the vocabulary."""
     return {
         "books": len(corpus.books) - 1,
-        "sentences": trained_sentences(corpus),
+        "sentences": len(corpus) - int(corpus.held_out.sum()),  # that are trained on
         "tokens": len(corpus.tokens),
         "vocabulary": digest_of([json.dumps(corpus.tokenizer.get_vocab(), sort_keys=True)]),
     }

@@ -21,9 +21,9 @@ from core.io.errors import InputError
 from sentence.config import SENTEVAL_TASKS
 from sentence.corpora import embedded_topics
 from sentence.evaluate import main as evaluate_main
-from sentence.scoring import KFOLD_PENALTIES, PENALTIES, encoder_of, evaluate, load_tasks, unit_norm_parts
+from sentence.scoring import KFOLD_PENALTIES, PENALTIES, encoder_of, evaluate, unit_norm_parts
 from sentence.senteval import STS_SETS
-from sentence.tasks import EMBEDDED, SENTEVAL, Choice, load_task
+from sentence.tasks import EMBEDDED, SENTEVAL, Choice, load_task, load_tasks
 from shared_eval.probes import predict_relatedness
 from tests.sentence.conftest import real_model, write_senteval
 
