@@ -96,11 +96,13 @@ def without_data(tmp_path_factory):
     """What torch imports, and outcomes by command, from one interpreter that has imported torch alone."""
     folder = tmp_path_factory.mktemp("without_data")
     common = ["--data-root", str(folder / "data"), "--device", "cpu"]
+    offline = ["--no-download", *common]
     flags = {
-        f"{modality}.train": ["--dataset", dataset, "--output-dir", str(folder / modality), *common]
+        f"{modality}.train": ["--dataset", dataset, "--output-dir", str(folder / modality), *offline]
         for modality, dataset in (("graph", "MUTAG"), ("image", "cifar10"), ("sentence", "bookcorpus"))
     }
     flags |= {f"{modality}.evaluate": [str(folder / modality), *common] for modality in ("graph", "image")}
+    flags["image.evaluate"].append("--no-download")
     flags["graph.embed"] = [str(folder / "graph"), "MUTAG", "--output", str(folder / "x.csv"), *common]
     flags["image.embed"] = [str(folder / "image"), "cifar10", "--output", str(folder / "x.csv"), *common]
     by_torch, ended = outcomes([(command, *flags[command]) for command in flags], preload=["torch"])

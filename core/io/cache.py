@@ -92,8 +92,17 @@ def remove_abandoned(parent: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, options: int = 0) -> Iterator[None]:
-    """Hold the lock of ``folder``; with LOCK_NB, raise BlockingIOError if another process holds it."""
-    with open(folder.with_name(f"{folder.name}.lock"), "ab") as lock:
+def locked(folder: Path, options: int = 0, *, remove: bool = False) -> Iterator[None]:
+    """Hold the lock of ``folder``; with LOCK_NB, raise BlockingIOError if another process holds it.
+
+    ``remove`` removes the lock's file at the end: a process that comes then does not wait for those that
+    have waited until then.
+    """
+    path = folder.with_name(f"{folder.name}.lock")
+    with open(path, "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | options)
-        yield
+        try:
+            yield
+        finally:
+            if remove:
+                path.unlink(missing_ok=True)

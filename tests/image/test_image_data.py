@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.filesize import decimal
 from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
 from core.io.errors import InputError
@@ -296,7 +297,7 @@ def test_sources_are_torchvision_s(name, kind):
     assert source.url == kind.url.replace("http://", "https://")
 
 
-def test_download_is_checked_and_unpacked(served, tmp_path, monkeypatch):
+def test_download_is_announced_checked_and_unpacked(served, tmp_path, monkeypatch, capsys):
     images, _ = cifar(monkeypatch, CIFAR10, tmp_path / "made" / CIFAR10.base_folder)
     archive = publish(monkeypatch, served, "cifar10", "cifar-10-python.tar.gz")
     with tarfile.open(archive, "w:gz") as tar:
@@ -304,6 +305,9 @@ def test_download_is_checked_and_unpacked(served, tmp_path, monkeypatch):
     change_source(monkeypatch, "cifar10", md5=hashlib.md5(archive.read_bytes()).hexdigest())
     root = tmp_path / "data"
     dataset = load_dataset("cifar10", root, download=True)
+    size = decimal(archive.stat().st_size)
+    url = published.SOURCES["cifar10"].url
+    assert capsys.readouterr().err == f"downloading {url} to {root / CIFAR10.base_folder} ({size})\n"
     np.testing.assert_array_equal(dataset.train.images.numpy(), images)
     assert [path.name for path in root.iterdir()] == [CIFAR10.base_folder]
     archive.unlink()
@@ -369,7 +373,8 @@ def test_unreadable_datasets_are_errors_of_one_line(tiny_folder, tmp_path):
             ["--dataset", "folder:one", "--labels", "folders"],
             "--dataset is 'folder:one', which has 1 class; at least 2 are needed",
         ),
-        (["--dataset", "cifar10", "--download"], "could not download http://127.0.0.1"),
+        (["--dataset", "cifar10"], "could not download http://127.0.0.1"),
+        (["--dataset", "cifar10", "--no-download"], "--dataset is 'cifar10', but data/cifar-10-batches-py"),
     ],
 )
 def test_command_ends_in_one_line_on_a_bad_dataset(served, tmp_path, monkeypatch, capsys, flags, message):
