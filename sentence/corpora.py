@@ -13,9 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from core.io.cache import locked
 from core.io.digests import digest_of
+from core.io.downloads import announce
 from core.io.errors import InputError, reason_of, unknown_name
 from core.io.files import check_regular, is_hidden, readable, user_cache, visible_files, write_atomically
+from core.training.progress import progress_bar
 from sentence.config import KNOWN, Lines
 
 # Name and configuration of public corpora at the Hugging Face hub. BookCorpus is no longer published by its
@@ -253,20 +256,34 @@ def is_prose(block: str) -> bool:
 
 
 def download_from_hub(name: str) -> Path:
-    """Download a public corpus with ``datasets``, unless it is in the user's cache already: one text file."""
-    import datasets  # slow to import, and needed only here
+    """Download a public corpus with ``datasets``, unless it is in the user's cache already: one text file.
 
+    Of several processes one does this, and the others wait for it.
+    """
     path, configuration = HUB[name]
-    target = user_cache() / "corpora" / f"{name}.txt"
-    if target.exists():
-        return target
+    url, target = f"https://huggingface.co/datasets/{path}", user_cache() / "corpora" / f"{name}.txt"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        rows = datasets.load_dataset(path, configuration, split="train", streaming=True)
-        lines = (row["text"].rstrip("\n") + "\n" for row in rows)
-        write_atomically(target, lambda file: file.writelines(line.encode() for line in lines))
+        with locked(target, remove=True):
+            if not target.exists():
+                lines = _downloaded_lines(path, configuration, url, target)
+                write_atomically(target, lambda file: file.writelines(lines))
     except Exception as error:  # without a network the library raises errors of many types
         raise InputError(
-            f"could not download https://huggingface.co/datasets/{path}: {reason_of(error)}"
+            f"could not download {url}: {reason_of(error)}; connect to the network, or set `data_root` (or "
+            "$HCL_DATA) to a folder that has the text"
         ) from error
     return target
+
+
+def _downloaded_lines(path: str, configuration: str | None, url: str, target: Path) -> Iterator[bytes]:
+    """The lines of a corpus at the hub, as they arrive."""
+    import datasets  # slow to import, and needed only here
+
+    info = datasets.load_dataset_builder(path, configuration).info
+    announce(url, target, info.download_size)
+    rows = datasets.load_dataset(path, configuration, split="train", streaming=True)
+    with progress_bar() as progress:
+        total = info.splits["train"].num_examples if info.splits else None
+        for row in progress.track(rows, total=total, description="lines"):
+            yield (row["text"].rstrip("\n") + "\n").encode()

@@ -28,8 +28,8 @@ class EvaluateConfig:
     """How penalties are chosen and embeddings scaled; figures of the two do not compare."""
     data_root: Path = field(default_factory=default_data_root)
     """Folder with local copies of the datasets; $HCL_DATA sets the default."""
-    download: bool = False
-    """Download the tasks, or the model, if there is no local copy."""
+    download: bool = True
+    """Download the tasks, and a model that is named, if there is no local copy."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 

@@ -133,11 +133,10 @@ def load_model(name: str, download: bool, device: torch.device) -> SentenceTrans
     try:
         if module := _load_ours(folder):
             return SentenceTransformer(modules=[module], device=str(device))
-        source = str(folder) if folder.exists() else name
         model = SentenceTransformer(
-            source,
+            str(folder),
             device=str(device),
-            local_files_only=not download,
+            local_files_only=True,
             trust_remote_code=False,
             # Set here because the folder's own settings may allow pickles.
             model_kwargs={"use_safetensors": True, "weights_only": True},

@@ -72,7 +72,12 @@ def load_tasks(
     folder = data_root / SENTEVAL_FOLDER
     was_there = folder.exists()
     if download and not was_there and any(name in SENTEVAL for name in names):
-        fetch_archive(SENTEVAL_URL, folder, check=check_senteval)
+        try:
+            fetch_archive(SENTEVAL_URL, folder, check=check_senteval)
+        except InputError as error:
+            if required:
+                raise
+            print(with_flags(f"warning: {error}"), file=sys.stderr)
     loaded = {name: load_task(name, data_root) for name in names}
     tasks = {name: task for name, task in loaded.items() if task is not None}
     missing = [name for name in names if name not in tasks]

@@ -445,7 +445,7 @@ def test_evaluate_refuses_a_folder_without_a_sentence_model(tmp_path, capsys):
     (tmp_path / "graph").mkdir()
     (tmp_path / "graph" / "config.json").write_text('{"modality": "graph"}')
     for name, message in (
-        ("nowhere", "nowhere is not a folder; set --download"),
+        ("nowhere", "nowhere is not a folder; name that of a run, or of a SentenceTransformer"),
         ("thesis", "cannot be loaded as a SentenceTransformer"),
         ("graph", "holds a run of modality graph; a run of sentence is needed"),
     ):

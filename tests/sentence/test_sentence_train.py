@@ -254,7 +254,10 @@ def test_training_on_the_embedded_corpus_beats_the_untrained_encoder(tmp_path, c
         ("--encoder lstm", "invalid choice 'lstm'"),
         ("--encoder transformer", "--encoder transformer and --model belong together"),
         ("--model somewhere", "--encoder transformer and --model belong together"),
-        ("--encoder transformer --model nowhere", "nowhere is not a folder; set --download"),
+        (
+            "--encoder transformer --model nowhere --no-download",
+            "nowhere is not a folder; name that of a run, or of a SentenceTransformer, or set --download to",
+        ),
         ("--batch-size 2", "--batch-size is 2; at least 3 sentences"),
         ("--batch-size 100000", "--batch-size is 100000; it must be at most"),
         ("--window 0", "--window is 0"),
@@ -304,13 +307,19 @@ def test_bad_book_ends_the_command_in_one_line(tmp_path, capsys, book, flags, me
     assert not (tmp_path / "run" / "result.json").exists()
 
 
-def test_failed_download_of_tasks_ends_in_one_line_and_leaves_no_file(
+def test_failed_download_of_tasks_is_one_line_and_leaves_no_file(
     books, served, tmp_path, capsys, monkeypatch
 ):
+    """A run trains without them; an evaluation ends."""
     monkeypatch.setattr("sentence.tasks.SENTEVAL_URL", f"{served[1]}/senteval.tar")
-    where = ["--data-root", str(tmp_path / "data"), "--output-dir", str(tmp_path / "run")]
-    error = failure(capsys, "--dataset", f"folder:{books}", "--download", *where)
-    assert error.startswith(f"error: could not download {served[1]}/senteval.tar: 404")
+    where = ["--data-root", str(tmp_path / "data"), "--device", "cpu"]
+    run = str(tmp_path / "run")
+    train_main([*FAST, "--dataset", f"folder:{books}", "--output-dir", run, "--tasks", "mr", *where])
+    message = f"could not download {served[1]}/senteval.tar: 404"
+    assert f"warning: {message}" in capsys.readouterr().err
+    assert result_of(tmp_path / "run")["missing_tasks"] == ["mr"]
+    [error] = failure_of(evaluate_main, capsys, [run, "--tasks", "mr", *where])
+    assert error.startswith(f"error: {message}")
     assert not list((tmp_path / "data" / "SentEval").iterdir())
 
 

@@ -25,6 +25,7 @@ SCORES = {
     *("next_sentence_accuracy", "alignment", "uniformity", "effective_rank"),
     *("positive_similarity", "negative_similarity", "hardest_negative_similarity"),
 }
+NOWHERE = "http://127.0.0.1:1/senteval.tar"  # nobody listens there
 
 
 def run_training(dataset, folder, *flags):
@@ -32,7 +33,7 @@ def run_training(dataset, folder, *flags):
 
 
 def train(dataset, folder, *flags):
-    run_training(dataset, folder, *flags)
+    run_training(dataset, folder, "--no-download", *flags)
     return result_of(folder)
 
 
@@ -45,6 +46,7 @@ def test_command_of_the_readme_trains_without_the_data_of_any_task(books, tmp_pa
     monkeypatch.chdir(tmp_path)
     books.rename("novels")
     small = ["--epochs", "1", "--batch-size", "20", "--embedding-dim", "8", "--hidden", "6"]
+    monkeypatch.setattr("sentence.tasks.SENTEVAL_URL", NOWHERE)
     train_main(["--dataset", "folder:novels", *small, "--device", "cpu"])
     said = capsys.readouterr()
     [path] = tmp_path.rglob("result.json")
@@ -55,6 +57,10 @@ def test_command_of_the_readme_trains_without_the_data_of_any_task(books, tmp_pa
         False,
         13,
         "held-out-1",
+    )
+    assert (
+        f"warning: could not download {NOWHERE}: 127.0.0.1 cannot be reached; connect to the network"
+        in said.err
     )
     assert "warning: no data for mr, cr, subj, mpqa, trec, msrp, sst2, stsb under" in said.err
     assert (
@@ -228,7 +234,7 @@ def test_transformer_is_scored_without_labels(books, tmp_path):
 def test_resuming_where_a_task_s_data_appeared_is_refused(books, tmp_path, capsys):
     """The labelled run would train on the sentences that were held out."""
     flags = [*FAST, "--dataset", f"folder:{books}", "--output-dir", str(tmp_path / "run"), "--tasks", "mr"]
-    flags += ["--data-root", str(tmp_path / "data")]
+    flags += ["--data-root", str(tmp_path / "data"), "--no-download"]
     with interrupted_before_step(8):
         train_main([*flags, "--checkpoint-seconds", "0"])
     write_senteval(tmp_path / "data")
