@@ -19,8 +19,8 @@ from core.io.errors import InputError, unknown_name
 from core.io.files import readable
 from image import published
 from image.config import KNOWN, MIN_IMAGE_SIZE, Labels
-from image.folders import check_folder, read_splits, read_unlabelled, split_folders
-from image.labels import unlabelled_images, why_unlabelled
+from image.decoded import read_splits, read_unlabelled
+from image.folders import images_below, split_folders, why_unlabelled
 from image.shapes import CLASSES as SHAPES
 from image.shapes import make_shapes
 from image.skipped import Skipped
@@ -44,9 +44,8 @@ class Images:
         return self.labels.device
 
     def to(self, device: torch.device, resident: bool) -> "Images":
-        """Move the labels to ``device``, and the images there if ``resident``, to pinned memory if not."""
-        images = self.images.to(device) if resident else self.images.pin_memory()
-        return Images(images, self.labels.to(device))
+        """Move the labels to ``device``, and the images too if ``resident``."""
+        return Images(self.images.to(device) if resident else self.images, self.labels.to(device))
 
     def take(self, indices: Tensor) -> Tensor:
         """Images on the device, by indices that are where the images are: [n] -> uint8 [n, 3, S, S]."""
@@ -108,7 +107,7 @@ class ImageDataset:
         return self.unlabelled(self.name, self.train.images, self.skipped) if self.has_labels else self
 
     def to(self, device: torch.device) -> "ImageDataset":
-        """Move to ``device``; if it lacks the memory, labels only, and images to pinned memory."""
+        """Move to ``device``; if it lacks the memory, the labels alone."""
         images = {id(part): part.images for part in (self.train, self.labelled, self.test)}
         resident = fits(sum(part.numel() for part in images.values()), device)
         return self._map(lambda part: part.to(device, resident))
@@ -223,11 +222,10 @@ def _load_digits() -> ImageDataset:
 
 
 def _load_folder(name: str, path: Path, size: int, skipped: Skipped, labels: Labels) -> ImageDataset:
-    check_folder(path)
     why = why_unlabelled(path, labels)
     if why is None:
         return _load_class_folders(name, path, size, skipped)
-    images, _ = read_unlabelled(unlabelled_images(path, skipped), size, skipped)
+    images = read_unlabelled(images_below(path, skipped), size, skipped)
     return ImageDataset.unlabelled(name, images, skipped, why)
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from core.io.downloads import fetch_archive
 from core.io.errors import InputError
-from image.folders import read_splits, tiny_imagenet_files
+from image.decoded import read_splits
+from image.folders import tiny_imagenet_files
 from image.skipped import Skipped
 
 Split = tuple[np.ndarray, np.ndarray]  # images uint8 [N, 3, S, S], labels int64 [N], -1 if unlabelled

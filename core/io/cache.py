@@ -18,17 +18,19 @@ MANIFEST = "manifest.json"  # written last: the builder's value, and size and ch
 BUILDING = ".building-"  # prefix of a folder that is not complete
 
 
-def build_once(folder: Path, build: Callable[[Path], Any]) -> Any:
+def build_once(folder: Path, build: Callable[[Path], Any], *, resume: bool = False) -> Any:
     """Build ``folder`` unless a process has done so already; returns what ``build`` returned then.
 
     ``build`` fills an empty folder, which is renamed to ``folder`` once it is complete, and returns a JSON
-    value. Only one process builds, others wait for it. A damaged folder is rebuilt, with a warning. Raises
-    OSError if the cache cannot be written.
+    value. Only one process builds, others wait for it. With ``resume``, ``build`` gets the folder as a
+    process left it that was stopped or killed while it built. A damaged folder is rebuilt, with a warning.
+    Raises OSError if the cache cannot be written.
     """
     with suppress(OSError, DamagedFileError):
         return read_manifest(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(folder.parent)
+    if not resume:
+        remove_abandoned(folder.parent)
     with locked(folder):
         try:
             return read_manifest(folder)  # another process has built it since
@@ -36,34 +38,35 @@ def build_once(folder: Path, build: Callable[[Path], Any]) -> Any:
             if folder.exists():
                 print(f"warning: {folder} is damaged and will be rebuilt: {error}", file=sys.stderr)
         scratch = folder.with_name(BUILDING + folder.name)
-        shutil.rmtree(scratch, ignore_errors=True)  # of a process killed while this one waited for the lock
-        scratch.mkdir()
+        if not resume:  # of a process killed while this one waited for the lock
+            shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(exist_ok=True)
         try:
             value = build(scratch)
             write_manifest(scratch, value)
             shutil.rmtree(folder, ignore_errors=True)
             scratch.rename(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        except BaseException as error:
+            if not resume or isinstance(error, Exception):
+                shutil.rmtree(scratch, ignore_errors=True)
+            raise
         return value
 
 
 def write_manifest(folder: Path, value: Any) -> None:
-    """Flush every file in ``folder`` to the disk; write their sizes and checksums, and ``value``."""
+    """Flush every file in ``folder`` to the disk; write their sizes, times and checksums, and ``value``."""
     files = {}
     for path in sorted(folder.iterdir()):
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-        files[path.name] = {"size": path.stat().st_size, "sha256": file_checksum(path)}
-    manifest = {"value": value, "files": files}
-    text = json.dumps(manifest | {"sha256": _checksum(manifest)}, indent=2)
-    write_atomically(folder / MANIFEST, text + "\n")
+        files[path.name] = {"stamp": _stamp(path), "sha256": file_checksum(path)}
+    _write(folder, {"value": value, "files": files})
 
 
 def read_manifest(folder: Path) -> Any:
     """The value given to ``write_manifest``; raises OSError or DamagedFileError if a file has changed since.
 
-    It reads every file: seconds for gigabytes.
+    A file is read only if its size or times have changed: that takes seconds for gigabytes.
     """
     try:
         manifest = read_json(folder / MANIFEST)
@@ -72,15 +75,32 @@ def read_manifest(folder: Path) -> Any:
         raise DamagedFileError(f"{MANIFEST} is not a manifest ({reason_of(error)})") from error
     if _checksum(manifest) != expected:
         raise DamagedFileError(f"{MANIFEST} does not match its checksum")
-    for name, entry in manifest["files"].items():
-        path = folder / name
-        if path.stat().st_size != entry["size"] or file_checksum(path) != entry["sha256"]:
-            raise DamagedFileError(f"{name} does not have the size and checksum in {MANIFEST}")
+    files = manifest["files"]
+    touched = {name for name, entry in files.items() if _stamp(folder / name) != entry.get("stamp")}
+    for name in touched:
+        if file_checksum(folder / name) != files[name]["sha256"]:
+            raise DamagedFileError(f"{name} does not have the checksum in {MANIFEST}")
+        files[name]["stamp"] = _stamp(folder / name)
+    with suppress(OSError):  # a cache that others have written may be read-only
+        if touched:  # by a copy of the folder, for one
+            _write(folder, manifest)
+        os.utime(folder / MANIFEST)  # when it was last used
     return manifest["value"]
+
+
+def _write(folder: Path, manifest: dict[str, Any]) -> None:
+    text = json.dumps(manifest | {"sha256": _checksum(manifest)}, indent=2)
+    write_atomically(folder / MANIFEST, text + "\n")
 
 
 def _checksum(manifest: dict[str, Any]) -> str:
     return checksum([json.dumps(manifest, sort_keys=True)])
+
+
+def _stamp(path: Path) -> list[int]:
+    """What changes when a file is written: its size, and the times of its content and its attributes."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def remove_abandoned(parent: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,13 +43,25 @@ def readable(text: str, encoding: str = "utf-8") -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def is_hidden(path: Path) -> bool:
+def is_hidden(path: str | Path) -> bool:
     """Whether the name says that no user put it there: ``.ipynb_checkpoints``, ``._a.png``, ``__MACOSX``."""
-    return path.name.startswith(".") or path.name.lower() in SYSTEM_FOLDERS
+    name = os.path.basename(path)
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 def visible_files(folder: Path) -> tuple[list[Path], int]:
-    """Every file below ``folder``, sorted, and the number of hidden files and folders that were left out.
+    """Every file below ``folder``, sorted, and the number of hidden ones; see ``walk``."""
+    files, hidden = [], 0
+    for path in walk(folder):
+        if is_hidden(path):
+            hidden += 1
+        else:
+            files.append(path)
+    return [Path(path) for path in sorted(files, key=lambda path: path.split(os.sep))], hidden
+
+
+def walk(folder: Path) -> Iterator[str]:
+    """The path of every file below ``folder``, and of every hidden folder, which is not entered.
 
     A link to a folder is followed unless it leads to a folder that was visited before, or to one that
     contains ``folder``: each folder is read once, and cycles end. Raises OSError if a folder cannot be read.
@@ -57,9 +69,7 @@ def visible_files(folder: Path) -> tuple[list[Path], int]:
     # A link to a parent would bring in all that lies beside ``folder``.
     starts = (folder.absolute(), folder.resolve())
     visited = {_identity(parent) for start in starts for parent in start.parents}
-    files: list[Path] = []
-    hidden = 0
-    folders, links = [folder], list[Path]()
+    folders, links = [str(folder)], list[str]()
     while folders or links:
         current = folders.pop() if folders else links.pop(0)  # links last: those to folders below add nothing
         if _identity(current) in visited:
@@ -67,18 +77,15 @@ def visible_files(folder: Path) -> tuple[list[Path], int]:
         visited.add(_identity(current))
         with os.scandir(current) as entries:  # knows files from folders without a stat of each
             for entry in sorted(entries, key=lambda entry: entry.name):
-                path = current / entry.name
-                if is_hidden(path):
-                    hidden += 1
-                elif os.path.isdir(path) if entry.is_symlink() else entry.is_dir():
-                    (links if entry.is_symlink() else folders).append(path)
+                is_link = entry.is_symlink()
+                if is_hidden(entry.name) or not (os.path.isdir(entry) if is_link else entry.is_dir()):
+                    yield entry.path
                 else:
-                    files.append(path)
-    return sorted(files), hidden
+                    (links if is_link else folders).append(entry.path)
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
+def _identity(path: str | Path) -> tuple[int, int]:
+    status = os.stat(path)
     return status.st_dev, status.st_ino
 
 

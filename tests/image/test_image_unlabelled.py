@@ -12,7 +12,7 @@ from core.io.errors import InputError
 from image.data import load_dataset
 from image.embed import main as embed_main
 from image.evaluate import main as evaluate_main
-from image.labels import read_tree
+from image.folders import read_tree
 from image.skipped import Skipped
 from image.train import main as train_main
 from tests.image.conftest import CLASSES, write_class_folders
