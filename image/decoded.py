@@ -121,7 +121,7 @@ def map_images(folder: Path, count: int, size: int) -> Tensor:
 
 
 def decode_into(paths: Sequence[Path], size: int, folder: Path) -> dict[str, Any]:
-    """Write the images that can be read to a file in ``folder``; go on where a killed process stopped.
+    """Write the images that can be read to a file in ``folder``; resume where a killed process stopped.
 
     Returns as JSON the number of ``images``, what is wrong with those that are ``unreadable``, by their index
     in ``paths``, and how many have ``several_frames``. The use of memory does not depend on their number.

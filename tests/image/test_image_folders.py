@@ -301,11 +301,9 @@ def test_images_that_become_readable_again_are_not_missing_from_the_cache(root, 
 def test_unreadable_images_are_found_again_without_decoding_the_others(root, monkeypatch):
     damage(root)
     load(root, skip_unreadable=True)
-    decoded = []
+    names = []
     decode = decoding.decode
-    monkeypatch.setattr(
-        decoding, "decode", lambda path, size: decoded.append(path.name) or decode(path, size)
-    )
+    monkeypatch.setattr(decoding, "decode", lambda path, size: names.append(path.name) or decode(path, size))
     dataset = load(root, skip_unreadable=True)
     assert sorted(names) == ["002.png", "003.png", "004.png"]  # the broken link is not opened
     assert len(dataset.skipped.unreadable) == 4
