@@ -4,12 +4,12 @@ Shapes: N images · S size, the height and the width.
 """
 
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -60,14 +60,12 @@ class Images:
             yield from map(self.take, batches)
             return
         with ThreadPoolExecutor(1) as pool:
-            previous: Future[Tensor] | None = None
+            ahead: deque[Future[Tensor]] = deque()
             for indices in batches:
-                following = pool.submit(self.take, indices)
-                if previous:
-                    yield previous.result()
-                previous = following
-            if previous:
-                yield previous.result()
+                ahead.append(pool.submit(self.take, indices))
+                if len(ahead) > 1:
+                    yield ahead.popleft().result()
+            yield from (future.result() for future in ahead)
 
     def chunks(self, size: int) -> Iterator[Tensor]:
         """All images in order, on the device, ``size`` at a time."""
@@ -146,7 +144,9 @@ def load_dataset(
     if image_size is not None and image_size < MIN_IMAGE_SIZE:
         raise InputError(f"`image_size` is {image_size}; it must be at least {MIN_IMAGE_SIZE}")
     if name == "shapes":
-        train, test = (_images(*make_shapes(count, seed)) for count, seed in ((4000, 0), (1000, 1)))
+        train, test = (
+            Images(*map(torch.from_numpy, make_shapes(count, seed))) for count, seed in ((4000, 0), (1000, 1))
+        )
         dataset = ImageDataset(name, train, train, test, SHAPES)
     elif name == "digits":
         dataset = _load_digits()
@@ -160,9 +160,7 @@ def load_dataset(
     if labels == "none":
         dataset = dataset.without_labels()
     if len(dataset.classes) == 1:
-        raise InputError(
-            f"`dataset` is {name!r}, which has {len(dataset.classes)} class; at least 2 are needed"
-        )
+        raise InputError(f"`dataset` is {name!r}, which has 1 class; at least 2 are needed")
     return dataset if image_size is None else dataset.resized(image_size)
 
 
@@ -204,10 +202,6 @@ def resize(images: Tensor, size: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _images(images: np.ndarray, labels: np.ndarray) -> Images:
-    return Images(torch.from_numpy(images), torch.from_numpy(labels))
-
-
 def _load_digits() -> ImageDataset:
     """scikit-learn's handwritten digits, resized from 8x8 to 16x16; every fifth is a test image."""
     from sklearn.datasets import load_digits  # slow to import
@@ -244,7 +238,7 @@ def _load_published(
         size = image_size or published.SOURCES[name].image_size
         return _load_class_folders(name, data_root / name, size, skipped)
     train_split, test_split, classes = published.load(name, data_root, download, skipped)
-    train, test = _images(*train_split), _images(*test_split)
+    train, test = Images(*train_split), Images(*test_split)
     is_labelled = train.labels >= 0
     labelled = train if is_labelled.all() else Images(train.images[is_labelled], train.labels[is_labelled])
     return ImageDataset(name, train, labelled, test, tuple(classes), skipped)
