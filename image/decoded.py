@@ -53,7 +53,7 @@ def read_splits(
     return train_part, test_part
 
 
-def read_unlabelled(paths: Sequence[Path], size: int, skipped: Skipped) -> Tensor:
+def read_unlabelled(paths: Sequence[str], size: int, skipped: Skipped) -> Tensor:
     """``read_images`` of images that have no labels. Raises InputError if none can be read."""
     images, _ = read_images([(path, -1) for path in paths], size, skipped)
     skipped.check()
@@ -70,17 +70,18 @@ def read_images(files: Sequence[LabelledFile], size: int, skipped: Skipped) -> t
     """
     if not files:
         raise InputError("the dataset's folders contain no images")
+    here = os.getcwd()
     paths, labels, versions = [], [], []
     for path, label in files:
         try:
-            status = path.stat()
+            status = os.stat(path)
         except OSError as error:
-            skipped.unreadable[str(path)] = f"cannot be read: {error}"
+            skipped.unreadable[path] = f"cannot be read: {error}"
             continue
         if not stat.S_ISREG(status.st_mode):
-            skipped.unreadable[str(path)] = "is not a regular file; class folders contain images"
+            skipped.unreadable[path] = "is not a regular file; class folders contain images"
             continue
-        versions.append((os.path.join(os.getcwd(), path), status.st_size, status.st_mtime_ns))
+        versions.append((os.path.join(here, path), status.st_size, status.st_mtime_ns))
         paths.append(path)
         labels.append(label)
     cache = user_cache() / "images" / digest_of([repr((CACHE_FORMAT, size, versions))])
@@ -93,7 +94,7 @@ def read_images(files: Sequence[LabelledFile], size: int, skipped: Skipped) -> t
         images = map_images(cache, found["images"], size)
     except OSError:  # a cache that cannot be written only costs time
         found, images = _decode_without_cache(fill, size)
-    skipped.unreadable |= {str(paths[int(i)]): fault for i, fault in found["unreadable"].items()}
+    skipped.unreadable |= {paths[int(i)]: fault for i, fault in found["unreadable"].items()}
     skipped.several_frames += found["several_frames"]
     kept = [label for i, label in enumerate(labels) if str(i) not in found["unreadable"]]
     return images, torch.tensor(kept, dtype=torch.int64)
@@ -120,7 +121,7 @@ def map_images(folder: Path, count: int, size: int) -> Tensor:
         raise OSError(str(error)) from error
 
 
-def decode_into(paths: Sequence[Path], size: int, folder: Path) -> dict[str, Any]:
+def decode_into(paths: Sequence[str], size: int, folder: Path) -> dict[str, Any]:
     """Write the images that can be read to a file in ``folder``; resume where a killed process stopped.
 
     Returns as JSON the number of ``images``, what is wrong with those that are ``unreadable``, by their index

@@ -32,7 +32,7 @@ WHITE_IS_ZERO = 0  # a photometric interpretation
 Decoded = tuple[np.ndarray, bool]  # an image, uint8 (S, S, 3), and whether its file has more frames
 
 
-def decode_ahead(paths: Sequence[Path], size: int, chunk: int) -> Iterator[list[Decoded | str]]:
+def decode_ahead(paths: Sequence[str], size: int, chunk: int) -> Iterator[list[Decoded | str]]:
     """``decode_or_reason`` of ``chunk`` files at a time by all cores, the next ones while these are used."""
     waiting: deque[list[Future[Decoded | str]]] = deque()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -47,7 +47,7 @@ def decode_ahead(paths: Sequence[Path], size: int, chunk: int) -> Iterator[list[
             pool.shutdown(cancel_futures=True)
 
 
-def decode_or_reason(path: Path, size: int) -> Decoded | str:
+def decode_or_reason(path: str, size: int) -> Decoded | str:
     """What ``decode`` returns, or what is wrong with the file."""
     try:
         check_regular(path)
@@ -62,7 +62,7 @@ def decode_or_reason(path: Path, size: int) -> Decoded | str:
     return f"cannot be read as an image ({reason})"
 
 
-def decode(path: Path, size: int) -> Decoded:
+def decode(path: str | Path, size: int) -> Decoded:
     """The first frame, upright, resized at the short side and cropped in the centre; whether there are more.
 
     Returns uint8 [S, S, 3] and a bool. On damaged files Pillow's decoders raise errors of many types.

@@ -82,7 +82,7 @@ def embed_tree(root: Path, tree: Tree, size: int, encode: Encode, skipped: Skipp
         chosen = []
         for i, result in enumerate(results, start):
             if isinstance(result, str):
-                skipped.unreadable[str(tree.files[i])] = result
+                skipped.unreadable[tree.files[i]] = result
             else:
                 chosen.append(i)
                 skipped.several_frames += result[1]
@@ -90,7 +90,7 @@ def embed_tree(root: Path, tree: Tree, size: int, encode: Encode, skipped: Skipp
         start += len(results)
         if images and (skipped.skip_unreadable or not skipped.unreadable):
             yield Rows(
-                [tree.files[i].relative_to(root).as_posix() for i in chosen],
+                [Path(tree.files[i]).relative_to(root).as_posix() for i in chosen],
                 encode(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)),
                 None if tree.labels is None else [tree.labels[i] for i in chosen],
             )

@@ -13,7 +13,7 @@ from image.config import Labels
 from image.decoding import EXTENSIONS
 from image.skipped import Skipped, counts_of
 
-LabelledFile = tuple[Path, int]  # an image and the index of its class
+LabelledFile = tuple[str, int]  # an image's path and the index of its class
 # The usual names of the splits, in any case. If there are both test and val, val is not used.
 SPLITS = {
     "train": ("train", "training"),
@@ -25,7 +25,7 @@ SPLITS = {
 class Tree(NamedTuple):
     """The images of a folder, splits together."""
 
-    files: list[Path]
+    files: list[str]
     labels: list[str] | None  # the class of each
 
 
@@ -138,7 +138,7 @@ def tiny_imagenet_files(path: Path) -> tuple[list[LabelledFile], list[LabelledFi
         check_regular(annotations)
         lines = [line.split("\t")[:2] for line in annotations.read_text("utf-8").splitlines()]
         images = path / "val" / "images"
-        return train, [(images / Path(file).name, classes.index(wnid)) for file, wnid in lines], classes
+        return train, [(str(images / Path(file).name), classes.index(wnid)) for file, wnid in lines], classes
     except (OSError, ValueError) as error:
         raise InputError(f"{annotations} is damaged or names a class that train lacks ({error})") from error
 
@@ -162,7 +162,7 @@ def list_images(folder: Path, classes: list[Path], skipped: Skipped) -> tuple[li
     return files, [class_folder.name for class_folder in classes]
 
 
-def images_below(folder: Path, skipped: Skipped, fault: str = "contains no images") -> list[Path]:
+def images_below(folder: Path, skipped: Skipped, fault: str = "contains no images") -> list[str]:
     """Every image in the tree, sorted; ``skipped`` counts the rest. Raises InputError if there are none."""
     with reading(folder):
         paths, hidden = visible_files(folder)
@@ -179,7 +179,7 @@ def images_below(folder: Path, skipped: Skipped, fault: str = "contains no image
 
 def has_images(folder: Path) -> bool:
     with reading(folder):
-        return any(extension(path) in EXTENSIONS and not is_hidden(path) for path in walk(folder))
+        return any(extension(path) in EXTENSIONS and not hidden for path, hidden in walk(folder))
 
 
 def extension(path: str | Path) -> str:

@@ -49,22 +49,19 @@ def is_hidden(path: str | Path) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
-def visible_files(folder: Path) -> tuple[list[Path], int]:
-    """Every file below ``folder``, sorted, and the number of hidden ones; see ``walk``."""
-    files, hidden = [], 0
-    for path in walk(folder):
-        if is_hidden(path):
-            hidden += 1
-        else:
-            files.append(path)
-    return [Path(path) for path in sorted(files, key=lambda path: path.split(os.sep))], hidden
+def visible_files(folder: Path) -> tuple[list[str], int]:
+    """The path of every file below ``folder``, sorted, and the number of hidden ones; see ``walk``."""
+    found = list(walk(folder))
+    files = [path for path, hidden in found if not hidden]
+    return sorted(files, key=lambda path: path.split(os.sep)), len(found) - len(files)
 
 
-def walk(folder: Path) -> Iterator[str]:
-    """The path of every file below ``folder``, and of every hidden folder, which is not entered.
+def walk(folder: Path) -> Iterator[tuple[str, bool]]:
+    """The path of every file below ``folder`` and of its hidden folders, and whether it is hidden.
 
     A link to a folder is followed unless it leads to a folder that was visited before, or to one that
     contains ``folder``: each folder is read once, and cycles end. Raises OSError if a folder cannot be read.
+    Paths are text: there may be a million.
     """
     # A link to a parent would bring in all that lies beside ``folder``.
     starts = (folder.absolute(), folder.resolve())
@@ -77,11 +74,12 @@ def walk(folder: Path) -> Iterator[str]:
         visited.add(_identity(current))
         with os.scandir(current) as entries:  # knows files from folders without a stat of each
             for entry in sorted(entries, key=lambda entry: entry.name):
-                is_link = entry.is_symlink()
-                if is_hidden(entry.name) or not (os.path.isdir(entry) if is_link else entry.is_dir()):
-                    yield entry.path
+                if is_hidden(entry.name):
+                    yield entry.path, True
+                elif os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():
+                    (links if entry.is_symlink() else folders).append(entry.path)
                 else:
-                    (links if is_link else folders).append(entry.path)
+                    yield entry.path, False
 
 
 def _identity(path: str | Path) -> tuple[int, int]:
@@ -94,7 +92,7 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hard-negatives"
 
 
-def check_regular(path: Path) -> None:
+def check_regular(path: str | Path) -> None:
     """Raise OSError unless ``path`` is a regular file: a pipe or a device could block the reader."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "is not a regular file", str(path))

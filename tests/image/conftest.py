@@ -8,7 +8,6 @@ from PIL import Image
 from torch import Tensor
 
 from image.decoded import read_images
-from image.folders import LabelledFile
 from image.skipped import Skipped
 
 CLASSES = ("bars", "dots", "plain")
@@ -34,10 +33,10 @@ def write_class_folders(root: Path, per_class: int, size: int = 16, seed: int = 
     return root
 
 
-def read_class_folders(files: list[LabelledFile], size: int) -> tuple[Tensor, Tensor]:
+def read_class_folders(files: list[tuple[str | Path, int]], size: int) -> tuple[Tensor, Tensor]:
     """Images and labels of the files; raises InputError if one cannot be read."""
     skipped = Skipped()
-    images, labels = read_images(files, size, skipped)
+    images, labels = read_images([(str(path), label) for path, label in files], size, skipped)
     skipped.check()
     return images, labels
 

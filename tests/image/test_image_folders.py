@@ -270,7 +270,7 @@ def test_readable_images_keep_their_order_and_labels(root):
     assert len(after.train) + len(after.test) == 26
     names = [path for path, _ in split_folders(root, Skipped())[0]]
     dropped = {"bars/003.png", "dots/004.png", "dots/007.png", "plain/002.png"}
-    kept = [i for i, path in enumerate(names) if path.relative_to(root).as_posix() not in dropped]
+    kept = [i for i, path in enumerate(names) if os.path.relpath(path, root) not in dropped]
     assert torch.equal(after.train.images, before.train.images[kept])
     assert torch.equal(after.train.labels, before.train.labels[kept])
 
@@ -287,7 +287,7 @@ def test_images_that_become_readable_again_are_not_missing_from_the_cache(root, 
     decode = decoding.decode
 
     def refuse(path, size):
-        if path.name == "003.png":
+        if path.endswith("003.png"):
             raise OSError(errno.EIO, "Input/output error")
         return decode(path, size)
 
@@ -303,7 +303,9 @@ def test_unreadable_images_are_found_again_without_decoding_the_others(root, mon
     load(root, skip_unreadable=True)
     names = []
     decode = decoding.decode
-    monkeypatch.setattr(decoding, "decode", lambda path, size: names.append(path.name) or decode(path, size))
+    monkeypatch.setattr(
+        decoding, "decode", lambda path, size: names.append(os.path.basename(path)) or decode(path, size)
+    )
     dataset = load(root, skip_unreadable=True)
     assert sorted(names) == ["002.png", "003.png", "004.png"]  # the broken link is not opened
     assert len(dataset.skipped.unreadable) == 4
