@@ -3,13 +3,12 @@
 Shapes: N images · S size.
 """
 
-import json
 import os
 import shutil
 import stat
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.io.cache import build_once
+from core.io.cache import build_once, read_progress, save_progress
 from core.io.digests import digest_of
 from core.io.errors import InputError
-from core.io.files import read_json, user_cache, write_atomically
+from core.io.files import user_cache
 from core.training.progress import progress_bar
 from image.decoding import decode_ahead, decode_or_reason
 from image.folders import LabelledFile
@@ -29,7 +28,6 @@ from image.skipped import Skipped
 
 CACHE_FORMAT = 5  # a new number invalidates every cache
 IMAGES_FILE = "images.bin"  # uint8 (N, 3, S, S)
-PROGRESS_FILE = "progress.json"
 CHUNK_BYTES = 16 << 20  # of decoded images in memory; what a killed process loses
 
 
@@ -125,11 +123,16 @@ def decode_into(paths: Sequence[str], size: int, folder: Path) -> dict[str, Any]
     """Write the images that can be read to a file in ``folder``; resume where a killed process stopped.
 
     Returns as JSON the number of ``images``, what is wrong with those that are ``unreadable``, by their index
-    in ``paths``, and how many have ``several_frames``. The use of memory does not depend on their number.
+    in ``paths``, how many have ``several_frames``, and what ``image.cache`` shows. The use of memory does not
+    depend on the number of images.
     """
-    found = {"done": 0, "images": 0, "unreadable": {}, "several_frames": 0}
-    with suppress(OSError, ValueError):
-        found = read_json(folder / PROGRESS_FILE)
+    found = read_progress(folder) or {
+        "source": os.path.commonpath(map(os.path.abspath, paths)),
+        "size": size,
+        "total": len(paths),
+        **dict.fromkeys(("done", "images", "several_frames"), 0),
+        "unreadable": {},
+    }
     image_bytes = 3 * size * size
     chunk_size = max(1, CHUNK_BYTES // image_bytes)
     with (
@@ -152,6 +155,6 @@ def decode_into(paths: Sequence[str], size: int, folder: Path) -> dict[str, Any]
             found["images"] = found["done"] - len(found["unreadable"])
             file.flush()
             os.fsync(file.fileno())
-            write_atomically(folder / PROGRESS_FILE, json.dumps(found))
+            save_progress(folder, found)
             bar.update(task, completed=found["done"])
     return found

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.io.digests import checksum, file_checksum
 from core.io.errors import DamagedFileError, reason_of
 from core.io.files import read_json, write_atomically
 
+PROGRESS = "progress.json"  # of a build that can be resumed
 MANIFEST = "manifest.json"  # written last: the builder's value, and size and checksum of every other file
 BUILDING = ".building-"  # prefix of a folder that is not complete
 
@@ -103,12 +104,55 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
+def save_progress(folder: Path, value: Any) -> None:
+    """Note how far the build of ``folder`` is, as JSON; the note stays there when it is complete."""
+    write_atomically(folder / PROGRESS, json.dumps(value))
+
+
+def read_progress(folder: Path) -> Any | None:
+    """The newest value given to ``save_progress``; None if there is none."""
+    with suppress(OSError, ValueError):
+        return read_json(folder / PROGRESS)
+    return None
+
+
+class Cached(NamedTuple):
+    """A folder of a cache."""
+
+    folder: Path
+    complete: bool
+    size: int  # bytes
+    used: float  # when it was last read or written, in seconds since 1970
+
+
+def cached_folders(parent: Path) -> list[Cached]:
+    """The folders in ``parent``, complete or not, those that were not used for longest first."""
+    found = []
+    for folder in filter(Path.is_dir, parent.glob("*")):
+        stats = [path.stat() for path in folder.iterdir()]
+        used = max((status.st_mtime for status in stats), default=0.0)
+        size = sum(status.st_size for status in stats)
+        found.append(Cached(folder, not folder.name.startswith(BUILDING), size, used))
+    return sorted(found, key=lambda cached: cached.used)
+
+
+def remove_cached(folder: Path) -> bool:
+    """Remove a folder of a cache; False if a process builds it. One that maps its files keeps them."""
+    with suppress(BlockingIOError), locked(_target(folder), fcntl.LOCK_NB):
+        shutil.rmtree(folder)
+        return True
+    return False
+
+
+def _target(scratch: Path) -> Path:
+    """The folder that is built in ``scratch``."""
+    return scratch.with_name(scratch.name.removeprefix(BUILDING))
+
+
 def remove_abandoned(parent: Path) -> None:
     """Remove the incomplete folders of killed processes; those of living ones are locked."""
     for scratch in parent.glob(f"{BUILDING}*"):
-        folder = parent / scratch.name.removeprefix(BUILDING)
-        with suppress(BlockingIOError), locked(folder, fcntl.LOCK_NB):
-            shutil.rmtree(scratch, ignore_errors=True)
+        remove_cached(scratch)
 
 
 @contextmanager
