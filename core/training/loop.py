@@ -16,7 +16,7 @@ from core.distributed import all_reduce_mean, is_main_process
 from core.training import divergence, signals
 from core.training.checkpointer import Checkpointer, Stopwatch, TrainState
 from core.training.progress import progress_bar
-from core.training.run_folder import Measurements, Run
+from core.training.run_folder import Run
 from core.training.runtime import autocast
 from core.training.task import Scores, Task
 
@@ -118,8 +118,14 @@ def record(task: Task, runs: Sequence[Run], result: TrainResult) -> None:
     task.save(runs)
     eval_seconds = stopwatch.lap() / len(runs)
     for run, metrics, untrained in zip(runs, scores, result.untrained, strict=True):
-        measured = Measurements(metrics, untrained, result.seconds, eval_seconds, result.samples_per_second)
-        run.finish(measured, task.device, **task.record_fields)
+        measured = {
+            "metrics": metrics,
+            "untrained_metrics": untrained,
+            "train_seconds": round(result.seconds, 3),
+            "eval_seconds": round(eval_seconds, 3),
+            "samples_per_second": round(result.samples_per_second, 1),
+        }
+        run.finish(measured | dict(task.record_fields), task.device)
 
 
 @contextmanager

@@ -20,7 +20,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -54,17 +53,6 @@ TEMPORARY = re.compile(
     r"\.(config\.json|metrics\.jsonl|(encoder|heads|sample)\.safetensors|result\.json|failure\.json"
     r"|state-[ab]\.pt)\..+|\.encoder-.+"
 )
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """What a record says of one run beside its settings."""
-
-    metrics: Mapping[str, float]
-    untrained_metrics: Mapping[str, float]
-    train_seconds: float
-    eval_seconds: float
-    samples_per_second: float
 
 
 class Run:
@@ -174,19 +162,14 @@ class Run:
             finally:
                 remove_temporaries(self.folder)
 
-    def finish(self, measured: Measurements, device: torch.device, **fields: Any) -> None:
-        """Write ``result.json``, the last of the run's files; ``fields`` are a modality's own."""
+    def finish(self, fields: Mapping[str, Any], device: torch.device) -> None:
+        """Write ``result.json``, the last of the run's files; ``fields`` are what was measured."""
         result = {
             **self._header(),
             "epochs": self.config.epochs,
-            "metrics": measured.metrics,
-            "untrained_metrics": measured.untrained_metrics,
-            "train_seconds": round(measured.train_seconds, 3),
-            "eval_seconds": round(measured.eval_seconds, 3),
-            "samples_per_second": round(measured.samples_per_second, 1),
+            **fields,
             "peak_memory_bytes": peak_memory_bytes(device),
             "environment": describe_environment(device),
-            **fields,
         }
         with self._writing("result.json"):
             paths = [*self.folder.glob("*.safetensors"), *(self.folder / "encoder").rglob("*")]
