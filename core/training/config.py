@@ -138,6 +138,10 @@ class TrainConfig:
     def check_dataset(self) -> None:
         """Raise InputError if the name of the dataset is unknown."""
 
+    def depends_on_epochs(self) -> str | None:
+        """The setting whose effect depends on the number of epochs, so that a run cannot be trained on."""
+        return None
+
     def expand(self) -> list[Self]:
         """The configs of the single runs that this one describes."""
         return [self._with_output_dir(self.output_dir)]
