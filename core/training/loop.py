@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from core.distributed import all_reduce_mean, is_main_process
 from core.training import divergence, signals
 from core.training.checkpointer import Checkpointer, Stopwatch, TrainState
+from core.training.model_card import model_card
 from core.training.progress import progress_bar
 from core.training.run_folder import Run
 from core.training.runtime import autocast
@@ -125,7 +126,8 @@ def record(task: Task, runs: Sequence[Run], result: TrainResult) -> None:
             "eval_seconds": round(eval_seconds, 3),
             "samples_per_second": round(result.samples_per_second, 1),
         }
-        run.finish(measured | dict(task.record_fields), task.device)
+        card = model_card(run.config, task.card_lines, task.fingerprint, metrics, untrained)
+        run.finish(measured | dict(task.record_fields), task.device, card)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ What may be there at any moment, also after a kill:
 - ``.lock``, locked while a process trains the run; then ``config.json``; then ``checkpoint/``.
 - ``checkpoint/`` holds up to two intact states. The newest is the truth: it carries the lines of
   ``metrics.jsonl``, which is written again from them when a run is resumed.
-- The encoder and ``sample.safetensors``, once training has ended.
+- The encoder, ``sample.safetensors`` and the model card, ``README.md``, once training has ended.
 - ``result.json`` last: if it is there, the run is complete. ``failure.json`` instead if a run has diverged.
 - Temporary files under names of their own, which the next process to open the folder removes.
 
@@ -162,10 +162,10 @@ class Run:
             folder.mkdir(parents=True)
             write(folder)
 
-    def finish(self, fields: Mapping[str, Any], device: torch.device) -> None:
+    def finish(self, fields: Mapping[str, Any], device: torch.device, card: str) -> None:
         """Put the run's last files into their places, ``result.json`` at the end.
 
-        ``fields`` are what was measured.
+        ``fields`` are what was measured, ``card`` is the text of ``README.md``.
         """
         result = {
             **self._header(),
@@ -181,6 +181,7 @@ class Run:
         # Not named result.json yet, for which readers search every folder.
         self._write(f"{FINISHED}/record.json", record_text(result))
         self._write(f"{FINISHED}/config.json", self._settings_text())
+        self._write(f"{FINISHED}/README.md", card)
         with self._writing("result.json"):
             self._publish()
 
