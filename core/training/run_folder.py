@@ -68,6 +68,7 @@ class Run:
         self.config = config
         self.folder = config.folder()
         self.has_diverged = False
+        self.sample: Mapping[str, Tensor] = {}  # what ``save_sample`` was given
         self._lock: IO[str] | None = None
 
     @classmethod
@@ -116,12 +117,12 @@ class Run:
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Append the line of an epoch to ``metrics.jsonl``."""
         if is_main_process():
-            with self._writing("metrics.jsonl"), open(self.folder / "metrics.jsonl", "a") as file:
+            with self.writing("metrics.jsonl"), open(self.folder / "metrics.jsonl", "a") as file:
                 file.write(json.dumps(line) + "\n")
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         if is_main_process():
-            with self._writing("checkpoint"):
+            with self.writing("checkpoint"):
                 self.checkpoints.save(state)
 
     def load_checkpoint(self, fingerprint: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
@@ -153,11 +154,12 @@ class Run:
         ``representations`` [N, D] of test samples, and their ``labels`` [N] if there are any; cosines of
         ``positives`` and ``negatives`` [M], as the objective sees them.
         """
+        self.sample = sample
         self._save_tensors("sample.safetensors", sample)
 
     def save_encoder_folder(self, write: Callable[[Path], object]) -> None:
         """Make the folder ``encoder/`` of what ``write`` puts into the folder it is given."""
-        with self._writing("encoder"):
+        with self.writing("encoder"):
             folder = self.folder / FINISHED / "encoder"
             folder.mkdir(parents=True)
             write(folder)
@@ -175,14 +177,14 @@ class Run:
             "environment": describe_environment(device),
         }
         finished = self.folder / FINISHED
-        with self._writing("result.json"):
+        with self.writing("result.json"):
             files = [path for path in sorted(finished.rglob("*")) if path.is_file()]
             result["files"] = {str(path.relative_to(finished)): file_checksum(path) for path in files}
         # Not named result.json yet, for which readers search every folder.
         self._write(f"{FINISHED}/record.json", record_text(result))
         self._write(f"{FINISHED}/config.json", self._settings_text())
         self._write(f"{FINISHED}/README.md", card)
-        with self._writing("result.json"):
+        with self.writing("result.json"):
             self._publish()
 
     def _publish(self) -> None:
@@ -262,9 +264,7 @@ class Run:
             if self._record() is None:
                 write_atomically(folder / "config.json", self._settings_text())
                 if (folder / "result.json").exists():
-                    print(
-                        f"warning: {folder / 'result.json'} is damaged and is written again", file=sys.stderr
-                    )
+                    print(f"warning: {folder}/result.json is damaged and is written again", file=sys.stderr)
             self.checkpoints.folder.mkdir(exist_ok=True)
             (folder / "failure.json").unlink(missing_ok=True)
         except OSError as error:
@@ -341,16 +341,16 @@ class Run:
 
     def _save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        with self._writing(name):
+        with self.writing(name):
             (self.folder / FINISHED).mkdir(exist_ok=True)
         self._write(f"{FINISHED}/{name}", safetensors.torch.save(contiguous))
 
     def _write(self, name: str, content: str | bytes) -> None:
-        with self._writing(name):
+        with self.writing(name):
             write_atomically(self.folder / name, content)
 
     @contextmanager
-    def _writing(self, name: str) -> Iterator[None]:
+    def writing(self, name: str) -> Iterator[None]:
         """Turn what the disk refuses inside into a TrainingError that names the file."""
         try:
             if not self._has_its_folder():

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from core.training.config import TrainConfig
 from core.training.model_card import CITATION, CardLines, model_card
@@ -46,11 +45,12 @@ def test_card_says_how_to_load_the_encoder(folder):
 
 
 def test_citation_is_that_of_the_project():
-    entry = yaml.safe_load((ROOT / "CITATION.cff").read_text())["preferred-citation"]
-    authors = " and ".join(f"{author['given-names']} {author['family-names']}" for author in entry["authors"])
-    for value in (entry["title"], authors, entry["year"], entry["url"]):
+    entry = (ROOT / "CITATION.cff").read_text().partition("preferred-citation:")[2]
+    values = dict(re.findall(r'^ *-? ?([a-z-]+): "?([^"\n]+)"?$', entry, re.MULTILINE))
+    names = re.findall(r"given-names: (.*)\n *family-names: (.*)", entry)
+    authors = " and ".join(map(" ".join, names))
+    for value in (values["title"], authors, values["collection-title"], values["year"], values["url"]):
         assert f"{{{value}}}" in CITATION
-    assert entry["collection-title"].removesuffix("s") in CITATION
 
 
 @pytest.mark.parametrize("name", ["runs/\udcff", 'a"b\\c', "it's {here}"])
