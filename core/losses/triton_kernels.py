@@ -95,7 +95,7 @@ def gradient_kernel(
     tl.store(grad + i[:, None].to(tl.int64) * D + d, total, mask=(i[:, None] < R) & (d < D))
 
 
-@triton.jit(do_not_specialize=["first", "shift"])
+@triton.jit(do_not_specialize=["shift", "first"])
 def weights_kernel(
     rows,
     columns,
@@ -104,11 +104,11 @@ def weights_kernel(
     weights,
     R,
     C,
-    first,
-    width,
     shift,
     scale,
     beta,
+    first,
+    width,
     D: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_C: tl.constexpr,

@@ -60,6 +60,7 @@ def test_finished_run_folder_has_every_file_and_a_full_record(tiny_folder, tmp_p
     result = train(tiny_folder, folder, "--objective", "hard", "--beta", "2", "--knn-every", "2")
     assert {path.name for path in folder.iterdir()} == {
         ".lock",
+        "README.md",
         "checkpoint",
         "config.json",
         "encoder.safetensors",
