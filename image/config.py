@@ -48,6 +48,7 @@ class ImageConfig(TrainConfig):
     objective: Literal["simclr", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     temperature: float = 0.5
+    download: bool = True
     precision: Precision = "auto"
     epochs: int = 400
     batch_size: int = 256
@@ -142,6 +143,11 @@ class ImageConfig(TrainConfig):
         for name in ("stem", "width", "norm"):
             if (value := getattr(self, name)) != getattr(default, name):
                 raise InputError(f"`{name}` is {value}, but `arch` {self.arch} has its own; leave it out")
+
+    def depends_on_epochs(self) -> str | None:
+        if self.schedule == "cosine":
+            return "`schedule` cosine"
+        return "`anneal_beta` down" if self.anneal_beta == "down" else None
 
     def check_dataset(self) -> None:
         if self.arch.startswith(TIMM):
