@@ -4,7 +4,6 @@ import copy
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +22,7 @@ from transformers import PrinterCallback
 from benchmarks.alternatives import LIBRARIES
 from benchmarks.measure import Findings, summary
 from benchmarks.released_graphs import ReleasedInfoGraph
+from benchmarks.settings import ReferenceSettings
 from core import InfoGraphLoss, NTXentLoss
 from core.io.errors import InputError
 from core.training.config import default_data_root
@@ -53,31 +53,6 @@ ABOUT = (
 SENTEVAL_NOTE = (
     "SentEval's own harness is not measured here. Reported for it, on another day: 40 minutes of one core "
     "for eight tasks of 600 fits each; for ours 13 minutes, encoding included."
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReferenceSettings:
-    """Other libraries' steps beside ours."""
-
-    graphs: tuple[str, ...] = ("MUTAG", "REDDIT-BINARY")
-    """Datasets of graphs; those that are missing are left out."""
-    batch_size: int = 128
-    pairs: int = 512
-    """Sentence pairs of an epoch."""
-    sentence_batch: int = 64
-    hidden: int = 300
-    """Width of the sentence encoder's GRUs."""
-    images: int = 256
-    """Images of a batch."""
-    task: str = "mr"
-    """Task of SentEval's protocol; the embedded one if it is missing."""
-    task_samples: int = 2000
-    rounds: int = 3
-
-
-QUICK = ReferenceSettings(
-    graphs=("motifs",), pairs=64, sentence_batch=16, hidden=32, images=16, task_samples=300, rounds=2
 )
 
 
