@@ -138,9 +138,16 @@ class ReferenceSettings:
     """Width of the sentence encoder's GRUs."""
     images: int = 256
     """Images of a batch."""
+    image_steps: int = 4
+    """Batches of SimCLR's loop."""
+    workers: int = os.cpu_count() or 1
+    """Processes of lightly's DataLoader."""
     task: str = "mr"
     """Task of SentEval's protocol; the embedded one if it is missing."""
     task_samples: int = 2000
+    """Maximum number of its sentences."""
+    folds: int = 10
+    """Folds outside and inside; SentEval's are 10."""
     rounds: int = 3
 
 
@@ -220,7 +227,15 @@ QUICK: dict[str, Any] = {
         rounds=2,
     ),
     "references": ReferenceSettings(
-        graphs=("motifs",), pairs=64, sentence_batch=16, hidden=32, images=16, task_samples=300, rounds=2
+        graphs=("motifs",),
+        pairs=64,
+        sentence_batch=16,
+        hidden=32,
+        images=16,
+        image_steps=2,
+        workers=0,
+        task_samples=300,
+        rounds=2,
     ),
     "startup": StartupSettings(commands=("graph.train", "image.train", "sentence.train"), rounds=3),
     "busy": BusySettings(graph=("motifs",), steps=3, evaluation=False, rounds=3),
