@@ -15,7 +15,7 @@ TEMPERATURE = 0.5
 ANCHOR, POSITIVE = 90, 65  # angles in degrees
 NEGATIVES = np.array([120, 148, 172, 200, 230, 262, 300, 335, 20])
 BETAS = (0.0, 1.0, 2.0)
-BLUE, GREEN, RED, GREY = "#1f6feb", "#1a7f37", "#cf222e", "#8b949e"
+BLUE, GREEN, RED, GREY = "#2f7df0", "#2b9348", "#e5484d", "#7d8590"  # legible on white and on black
 
 
 def point(angle: float, radius: float = 1.0) -> np.ndarray:
@@ -45,7 +45,7 @@ def draw(axes: plt.Axes, beta: float) -> None:
 
 def main() -> None:
     plt.rcParams.update({"font.size": 12, "svg.fonttype": "none", "svg.hashsalt": "idea"})
-    figure, rows = plt.subplots(1, len(BETAS), figsize=(10, 3.6))
+    figure, rows = plt.subplots(1, len(BETAS), figsize=(10, 3.4))
     for axes, beta in zip(rows, BETAS, strict=True):
         draw(axes, beta)
     figure.tight_layout()
