@@ -41,4 +41,5 @@ def _with_flags_whole(match: re.Match[str]) -> str:
 
 def _as_mathml(match: re.Match[str]) -> str:
     display = "block" if match[1] == "div" else "inline"
-    return convert(unescape(match[2]), display=display)
+    spaced = unescape(match[2]).replace(r"\log ", r"\log\,")  # the converter sets no space after it
+    return convert(spaced, display=display)
