@@ -22,7 +22,6 @@ from shared_eval.tables import (
     DESCRIPTIONS,
     NO_FIGURES,
     Published,
-    ResultTable,
     label_versions,
     scores,
     summarise,
@@ -54,10 +53,9 @@ def write_report(
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text()).render(
         title=title,
-        tables=[(name, table_rows(part, runs), part.columns) for name, part in tables.items()],
+        tables=tables,
         plots=[(name, to_svg(figure)) for part in datasets for name, figure in figures_of(part).items()],
-        runs=runs.values(),
-        count=len(runs),
+        runs=runs,
     )
     with writing(output):
         write_atomically(output, page)
@@ -79,29 +77,6 @@ def describe_run(path: Path) -> Run:
         "settings": json.dumps(settings_of(path.parent), indent=2),
         "seed": record["seed"],
     }
-
-
-def table_rows(table: ResultTable, runs: Mapping[str, Run]) -> list[dict[str, Any]]:
-    """The rows of a table as the template takes them."""
-    rows = []
-    for row in table.rows:
-        cells: list[dict[str, Any] | None] = []
-        for column in table.columns:
-            cell = row.cells.get(column)
-            if cell is None:
-                cells.append(None)
-                continue
-            cells.append(
-                {
-                    "text": row.text(column),
-                    "value": cell.mean,
-                    "better": cell.is_better,
-                    "difference": cell.difference_text,
-                    "runs": [runs[path] for path in cell.records],
-                }
-            )
-        rows.append({"label": row.label, "kind": row.kind, "cells": cells})
-    return rows
 
 
 def to_svg(figure: Figure) -> str:

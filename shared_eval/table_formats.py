@@ -1,7 +1,5 @@
 """Result tables as text: for a terminal, in Markdown, CSV and LaTeX."""
 
-import csv
-import io
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -12,19 +10,6 @@ from rich.text import Text
 
 from shared_eval.tables import Content, ResultTable, Row
 
-CSV_COLUMNS = (
-    "objective",
-    "kind",
-    "column",
-    "mean",
-    "deviation",
-    "seeds",
-    "difference",
-    "low",
-    "high",
-    "p",
-    "corrected_p",
-)
 LATEX = {character: rf"\{character}" for character in "_%&#${}"}
 LATEX |= {"^": r"\^{}", "~": r"\~{}", "\\": r"\textbackslash{}"}
 
@@ -58,20 +43,25 @@ def to_markdown(table: ResultTable, content: Content = "text") -> str:
 
 def to_csv(table: ResultTable) -> str:
     """One line for each cell: row, kind, column, mean, deviation, seeds, difference, interval, p values."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for row in table.rows:
-        for column in table.columns:
-            cell = row.cells.get(column)
-            if cell is None:
-                continue
-            d = cell.difference
-            seeds = None if row.kind == "published" else len(cell.scores)
-            numbers = [cell.mean, cell.deviation, seeds]
-            numbers += [d.mean, d.low, d.high, d.p, cell.corrected_p] if d else [None] * 5
-            writer.writerow([row.label, row.kind, column, *map(_csv_number, numbers)])
-    return text.getvalue()
+    lines = [
+        {
+            "objective": row.label,
+            "kind": row.kind,
+            "column": column,
+            "mean": cell.mean,
+            "deviation": cell.deviation,
+            "seeds": None if row.kind == "published" else len(cell.scores),
+            "difference": cell.difference and cell.difference.mean,
+            "low": cell.difference and cell.difference.low,
+            "high": cell.difference and cell.difference.high,
+            "p": cell.difference and cell.difference.p,
+            "corrected_p": cell.corrected_p,
+        }
+        for row in table.rows
+        for column in table.columns
+        if (cell := row.cells.get(column)) is not None
+    ]
+    return pd.DataFrame(lines).to_csv(index=False, float_format="%.6g")
 
 
 def to_latex(table: ResultTable, content: Content = "text") -> str:
@@ -104,12 +94,6 @@ def _rows(
 
 def _width(text: Text) -> int:
     return max(map(cell_len, text.plain.split("\n")))
-
-
-def _csv_number(number: float | int | None) -> str:
-    if number is None or pd.isna(number):
-        return ""
-    return str(number) if isinstance(number, int) else f"{number:.6g}"
 
 
 def _latex_cell(text: str, is_better: bool) -> str:
