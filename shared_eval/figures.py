@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import safetensors.numpy
-from cycler import cycler
+from cycler import Cycler, cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
@@ -19,7 +20,7 @@ from core.io.files import write_atomically
 # Okabe and Ito's palette, which people with any colour vision can distinguish; marks do it in print.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-STYLES = cycler(color=COLOURS) + cycler(marker=MARKS)
+STYLES: "Cycler[str, Any]" = cycler(color=COLOURS) + cycler(marker=MARKS)
 SIZE = (5.2, 3.4)  # inches
 
 Sample = Mapping[str, np.ndarray]
@@ -45,28 +46,32 @@ def _can_be_drawn(sample: Sample) -> bool:
     return cosines in ([], [1, 1]) and all(np.isfinite(value).all() for value in sample.values())
 
 
-def accuracy_against_beta(records: pd.DataFrame, column: str) -> Figure | None:
-    """A score against hardness: a point for each seed, a line through their means.
+def score_against(axis: Literal["beta", "epochs"], records: pd.DataFrame, column: str) -> Figure | None:
+    """A score against hardness or the length of training: a point for each seed, a line through their means.
 
-    ``column`` is ``dataset metric``; there is a line for each family, tau_plus and version, as
-    ``tables.label_versions`` gives it. None if there is only one beta.
+    ``column`` is ``dataset metric``; against beta there is a line for each family, tau_plus and version, as
+    ``tables.label_versions`` gives it; against epochs also for each beta. None if there is only one of them.
     """
     rows = records[(records["dataset"] + " " + records["metric"]) == column]
-    if rows["beta"].nunique() < 2:
+    if rows[axis].nunique() < 2:
         return None
-    figure, axes = _axes(column, "beta", "percent")
-    for (_, line), style in zip(rows.groupby(["family", "tau_plus", "version"]), cycle(STYLES)):
-        family, tau_plus, version = line[["family", "tau_plus", "version"]].iloc[0]
-        name = ", ".join(filter(None, [f"tau_plus {tau_plus:g}", family, version]))
-        means = line.groupby("beta")["value"].mean()
+    keys = ["family", "tau_plus", *(["version"] if axis == "beta" else ["beta"])]
+    figure, axes = _axes(column, axis, "percent")
+    for (_, line), style in zip(rows.groupby(keys), cycle(STYLES)):
+        first = line.iloc[0]
+        numbers = [f"{number} {first[number]:g}" for number in ("beta", "tau_plus") if number in keys]
+        version = first["version"] if "version" in keys else ""
+        name = ", ".join(filter(None, [*numbers, first["family"], version]))
+        means = line.groupby(axis)["value"].mean()
         colour, mark = style["color"], style["marker"]
-        axes.plot(line["beta"], 100 * line["value"], mark, color=colour, alpha=0.35, markersize=4)
+        axes.plot(line[axis], 100 * line["value"], mark, color=colour, alpha=0.35, markersize=4)
         axes.plot(means.index, 100 * means, mark, linestyle="-", color=colour, label=name)
     untrained = rows.drop_duplicates("seed")["untrained"].mean()
     if not np.isnan(untrained):
         axes.axhline(100 * untrained, color="0.4", linestyle="--", label="untrained encoder")
     axes.set_xscale("symlog", linthresh=1)
-    axes.set_xticks(sorted(rows["beta"].unique()), [f"{beta:g}" for beta in sorted(rows["beta"].unique())])
+    ticks = sorted(rows[axis].unique())
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.legend(frameon=False, fontsize=8)
     return figure
 

@@ -49,9 +49,9 @@ COLUMNS = (
     *("revision", "settings", "evaluation", "path"),
 )
 LISTED = ("modality", "dataset", "label", "seed", "metric", "value", "untrained", "revision", "path")
-# Settings that a table shows as rows, columns and seeds, or that say where a run was made.
+# Settings that a table shows as rows, columns, seeds and versions, or that say where a run was made.
 NOT_COMPARED = TrainConfig.not_identity | {
-    *("dataset", "seed", "objective", "beta", "tau_plus", "objective_fields")
+    *("dataset", "seed", "objective", "beta", "tau_plus", "epochs", "objective_fields")
 }
 
 

@@ -1,14 +1,14 @@
 """Result tables as text: for a terminal, in Markdown, CSV and LaTeX."""
 
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import pandas as pd
 from rich.cells import cell_len
 from rich.table import Column, Table
 from rich.text import Text
 
-from shared_eval.tables import Content, ResultTable, Row
+from shared_eval.tables import Comparison, Content, ResultTable, Row
 
 LATEX = {character: rf"\{character}" for character in "_%&#${}"}
 LATEX |= {"^": r"\^{}", "~": r"\~{}", "\\": r"\textbackslash{}"}
@@ -33,12 +33,23 @@ def to_terminal(table: ResultTable, title: str, content: Content = "text") -> Ta
     return drawn
 
 
+def terminal(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Texts as a table for a terminal."""
+    drawn = Table(*head, title=title, title_justify="left")
+    for row in rows:
+        drawn.add_row(*map(Text, row))
+    return drawn
+
+
 def to_markdown(table: ResultTable, content: Content = "text") -> str:
     """The table in Markdown; a significant gain over the baseline is bold."""
-    lines = [["objective", *table.columns], ["---"] * (1 + len(table.columns))]
     rows = _rows(table, content, lambda text, is_better: f"**{text}**" if is_better else text)
-    lines += [[row.label, *texts] for row, texts in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown(["objective", *table.columns], ([row.label, *texts] for row, texts in rows))
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Texts as a table in Markdown."""
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *rows))
 
 
 def to_csv(table: ResultTable) -> str:
@@ -51,11 +62,7 @@ def to_csv(table: ResultTable) -> str:
             "mean": cell.mean,
             "deviation": cell.deviation,
             "seeds": None if row.kind == "published" else len(cell.scores),
-            "difference": cell.difference and cell.difference.mean,
-            "low": cell.difference and cell.difference.low,
-            "high": cell.difference and cell.difference.high,
-            "p": cell.difference and cell.difference.p,
-            "corrected_p": cell.corrected_p,
+            **_csv_comparison(cell.comparison),
         }
         for row in table.rows
         for column in table.columns
@@ -64,21 +71,57 @@ def to_csv(table: ResultTable) -> str:
     return pd.DataFrame(lines).to_csv(index=False, float_format="%.6g")
 
 
+def _csv_comparison(comparison: Comparison | None) -> dict[str, Any]:
+    """A cell's comparison with its baseline; empty without one."""
+    names = (
+        "difference",
+        "low",
+        "high",
+        "p",
+        "corrected_p",
+        "baseline",
+        "primary",
+        "detectable",
+        "equivalent",
+    )
+    if comparison is None:
+        return dict.fromkeys(names)
+    d = comparison.difference
+    numbers = (d.mean, d.low, d.high, d.p, comparison.corrected_p)
+    known = (comparison.baseline, comparison.is_primary, d.detectable, d.is_equivalent)
+    return dict(zip(names, (*numbers, *known), strict=True))
+
+
 def to_latex(table: ResultTable, content: Content = "text") -> str:
     """The table in LaTeX, for the package booktabs; a significant gain over the baseline is bold."""
-    lines = [
-        rf"\begin{{tabular}}{{l{'c' * len(table.columns)}}}",
-        r"\toprule",
-        " & ".join(["objective", *map(_latex, table.columns)]) + r" \\",
-        r"\midrule",
-    ]
+    lines: list[list[str] | str] = []
     kind = table.rows[0].kind if table.rows else ""
     for row, texts in _rows(table, content, _latex_cell):
         if row.kind != kind:
             lines.append(r"\midrule")
             kind = row.kind
-        lines.append(" & ".join([_latex(row.label), *texts]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+        lines.append([_latex(row.label), *texts])
+    return _booktabs(["objective", *table.columns], lines)
+
+
+def latex(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Texts as a table in LaTeX, for the package booktabs."""
+    return _booktabs(head, [[_latex_cell(text, is_better=False) for text in row] for row in rows])
+
+
+def _booktabs(head: Sequence[str], lines: Iterable[Sequence[str] | str]) -> str:
+    """A table of LaTeX cells; a line that is one text stands as it is."""
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{l{'c' * (len(head) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(_latex, head)) + r" \\",
+            r"\midrule",
+            *(line if isinstance(line, str) else " & ".join(line) + r" \\" for line in lines),
+            r"\bottomrule",
+            "\\end{tabular}\n",
+        ]
+    )
 
 
 def _rows(

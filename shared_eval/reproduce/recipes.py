@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 from core.io.errors import InputError, did_you_mean, reason_of
 from core.io.files import check_regular
 from core.training.settings import MAX_FLOAT, check_hardness, check_type
-from shared_eval.planned import Baseline, Primary, Published
+from shared_eval.planned import PLAIN_OBJECTIVES, Baseline, Primary, Published
 from shared_eval.reproduce.spec import RunSpec, Value
 
 if sys.version_info >= (3, 11):
@@ -29,8 +29,6 @@ TABLES = {
     "sentences": ("bookcorpus",),
 }
 TABLES["all"] = TABLES["images"] + TABLES["graphs"] + TABLES["sentences"]
-# The modalities, and how each names its objective at beta 0 and tau_plus 0.
-PLAIN_OBJECTIVES = {"image": "simclr", "graph": "infograph", "sentence": "quickthought"}
 # Settings that a run has from its recipe's own keys.
 OWN_SETTINGS = (
     *("dataset", "objective", "beta", "betas", "tau_plus", "seed", "seeds", "epochs"),
