@@ -35,7 +35,7 @@ def forest(table: ResultTable) -> Figure | None:
     Points with their 95 % interval; published gains are hollow. None without such comparisons.
     """
     shown = [answer for answer in answers(table) if answer.comparison.baseline in FOREST]
-    columns = sorted({answer.column for answer in shown}, key=lambda column: table.modalities[column])
+    columns = sorted(dict.fromkeys(a.column for a in shown), key=lambda column: table.modalities[column])
     if not columns:
         return None
     figure = Figure(figsize=(6.4, 1.6 + 0.4 * len(columns)), layout="constrained")
@@ -46,7 +46,9 @@ def forest(table: ResultTable) -> Figure | None:
         axes.plot([], [], **style, linestyle="", label=f"over {name}")
         axes.plot([], [], **style, linestyle="", fillstyle="none", label=f"over {name}, published")
     axes.axvline(0, color="0.4", linewidth=0.8)
-    axes.set_yticks(range(len(columns)), [f"{table.modalities[c]}: {c}" for c in columns], fontsize=8)
+    axes.set_yticks(
+        range(len(columns)), [f"{table.modalities[c]}: {c.removesuffix('_accuracy')}" for c in columns]
+    )
     axes.invert_yaxis()
     axes.set_xlabel("gain of hard negatives in points, 95 % interval over seeds")
     axes.spines[["top", "right"]].set_visible(False)
@@ -132,8 +134,8 @@ def gain_maps(table: ResultTable, column: str) -> Figure | None:
     cells = pd.DataFrame(
         [
             (", ".join(filter(None, [row.point.family, row.point.version])), *row.point[1:3], c.difference)
-            for row, of, c in table.comparisons()
-            if row.point is not None and of == column and c.baseline == "plain"
+            for row, name, c in table.comparisons()
+            if row.point is not None and name == column and c.baseline == "plain"
         ],
         columns=["family", "tau_plus", "beta", "difference"],
     )
@@ -144,12 +146,13 @@ def gain_maps(table: ResultTable, column: str) -> Figure | None:
     maps = {family: grid for family, grid in maps.items() if min(grid.shape) > 1}
     if not maps:
         return None
-    largest = max(abs(d.mean) for d in cells["difference"])
-    width = max(grid.shape[1] for grid in maps.values())
-    figure = Figure(figsize=(1.5 + 0.62 * width, 0.7 + 3 * len(maps)), layout="constrained")
+    limit = 150 * max(abs(d.mean) for d in cells["difference"])  # the darkest colours would hide the numbers
+    height, width = (max(grid.shape[i] for grid in maps.values()) for i in (0, 1))
+    size = max(3.6, 1.8 + 0.55 * width), 0.7 + (0.9 + 0.45 * height) * len(maps)
+    figure = Figure(figsize=size, layout="constrained")
     for axes, (family, grid) in zip(np.atleast_1d(figure.subplots(len(maps))), maps.items(), strict=True):
         means = grid.map(lambda d: np.nan if pd.isna(d) else 100 * d.mean)
-        image = axes.imshow(means, cmap="PuOr", vmin=-100 * largest, vmax=100 * largest, origin="lower")
+        image = axes.imshow(means, cmap="PuOr", vmin=-limit, vmax=limit, origin="lower", aspect="auto")
         for (y, x), d in np.ndenumerate(grid.to_numpy()):
             if not pd.isna(d):
                 mark = "\n*" if d.excludes_zero else ""
@@ -158,7 +161,7 @@ def gain_maps(table: ResultTable, column: str) -> Figure | None:
         axes.set_yticks(range(grid.shape[0]), [f"{tau_plus:g}" for tau_plus in grid.index])
         axes.set_xlabel("beta")
         axes.set_ylabel("tau_plus")
-        axes.set_title(family or "corrected" if len(maps) > 1 else family, fontsize=9)
+        axes.set_title(family or "default", fontsize=9)
         figure.colorbar(image, ax=axes, label="points")
-    figure.suptitle(f"{column}: gain over plain; * the 95 % interval excludes 0", fontsize=10)
+    figure.suptitle(f"{column}: gain over plain\n* the 95 % interval excludes 0", fontsize=10)
     return figure

@@ -331,8 +331,8 @@ def baselines_of(row: Row, rows: Iterable[Row]) -> dict[Baseline, Row]:
     if row.point is None or not (row.point.beta or row.point.tau_plus):
         return {}
     by_point = {other.point: other for other in rows if other.point is not None}
-    twin, plain = row.point._replace(beta=0), Point(row.plain_family, 0, 0, row.point.version)
-    points: dict[Baseline, Point] = {} if twin in (row.point, plain) else {"beta 0": twin}
+    counterpart, plain = row.point._replace(beta=0), Point(row.plain_family, 0, 0, row.point.version)
+    points: dict[Baseline, Point] = {} if counterpart in (row.point, plain) else {"beta 0": counterpart}
     points["plain"] = plain
     return {baseline: by_point[point] for baseline, point in points.items() if point in by_point}
 
