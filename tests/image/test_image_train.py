@@ -478,9 +478,8 @@ def test_torchrun_on_two_machines_trains_one_run(tiny_folder, tmp_path):
     command = [*agent, "-m", "image.train", *flags, *where]
     agents = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     try:
-        for process in agents:
-            _, errors = process.communicate(timeout=240)
-            assert process.returncode == 0, errors
+        errors = [process.communicate(timeout=240)[1] for process in agents]
+        assert [process.returncode for process in agents] == [0, 0], "\n\n".join(errors)
     finally:
         for process in agents:
             process.kill()
