@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -18,9 +19,10 @@ from shared_eval import figures
 from shared_eval.outputs import writing
 from shared_eval.records import settings_of
 from shared_eval.summary import PARTS
-from shared_eval.table_figures import draw_table
+from shared_eval.table_figures import GAINS, draw_table
 from shared_eval.tables import DESCRIPTIONS, ResultTable, label_versions, scores
 
+MAX_PANELS = 8  # objectives in one figure of runs: as many as there are colours
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 
 Run = Mapping[str, Any]  # a record and its settings, as the page shows them
@@ -41,11 +43,14 @@ def write_report(
     """
     parts = table.by_dataset()
     runs = {path: describe_run(Path(path)) for path in records["path"].unique()}
+    plots = {title: to_svg(figure) for title, figure in drawn.items()}
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text()).render(
         tables=({"All of them": table} if len(parts) > 1 else {}) | parts,
         parts=[(part.name, part.title, part.head, rows) for part in PARTS if (rows := part.rows(table))],
-        plots={title: to_svg(figure) for title, figure in drawn.items()},
+        gains_title=GAINS,
+        gains=plots.pop(GAINS, None),
+        plots=plots,
         runs=runs,
     )
     with writing(output):
@@ -86,6 +91,9 @@ def draw_dataset(records: pd.DataFrame) -> dict[str, Figure]:
     """The figures of one dataset by title; ``records`` have a version, and figures of runs show one seed."""
     dataset = records["dataset"].iloc[0]
     first = records[records["seed"] == records["seed"].min()].sort_values(["beta", "tau_plus"], kind="stable")
+    first = first.drop_duplicates("label")
+    if len(first) > MAX_PANELS:  # evenly from the least to the hardest
+        first = first.iloc[np.linspace(0, len(first) - 1, MAX_PANELS).round().astype(int)]
     folders = {row["label"]: Path(row["path"]).parent for row in first.to_dict("records")}
     loaded = {label: figures.read_sample(folder) for label, folder in folders.items()}
     samples = {label: sample for label, sample in loaded.items() if sample is not None}

@@ -16,12 +16,13 @@ from shared_eval.tables import ResultTable, Row
 # What a published figure's label begins with, where it is a baseline of the hard objective.
 PUBLISHED_AS: dict[str, Baseline] = dict.fromkeys(("plain", *PLAIN_OBJECTIVES.values()), "plain")
 PUBLISHED_AS["debiased"] = "beta 0"
+GAINS = "gains of hard negatives"  # title of the forest plot
 FOREST: dict[Baseline, str] = {"plain": "plain", "beta 0": "debiased"}  # the baselines in the forest plot
 
 
 def draw_table(table: ResultTable) -> dict[str, Figure]:
     """The figures of a table by title, as far as it has what they show."""
-    drawn = {"gains of hard negatives": forest(table)}
+    drawn = {GAINS: forest(table)}
     for summary in summarise_modalities(table):
         if summary.ranks is not None:
             drawn[f"{summary.modality}: mean ranks"] = critical_difference(summary.ranks, summary.modality)
