@@ -18,9 +18,10 @@ from core.io.files import read_json, write_atomically
 from shared_eval import figures
 from shared_eval.outputs import writing
 from shared_eval.records import settings_of
+from shared_eval.result_table import ResultTable
 from shared_eval.summary import PARTS
 from shared_eval.table_figures import GAINS, draw_table
-from shared_eval.tables import DESCRIPTIONS, ResultTable, label_versions, scores
+from shared_eval.tables import DESCRIPTIONS, label_versions, scores
 
 MAX_PANELS = 8  # objectives in one figure of runs: as many as there are colours
 TEMPLATE = Path(__file__).parent / "report.html.jinja"

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from shared_eval.planned import BASELINES, Baseline
+from shared_eval.result_table import Comparison, ResultTable, Row
 from shared_eval.statistics import Interval, Ranks, mean_over_datasets, mean_ranks
-from shared_eval.tables import Comparison, ResultTable, Row
 
 PRIMARY_TITLE = (
     "chosen before the runs: points [95 % interval], Wilcoxon's p corrected by Holm for "

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from shared_eval.figures import STYLES
 from shared_eval.planned import PLAIN_OBJECTIVES, Baseline
+from shared_eval.result_table import ResultTable, Row
 from shared_eval.statistics import Ranks
 from shared_eval.summary import Answer, answers, summarise_modalities
-from shared_eval.tables import ResultTable, Row
 
 # What a published figure's label begins with, where it is a baseline of the hard objective.
 PUBLISHED_AS: dict[str, Baseline] = dict.fromkeys(("plain", *PLAIN_OBJECTIVES.values()), "plain")

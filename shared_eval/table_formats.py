@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.table import Column, Table
 from rich.text import Text
 
-from shared_eval.tables import Comparison, Content, ResultTable, Row
+from shared_eval.result_table import Comparison, Content, ResultTable, Row
 
 LATEX = {character: rf"\{character}" for character in "_%&#${}"}
 LATEX |= {"^": r"\^{}", "~": r"\~{}", "\\": r"\textbackslash{}"}

@@ -9,9 +9,10 @@ from shared_eval.outputs import fits, show, writing
 from shared_eval.records import read_records
 from shared_eval.report_page import draw, write_report
 from shared_eval.reproduce.recipes import Recipe, primary_comparisons, published_figures
+from shared_eval.result_table import Content, ResultTable
 from shared_eval.summary import PARTS
 from shared_eval.table_formats import latex, markdown, terminal, to_csv, to_latex, to_markdown, to_terminal
-from shared_eval.tables import Content, ResultTable, scores, summarise
+from shared_eval.tables import scores, summarise
 
 TITLES: dict[Content, str] = {
     "text": "accuracy in percent, mean ± standard deviation (seeds)",

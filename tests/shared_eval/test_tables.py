@@ -1,12 +1,14 @@
 """Tables compared with values and texts computed by hand."""
 
+import json
+
 import pytest
 from rich.console import Console
 
 from shared_eval.planned import Primary
 from shared_eval.records import find_records, read_records
 from shared_eval.table_formats import to_csv, to_latex, to_markdown, to_terminal
-from shared_eval.tables import ORACLE, PLAIN, UNTRAINED, baselines_of, scores, summarise
+from shared_eval.tables import BEST_LENGTH, ORACLE, PLAIN, UNTRAINED, baselines_of, scores, summarise
 from tests.shared_eval.conftest import HARD, write_record
 from tests.shared_eval.conftest import PLAIN as PLAIN_GRAPH
 
@@ -226,6 +228,22 @@ def test_exploratory_comparisons_are_marked_and_not_corrected(tmp_path):
     assert few.row("hard, beta 1, tau_plus 0.1").cells["MUTAG svm_accuracy"].is_better
     none = table_of(tmp_path)
     assert "**" not in to_markdown(none)
+
+
+def test_lengths_of_training_have_rows_and_an_oracle_of_each_seed(tmp_path):
+    """The settings beside the records differ in their epochs alone."""
+    for epochs, values in ((5, (0.80, 0.90)), (20, (0.84, 0.86)), (100, (0.82, 0.82))):
+        for seed, value in enumerate(values):
+            folder = tmp_path / str(epochs) / str(seed)
+            write_record(folder, seed=seed, epochs=epochs, metrics={"svm_accuracy": value})
+            (folder / "config.json").write_text(json.dumps({"hidden": 32, "epochs": epochs, "seed": seed}))
+    rows = [(row.label, texts) for row, texts in table_of(tmp_path).texts() if row.kind != "untrained"]
+    assert rows == [
+        ("infograph @ epochs 5", ["85.0 ± 7.1 (2)"]),
+        ("infograph @ epochs 20", ["85.0 ± 1.4 (2)"]),
+        ("infograph @ epochs 100", ["82.0 ± 0.0 (2)"]),
+        (f"infograph, {BEST_LENGTH}", ["87.0 ± 4.2 (2)"]),
+    ]
 
 
 def test_oracle_takes_the_best_beta(tmp_path):

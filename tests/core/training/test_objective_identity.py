@@ -15,7 +15,8 @@ from core.training.launch import launch
 from graph.config import GraphConfig
 from graph.task import GraphTask
 from shared_eval.records import find_records, read_records
-from shared_eval.tables import ResultTable, baselines_of, summarise
+from shared_eval.result_table import ResultTable
+from shared_eval.tables import baselines_of, summarise
 from tests.graph.conftest import write_tu_dataset
 from tests.runs import losses_of, result_of
 
