@@ -3,7 +3,6 @@
 import html
 import json
 import re
-import shutil
 
 import pytest
 import safetensors.numpy
@@ -17,7 +16,6 @@ from tests.shared_eval.conftest import HARD, write_record
 from tests.shared_eval.test_figures import a_sample
 
 RANKS = "graph-mean-ranks"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture
@@ -118,17 +116,6 @@ def test_report_of_runs_without_labels_has_their_descriptions(tmp_path):
     for expected in ("41.50 (1)", "-1.50 (1)", "MUTAG effective_rank", "MUTAG: alignment and uniformity"):
         assert expected in text
     assert "against beta" not in text
-
-
-@pytest.fixture
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium is installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def colours(view):
