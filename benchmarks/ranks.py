@@ -26,7 +26,7 @@ from core.io.errors import TrainingError
 from core.losses.gradient_cache import cached
 from core.training.runtime import choose_device
 from core.training.seeding import seed_everything
-from image.encoder import Pair, make_model
+from image.encoder import TwoViews, make_model
 
 TITLE = "Many ranks and large batches"
 ABOUT = (
@@ -120,7 +120,7 @@ def _peak(call: Callable[[], object], small: Callable[[], object], device: torch
 def prepare(chunk: int | None, batch: int, device: str) -> Callable[[], object]:
     """Prepare a forward and backward pass of SimCLR, on the whole batch or in chunks."""
     seed_everything(0)
-    pair = Pair(make_model("resnet18", width=16, norm="group")).to(device)
+    pair = TwoViews(make_model("resnet18", width=16, norm="group")).to(device)
     network, loss = cached(pair, chunk), HardNegativeLoss(normalize=False)
 
     def step(views: torch.Tensor) -> None:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import image.task
+import image.data
+from image.config import ImageConfig
 from image.data import load_dataset
 from image.encoder import make_model
-from image.scoring import evaluate
+from image.scoring import Scorer
 from image.train import main as train_main
-from image.views import Views
 from tests.image.commands import FAST, evaluated, failure, train
 from tests.processes import free_port
 from tests.runs import (
@@ -97,7 +97,8 @@ def test_evaluation_changes_neither_encoder_nor_random_states(tiny_folder, tmp_p
     model = make_model("resnet10", 4)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     expected = torch.get_rng_state()
-    evaluate(model, dataset, Views(16), 0, "float32", protocol, epochs=2)
+    config = ImageConfig(dataset="tiny", beta=1.0, tau_plus=0.1, view_size=16, precision="float32")
+    Scorer(model, config, dataset).evaluate(protocol, epochs=2)
     assert torch.equal(torch.get_rng_state(), expected)
     assert model.training
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -180,7 +181,7 @@ def test_true_positives_of_unlabelled_images_are_refused(tiny_folder, tmp_path, 
         dataset.train.labels[0] = -1
         return dataset
 
-    monkeypatch.setattr(image.task, "load_dataset", without_labels)
+    monkeypatch.setattr(image.data, "load_dataset", without_labels)
     flags = [*FAST, "--dataset", f"folder:{tiny_folder}", "--output-dir", str(tmp_path / "run")]
     for setting in ("positives", "negatives"):
         assert f"--{setting} label needs labels" in failure(capsys, *flags, f"--{setting}", "label")
