@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
 import numpy as np
 from PIL import Image
 
@@ -61,6 +60,8 @@ def write_gallery(
         )
         for row, query in enumerate(queries)
     ]
+    import jinja2  # only a gallery needs it, not every embedding
+
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text()).render(title=title, rows=rows, count=len(items))
     with writing(output):
