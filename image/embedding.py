@@ -4,32 +4,29 @@ Shapes: n images of a chunk · S size · D dim.
 """
 
 import math
-import os
 import sys
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.io.files import check_regular, readable
+from core.io.files import readable
 from core.training.runtime import choose_device, choose_precision, threads_for
 from image.config import ImageConfig
-from image.data import Images, load_dataset
+from image.data import load_dataset
+from image.decoding import decode_ahead
 from image.embed import EmbedConfig
 from image.encoder import SimCLR
-from image.folders import decode_or_reason
-from image.labels import Tree, read_tree
+from image.folders import Tree, read_tree
 from image.loading import evaluation_size, load_model
 from image.scoring import CHUNK, represent
 from image.skipped import Skipped
 from image.views import Normalise
 from shared_eval.embeddings import Rows, write_embeddings
+from shared_eval.gallery import Collector
 
 Encode = Callable[[Tensor], np.ndarray]  # uint8 [n, 3, S, S] -> float32 [n, D]
 
@@ -58,19 +55,32 @@ def embed(config: EmbedConfig, trained: ImageConfig) -> int:
     normalise = Normalise().to(device)
     size = evaluation_size(trained)
 
+    collector: Collector | None = None
+
     def encode(images: Tensor) -> np.ndarray:
+        if collector is not None:
+            collector.add_images(images.numpy(force=True))
         return represent(network, normalise(images.to(device)), precision).cpu().numpy()
+
+    def write(rows: Iterator[Rows], total: int) -> int:
+        nonlocal collector
+        if config.gallery is None:
+            return write_embeddings(config.output, rows, config.overwrite, total)
+        collector = Collector(total)
+        count = write_embeddings(config.output, collector.rows(rows), config.overwrite, total)
+        collector.write(config.gallery, f"{config.source}, embedded by {config.run}")
+        return count
 
     with threads_for(math.inf), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, and of sizes that are refused
         if not config.source.startswith("folder:"):
             rows, total = embed_dataset(config, size, encode)
-            return write_embeddings(config.output, rows, config.overwrite, total)
+            return write(rows, total)
         root = Path(config.source.removeprefix("folder:"))
         skipped = Skipped(config.skip_unreadable)
         tree = read_tree(root, config.labels, skipped)
         rows = embed_tree(root, tree, size, encode, skipped)
-        count = write_embeddings(config.output, rows, config.overwrite, len(tree.files))
+        count = write(rows, len(tree.files))
     if description := skipped.describe():
         print(readable(" ".join(f"{config.source}: {description}".splitlines())), file=sys.stderr)
     return count
@@ -82,11 +92,11 @@ def embed_tree(root: Path, tree: Tree, size: int, encode: Encode, skipped: Skipp
     Once an image cannot be read, the others are read alone, so that the error at the end names all.
     """
     start = 0
-    for results in read_ahead(tree.files, size):
+    for results in decode_ahead(tree.files, size, CHUNK):
         chosen = []
         for i, result in enumerate(results, start):
             if isinstance(result, str):
-                skipped.unreadable[str(tree.files[i])] = result
+                skipped.unreadable[tree.files[i]] = result
             else:
                 chosen.append(i)
                 skipped.several_frames += result[1]
@@ -94,54 +104,25 @@ def embed_tree(root: Path, tree: Tree, size: int, encode: Encode, skipped: Skipp
         start += len(results)
         if images and (skipped.skip_unreadable or not skipped.unreadable):
             yield Rows(
-                [tree.files[i].relative_to(root).as_posix() for i in chosen],
+                [Path(tree.files[i]).relative_to(root).as_posix() for i in chosen],
                 encode(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)),
                 None if tree.labels is None else [tree.labels[i] for i in chosen],
             )
     skipped.check()
 
 
-def read_ahead(files: list[Path], size: int) -> Iterator[list[tuple[np.ndarray, bool] | str]]:
-    """Decode files a chunk at a time, the next one while a chunk is used; a reason where that fails."""
-    waiting: deque[list[Future[tuple[np.ndarray, bool] | str]]] = deque()
-    remaining = iter(files)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            while True:
-                if chunk := list(islice(remaining, CHUNK)):
-                    waiting.append([pool.submit(read_file, path, size) for path in chunk])
-                if len(waiting) > bool(chunk):
-                    yield [future.result() for future in waiting.popleft()]
-                elif not chunk:
-                    return
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def read_file(path: Path, size: int) -> tuple[np.ndarray, bool] | str:
-    """The image, uint8 [S, S, 3], and whether it has more frames; or what is wrong with it."""
-    try:
-        check_regular(path)
-    except OSError as error:
-        return f"cannot be read: {error}"
-    result = decode_or_reason(path, size)
-    return f"cannot be read as an image ({result})" if isinstance(result, str) else result
-
-
 def embed_dataset(config: EmbedConfig, size: int, encode: Encode) -> tuple[Iterator[Rows], int]:
     """The rows of a dataset's images, and their number: ``train/0`` and so on, then ``test/0``."""
-    dataset = load_dataset(
-        config.source, config.data_root, config.download, size, config.skip_unreadable, config.labels
-    )
+    where, skip = (config.data_root, config.download), config.skip_unreadable
+    dataset = load_dataset(config.source, *where, size, skip, config.labels)
     parts = {"train": dataset.train, "test": dataset.test} if dataset.has_labels else {"train": dataset.train}
 
-    def rows(split: str, part: Images) -> Iterator[Rows]:
-        for indices in torch.arange(len(part)).split(CHUNK):
-            names = [
-                dataset.classes[label] if label >= 0 else None for label in part.labels[indices].tolist()
-            ]
-            ids = [f"{split}/{i}" for i in indices.tolist()]
-            yield Rows(ids, encode(part.images[indices]), names if dataset.has_labels else None)
+    def rows() -> Iterator[Rows]:
+        for split, part in parts.items():
+            for indices in torch.arange(len(part)).split(CHUNK):
+                labels = part.labels[indices].tolist()
+                names = [dataset.classes[label] if label >= 0 else None for label in labels]
+                ids = [f"{split}/{i}" for i in indices.tolist()]
+                yield Rows(ids, encode(part.images[indices]), names if dataset.has_labels else None)
 
-    all_rows = (row for split, part in parts.items() for row in rows(split, part))
-    return all_rows, sum(map(len, parts.values()))
+    return rows(), sum(map(len, parts.values()))
