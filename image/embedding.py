@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from core.io.files import readable
 from core.training.runtime import choose_device, choose_precision, threads_for
 from image.config import ImageConfig
-from image.data import Images, load_dataset
+from image.data import load_dataset
 from image.decoding import decode_ahead
 from image.embed import EmbedConfig
 from image.encoder import SimCLR
@@ -113,18 +113,16 @@ def embed_tree(root: Path, tree: Tree, size: int, encode: Encode, skipped: Skipp
 
 def embed_dataset(config: EmbedConfig, size: int, encode: Encode) -> tuple[Iterator[Rows], int]:
     """The rows of a dataset's images, and their number: ``train/0`` and so on, then ``test/0``."""
-    dataset = load_dataset(
-        config.source, config.data_root, config.download, size, config.skip_unreadable, config.labels
-    )
+    where, skip = (config.data_root, config.download), config.skip_unreadable
+    dataset = load_dataset(config.source, *where, size, skip, config.labels)
     parts = {"train": dataset.train, "test": dataset.test} if dataset.has_labels else {"train": dataset.train}
 
-    def rows(split: str, part: Images) -> Iterator[Rows]:
-        for indices in torch.arange(len(part)).split(CHUNK):
-            names = [
-                dataset.classes[label] if label >= 0 else None for label in part.labels[indices].tolist()
-            ]
-            ids = [f"{split}/{i}" for i in indices.tolist()]
-            yield Rows(ids, encode(part.images[indices]), names if dataset.has_labels else None)
+    def rows() -> Iterator[Rows]:
+        for split, part in parts.items():
+            for indices in torch.arange(len(part)).split(CHUNK):
+                labels = part.labels[indices].tolist()
+                names = [dataset.classes[label] if label >= 0 else None for label in labels]
+                ids = [f"{split}/{i}" for i in indices.tolist()]
+                yield Rows(ids, encode(part.images[indices]), names if dataset.has_labels else None)
 
-    all_rows = (row for split, part in parts.items() for row in rows(split, part))
-    return all_rows, sum(map(len, parts.values()))
+    return rows(), sum(map(len, parts.values()))
