@@ -48,6 +48,8 @@ def write_gallery(
         items: N of them. Queries are taken evenly.
         embeddings: [N, D] by name, such as an objective's.
     """
+    import jinja2  # embeddings without a page do not need it
+
     queries = np.unique(np.linspace(0, len(items) - 1, min(QUERIES, len(items))).astype(int))
     found = {name: nearest(vectors, queries) for name, vectors in embeddings.items()}
     rows = [
