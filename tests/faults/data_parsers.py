@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from core.io.archives import unpack
 from core.io.errors import InputError
 from graph.tudataset import load_tu_dataset
-from image.folders import read_class_folders, split_folders
+from image.folders import split_folders
+from image.skipped import Skipped
 from sentence.corpora import Faults, find_corpus
 from sentence.tasks import SENTEVAL, load_task
 from sentence.text import sentences_of
 from tests.core.io.test_archives import MEMBERS, tar_of, zip_of
 from tests.faults.inputs import compressed, edited, image_of, write_files
+from tests.image.conftest import read_class_folders
 
 
 def read_graphs(files: dict[str, bytes | None], folder: Path) -> None:
@@ -86,7 +88,7 @@ def read_image_folders(given: list[tuple[str, str, str]], folder: Path) -> None:
                 path.symlink_to({"loop": path, "up": folder / "root", "nowhere": "nowhere"}[kind])
         except OSError:  # the path exists already, as something else
             continue
-    train, test, _ = split_folders(folder / "root")
+    train, test, _ = split_folders(folder / "root", Skipped())
     for files in (train, test):
         read_class_folders(files, 8)
 

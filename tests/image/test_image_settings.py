@@ -25,7 +25,7 @@ def test_annealed_beta_falls_to_0_in_nine_steps():
     ("flags", "message"),
     [
         ("--dataset cifar11", "did you mean cifar10?"),
-        ("--dataset stl10 --data-root nowhere", "nowhere/stl10_binary does not exist, nor do"),
+        ("--dataset stl10 --no-download --data-root nowhere", "nowhere/stl10_binary does not exist, nor do"),
         ("--arch resnet99", "invalid choice 'resnet99'"),
         ("--batch-size 1", "--batch-size is 1; at least 2 images"),
         ("--batch-size 5000", "--batch-size is 5000; shapes has 4000 training images"),

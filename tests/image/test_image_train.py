@@ -30,6 +30,7 @@ def test_finished_run_folder_has_every_file_and_a_full_record(tiny_folder, tmp_p
     result = train(tiny_folder, folder, "--objective", "hard", "--beta", "2", "--knn-every", "2")
     assert {path.name for path in folder.iterdir()} == {
         ".lock",
+        "README.md",
         "checkpoint",
         "config.json",
         "encoder.safetensors",
@@ -222,9 +223,8 @@ def test_torchrun_on_two_machines_trains_one_run(tiny_folder, tmp_path):
     command = [*agent, "-m", "image.train", *flags, *where]
     agents = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     try:
-        for process in agents:
-            _, errors = process.communicate(timeout=240)
-            assert process.returncode == 0, errors
+        errors = [process.communicate(timeout=240)[1] for process in agents]
+        assert [process.returncode for process in agents] == [0, 0], "\n\n".join(errors)
     finally:
         for process in agents:
             process.kill()
