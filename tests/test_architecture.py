@@ -51,7 +51,9 @@ def test_package_imports_only_what_it_may(package):
 
 
 def test_losses_import_only_themselves_torch_and_the_standard_library():
-    """By relative imports, so that the folder can be copied into another project; triton comes with torch.
+    """By relative imports, so that the folder can be copied into another project.
+
+    triton and typing_extensions come with torch.
 
     Losses for another library are in a file of its name, which may import it.
     """
