@@ -145,6 +145,10 @@ def test_link_to_a_file_has_its_file(path):
         assert (path.parent / target).exists(), target
 
 
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) <= 1000
+
+
 def test_make_command_is_a_target_of_the_makefile():
     makefile = (ROOT / "Makefile").read_text()
     for _, block in blocks("bash"):
