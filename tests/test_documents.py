@@ -10,6 +10,7 @@ import pytest
 import graph.embed
 import graph.evaluate
 import graph.train
+import image.cache
 import image.embed
 import image.evaluate
 import image.train
@@ -33,6 +34,7 @@ COMMANDS = {
     "image.train": image.train.main,
     "image.evaluate": image.evaluate.main,
     "image.embed": image.embed.main,
+    "image.cache": image.cache.main,
     "sentence.train": sentence.train.main,
     "sentence.embed": sentence.embed.main,
     "sentence.evaluate": sentence.evaluate.main,
