@@ -41,8 +41,8 @@ WITHOUT_DATA = {
     "sentence.train": SENTENCES,
 }
 WITH_A_MODEL = {"sentence.embed", "sentence.evaluate"}  # they import what the model needs
-MEASURING = {"benchmarks"}  # imports what it measures
 WITHOUT_FLAGS = {"image.cache": {"rich"}}
+MEASURING = {"benchmarks"}  # imports what it measures
 # On tiny data. sentence.train diverges in its first step: it would save its model by sentence_transformers.
 WITH_DATA = {
     "graph.train": TRAINING | SCIKIT_LEARN,
@@ -72,8 +72,7 @@ def parsed():
 
 def test_every_command_is_in_these_tests():
     assert sorted(UNKNOWN) == COMMANDS
-    commands = {*WITH_DATA, *ON_RECORDS, *WITH_A_MODEL, *WITHOUT_FLAGS, *MEASURING}
-    assert sorted(commands) == COMMANDS
+    assert sorted({*WITH_DATA, *ON_RECORDS, *WITH_A_MODEL, *WITHOUT_FLAGS, *MEASURING}) == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
