@@ -10,6 +10,7 @@ import pytest
 import graph.embed
 import graph.evaluate
 import graph.train
+import image.cache
 import image.embed
 import image.evaluate
 import image.train
@@ -33,6 +34,7 @@ COMMANDS = {
     "image.train": image.train.main,
     "image.evaluate": image.evaluate.main,
     "image.embed": image.embed.main,
+    "image.cache": image.cache.main,
     "sentence.train": sentence.train.main,
     "sentence.embed": sentence.embed.main,
     "sentence.evaluate": sentence.evaluate.main,
@@ -143,6 +145,10 @@ def test_command_knows_every_flag_that_the_documents_use(words, capsys):
 def test_link_to_a_file_has_its_file(path):
     for target in re.findall(r"\]\((?!http)([^)#]+)[)#]", path.read_text()):
         assert (path.parent / target).exists(), target
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) <= 1000
 
 
 def test_make_command_is_a_target_of_the_makefile():
