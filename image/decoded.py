@@ -128,7 +128,7 @@ def decode_into(paths: Sequence[str], size: int, folder: Path) -> dict[str, Any]
     depend on the number of images.
     """
     found = read_progress(folder) or {
-        "source": os.path.commonpath(map(os.path.abspath, paths)),
+        "source": os.path.commonpath(map(os.path.abspath, paths)) if paths else "",
         "size": size,
         "total": len(paths),
         **dict.fromkeys(("done", "images", "several_frames"), 0),
