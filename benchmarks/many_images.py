@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ManyImagesConfig, argv, "python -m benchmarks.many_images")
     if config.worker is not None:
         with process_group(torch.device("cpu")):
-            print(json.dumps(work(config)), flush=True)
+            print(json.dumps(work(config)) + "\n", end="", flush=True)  # at once: ranks share the pipe
         return
     with tempfile.TemporaryDirectory() as name:
         write_images(Path(name) / "images", config.images, config.size)
