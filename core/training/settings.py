@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -90,15 +90,15 @@ def read_settings(folder: Path, modality: str | None = None) -> dict[str, Any]:
     return settings
 
 
-def differing_settings(config: "TrainConfig", folder: Path) -> str:
+def differing_settings(config: "TrainConfig", folder: Path, ignored: Collection[str] = ()) -> str:
     """What differs between the run in a folder and a config, for a message; empty if nothing does.
 
     Precision ``auto`` is the one of the device, so it differs from none. Raises InputError if the folder has
     no settings.
     """
-    wanted = {"modality": config.modality} | config.identity()
-    if config.precision == "auto":
-        del wanted["precision"]
+    unset = {"precision"} if config.precision == "auto" else set()
+    identity = {"modality": config.modality} | config.identity()
+    wanted = {name: value for name, value in identity.items() if name not in unset.union(ignored)}
     # A setting that an older run does not name had the value that is the default now.
     return describe_changes(config.defaults() | read_settings(folder), wanted)
 
@@ -141,11 +141,13 @@ def check_type(name: str, value: Any, hint: Any) -> Any:
         return Path(value)
     if get_origin(hint) is tuple and isinstance(value, list):
         value = tuple(value)
-    error = InputError(f"`{name}` is {json.dumps(value)[:100]}; it must be {_describe_type(hint)}")
-    if isinstance(value, bool) and hint is not bool:  # to Python a bool is an int
+    shown = json.dumps(value, default=str)[:100]
+    error = InputError(f"`{name}` is {shown}; it must be {_describe_type(hint)}")
+    if isinstance(value, bool) and bool not in (hint, *get_args(hint)):  # to Python a bool is an int
         raise error
     try:
-        return typeguard.check_type(value, hint)
+        strategy = typeguard.CollectionCheckStrategy.ALL_ITEMS
+        return typeguard.check_type(value, hint, collection_check_strategy=strategy)
     except typeguard.TypeCheckError:
         raise error from None
 
@@ -155,5 +157,5 @@ def _describe_type(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, get_args(hint)))}"
     if get_origin(hint) is tuple:
-        return f"list of {get_args(hint)[0].__name__}"
+        return f"list of {_describe_type(get_args(hint)[0])}"
     return hint.__name__ if isinstance(hint, type) else str(hint)
