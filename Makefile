@@ -20,7 +20,7 @@ bench: .venv/bench
 
 # With the lowest versions that pyproject.toml allows.
 test-lowest: .venv-lowest/ready
-	PYTHONPATH=$(CURDIR) .venv-lowest/bin/python -m pytest -n 2 \
+	PYTHONPATH=$(CURDIR) .venv-lowest/bin/python -m pytest -n 2 -m "not slow and not faults" \
 		tests/core tests/graph tests/image tests/sentence
 
 # The wheel without the checkout, then the tests of the losses with the lowest PyTorch that they support.

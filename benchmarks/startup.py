@@ -37,10 +37,11 @@ COMMANDS = {
     "image.train": Command(("--dataset", "no-such-dataset"), ("core.training.launch", "image.task")),
     "image.evaluate": Command(("no-such-run",), ("image.scoring",)),
     "image.embed": Command(("no-such-run", "digits", "--output", "x.npz"), ("image.embedding",)),
+    "image.cache": Command(("--trim", "no-such-size"), ("core.io.cache",)),
     "sentence.train": Command(("--dataset", "no-such-dataset"), ("core.training.launch", "sentence.task")),
-    "sentence.evaluate": Command(("no-such-folder",), ("sentence.quick_thought", "sentence.scoring")),
+    "sentence.evaluate": Command(("./no-such-folder",), ("sentence.quick_thought", "sentence.scoring")),
     "sentence.embed": Command(
-        ("no-such-run", "no-such-file", "--output", "vectors.parquet"), ("sentence.embedding",)
+        ("./no-such-run", "no-such-file", "--output", "vectors.parquet"), ("sentence.embedding",)
     ),
     "shared_eval.compare": Command(("no-such-run", "another"), ("shared_eval.comparison",)),
     "shared_eval.records": Command(("no-such-folder",), ("pandas",)),

@@ -51,6 +51,7 @@ class ImageConfig(TrainConfig):
     objective: Literal["simclr", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     temperature: float = 0.5
+    download: bool = True
     precision: Precision = "auto"
     epochs: int = 400
     batch_size: int = 256
@@ -118,6 +119,11 @@ class ImageConfig(TrainConfig):
         if not 0 < self.crop_scale <= 1:
             raise InputError(f"`crop_scale` is {self.crop_scale}; it must be above 0 and at most 1")
         return super().checked()
+
+    def depends_on_epochs(self) -> str | None:
+        if self.schedule == "cosine":
+            return "`schedule` cosine"
+        return "`anneal_beta` down" if self.anneal_beta == "down" else None
 
     def check_dataset(self) -> None:
         check_name("dataset", self.dataset)

@@ -35,7 +35,7 @@ class EmbedConfig:
     """Leave out images that cannot be read; by default they are an error."""
     data_root: Path = field(default_factory=default_data_root)
     """Folder with local copies of the datasets; $HCL_DATA sets the default."""
-    download: bool = False
+    download: bool = True
     """Download the dataset from its official place if there is no local copy."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""

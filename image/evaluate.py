@@ -31,7 +31,7 @@ class EvaluateConfig:
     """Epochs of the linear probe."""
     data_root: Path = field(default_factory=default_data_root)
     """Folder with local copies of the datasets; $HCL_DATA sets the default."""
-    download: bool = False
+    download: bool = True
     """Download the dataset from its official place if there is no local copy."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, as a run does that was trained without them."""

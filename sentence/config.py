@@ -51,6 +51,7 @@ class SentenceConfig(TrainConfig):
     """Treat the negatives' weights as constants."""
     window: int = objective_option(1, slug="window{}", label="window {}")
     """Sentences to each side that are positives."""
+    download: bool = True
     epochs: int = 1
     batch_size: int = 400
     cache_chunk: int | None = None
@@ -60,7 +61,7 @@ class SentenceConfig(TrainConfig):
     encoder: Literal["gru", "bow", "transformer"] = "gru"
     """gru, bow (mean of word embeddings), or a transformer, fine-tuned from --model."""
     model: str | None = None
-    """The transformer's checkpoint: a folder, or with --download a name at the Hugging Face hub."""
+    """The transformer's checkpoint: a folder, or a name at the Hugging Face hub."""
     embedding_dim: int = 620
     """Size of a word embedding."""
     hidden: int = 600

@@ -8,15 +8,17 @@ import pydoc_data.topics
 import re
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Any
 
+from core.io.cache import locked
 from core.io.digests import digest_of
+from core.io.downloads import announce
 from core.io.errors import InputError, reason_of, unknown_name
 from core.io.files import check_regular, is_hidden, readable, user_cache, visible_files, write_atomically
+from core.training.progress import progress_bar
 from sentence.config import KNOWN, Lines
 
 # Name and configuration of public corpora at the Hugging Face hub. BookCorpus is no longer published by its
@@ -41,36 +43,28 @@ MIN_PARAGRAPHS = 4  # of an embedded topic
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus whose text is read one book at a time."""
+    """A corpus whose text is read one book at a time, from files or from memory."""
 
     name: str
-    files: tuple[Path, ...]  # of one book each; none for the embedded corpus, and for texts
+    files: tuple[Path, ...] = ()  # of one book each
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)  # the lines of each book, by its title
     lines: Lines = "auto"  # how they are read
-    texts: tuple[tuple[str, ...], ...] = ()  # the sentences of each book, where they are in memory
     other_files: int = 0  # in the folder, with other endings
     hidden: int = 0  # files and folders in the folder
 
-    def fingerprint(self) -> list[tuple[str, int, int]]:
-        """The title, size and time of each book; they change when the text does."""
+    def fingerprint(self) -> list[Any]:
+        """Of each file path, size and time, of texts a digest; they change when the text does."""
         if self.texts:
-            return [(digest_of([json.dumps(book)]), len(book), 0) for book in self.texts]
-        if not self.files:
-            return [(title, len(text), 0) for title, text in embedded_topics().items()]
+            return [digest_of([json.dumps(list(self.texts.items()))])]
         try:
             stats = [(path, path.stat()) for path in self.files]
         except OSError as error:
             raise InputError(f"the text cannot be read: {error}") from error
         return [(str(path.absolute()), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
 
-    def books(self, faults: "Faults") -> Iterator[tuple[str, Iterator[str]]]:
+    def books(self, faults: "Faults") -> Iterator[tuple[str, Iterable[str]]]:
         """The title and the lines of each book. Undecodable bytes are replaced and noted in ``faults``."""
-        if self.texts:
-            yield from ((f"text {i}", iter(book)) for i, book in enumerate(self.texts, 1))
-            return
-        if not self.files:
-            for title, text in embedded_topics().items():
-                yield title, iter(text.splitlines())
-            return
+        yield from self.texts.items()
         for path in self.files:
             yield path.name.split(".")[0], read_lines(path, faults)
 
@@ -102,7 +96,7 @@ class Faults:
 def find_corpus(name: str, data_root: Path, download: bool = False) -> Corpus:
     """The corpus of that name; raises InputError if it is unknown, or missing and not to be downloaded."""
     if name == "pydoc":
-        return Corpus(name, ())
+        return Corpus(name, texts={title: text.splitlines() for title, text in embedded_topics().items()})
     if name.startswith("folder:"):
         return books_in(Path(name.removeprefix("folder:")), name)
     if name.startswith("lines:"):
@@ -112,17 +106,14 @@ def find_corpus(name: str, data_root: Path, download: bool = False) -> Corpus:
     folder = data_root / name
     if folder.is_dir():
         return books_in(folder, name)
-    if name not in HUB:
-        raise InputError(
-            f"`dataset` is {name!r}, but {folder} is not a folder; put one .txt or .txt.gz a book there, or "
-            "set `data_root` (or $HCL_DATA)"
-        )
-    if not download:
-        raise InputError(
-            f"`dataset` is {name!r}, but {folder} is not a folder; set `download` to fetch it from "
-            f"https://huggingface.co/datasets/{HUB[name][0]}, or set `data_root` (or $HCL_DATA)"
-        )
-    return Corpus(name, (download_from_hub(name),))
+    if name in HUB and download:
+        return Corpus(name, (download_from_hub(name),))
+    instead = "put one .txt or .txt.gz a book there"
+    if name in HUB:
+        instead = f"set `download` to fetch it from https://huggingface.co/datasets/{HUB[name][0]}"
+    raise InputError(
+        f"`dataset` is {name!r}, but {folder} is not a folder; {instead}, or set `data_root` (or $HCL_DATA)"
+    )
 
 
 def books_in(folder: Path, name: str) -> Corpus:
@@ -137,7 +128,8 @@ def books_in(folder: Path, name: str) -> Corpus:
             f"{folder} is not a folder; folder:PATH needs one with a .txt or .txt.gz a book{hint}"
         )
     try:
-        files, hidden = visible_files(folder)
+        paths, hidden = visible_files(folder)
+        files = [Path(path) for path in paths]
         folders = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path)]
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error}") from error
@@ -165,8 +157,9 @@ def lines_in(path: str, name: str) -> Corpus:
 
 def in_memory(books: Sequence[Sequence[str]]) -> Corpus:
     """The corpus of the sentences of books, named by its content."""
-    texts = tuple(tuple(map(readable, book)) for book in books)
-    return Corpus(f"texts-{digest_of([json.dumps(texts)])[:8]}", (), lines="sentences", texts=texts)
+    texts = {f"text {i}": list(map(readable, book)) for i, book in enumerate(books, start=1)}
+    name = f"texts-{digest_of([json.dumps(list(texts.values()))])[:8]}"
+    return Corpus(name, texts=texts, lines="sentences")
 
 
 def read_lines(path: Path, faults: Faults) -> Iterator[str]:
@@ -178,10 +171,7 @@ def read_lines(path: Path, faults: Faults) -> Iterator[str]:
         check_regular(path)
         max_bytes = max(MAX_UNPACKED_BYTES, MAX_COMPRESSION_RATIO * path.stat().st_size)
         with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
-            encoding = encoding_of(file.read(4))
-            file.seek(0)
-            reader = _utf8_lines if encoding == "utf-8" else partial(_wide_lines, encoding)
-            for line in reader(file, path, faults):
+            for line in decoded_lines(file, path, faults):
                 if file.tell() > max_bytes:
                     raise InputError(f"{path} unpacks to more than {max_bytes:,} bytes, which no book does")
                 yield line
@@ -193,22 +183,22 @@ def read_stdin(faults: Faults) -> Iterator[str]:
     """The lines of standard input, as ``read_lines`` reads those of a file."""
     if sys.stdin is None:
         raise InputError("standard input is closed; send it lines of text, or name a file")
-    file = sys.stdin.buffer
     try:
-        encoding = encoding_of(file.peek(4)[:4])
-        reader = _utf8_lines if encoding == "utf-8" else partial(_wide_lines, encoding)
-        yield from reader(file, Path("standard input"), faults)
+        yield from decoded_lines(sys.stdin.buffer, Path("standard input"), faults)
     except OSError as error:
         raise InputError(f"standard input cannot be read: {error.strerror}") from error
 
 
-def encoding_of(start: bytes) -> str:
-    """The encoding that the byte-order mark in the first four bytes says; UTF-8 without one."""
-    return next((encoding for mark, encoding in BYTE_ORDER_MARKS if start.startswith(mark)), "utf-8")
+def decoded_lines(file: io.BufferedReader | gzip.GzipFile, path: Path, faults: Faults) -> Iterator[str]:
+    """The lines of an open file; undecodable bytes are replaced and noted in ``faults``."""
+    start = file.peek(4)[:4]
+    for mark, encoding in BYTE_ORDER_MARKS:
+        if start.startswith(mark):
+            return _wide_lines(encoding, file, path, faults)
+    return _utf8_lines(file, path, faults)
 
 
-def _utf8_lines(file: IO[bytes] | gzip.GzipFile, path: Path, faults: Faults) -> Iterator[str]:
-    """The lines of UTF-8."""
+def _utf8_lines(file: io.BufferedReader | gzip.GzipFile, path: Path, faults: Faults) -> Iterator[str]:
     position = 0
     for raw in iter(lambda: file.readline(MAX_LINE_BYTES), b""):
         if b"\0" in raw:
@@ -216,11 +206,19 @@ def _utf8_lines(file: IO[bytes] | gzip.GzipFile, path: Path, faults: Faults) -> 
                 f"{path} is binary: byte {position + raw.index(0)} is 0; it must be plain text, in UTF-8 or "
                 "in UTF-16 with a byte-order mark"
             )
-        yield decode(raw, path, position, faults)
+        text = raw if position else raw.removeprefix(codecs.BOM_UTF8)
+        try:
+            yield text.decode()
+        except UnicodeDecodeError as error:
+            # A character split at MAX_LINE_BYTES is noted as a fault too; lines of a megabyte are rare.
+            faults.note(f"{path}: byte {position + error.start} is not UTF-8 and is replaced")
+            yield text.decode(errors="replace")
         position += len(raw)
 
 
-def _wide_lines(encoding: str, file: IO[bytes] | gzip.GzipFile, path: Path, faults: Faults) -> Iterator[str]:
+def _wide_lines(
+    encoding: str, file: io.BufferedReader | gzip.GzipFile, path: Path, faults: Faults
+) -> Iterator[str]:
     """The lines of UTF-16 or UTF-32, whose line ends take several bytes."""
     text = io.TextIOWrapper(file, encoding, errors="replace", newline="\n")
     try:
@@ -234,18 +232,6 @@ def _wide_lines(encoding: str, file: IO[bytes] | gzip.GzipFile, path: Path, faul
             yield line
     finally:
         text.detach()  # the file is closed where it was opened
-
-
-def decode(raw: bytes, path: Path, position: int, faults: Faults) -> str:
-    """``raw`` as text; undecodable bytes are replaced and noted in ``faults``."""
-    if position == 0:
-        raw = raw.removeprefix(b"\xef\xbb\xbf")
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        # A character split at MAX_LINE_BYTES is noted as a fault too; lines of a megabyte are rare.
-        faults.note(f"{path}: byte {position + error.start} is not UTF-8 and is replaced")
-        return raw.decode(errors="replace")
 
 
 def embedded_topics(held_out: bool = False) -> dict[str, str]:
@@ -271,20 +257,34 @@ def is_prose(block: str) -> bool:
 
 
 def download_from_hub(name: str) -> Path:
-    """Download a public corpus with ``datasets``, unless it is in the user's cache already: one text file."""
-    import datasets  # slow to import, and needed only here
+    """Download a public corpus with ``datasets``, unless it is in the user's cache already: one text file.
 
+    Of several processes one does this, and the others wait for it.
+    """
     path, configuration = HUB[name]
-    target = user_cache() / "corpora" / f"{name}.txt"
-    if target.exists():
-        return target
+    url, target = f"https://huggingface.co/datasets/{path}", user_cache() / "corpora" / f"{name}.txt"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        rows = datasets.load_dataset(path, configuration, split="train", streaming=True)
-        lines = (row["text"].rstrip("\n") + "\n" for row in rows)
-        write_atomically(target, lambda file: file.writelines(line.encode() for line in lines))
+        with locked(target, remove=True):
+            if not target.exists():
+                lines = _downloaded_lines(path, configuration, url, target)
+                write_atomically(target, lambda file: file.writelines(lines))
     except Exception as error:  # without a network the library raises errors of many types
         raise InputError(
-            f"could not download https://huggingface.co/datasets/{path}: {reason_of(error)}"
+            f"could not download {url}: {reason_of(error)}; connect to the network, or set `data_root` (or "
+            "$HCL_DATA) to a folder that has the text"
         ) from error
     return target
+
+
+def _downloaded_lines(path: str, configuration: str | None, url: str, target: Path) -> Iterator[bytes]:
+    """The lines of a corpus at the hub, as they arrive."""
+    import datasets  # slow to import, and needed only here
+
+    info = datasets.load_dataset_builder(path, configuration).info
+    announce(url, target, info.download_size)
+    rows = datasets.load_dataset(path, configuration, split="train", streaming=True)
+    with progress_bar() as progress:
+        total = info.splits["train"].num_examples if info.splits else None
+        for row in progress.track(rows, total=total, description="lines"):
+            yield (row["text"].rstrip("\n") + "\n").encode()

@@ -24,6 +24,7 @@ from core.io.cache import build_once
 from core.io.digests import digest_of
 from core.io.errors import InputError
 from core.io.files import user_cache
+from core.losses.gradient_cache import parts_of
 from core.training.runtime import to_device
 from sentence.corpora import Corpus, Faults
 from sentence.text import pieces_of
@@ -44,15 +45,14 @@ class EncodedCorpus:
     books: np.ndarray  # (books + 1,): book b is sentences books[b] to books[b + 1]
     unknown: int  # tokens that are not in the vocabulary
     left_out: int  # pieces of text that are not sentences
-    held_out: np.ndarray | None = None  # (books,): sentences at the end of each book that are not trained on
+    held_out: np.ndarray  # (books,): sentences at the end of each book that are not trained on
 
     def __len__(self) -> int:
         return len(self.starts) - 1
 
     def trained(self) -> np.ndarray:
         """The first sentence of each book, and the end of those that are trained on: [books, 2]."""
-        ends = self.books[1:]
-        return np.stack([self.books[:-1], ends if self.held_out is None else ends - self.held_out], axis=1)
+        return np.stack([self.books[:-1], self.books[1:] - self.held_out], axis=1)
 
     def take(self, positions: np.ndarray, max_tokens: int) -> tuple[Tensor, Tensor]:
         """Sentences at ``positions`` [n], truncated and concatenated: ids [t], lengths [n]."""
@@ -92,6 +92,7 @@ def encode_corpus(
         tokens=np.memmap(folder / "tokens.bin", np.dtype(values["dtype"]), mode="r"),
         starts=np.memmap(folder / "starts.bin", np.int64, mode="r"),
         books=np.array(values["books"]),
+        held_out=np.zeros(len(values["books"]) - 1, np.int64),
         unknown=values["unknown"],
         left_out=values["left_out"],
     )
@@ -200,6 +201,12 @@ def train_tokenizer(text: Path, vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
+def split_sentences(chunk: int, ids: Tensor, lengths: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Split [T] and [B] into chunks of at most ``chunk`` sentences, for the gradient cache."""
+    parts = parts_of(lengths, chunk)
+    return list(zip(ids.split([int(part.sum()) for part in parts]), parts, strict=True))
+
+
 @dataclass(frozen=True)
 class SentenceBatch:
     """This process's part of a batch as tokens, and the positions of the whole batch, on the device."""
@@ -233,7 +240,8 @@ class ConsecutiveBatches:
         lengths = np.diff(self.spans, axis=1)
         sentences = int(lengths[lengths > 1].sum())  # that have neighbours
         if batch_size > sentences:
-            others = "" if corpus.held_out is None else f" without the {corpus.held_out.sum()} held out"
+            held_out = corpus.held_out.sum()
+            others = f" without the {held_out} held out" if held_out else ""
             raise InputError(
                 f"`batch_size` is {batch_size}; it must be at most {sentences}, the sentences of the corpus"
                 f"{others}"

@@ -10,7 +10,7 @@ import tyro
 from core.io.errors import InputError
 from core.io.files import check_regular
 from core.training.cli import command, parse
-from sentence.models import find_encoder
+from sentence.models import find_model
 from shared_eval.embeddings import check_output
 
 STDIN = "-"
@@ -20,14 +20,16 @@ STDIN = "-"
 class EmbedConfig:
     """Write the embeddings of sentences by a run's trained encoder to a file, a row a sentence."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """The run's folder, or that of a SentenceTransformer."""
+    run: Annotated[str, tyro.conf.Positional]
+    """The run's folder, a SentenceTransformer's folder, or its name at the Hugging Face hub."""
     source: Annotated[str, tyro.conf.Positional]
     """A text file, plain or gzipped, with a sentence a line; - is standard input."""
     output: Path
     """The file: .parquet, .npz, .safetensors or .csv. The id of a row is the number of its line, from 0."""
     overwrite: bool = False
     """Replace the file if it exists."""
+    download: bool = True
+    """Download a model that is named, unless it is in the hub's cache."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 
@@ -47,8 +49,8 @@ def check_source(source: str) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EmbedConfig, argv, "python -m sentence.embed")
     check_output(config.output, config.overwrite)
-    find_encoder(config.run)
     check_source(config.source)
+    find_model(config.run, config.download)
     # Imported here because torch takes seconds, and help and errors do not need it.
     from sentence.embedding import embed
     from shared_eval.outputs import show

@@ -15,7 +15,7 @@ SENTENCES_AT_ONCE = 4096
 
 def embed(config: EmbedConfig) -> int:
     """Write the embeddings of the source's lines; return their number. Blank lines have none."""
-    model = load_encoder(config.run, config.device)
+    model = load_encoder(config.run, config.device, download=config.download)
     faults = Faults()
     lines = read_stdin(faults) if config.source == STDIN else read_lines(Path(config.source), faults)
     name = "standard input" if config.source == STDIN else config.source

@@ -31,16 +31,12 @@ class GRUEncoder(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -INITIAL_RANGE, INITIAL_RANGE)
 
-    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """[T], [B] -> [B, D]."""
-        return self.encode(self.layout(ids, lengths))
-
     @staticmethod
     def layout(ids: Tensor, lengths: Tensor) -> tuple[PackedSequence, Tensor]:
-        """What ``encode`` takes of a batch; encoders of one kind can share it."""
+        """What ``forward`` takes of a batch [T], [B]; encoders of one kind can share it."""
         return pack(ids, lengths)
 
-    def encode(self, layout: tuple[PackedSequence, Tensor]) -> Tensor:
+    def forward(self, layout: tuple[PackedSequence, Tensor]) -> Tensor:
         """-> [B, D]. On a GPU in float32, whatever autocast is set to."""
         packed, back = layout
         # Under autocast cuDNN's GRU runs in float16, not bfloat16, where most of its gradients are subnormal.
@@ -58,16 +54,12 @@ class BagOfWords(nn.Module):
         self.embedding = nn.EmbeddingBag(vocab_size, embedding_dim, mode="mean")
         nn.init.uniform_(self.embedding.weight, -INITIAL_RANGE, INITIAL_RANGE)
 
-    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """[T], [B] -> [B, E]."""
-        return self.encode(self.layout(ids, lengths))
-
     @staticmethod
     def layout(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """What ``encode`` takes of a batch; encoders of one kind can share it."""
+        """What ``forward`` takes of a batch [T], [B]; encoders of one kind can share it."""
         return ids, to_device(lengths.cumsum(0) - lengths, ids.device)
 
-    def encode(self, layout: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, layout: tuple[Tensor, Tensor]) -> Tensor:
         """-> [B, E]."""
         return self.embedding(*layout)
 
@@ -99,15 +91,6 @@ def pad(ids: Tensor, lengths: Tensor) -> dict[str, Tensor]:
     return {"input_ids": padded, "attention_mask": to_device(mask.long(), ids.device)}
 
 
-def make_encoder(
-    kind: str, vocab_size: int, embedding_dim: int, hidden: int, bidirectional: bool
-) -> GRUEncoder | BagOfWords:
-    """A GRUEncoder or a BagOfWords, for the kinds ``gru`` and ``bow``."""
-    if kind == "gru":
-        return GRUEncoder(vocab_size, embedding_dim, hidden, bidirectional)
-    return BagOfWords(vocab_size, embedding_dim)
-
-
 class TwoEncoders(nn.Module):
     """Two encoders f and g with their tokenizer; an embedding is the concatenation of both outputs.
 
@@ -130,15 +113,21 @@ class TwoEncoders(nn.Module):
         self.tokenizer, self.longest = tokenizer, longest
         self.kind, self.embedding_dim = kind, embedding_dim
         self.hidden, self.bidirectional = hidden, bidirectional
-        vocab_size = tokenizer.get_vocab_size()
-        self.f, self.g = (
-            make_encoder(kind, vocab_size, embedding_dim, hidden, bidirectional) for _ in range(2)
-        )
+        self.f, self.g = self._new_encoder(), self._new_encoder()
+
+    def _new_encoder(self) -> GRUEncoder | BagOfWords:
+        words = self.tokenizer.get_vocab_size()
+        if self.kind == "gru":
+            return GRUEncoder(words, self.embedding_dim, self.hidden, self.bidirectional)
+        return BagOfWords(words, self.embedding_dim)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        return self.embed_pair(ids, lengths)
 
     def embed_pair(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """f and g, float32: [T], [B] -> [B, D], [B, D]."""
         layout = self.f.layout(ids, lengths)
-        return self.f.encode(layout).float(), self.g.encode(layout).float()
+        return self.f(layout).float(), self.g(layout).float()
 
     def tokens_of(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids [T] and lengths [B] of sentences, truncated at ``longest``."""

@@ -28,8 +28,8 @@ class EvaluateConfig:
     """How penalties are chosen and embeddings scaled; figures of the two do not compare."""
     data_root: Path = field(default_factory=default_data_root)
     """Folder with local copies of the datasets; $HCL_DATA sets the default."""
-    download: bool = False
-    """Download the tasks, or the model, if there is no local copy."""
+    download: bool = True
+    """Download the tasks, and a model that is named, if there is no local copy."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 
@@ -37,27 +37,25 @@ class EvaluateConfig:
 def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
     """The metrics of a run or model; of a run with its own tasks, what ``result.json`` has."""
     find_model(config.model, config.download)
-    from sentence.tasks import expand
-
-    expand(config.tasks)  # before anything heavy is imported
-    # Imported here because torch takes seconds, and help and errors do not need it.
-    from core.training.runtime import choose_device, choose_precision, threads_for
-    from sentence.encoder import TwoEncoders
-    from sentence.quick_thought import load_model
-    from sentence.scoring import encoder_of, evaluate, load_tasks
-
-    device = choose_device(config.device)
-    model = load_model(config.model, config.download, device)
     names, precision = SENTEVAL_TASKS, "float32"
     if is_run(Path(config.model)):
         trained = load_config(Path(config.model), SentenceConfig)
-        names, precision = trained.tasks, choose_precision(trained.precision, device)
-    if not expand(config.tasks or names):
-        raise InputError("there is no task to evaluate on; name some with `tasks`")
+        names, precision = trained.tasks, trained.precision
+    from sentence.tasks import load_tasks
+
     tasks, _ = load_tasks(config.tasks or names, config.data_root, config.download)
-    parts = TwoEncoders.parts if isinstance(model[0], TwoEncoders) else 1
+    if not tasks:
+        raise InputError("there is no task to evaluate on; name some with `tasks`")
+    # Imported here because torch takes seconds, and help and errors do not need it.
+    from core.training.runtime import choose_device, choose_precision, threads_for
+    from sentence.quick_thought import load_model
+    from sentence.scoring import encoder_of, evaluate
+
+    device = choose_device(config.device)
+    model = load_model(config.model, config.download, device)
+    encode = encoder_of(model, choose_precision(precision, device))
     with threads_for(math.inf):
-        return evaluate(encoder_of(model, precision), tasks, config.protocol, parts)
+        return evaluate(encode, tasks, config.protocol, parts=getattr(model[0], "parts", 1))
 
 
 @command

@@ -9,13 +9,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.distributed import is_main_process
 from core.training.loop import eval_mode
 from core.training.runtime import autocast
-from sentence.data import EncodedCorpus
-from sentence.pair import Pair, split_sentences
+from sentence.data import EncodedCorpus, split_sentences
 from shared_eval.metrics import effective_rank, embedding_metrics
 from shared_eval.probes.checks import check_finite
 
@@ -48,9 +47,14 @@ def hold_out(corpus: EncodedCorpus) -> EncodedCorpus:
 
 
 def scores(
-    pair: Pair, corpus: EncodedCorpus, longest: int, normalize: bool, device: torch.device, precision: str
+    encoders: nn.Module,
+    corpus: EncodedCorpus,
+    longest: int,
+    normalize: bool,
+    device: torch.device,
+    precision: str,
 ) -> dict[str, float]:
-    """The scores of f and g on the held-out sentences of a corpus.
+    """The scores of ``encoders``, which return f and g, on the held-out sentences of a corpus.
 
     ``next_sentence_accuracy`` is the share of anchors whose next sentence has a larger score, as the
     objective computes it, than all others in the batch, except the anchor itself and the one before it.
@@ -63,7 +67,7 @@ def scores(
     )
     books = torch.from_numpy(np.searchsorted(ends, positions, side="right"))
     with autocast(device, precision):
-        f, g = _embed(pair, corpus, positions, longest, device)
+        f, g = _embed(encoders, corpus, positions, longest, device)
     anchors = torch.nonzero(books[1:] == books[:-1]).squeeze(1)
     position, book = torch.from_numpy(positions)[anchors], books[anchors]
     distance = (position + 1) - position[:, None]  # [A, A], from the anchor to the candidate
@@ -79,13 +83,14 @@ def scores(
 
 
 def _embed(
-    pair: Pair, corpus: EncodedCorpus, positions: np.ndarray, longest: int, device: torch.device
+    encoders: nn.Module, corpus: EncodedCorpus, positions: np.ndarray, longest: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """f and g of sentences, in eval mode and float32, on the CPU: [N] -> [N, D], [N, D]."""
     ids, lengths = corpus.take(positions, longest)
-    with eval_mode(pair):
+    with eval_mode(encoders):
         outputs = [
-            pair(part.to(device), sizes) for part, sizes in split_sentences(SENTENCES_AT_ONCE, ids, lengths)
+            encoders(part.to(device), sizes)
+            for part, sizes in split_sentences(SENTENCES_AT_ONCE, ids, lengths)
         ]
     f, g = (torch.cat(side).float().cpu() for side in zip(*outputs, strict=True))
     check_finite(torch.cat([f, g]), "the embeddings of the held-out sentences")

@@ -6,23 +6,22 @@ from sentence_transformers import SentenceTransformer
 
 from core.training.runtime import choose_device
 from sentence.encoder import TwoEncoders
-from sentence.models import find_encoder
 from sentence.quick_thought import as_sentence_transformer, load_model
 
 
-def load_encoder(run: str | Path, device: str = "auto") -> SentenceTransformer:
-    """The encoder of a run's folder, or of a SentenceTransformer's, in eval mode.
+def load_encoder(run: str | Path, device: str = "auto", *, download: bool = False) -> SentenceTransformer:
+    """The encoder of a run's folder, of a SentenceTransformer's, or of a name at the hub, in eval mode.
 
     ``encode(texts)`` returns vectors [N, D]; of a bag of words or GRUs D is that of both encoders together.
     ``save_pretrained(path)`` writes a folder that works without the project. No code of the folder is run.
 
     Args:
         device: auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.
+        download: Download a model that is named, unless it is in the hub's cache.
 
     Raises InputError if there is no such folder, or if it is a run of another modality or an unfinished one.
     """
-    find_encoder(Path(run))
-    model = load_model(str(run), download=False, device=choose_device(device))
+    model = load_model(str(run), download, choose_device(device))
     if isinstance(model[0], TwoEncoders):
         model = as_sentence_transformer(model[0])
     return model.eval()

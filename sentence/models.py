@@ -5,6 +5,7 @@ from pathlib import Path
 from core.io.errors import InputError
 from core.io.files import read_json
 from core.training.settings import read_settings
+from sentence.hub import find_at_hub
 
 
 def is_run(folder: Path) -> bool:
@@ -15,27 +16,17 @@ def is_run(folder: Path) -> bool:
         return False
 
 
-def find_encoder(run: Path) -> Path:
-    """The folder of a run's encoder, or the folder of a SentenceTransformer itself.
+def find_model(name: str, download: bool) -> Path:
+    """The folder of a run's encoder, the folder ``name``, or that of a name at the hub in its cache.
 
     Raises InputError if there is no such folder, or if it is a run of another modality or an unfinished one.
     """
-    if not run.is_dir():
-        raise InputError(f"{run} is not a folder; name that of a run, or of a SentenceTransformer")
-    return find_model(str(run), download=False)
-
-
-def find_model(name: str, download: bool) -> Path:
-    """The folder of a run's encoder, the folder ``name``, or with ``download`` a name at the hub.
-
-    Raises InputError if there is no such folder.
-    """
     folder = Path(name)
-    if is_run(folder):
-        read_settings(folder, modality="sentence")
-        folder = folder / "encoder"
-        if not folder.exists():
-            raise InputError(f"{folder} is missing: the run is not finished; resume it with `resume`")
-    elif not folder.exists() and not download:
-        raise InputError(f"{name} is not a folder; set `download` to look for it at the Hugging Face hub")
-    return folder
+    if not folder.is_dir():
+        return find_at_hub(name, download)
+    if not is_run(folder):
+        return folder
+    read_settings(folder, modality="sentence")
+    if not (folder / "encoder").exists():
+        raise InputError(f"{folder / 'encoder'} is missing: the run is not finished; resume it with `resume`")
+    return folder / "encoder"

@@ -12,6 +12,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
+from torch import nn
 
 from core.io.errors import InputError, reason_of
 from core.io.files import read_json
@@ -73,6 +74,14 @@ def save_encoders(encoders: TwoEncoders, folder: Path) -> None:
         (folder / BAG_SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
 
 
+def save_model(model: nn.Sequential, folder: Path) -> None:
+    """Write ``TwoEncoders`` in a Sequential, or a SentenceTransformer, to a folder."""
+    if isinstance(model[0], TwoEncoders):
+        save_encoders(model[0], folder)
+    else:
+        model.save(str(folder), create_model_card=False)
+
+
 def is_quick_thought(folder: Path) -> bool:
     """Whether a SentenceTransformer's folder holds our module alone: then none of its code is needed."""
     return _module_of(folder) in [(type_, FOLDER) for type_ in TYPES]
@@ -124,11 +133,10 @@ def load_model(name: str, download: bool, device: torch.device) -> SentenceTrans
     try:
         if module := _load_ours(folder):
             return SentenceTransformer(modules=[module], device=str(device))
-        source = str(folder) if folder.exists() else name
         model = SentenceTransformer(
-            source,
+            str(folder),
             device=str(device),
-            local_files_only=not download,
+            local_files_only=True,
             trust_remote_code=False,
             # Set here because the folder's own settings may allow pickles.
             model_kwargs={"use_safetensors": True, "weights_only": True},

@@ -21,35 +21,21 @@ Different:
 Shapes: N sentences or pairs · D embedding.
 """
 
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.io.errors import InputError
-from core.training.cli import with_flags
 from core.training.loop import eval_mode
 from core.training.progress import progress_bar
 from core.training.runtime import autocast
-from sentence.config import NO_TASKS, Protocol
+from sentence.config import Protocol
 from sentence.data import SentenceBatch
 from sentence.encoder import TwoEncoders
-from sentence.pair import Pair
 from sentence.senteval import Classification, Relatedness, Similarity
-from sentence.tasks import (
-    SENTEVAL,
-    SENTEVAL_FOLDER,
-    TASKS,
-    Choice,
-    TransferTask,
-    expand,
-    fetch_senteval,
-    load_task,
-)
+from sentence.tasks import Choice, TransferTask
 from shared_eval.metrics import SAMPLED, split_similarities
 from shared_eval.probes import (
     SENTEVAL_SEED,
@@ -97,7 +83,7 @@ def encoder_of(model: nn.Sequential, precision: str = "float32") -> Encode:
 def embed(module: TwoEncoders, sentences: Sequence[str], device: torch.device, precision: str) -> Tensor:
     """f and g of every sentence in eval mode, concatenated: [N, D]."""
     flat, lengths = module.tokens_of(sentences)
-    starts = lengths.cumsum(0) - lengths
+    tokens = flat.split(lengths.tolist())
     order = lengths.argsort(descending=True, stable=True)
     embeddings = torch.empty(len(sentences), module.get_embedding_dimension(), device=device)
     begin = 0
@@ -105,7 +91,7 @@ def embed(module: TwoEncoders, sentences: Sequence[str], device: torch.device, p
         while begin < len(order):
             count = max(1, TOKENS_AT_ONCE // int(lengths[order[begin]]))
             chosen = order[begin : begin + count]
-            ids = torch.cat([flat[starts[i] : starts[i] + lengths[i]] for i in chosen])
+            ids = torch.cat([tokens[i] for i in chosen.tolist()])
             pair = module.embed_pair(ids.to(device), lengths[chosen])
             embeddings[chosen.to(device)] = torch.cat(pair, dim=1)
             begin += count
@@ -162,9 +148,9 @@ def _score(encode: Encode, task: TransferTask, protocol: Protocol) -> dict[str, 
 def _similarity_scores(cosines: np.ndarray, task: Similarity) -> dict[str, float]:
     """Spearman's correlation; of several sets the mean, the mean weighted by pairs, and that of all pairs."""
     over_all = _correlations(cosines, task.scores)
-    if task.sets is None:
-        return {"spearman": over_all["spearman"]}
     masks = [task.sets == name for name in np.unique(task.sets)]
+    if len(masks) == 1:
+        return {"spearman": over_all["spearman"]}
     by_set = [_correlations(cosines[mask], task.scores[mask]) for mask in masks]
     scores = {}
     for what, of_all in over_all.items():
@@ -230,14 +216,19 @@ def _each(encode: Encode, tuples: Sequence[tuple[str, ...]]) -> tuple[Tensor, ..
 
 
 def sample(
-    pair: Pair, batch: SentenceBatch, part: slice, window: int, encode: Encode, tasks: dict[str, TransferTask]
+    encoders: nn.Module,
+    batch: SentenceBatch,
+    part: slice,
+    window: int,
+    encode: Encode,
+    tasks: dict[str, TransferTask],
 ) -> dict[str, Tensor]:
     """Embeddings of a task's sentences with labels, and cosines of neighbours and of others in a batch.
 
     The task is the first classification task; without one there are cosines alone.
     """
-    with eval_mode(pair):
-        f, g = (F.normalize(side, dim=1) for side in pair(batch.ids, batch.lengths))
+    with eval_mode(encoders):
+        f, g = (F.normalize(side, dim=1) for side in encoders(batch.ids, batch.lengths))
     positions, book = batch.positions[part], batch.book[part]
     distance = (positions - positions[:, None]).abs()
     is_neighbour = (book == book[:, None]) & (distance > 0) & (distance <= window)
@@ -249,30 +240,3 @@ def sample(
             sampled["labels"] = torch.from_numpy(task.labels[chosen])
             break
     return sampled
-
-
-def load_tasks(
-    names: Sequence[str], data_root: Path, download: bool, *, required: bool = True
-) -> tuple[dict[str, TransferTask], list[str]]:
-    """The tasks whose data are there, and the names of the others, which a warning names.
-
-    Raises InputError if a name is unknown or, where tasks are ``required``, no task has data.
-    """
-    names = expand(names)
-    folder = data_root / SENTEVAL_FOLDER
-    is_there = folder.exists()
-    if download and any(name in SENTEVAL for name in names):
-        fetch_senteval(data_root)
-    tasks = {name: load_task(name, data_root) for name in names}
-    missing = [name for name, task in tasks.items() if task is None]
-    if missing:
-        folders = ", ".join(dict.fromkeys(SENTEVAL[name][0] for name in missing))
-        where = f"no data for {', '.join(missing)} under {folder} (in {folders})"
-        instead = "the other tasks are evaluated"
-        if len(missing) == len(tasks):
-            advice = "add them there" if is_there else "set `download` to fetch them"
-            if required:
-                raise InputError(f"{where}; {advice}, or choose among `tasks` {' '.join(TASKS)}")
-            instead = f"the run is scored without labels; {advice}, or set `tasks` to {NO_TASKS}"
-        print(with_flags(f"warning: {where}; {instead}"), file=sys.stderr)
-    return {name: task for name, task in tasks.items() if task is not None}, missing

@@ -1,5 +1,6 @@
 """The tasks that evaluate sentence embeddings: SentEval's, and two for the embedded corpus."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,24 +10,10 @@ import numpy as np
 
 from core.io.downloads import fetch_archive
 from core.io.errors import InputError, unknown_name
+from core.training.cli import with_flags
 from sentence.config import NO_TASKS, SENTEVAL_TASKS
 from sentence.corpora import embedded_topics
-from sentence.senteval import (
-    STS_SETS,
-    Classification,
-    PairClassification,
-    Relatedness,
-    Similarity,
-    read_msrp,
-    read_polarity,
-    read_sick_entailment,
-    read_sick_relatedness,
-    read_sst2,
-    read_sst5,
-    read_sts,
-    read_stsb,
-    read_trec,
-)
+from sentence.senteval import SENTEVAL, Classification, Relatedness, SentEvalTask, Similarity
 from sentence.text import sentences_of
 
 SENTEVAL_FOLDER = Path("SentEval") / "downstream"
@@ -44,23 +31,7 @@ class Choice:
     triples: list[tuple[str, str, str]]
 
 
-TransferTask = Classification | PairClassification | Similarity | Relatedness | Choice
-
-# The folder below SentEval's and the reader of each task.
-SENTEVAL: dict[str, tuple[str, Callable[[Path], TransferTask]]] = {
-    "mr": ("MR", read_polarity("rt-polarity.neg", "rt-polarity.pos")),
-    "cr": ("CR", read_polarity("custrev.neg", "custrev.pos")),
-    "subj": ("SUBJ", read_polarity("subj.subjective", "subj.objective")),
-    "mpqa": ("MPQA", read_polarity("mpqa.neg", "mpqa.pos")),
-    "trec": ("TREC", read_trec),
-    "msrp": ("MRPC", read_msrp),
-    "sst2": ("SST/binary", read_sst2),
-    "stsb": ("STS/STSBenchmark", read_stsb),
-    "sst5": ("SST/fine", read_sst5),
-    "sickr": ("SICK", read_sick_relatedness),
-    "sicke": ("SICK", read_sick_entailment),
-    **{f"sts{year}": (f"STS/STS{year}-en-test", read_sts(year)) for year in STS_SETS},
-}
+TransferTask = SentEvalTask | Choice
 
 
 def embedded_topic() -> Classification:
@@ -90,6 +61,39 @@ EMBEDDED: dict[str, Callable[[], TransferTask]] = {"topic": embedded_topic, "nei
 TASKS = (*SENTEVAL, *EMBEDDED)
 
 
+def load_tasks(
+    names: Sequence[str], data_root: Path, download: bool, *, required: bool = True
+) -> tuple[dict[str, TransferTask], list[str]]:
+    """The tasks whose data are there, and the names of the others, which a warning names.
+
+    Raises InputError if a name is unknown or, where tasks are ``required``, no task has data.
+    """
+    names = expand(names)
+    folder = data_root / SENTEVAL_FOLDER
+    was_there = folder.exists()
+    if download and not was_there and any(name in SENTEVAL for name in names):
+        try:
+            fetch_archive(SENTEVAL_URL, folder, check=check_senteval)
+        except InputError as error:
+            if required:
+                raise
+            print(with_flags(f"warning: {error}"), file=sys.stderr)
+    loaded = {name: load_task(name, data_root) for name in names}
+    tasks = {name: task for name, task in loaded.items() if task is not None}
+    missing = [name for name in names if name not in tasks]
+    if missing:
+        folders = ", ".join(dict.fromkeys(SENTEVAL[name][0] for name in missing))
+        where = f"no data for {', '.join(missing)} under {folder} (in {folders})"
+        advice = "add them there" if was_there else "set `download` to fetch them"
+        if required and not tasks:
+            raise InputError(f"{where}; {advice}, or choose among `tasks` {' '.join(TASKS)}")
+        instead = "the other tasks are evaluated"
+        if not tasks:
+            instead = f"the run is scored without labels; {advice}, or set `tasks` to {NO_TASKS}"
+        print(with_flags(f"warning: {where}; {instead}"), file=sys.stderr)
+    return tasks, missing
+
+
 def load_task(name: str, data_root: Path) -> TransferTask | None:
     """The task of that name, or None if its folder is missing; raises InputError if a file is damaged."""
     if name in EMBEDDED:
@@ -98,7 +102,7 @@ def load_task(name: str, data_root: Path) -> TransferTask | None:
     return read_task(name, folder) if (folder / SENTEVAL[name][0]).is_dir() else None
 
 
-def read_task(name: str, folder: Path) -> TransferTask:
+def read_task(name: str, folder: Path) -> SentEvalTask:
     """A task of SentEval's data in ``folder``; raises InputError if a file is damaged."""
     subfolder, read = SENTEVAL[name]
     task = read(folder / subfolder)
@@ -106,36 +110,31 @@ def read_task(name: str, folder: Path) -> TransferTask:
     return task
 
 
-def check_size(task: TransferTask, folder: Path) -> None:
-    """Raise InputError if a task has too few samples to train on, to choose penalties on, or to test on."""
+def check_senteval(folder: Path) -> None:
+    """Raise InputError if SentEval's data are incomplete: the tasks of the default must be there."""
+    for name, (subfolder, _) in SENTEVAL.items():
+        if name in SENTEVAL_TASKS or (folder / subfolder).is_dir():
+            read_task(name, folder)
+
+
+def check_size(task: SentEvalTask, folder: Path) -> None:
+    """Raise InputError if a task has too few samples to train on, or to correlate."""
     if isinstance(task, Similarity | Relatedness):
-        for name, scores in groups_of(task).items():
-            if len(np.unique(scores)) < 2:
+        groups = task.parts if isinstance(task, Relatedness) else task.sets
+        for name in np.unique(groups):
+            if len(np.unique(task.scores[groups == name])) < 2:
                 raise InputError(
-                    f"{folder}{name} has fewer than 2 different scores: is one of its files truncated?"
+                    f"{folder} ({name}) has fewer than 2 different scores: is one of its files truncated?"
                 )
         return
-    if isinstance(task, Choice):
-        return
-    parts = np.full(len(task.labels), "train") if task.parts is None else task.parts
-    classes, counts = np.unique(task.labels[parts == "train"], return_counts=True)
+    training = task.labels if task.parts is None else task.labels[task.parts == "train"]
+    classes, counts = np.unique(training, return_counts=True)
     fewest = min(counts, default=0)
     if len(classes) < 2 or fewest < MIN_CLASS_SAMPLES:
         raise InputError(
             f"{folder} has {len(classes)} classes for training, with {fewest} samples or more; "
             f"2 with {MIN_CLASS_SAMPLES} are needed: is one of its files truncated?"
         )
-    if task.parts is not None and "test" not in parts:
-        raise InputError(f"{folder} has no samples for testing: is one of its files truncated?")
-
-
-def groups_of(task: Similarity | Relatedness) -> dict[str, np.ndarray]:
-    """The scores of each set, or of each part, by its name in a message."""
-    if isinstance(task, Relatedness):
-        return {f" ({part})": task.scores[task.parts == part] for part in ("train", "dev", "test")}
-    if task.sets is None:
-        return {"": task.scores}
-    return {f" ({name})": task.scores[task.sets == name] for name in np.unique(task.sets)}
 
 
 def expand(names: Sequence[str]) -> tuple[str, ...]:
@@ -149,18 +148,3 @@ def expand(names: Sequence[str]) -> tuple[str, ...]:
         if name not in (*TASKS, ALL):
             raise unknown_name("tasks", name, (*TASKS, ALL, NO_TASKS))
     return tuple(dict.fromkeys(task for name in names for task in (SENTEVAL if name == ALL else (name,))))
-
-
-def fetch_senteval(data_root: Path) -> None:
-    """Download SentEval's data unless their folder exists; raises InputError if they are incomplete.
-
-    The tasks that are evaluated by default are required, the others may be missing.
-    """
-
-    def check(folder: Path) -> None:
-        for name, (subfolder, _) in SENTEVAL.items():
-            if name in SENTEVAL_TASKS or (folder / subfolder).is_dir():
-                read_task(name, folder)
-
-    if not (data_root / SENTEVAL_FOLDER).exists():
-        fetch_archive(SENTEVAL_URL, data_root / SENTEVAL_FOLDER, check=check)

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import multiprocessing
 import os
+import random
 import signal
 import socket
 import sys
@@ -118,9 +119,12 @@ def in_processes(count: int, body: Callable[..., Any], *arguments: Any) -> list[
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A free port below 32768; from there on Linux may give a port to any other connection meanwhile."""
+    while True:
+        port = random.SystemRandom().randrange(20000, 32768)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _run_rank(rank: int, count: int, port: int, answers: Any, body: Callable, arguments: tuple) -> None:

@@ -231,11 +231,11 @@ class TestPrecisionOfTheGRU:
         assert fields["gru_precision"] == "float32"
 
     def test_fault_is_found(self, make_task, monkeypatch):
-        def encode(encoder, layout):
+        def forward(encoder, layout):
             packed, back = layout
             _, states = encoder.gru(packed._replace(data=encoder.embedding(packed.data)))
             return states.transpose(0, 1).flatten(1)[back]
 
-        monkeypatch.setattr("sentence.encoder.GRUEncoder.encode", encode)
+        monkeypatch.setattr("sentence.encoder.GRUEncoder.forward", forward)
         calls, _ = self.seen(make_task, monkeypatch)
         assert calls == [(True, torch.float32)] * 2

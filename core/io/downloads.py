@@ -1,11 +1,22 @@
 """Downloads over https: a file or folder appears under its name only once it is complete and checked."""
 
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from core.io.archives import unpack
+from core.io.cache import locked
 from core.io.errors import InputError
+from core.io.files import readable
+
+
+def announce(url: str, target: Path, size: int | None = None) -> None:
+    """Say on stderr, on one line, from where and to where something is downloaded, and how many bytes."""
+    from rich.filesize import decimal  # only downloads need it
+
+    how_much = "" if size is None else f" ({decimal(size)})"
+    print(readable(f"downloading {url} to {target}{how_much}"), file=sys.stderr)
 
 
 def fetch_archive(
@@ -17,6 +28,8 @@ def fetch_archive(
 ) -> None:
     """Download an archive, unpack it beside ``target``, check it, and rename it to ``target``.
 
+    Of several processes one does this, and the others wait for it.
+
     Args:
         checksum: ``sha256:...`` or ``md5:...`` of the archive.
         inside: The folder in the archive that becomes ``target``; by default all of it.
@@ -24,22 +37,30 @@ def fetch_archive(
 
     Raises InputError, with the address, if any of it fails. Nothing is left behind then.
     """
-    from core.io.transfer import download
-
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as scratch:
-            archive = download(url, Path(scratch) / url.rsplit("/", 1)[-1], checksum)
-            unpacked = Path(scratch) / "unpacked"
-            try:
-                unpack(archive, unpacked)
-                check(unpacked / inside)
-            except InputError as error:
-                raise InputError(f"{url} cannot be used: {error}") from error
-            try:
-                (unpacked / inside).rename(target)
-            except OSError:
-                if not target.exists():  # otherwise another process has downloaded it since
-                    raise
+        with locked(target.with_name(f".download-{target.name}"), remove=True):
+            if not target.exists():
+                _fetch(url, target, checksum, inside, check)
     except OSError as error:
         raise InputError(f"{url} cannot be stored under {target.parent}: {error}") from error
+
+
+def _fetch(
+    url: str, target: Path, checksum: str | None, inside: str, check: Callable[[Path], object]
+) -> None:
+    from core.io.transfer import download
+
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as scratch:
+        archive = download(url, Path(scratch) / url.rsplit("/", 1)[-1], checksum, shown=target)
+        unpacked = Path(scratch) / "unpacked"
+        try:
+            unpack(archive, unpacked)
+            check(unpacked / inside)
+        except InputError as error:
+            raise InputError(f"{url} cannot be used: {error}") from error
+        try:
+            (unpacked / inside).rename(target)
+        except OSError:
+            if not target.exists():  # otherwise another host has downloaded it since
+                raise

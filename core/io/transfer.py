@@ -3,15 +3,20 @@
 ``core.io.downloads`` imports this module where something is downloaded: requests is slow to import.
 """
 
+import logging
 import re
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urljoin, urlsplit
 
 import pooch
 import requests
+from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
+from core.io.downloads import announce
 from core.io.errors import InputError, reason_of
+from core.training.progress import progress_bar
 
 MAX_DOWNLOAD_BYTES = 8 << 30  # STL-10, our largest, has 2.6 GB
 MAX_ATTEMPTS = 5  # of a download that is cut; one that never begins is tried once
@@ -19,18 +24,33 @@ TIMEOUT = 30.0  # seconds without a byte from the server
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def download(url: str, target: Path, checksum: str | None = None) -> Path:
+def download(url: str, target: Path, checksum: str | None = None, shown: Path | None = None) -> Path:
     """Download ``url`` to ``target``, which appears only when it is complete and has the ``checksum``.
 
-    ``checksum`` is ``sha256:...`` or ``md5:...``; without one any content is accepted. Raises InputError,
-    with the address, if that fails, or if the address or a redirect is neither https nor this machine's.
+    ``checksum`` is ``sha256:...`` or ``md5:...``; without one any content is accepted. ``shown`` is what
+    people are told instead of ``target``. Raises InputError, with the address, if that fails, or if the
+    address or a redirect is neither https nor this machine's.
     """
     require_https(url)
+    transfer = partial(_transfer, shown=shown or target)
+    pooch.get_logger().setLevel(logging.WARNING)  # it says less than ``announce`` does, on several lines
     try:
-        pooch.retrieve(url, known_hash=checksum, fname=target.name, path=target.parent, downloader=_transfer)
+        pooch.retrieve(url, known_hash=checksum, fname=target.name, path=target.parent, downloader=transfer)
     except (requests.RequestException, OSError, ValueError) as error:
-        raise InputError(f"could not download {url}: {reason_of(error)}") from error
+        raise InputError(f"could not download {url}: {_reason_of(error)}") from error
     return target
+
+
+def _reason_of(error: Exception) -> str:
+    """``reason_of``, but of a missing network in words that are not urllib3's."""
+    cause = error.args[0] if error.args else None
+    reason = getattr(cause, "reason", None)
+    if isinstance(cause, MaxRetryError) and isinstance(reason, NewConnectionError | ConnectTimeoutError):
+        return (
+            f"{cause.pool.host} cannot be reached; connect to the network, or set `data_root` (or $HCL_DATA) "
+            "to a folder that has the files"
+        )
+    return reason_of(error)
 
 
 def require_https(url: str) -> None:
@@ -48,7 +68,7 @@ class _Session(requests.Session):
         return target
 
 
-def _transfer(url: str, output: str, _: object = None) -> None:
+def _transfer(url: str, output: str, _: object = None, *, shown: Path) -> None:
     """Write the content of ``url`` to a file; the signature is that of pooch's downloaders.
 
     If the connection is cut, the next attempt resumes there, or starts again if the server does not serve
@@ -71,11 +91,19 @@ def _transfer(url: str, output: str, _: object = None) -> None:
                     if response.status_code != requests.codes.partial_content:
                         file.seek(0)
                         file.truncate()
+                    if attempt == 1:
+                        announce(url, shown, _length(response))
                     _write_body(response, file)
                 return
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
                 if attempt == MAX_ATTEMPTS or file.tell() == 0:
                     raise
+
+
+def _length(response: requests.Response) -> int | None:
+    """The bytes of the body, if the server says."""
+    length = response.headers.get("Content-Length")
+    return None if length is None else int(length)
 
 
 def _is_usable(response: requests.Response, offset: int) -> bool:
@@ -90,11 +118,14 @@ def _is_usable(response: requests.Response, offset: int) -> bool:
 
 
 def _write_body(response: requests.Response, file: BinaryIO) -> None:
-    expected, received = response.headers.get("Content-Length"), 0
-    for chunk in response.iter_content(1 << 16):
-        file.write(chunk)
-        received += len(chunk)
-        if file.tell() > MAX_DOWNLOAD_BYTES:
-            raise InputError(f"{response.url} is larger than the {MAX_DOWNLOAD_BYTES:,} bytes allowed")
-    if expected is not None and received != int(expected):
+    offset, expected = file.tell(), _length(response)
+    with progress_bar(of_bytes=True, any_rank=True) as bar:
+        task = bar.add_task("download", completed=offset, total=expected and offset + expected)
+        for chunk in response.iter_content(1 << 16):
+            file.write(chunk)
+            bar.update(task, completed=file.tell())
+            if file.tell() > MAX_DOWNLOAD_BYTES:
+                raise InputError(f"{response.url} is larger than the {MAX_DOWNLOAD_BYTES:,} bytes allowed")
+    received = file.tell() - offset
+    if expected is not None and received != expected:
         raise requests.ConnectionError(f"the connection was cut after {received:,} of {expected} bytes")

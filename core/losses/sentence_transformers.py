@@ -95,13 +95,8 @@ class HardNegativesRankingLoss(MultipleNegativesRankingLoss):
 
     def get_config_dict(self) -> dict[str, Any]:
         """The settings that a model card shows."""
-        return {
-            "beta": self.beta,
-            "tau_plus": self.tau_plus,
-            "scale": self.scale,
-            "stop_gradient": self.stop_gradient,
-            "gather_across_devices": self.gather_across_devices,
-        }
+        names = ("beta", "tau_plus", "scale", "stop_gradient", "gather_across_devices")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def citation(self) -> str:
@@ -180,7 +175,4 @@ class CachedHardNegativesRankingLoss(CachedMultipleNegativesRankingLoss):
         """The settings that a model card shows."""
         return self.loss.get_config_dict() | {"mini_batch_size": self.mini_batch_size}
 
-    @property
-    def citation(self) -> str:
-        """The BibTeX entry that a model card shows."""
-        return self.loss.citation
+    citation = HardNegativesRankingLoss.citation

@@ -14,15 +14,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.filesize import decimal
 from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
 from core.io.errors import InputError
 from core.io.files import user_cache
-from image import data, folders, published
+from image import data, decoding, published
 from image.data import Images, load_dataset
+from image.decoded import IMAGES_FILE
+from image.folders import list_class_folders
 from image.shapes import CLASSES, make_shapes
+from image.skipped import Skipped
 from image.train import main as train_main
-from tests.image.conftest import make_images, write_class_folders
+from tests.image.conftest import make_images, read_class_folders, write_class_folders
 from tests.runs import failure_of
 
 
@@ -203,9 +207,9 @@ def test_image_of_any_format_and_shape_is_resized_and_cropped(tmp_path, kind):
 def test_images_are_decoded_once_and_again_when_a_file_changes(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     decoded = []
-    decode = folders.decode_or_reason
+    decode = decoding.decode_or_reason
     monkeypatch.setattr(
-        folders, "decode_or_reason", lambda path, size: decoded.append(path) or decode(path, size)
+        decoding, "decode_or_reason", lambda path, size: decoded.append(path) or decode(path, size)
     )
     first = load_dataset(f"folder:{tiny_folder}", tmp_path, image_size=16)
     assert len(decoded) == 60
@@ -225,9 +229,9 @@ def test_images_are_decoded_once_and_again_when_a_file_changes(tiny_folder, tmp_
 def test_damaged_cache_is_rebuilt(tmp_path, monkeypatch, capsys, how):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = write_class_folders(tmp_path / "images", per_class=2)
-    files, _ = folders.list_class_folders(root)
-    images, labels = folders.read_class_folders(files, 16)
-    [path] = (user_cache() / "images").glob(f"*/{folders.IMAGES_FILE}")
+    files, _ = list_class_folders(root, Skipped())
+    images, labels = read_class_folders(files, 16)
+    [path] = (user_cache() / "images").glob(f"*/{IMAGES_FILE}")
     content = path.read_bytes()
     path.unlink()
     if how == "pipe":
@@ -239,7 +243,7 @@ def test_damaged_cache_is_rebuilt(tmp_path, monkeypatch, capsys, how):
         damaged = {"flipped": flipped, "cut": content[:-1], "empty": b"", "other": other.getvalue()}
         path.write_bytes(damaged[how])
     assert capsys.readouterr().err == ""
-    again, _ = folders.read_class_folders(files, 16)
+    again, _ = read_class_folders(files, 16)
     assert torch.equal(again, images)
     assert capsys.readouterr().err.startswith(f"warning: {path.parent} is damaged and will be rebuilt: ")
     assert path.read_bytes() == content
@@ -248,11 +252,11 @@ def test_damaged_cache_is_rebuilt(tmp_path, monkeypatch, capsys, how):
 
 def test_cache_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch):
     root = write_class_folders(tmp_path / "images", per_class=2)
-    files, _ = folders.list_class_folders(root)
-    images, _ = folders.read_class_folders(files, 16)
+    files, _ = list_class_folders(root, Skipped())
+    images, _ = read_class_folders(files, 16)
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert torch.equal(folders.read_class_folders(files, 16)[0], images)
+    assert torch.equal(read_class_folders(files, 16)[0], images)
 
 
 def test_fetch_from_the_host_s_memory_keeps_the_order(monkeypatch):
@@ -296,7 +300,7 @@ def test_sources_are_torchvision_s(name, kind):
     assert source.url == kind.url.replace("http://", "https://")
 
 
-def test_download_is_checked_and_unpacked(served, tmp_path, monkeypatch):
+def test_download_is_announced_checked_and_unpacked(served, tmp_path, monkeypatch, capsys):
     images, _ = cifar(monkeypatch, CIFAR10, tmp_path / "made" / CIFAR10.base_folder)
     archive = publish(monkeypatch, served, "cifar10", "cifar-10-python.tar.gz")
     with tarfile.open(archive, "w:gz") as tar:
@@ -304,6 +308,9 @@ def test_download_is_checked_and_unpacked(served, tmp_path, monkeypatch):
     change_source(monkeypatch, "cifar10", md5=hashlib.md5(archive.read_bytes()).hexdigest())
     root = tmp_path / "data"
     dataset = load_dataset("cifar10", root, download=True)
+    size = decimal(archive.stat().st_size)
+    url = published.SOURCES["cifar10"].url
+    assert capsys.readouterr().err == f"downloading {url} to {root / CIFAR10.base_folder} ({size})\n"
     np.testing.assert_array_equal(dataset.train.images.numpy(), images)
     assert [path.name for path in root.iterdir()] == [CIFAR10.base_folder]
     archive.unlink()
@@ -369,7 +376,8 @@ def test_unreadable_datasets_are_errors_of_one_line(tiny_folder, tmp_path):
             ["--dataset", "folder:one", "--labels", "folders"],
             "--dataset is 'folder:one', which has 1 class; at least 2 are needed",
         ),
-        (["--dataset", "cifar10", "--download"], "could not download http://127.0.0.1"),
+        (["--dataset", "cifar10"], "could not download http://127.0.0.1"),
+        (["--dataset", "cifar10", "--no-download"], "--dataset is 'cifar10', but data/cifar-10-batches-py"),
     ],
 )
 def test_command_ends_in_one_line_on_a_bad_dataset(served, tmp_path, monkeypatch, capsys, flags, message):
@@ -385,9 +393,9 @@ def test_command_ends_in_one_line_on_a_bad_dataset(served, tmp_path, monkeypatch
 
 @pytest.mark.data("cifar10")
 def test_real_cifar10(data_root):
-    train, classes = folders.list_class_folders(data_root / "cifar10" / "train")
+    train, classes = list_class_folders(data_root / "cifar10" / "train", Skipped())
     assert len(train) == 50000
     assert classes[0] == "airplane"
-    sample, _ = folders.read_class_folders(train[::500], 32)
+    sample, _ = read_class_folders(train[::500], 32)
     mean = sample.double().mean(dim=(0, 2, 3)) / 255
     assert mean.tolist() == pytest.approx([0.4914, 0.4822, 0.4465], abs=0.02)

@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,7 +169,7 @@ def test_unknown_or_missing_corpus_is_an_error(tmp_path, name, message):
         find_corpus(name, tmp_path)
 
 
-def test_hub_corpus_is_downloaded_once(tmp_path, monkeypatch):
+def test_hub_corpus_is_downloaded_once(tmp_path, monkeypatch, capsys):
     import datasets
 
     requested = []
@@ -181,21 +182,29 @@ def test_hub_corpus_is_downloaded_once(tmp_path, monkeypatch):
             {"text": "The second line came late.\n"},
         ]
 
+    def load_dataset_builder(path, configuration):
+        return SimpleNamespace(info=SimpleNamespace(download_size=191_984_949, splits=None))
+
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
     for _ in range(2):
         corpus = find_corpus("wikitext-103", tmp_path, download=True)
         assert sentences_in(corpus) == [["The first line came early.", "The second line came late."]]
     assert requested == [("Salesforce/wikitext", "wikitext-103-raw-v1", "train", True)]
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("downloading https://huggingface.co/datasets/Salesforce/wikitext to ")
+    assert line.endswith("corpora/wikitext-103.txt (192.0 MB)")
 
     def fails(*arguments, **options):
         raise ConnectionError("no route")
 
     monkeypatch.setattr(datasets, "load_dataset", fails)
     with pytest.raises(
-        InputError, match=r"could not download https://huggingface.co/datasets/rojagtap/bookcorpus.*no route"
+        InputError,
+        match=r"could not download https://huggingface.co/datasets/rojagtap/bookcorpus: no route; connect",
     ):
         find_corpus("bookcorpus", tmp_path, download=True)
-    assert not list((corpora.user_cache() / "corpora").glob("*.partial"))
+    assert [path.name for path in (corpora.user_cache() / "corpora").iterdir()] == ["wikitext-103.txt"]
 
 
 def make_batches(books, size=20, seed=0, part=slice(None)):

@@ -145,7 +145,10 @@ def test_bad_input_is_one_line_and_writes_nothing(model, tmp_path, monkeypatch, 
         (tmp_path / name).write_bytes(content)
     files = sorted(os.listdir(tmp_path))
     for words, message in (
-        ("nowhere a.txt --output x.csv", "nowhere is not a folder; name that of a run, or of a SentenceTr"),
+        (
+            "nowhere a.txt --output x.csv --no-download",
+            "nowhere is not a folder; name that of a run, or of a SentenceTr",
+        ),
         ("graph a.txt --output x.csv", "graph holds a run of modality graph; a run of sentence is needed"),
         ("unfinished a.txt --output x.csv", "is missing: the run is not finished; resume it with --resume"),
         ("model b.txt --output x.csv", "b.txt cannot be read: No such file or directory; name a file with a"),

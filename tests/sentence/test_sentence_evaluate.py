@@ -21,9 +21,9 @@ from core.io.errors import InputError
 from sentence.config import SENTEVAL_TASKS
 from sentence.corpora import embedded_topics
 from sentence.evaluate import main as evaluate_main
-from sentence.scoring import KFOLD_PENALTIES, PENALTIES, encoder_of, evaluate, load_tasks, unit_norm_parts
+from sentence.scoring import KFOLD_PENALTIES, PENALTIES, encoder_of, evaluate, unit_norm_parts
 from sentence.senteval import STS_SETS
-from sentence.tasks import EMBEDDED, SENTEVAL, Choice, load_task
+from sentence.tasks import EMBEDDED, SENTEVAL, Choice, load_task, load_tasks
 from shared_eval.probes import predict_relatedness
 from tests.sentence.conftest import real_model, write_senteval
 
@@ -337,7 +337,7 @@ def test_tasks_that_are_unknown_or_all_missing_are_refused(tmp_path, names, mess
         (
             "STS/STSBenchmark/sts-test.csv",
             "",
-            "has fewer than 2 different scores: is one of its files",
+            "STSBenchmark has no samples for testing: is one of its files truncated",
         ),
         (
             "SST/binary/sentiment-train",
@@ -350,8 +350,12 @@ def test_tasks_that_are_unknown_or_all_missing_are_refused(tmp_path, names, mess
         ("SST/fine/sentiment-dev", "good\n", "sentiment-dev: line 1 is not 'LABEL sentence'"),
         ("SST/fine/sentiment-dev", "5 good\n", "line 1 has '5'; it must be 0 or 1 or 2 or 3 or 4"),
         ("SICK/SICK_trial.txt", "", "SICK has no samples for validation"),
-        ("SICK/SICK_train.txt", "", r"SICK \(train\) has fewer than 2 different scores"),
-        ("SICK/SICK_trial.txt", "a\n", "SICK_trial.txt: line 1 has 1 columns; it must have 5"),
+        (
+            "SICK/SICK_train.txt",
+            "header\n1\ta\tb\t3\tNEUTRAL\n",
+            r"SICK \(train\) has fewer than 2 different scores",
+        ),
+        ("SICK/SICK_trial.txt", "header\na\n", "SICK_trial.txt: line 2 has 1 columns; it must have 5"),
         (
             "STS/STS12-en-test/STS.gs.MSRpar.txt",
             "1\n2\n",
@@ -375,7 +379,7 @@ def test_tasks_that_are_unknown_or_all_missing_are_refused(tmp_path, names, mess
         "line without a column",
         "score that is not a number",
         "score nan",
-        "no scores",
+        "no pairs for testing",
         "label out of range",
         "no test samples",
         "missing file",
@@ -383,7 +387,7 @@ def test_tasks_that_are_unknown_or_all_missing_are_refused(tmp_path, names, mess
         "fine label without a sentence",
         "fine label out of range",
         "no pairs for validation",
-        "no pairs for training",
+        "one pair for training",
         "pairs without columns",
         "fewer scores than pairs",
         "no scores of a set",
@@ -441,7 +445,7 @@ def test_evaluate_refuses_a_folder_without_a_sentence_model(tmp_path, capsys):
     (tmp_path / "graph").mkdir()
     (tmp_path / "graph" / "config.json").write_text('{"modality": "graph"}')
     for name, message in (
-        ("nowhere", "nowhere is not a folder; set --download"),
+        ("nowhere", "nowhere is not a folder; name that of a run, or of a SentenceTransformer"),
         ("thesis", "cannot be loaded as a SentenceTransformer"),
         ("graph", "holds a run of modality graph; a run of sentence is needed"),
     ):

@@ -12,10 +12,11 @@ from sklearn.metrics.pairwise import paired_cosine_distances
 from core.losses.gradient_cache import cached
 from core.training.cli import parse_config
 from sentence.config import SentenceConfig, defaults_for
+from sentence.data import split_sentences
 from sentence.evaluate import main as evaluate_main
-from sentence.pair import PaddedTransformer, Pair, split_sentences
 from sentence.quick_thought import load_model
 from sentence.train import main as train_main
+from sentence.transformer import PaddedTransformer
 from tests.processes import in_processes
 from tests.runs import (
     as_command,
@@ -79,6 +80,7 @@ def test_finished_run_folder_has_every_file_and_a_full_record(books, data_root, 
     result = trained(books, data_root, folder, "--objective", "hard", "--beta", "2", "--seed", "3")
     assert {path.name for path in folder.iterdir()} == {
         ".lock",
+        "README.md",
         "checkpoint",
         "config.json",
         "encoder",
@@ -219,7 +221,7 @@ def test_transformer_dropout_is_the_same_in_both_passes_of_chunks(tiny_bert):
     """With gradient caching and with one graph, in train mode: the same gradient."""
     grads = []
     for is_cached in (False, True):
-        pair = Pair(PaddedTransformer(load_model(str(tiny_bert), False, torch.device("cpu")))).train()
+        pair = PaddedTransformer(load_model(str(tiny_bert), False, torch.device("cpu"))).train()
         batch = torch.arange(5, 21), torch.tensor([3, 5, 1, 4, 3])
         torch.manual_seed(0)
         if is_cached:
@@ -253,7 +255,10 @@ def test_training_on_the_embedded_corpus_beats_the_untrained_encoder(tmp_path, c
         ("--encoder lstm", "invalid choice 'lstm'"),
         ("--encoder transformer", "--encoder transformer and --model belong together"),
         ("--model somewhere", "--encoder transformer and --model belong together"),
-        ("--encoder transformer --model nowhere", "nowhere is not a folder; set --download"),
+        (
+            "--encoder transformer --model nowhere --no-download",
+            "nowhere is not a folder; name that of a run, or of a SentenceTransformer, or set --download to",
+        ),
         ("--batch-size 2", "--batch-size is 2; at least 3 sentences"),
         ("--batch-size 100000", "--batch-size is 100000; it must be at most"),
         ("--window 0", "--window is 0"),
@@ -303,13 +308,19 @@ def test_bad_book_ends_the_command_in_one_line(tmp_path, capsys, book, flags, me
     assert not (tmp_path / "run" / "result.json").exists()
 
 
-def test_failed_download_of_tasks_ends_in_one_line_and_leaves_no_file(
+def test_failed_download_of_tasks_is_one_line_and_leaves_no_file(
     books, served, tmp_path, capsys, monkeypatch
 ):
+    """A run trains without them; an evaluation ends."""
     monkeypatch.setattr("sentence.tasks.SENTEVAL_URL", f"{served[1]}/senteval.tar")
-    where = ["--data-root", str(tmp_path / "data"), "--output-dir", str(tmp_path / "run")]
-    error = failure(capsys, "--dataset", f"folder:{books}", "--download", *where)
-    assert error.startswith(f"error: could not download {served[1]}/senteval.tar: 404")
+    where = ["--data-root", str(tmp_path / "data"), "--device", "cpu"]
+    run = str(tmp_path / "run")
+    train_main([*FAST, "--dataset", f"folder:{books}", "--output-dir", run, "--tasks", "mr", *where])
+    message = f"could not download {served[1]}/senteval.tar: 404"
+    assert f"warning: {message}" in capsys.readouterr().err
+    assert result_of(tmp_path / "run")["missing_tasks"] == ["mr"]
+    [error] = failure_of(evaluate_main, capsys, [run, "--tasks", "mr", *where])
+    assert error.startswith(f"error: {message}")
     assert not list((tmp_path / "data" / "SentEval").iterdir())
 
 

@@ -13,7 +13,6 @@ from sentence.data import ConsecutiveBatches, encode_corpus
 from sentence.encoder import TwoEncoders
 from sentence.evaluate import main as evaluate_main
 from sentence.held_out import MAX_HELD_OUT, hold_out, scores
-from sentence.pair import Pair
 from sentence.train import main as train_main
 from tests.processes import in_processes
 from tests.runs import epochs_and_losses, failure_of, interrupted_before_step, result_of
@@ -26,6 +25,7 @@ SCORES = {
     *("next_sentence_accuracy", "alignment", "uniformity", "effective_rank"),
     *("positive_similarity", "negative_similarity", "hardest_negative_similarity"),
 }
+NOWHERE = "http://127.0.0.1:1/senteval.tar"  # nobody listens there
 
 
 def run_training(dataset, folder, *flags):
@@ -33,7 +33,7 @@ def run_training(dataset, folder, *flags):
 
 
 def train(dataset, folder, *flags):
-    run_training(dataset, folder, *flags)
+    run_training(dataset, folder, "--no-download", *flags)
     return result_of(folder)
 
 
@@ -46,6 +46,7 @@ def test_command_of_the_readme_trains_without_the_data_of_any_task(books, tmp_pa
     monkeypatch.chdir(tmp_path)
     books.rename("novels")
     small = ["--epochs", "1", "--batch-size", "20", "--embedding-dim", "8", "--hidden", "6"]
+    monkeypatch.setattr("sentence.tasks.SENTEVAL_URL", NOWHERE)
     train_main(["--dataset", "folder:novels", *small, "--device", "cpu"])
     said = capsys.readouterr()
     [path] = tmp_path.rglob("result.json")
@@ -56,6 +57,10 @@ def test_command_of_the_readme_trains_without_the_data_of_any_task(books, tmp_pa
         False,
         13,
         "held-out-1",
+    )
+    assert (
+        f"warning: could not download {NOWHERE}: 127.0.0.1 cannot be reached; connect to the network"
+        in said.err
     )
     assert "warning: no data for mr, cr, subj, mpqa, trec, msrp, sst2, stsb under" in said.err
     assert (
@@ -159,7 +164,7 @@ def test_scores_equal_a_loop_over_pairs(books, kind, normalize):
     with torch.no_grad():
         alone = [module.embed_pair(*corpus.take(np.array([position]), 30)) for position in positions]
     f, g = (torch.cat(side).double().numpy() for side in zip(*alone, strict=True))
-    measured = scores(Pair(module), corpus, 30, normalize, CPU, "float32")
+    measured = scores(module, corpus, 30, normalize, CPU, "float32")
     assert measured == pytest.approx(reference(f, g, positions, books_of, normalize), rel=1e-4)
     assert 0 < measured["next_sentence_accuracy"] < 1
 
@@ -169,7 +174,7 @@ def test_constant_embeddings_find_no_sentence(books):
     module = TwoEncoders(corpus.tokenizer, "bow", 6, 5, True, 30)
     for parameter in module.parameters():
         torch.nn.init.ones_(parameter)
-    measured = scores(Pair(module), corpus, 30, False, CPU, "float32")
+    measured = scores(module, corpus, 30, False, CPU, "float32")
     assert measured["next_sentence_accuracy"] == 0
     assert measured["effective_rank"] == pytest.approx(1)
 
@@ -229,7 +234,7 @@ def test_transformer_is_scored_without_labels(books, tmp_path):
 def test_resuming_where_a_task_s_data_appeared_is_refused(books, tmp_path, capsys):
     """The labelled run would train on the sentences that were held out."""
     flags = [*FAST, "--dataset", f"folder:{books}", "--output-dir", str(tmp_path / "run"), "--tasks", "mr"]
-    flags += ["--data-root", str(tmp_path / "data")]
+    flags += ["--data-root", str(tmp_path / "data"), "--no-download"]
     with interrupted_before_step(8):
         train_main([*flags, "--checkpoint-seconds", "0"])
     write_senteval(tmp_path / "data")

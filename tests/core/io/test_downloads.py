@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -138,6 +139,42 @@ def test_redirect_to_http_is_rejected(server, tmp_path):
         download(f"{address}/elsewhere", tmp_path / "set.zip")
     assert len(handler.requested) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_missing_network_is_said_in_plain_words(tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # nobody listens there
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/set.zip"
+        with pytest.raises(InputError) as error:
+            fetch_archive(url, tmp_path / "data" / "set")
+    assert str(error.value) == (
+        f"could not download {url}: 127.0.0.1 cannot be reached; connect to the network, or set `data_root` "
+        "(or $HCL_DATA) to a folder that has the files"
+    )
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_one_of_several_processes_downloads(served, tmp_path, capsys):
+    folder, address = served
+    (folder / "set.zip").write_bytes(zip_of({"set/a.txt": b"a"}))
+    began, may_end = threading.Event(), threading.Event()
+
+    def slow(unpacked):
+        began.set()
+        assert may_end.wait(10)
+
+    def fetch():
+        fetch_archive(f"{address}/set.zip", tmp_path / "data" / "set", inside="set", check=slow)
+
+    threads = [threading.Thread(target=fetch) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert began.wait(10)
+    may_end.set()
+    for thread in threads:
+        thread.join(10)
+    assert capsys.readouterr().err.count("downloading ") == 1
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["set"]
 
 
 def test_publishers_addresses_are_https():
