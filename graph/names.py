@@ -11,6 +11,8 @@ PAPER_DATASETS = (
     *("REDDIT-BINARY", "IMDB-BINARY", "IMDB-MULTI"),
 )
 KNOWN = ("motifs", *PAPER_DATASETS)
+FOLDER = "folder:"
+NodeFeatures = Literal["auto", "labels", "attributes", "both", "degree"]
 # All other names at https://chrsmrrs.github.io/datasets: they can be downloaded.
 _MOLECULES = (
     "AIDS alchemy_full aspirin benzene BZR BZR_MD COX2 COX2_MD DHFR DHFR_MD ER_MD ethanol FRANKENSTEIN "
@@ -32,8 +34,6 @@ OTHER_DATASETS = (
     *(f"Tox21_{name}_{part}" for name in _TOX21.split() for part in ("training", "testing", "evaluation")),
     *_OTHERS.split(),
 )
-FOLDER = "folder:"
-NodeFeatures = Literal["auto", "labels", "attributes", "both", "degree"]
 
 
 def tu_files(name: str, data_root: Path) -> tuple[Path, str]:
