@@ -104,7 +104,8 @@ def without_data(tmp_path_factory):
         for modality, dataset in (("graph", "MUTAG"), ("image", "cifar10"), ("sentence", "bookcorpus"))
     }
     flags |= {f"{modality}.evaluate": [str(folder / modality), *common] for modality in ("graph", "image")}
-    flags["image.evaluate"].append("--no-download")
+    for modality in ("graph", "image"):
+        flags[f"{modality}.evaluate"].append("--no-download")
     flags["graph.embed"] = [str(folder / "graph"), "MUTAG", "--output", str(folder / "x.csv"), *common]
     flags["image.embed"] = [str(folder / "image"), "cifar10", "--output", str(folder / "x.csv"), *common]
     by_torch, ended = outcomes([(command, *flags[command]) for command in flags], preload=["torch"])
