@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core import InfoGraphLoss
 from core.io.digests import digest_of
+from core.training.model_card import CardLines
 from core.training.optimizers import make_optimizer
 from core.training.run_folder import Run
 from core.training.seeding import epoch_generator
@@ -30,6 +31,13 @@ class GraphTask(GroupTask):
 
     The configs differ in seed and objective alone. ``dataset`` is by default the one that they name.
     """
+
+    card_lines = CardLines(
+        "A GIN encoder for graphs, trained without labels by InfoGraph: a graph and its nodes are pairs.",
+        "import torch\nimport graph\n\nencoder = graph.load_encoder(RUN)\n"
+        "x, edge_index = torch.ones(2, encoder.num_features), torch.tensor([[0, 1], [1, 0]])\n"
+        "vectors = encoder(x, edge_index)  # [graphs, encoder.dim]",
+    )
 
     def __init__(
         self, configs: Sequence[GraphConfig], device: torch.device, dataset: GraphDataset | None = None

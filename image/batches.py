@@ -35,26 +35,22 @@ class ViewBatches:
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, ...]]:
         """Yield pairs of views, float32 [B, 3, S, S] each, with labels [B] if negatives depend on them."""
-        if self.config.negatives == "batch":
-            yield from self._views(epoch)
-            return
         order = epoch_order(len(self.train), self.config.seed, epoch)
-        for pair, chosen in zip(self._views(epoch), self._local_batches(order), strict=True):
-            yield *pair, self.train.labels[chosen.to(self.train.labels.device)]
+        generator = epoch_generator(self.config.seed, epoch, self.train.device, rank())
+        chosen = self._local_batches(order)
+        for indices, pair in zip(chosen, self._pairs(chosen, order, epoch), strict=True):
+            views = tuple(self.views(images, generator) for images in pair)
+            labels = self.train.labels
+            yield views if self.config.negatives == "batch" else (*views, labels[indices.to(labels.device)])
 
-    def _views(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        seed, device = self.config.seed, self.train.device
-        order = epoch_order(len(self.train), seed, epoch)
-        generator = epoch_generator(seed, epoch, device, rank())
+    def _pairs(self, chosen: list[Tensor], order: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images of which each batch has views: twice the same, or another one of the class."""
         if self.config.positives == "views":
-            for images in self.train.fetch(self._local_batches(order)):
-                yield self.views(images, generator), self.views(images, generator)
+            for images in self.train.fetch(chosen):
+                yield images, images
             return
-        orders = order, self._others_of_class(order, epoch)
-        for images, positives in zip(
-            *(self.train.fetch(self._local_batches(o)) for o in orders), strict=True
-        ):
-            yield self.views(images, generator), self.views(positives, generator)
+        others = self._local_batches(self._others_of_class(order, epoch))
+        yield from zip(self.train.fetch(chosen), self.train.fetch(others), strict=True)
 
     def _local_batches(self, order: Tensor) -> list[Tensor]:
         """This process's part of every batch, moved once an epoch to the device of the images."""

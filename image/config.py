@@ -120,6 +120,11 @@ class ImageConfig(TrainConfig):
             raise InputError(f"`crop_scale` is {self.crop_scale}; it must be above 0 and at most 1")
         return super().checked()
 
+    def depends_on_epochs(self) -> str | None:
+        if self.schedule == "cosine":
+            return "`schedule` cosine"
+        return "`anneal_beta` down" if self.anneal_beta == "down" else None
+
     def check_dataset(self) -> None:
         check_name("dataset", self.dataset)
         if self.probe_dataset is not None:

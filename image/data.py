@@ -4,12 +4,12 @@ Shapes: N images · S size, the height and the width.
 """
 
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,8 +19,8 @@ from core.io.errors import InputError, unknown_name
 from core.io.files import readable
 from image import published
 from image.config import KNOWN, MIN_IMAGE_SIZE, Labels
-from image.folders import check_folder, read_splits, read_unlabelled, split_folders
-from image.labels import unlabelled_images, why_unlabelled
+from image.decoded import read_splits, read_unlabelled
+from image.folders import images_below, split_folders, why_unlabelled
 from image.shapes import CLASSES as SHAPES
 from image.shapes import make_shapes
 from image.skipped import Skipped
@@ -44,9 +44,8 @@ class Images:
         return self.labels.device
 
     def to(self, device: torch.device, resident: bool) -> "Images":
-        """Move the labels to ``device``, and the images there if ``resident``, to pinned memory if not."""
-        images = self.images.to(device) if resident else self.images.pin_memory()
-        return Images(images, self.labels.to(device))
+        """Move the labels to ``device``, and the images too if ``resident``."""
+        return Images(self.images.to(device) if resident else self.images, self.labels.to(device))
 
     def take(self, indices: Tensor) -> Tensor:
         """Images on the device, by indices that are where the images are: [n] -> uint8 [n, 3, S, S]."""
@@ -61,14 +60,12 @@ class Images:
             yield from map(self.take, batches)
             return
         with ThreadPoolExecutor(1) as pool:
-            previous: Future[Tensor] | None = None
+            ahead: deque[Future[Tensor]] = deque()
             for indices in batches:
-                following = pool.submit(self.take, indices)
-                if previous:
-                    yield previous.result()
-                previous = following
-            if previous:
-                yield previous.result()
+                ahead.append(pool.submit(self.take, indices))
+                if len(ahead) > 1:
+                    yield ahead.popleft().result()
+            yield from (future.result() for future in ahead)
 
     def chunks(self, size: int) -> Iterator[Tensor]:
         """All images in order, on the device, ``size`` at a time."""
@@ -108,7 +105,7 @@ class ImageDataset:
         return self.unlabelled(self.name, self.train.images, self.skipped) if self.has_labels else self
 
     def to(self, device: torch.device) -> "ImageDataset":
-        """Move to ``device``; if it lacks the memory, labels only, and images to pinned memory."""
+        """Move to ``device``; if it lacks the memory, the labels alone."""
         images = {id(part): part.images for part in (self.train, self.labelled, self.test)}
         resident = fits(sum(part.numel() for part in images.values()), device)
         return self._map(lambda part: part.to(device, resident))
@@ -147,7 +144,9 @@ def load_dataset(
     if image_size is not None and image_size < MIN_IMAGE_SIZE:
         raise InputError(f"`image_size` is {image_size}; it must be at least {MIN_IMAGE_SIZE}")
     if name == "shapes":
-        train, test = (_images(*make_shapes(count, seed)) for count, seed in ((4000, 0), (1000, 1)))
+        train, test = (
+            Images(*map(torch.from_numpy, make_shapes(count, seed))) for count, seed in ((4000, 0), (1000, 1))
+        )
         dataset = ImageDataset(name, train, train, test, SHAPES)
     elif name == "digits":
         dataset = _load_digits()
@@ -161,9 +160,7 @@ def load_dataset(
     if labels == "none":
         dataset = dataset.without_labels()
     if len(dataset.classes) == 1:
-        raise InputError(
-            f"`dataset` is {name!r}, which has {len(dataset.classes)} class; at least 2 are needed"
-        )
+        raise InputError(f"`dataset` is {name!r}, which has 1 class; at least 2 are needed")
     return dataset if image_size is None else dataset.resized(image_size)
 
 
@@ -205,10 +202,6 @@ def resize(images: Tensor, size: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _images(images: np.ndarray, labels: np.ndarray) -> Images:
-    return Images(torch.from_numpy(images), torch.from_numpy(labels))
-
-
 def _load_digits() -> ImageDataset:
     """scikit-learn's handwritten digits, resized from 8x8 to 16x16; every fifth is a test image."""
     from sklearn.datasets import load_digits  # slow to import
@@ -223,11 +216,10 @@ def _load_digits() -> ImageDataset:
 
 
 def _load_folder(name: str, path: Path, size: int, skipped: Skipped, labels: Labels) -> ImageDataset:
-    check_folder(path)
     why = why_unlabelled(path, labels)
     if why is None:
         return _load_class_folders(name, path, size, skipped)
-    images, _ = read_unlabelled(unlabelled_images(path, skipped), size, skipped)
+    images = read_unlabelled(images_below(path, skipped), size, skipped)
     return ImageDataset.unlabelled(name, images, skipped, why)
 
 
@@ -246,7 +238,7 @@ def _load_published(
         size = image_size or published.SOURCES[name].image_size
         return _load_class_folders(name, data_root / name, size, skipped)
     train_split, test_split, classes = published.load(name, data_root, download, skipped)
-    train, test = _images(*train_split), _images(*test_split)
+    train, test = Images(*train_split), Images(*test_split)
     is_labelled = train.labels >= 0
     labelled = train if is_labelled.all() else Images(train.images[is_labelled], train.labels[is_labelled])
     return ImageDataset(name, train, labelled, test, tuple(classes), skipped)

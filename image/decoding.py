@@ -1,15 +1,22 @@
-"""One image file to RGB with 8 bits a channel; ``docs/image-folders.md`` lists what becomes of each kind.
+"""Image files to RGB with 8 bits a channel; ``docs/image-folders.md`` lists what becomes of each kind.
 
 Shapes: H height · W width · S size.
 """
 
 import math
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from core.io.errors import reason_of
+from core.io.files import check_regular
 
 # Pillow's other formats stay closed; PostScript among them is handed to another program.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -22,7 +29,40 @@ SIGNED = 2  # a sample format
 WHITE_IS_ZERO = 0  # a photometric interpretation
 
 
-def decode(path: Path, size: int) -> tuple[np.ndarray, bool]:
+Decoded = tuple[np.ndarray, bool]  # an image, uint8 (S, S, 3), and whether its file has more frames
+
+
+def decode_ahead(paths: Sequence[str], size: int, chunk: int) -> Iterator[list[Decoded | str]]:
+    """``decode_or_reason`` of ``chunk`` files at a time by all cores, the next ones while these are used."""
+    waiting: deque[list[Future[Decoded | str]]] = deque()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for start in range(0, len(paths), chunk):
+                files = paths[start : start + chunk]
+                waiting.append([pool.submit(decode_or_reason, path, size) for path in files])
+                if len(waiting) > 1:
+                    yield [future.result() for future in waiting.popleft()]
+            yield from ([future.result() for future in futures] for futures in waiting)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def decode_or_reason(path: str, size: int) -> Decoded | str:
+    """What ``decode`` returns, or what is wrong with the file."""
+    try:
+        check_regular(path)
+    except OSError as error:
+        return f"cannot be read: {error}"
+    try:
+        return decode(path, size)
+    except UnidentifiedImageError:
+        reason = f"it is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file"
+    except Exception as error:  # on damaged files Pillow's decoders raise errors of many types
+        reason = reason_of(error)
+    return f"cannot be read as an image ({reason})"
+
+
+def decode(path: str | Path, size: int) -> Decoded:
     """The first frame, upright, resized at the short side and cropped in the centre; whether there are more.
 
     Returns uint8 [S, S, 3] and a bool. On damaged files Pillow's decoders raise errors of many types.

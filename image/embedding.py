@@ -4,27 +4,23 @@ Shapes: n images of a chunk · S size · D dim.
 """
 
 import math
-import os
 import sys
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.io.files import check_regular, readable
+from core.io.files import readable
 from core.training.runtime import choose_device, choose_precision, threads_for
 from image.config import ImageConfig
 from image.data import Images, load_dataset
+from image.decoding import decode_ahead
 from image.embed import EmbedConfig
 from image.encoder import SimCLR
-from image.folders import decode_or_reason
-from image.labels import Tree, read_tree
+from image.folders import Tree, read_tree
 from image.loading import evaluation_size, load_model
 from image.scoring import CHUNK, represent
 from image.skipped import Skipped
@@ -82,11 +78,11 @@ def embed_tree(root: Path, tree: Tree, size: int, encode: Encode, skipped: Skipp
     Once an image cannot be read, the others are read alone, so that the error at the end names all.
     """
     start = 0
-    for results in read_ahead(tree.files, size):
+    for results in decode_ahead(tree.files, size, CHUNK):
         chosen = []
         for i, result in enumerate(results, start):
             if isinstance(result, str):
-                skipped.unreadable[str(tree.files[i])] = result
+                skipped.unreadable[tree.files[i]] = result
             else:
                 chosen.append(i)
                 skipped.several_frames += result[1]
@@ -94,38 +90,11 @@ def embed_tree(root: Path, tree: Tree, size: int, encode: Encode, skipped: Skipp
         start += len(results)
         if images and (skipped.skip_unreadable or not skipped.unreadable):
             yield Rows(
-                [tree.files[i].relative_to(root).as_posix() for i in chosen],
+                [Path(tree.files[i]).relative_to(root).as_posix() for i in chosen],
                 encode(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)),
                 None if tree.labels is None else [tree.labels[i] for i in chosen],
             )
     skipped.check()
-
-
-def read_ahead(files: list[Path], size: int) -> Iterator[list[tuple[np.ndarray, bool] | str]]:
-    """Decode files a chunk at a time, the next one while a chunk is used; a reason where that fails."""
-    waiting: deque[list[Future[tuple[np.ndarray, bool] | str]]] = deque()
-    remaining = iter(files)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            while True:
-                if chunk := list(islice(remaining, CHUNK)):
-                    waiting.append([pool.submit(read_file, path, size) for path in chunk])
-                if len(waiting) > bool(chunk):
-                    yield [future.result() for future in waiting.popleft()]
-                elif not chunk:
-                    return
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def read_file(path: Path, size: int) -> tuple[np.ndarray, bool] | str:
-    """The image, uint8 [S, S, 3], and whether it has more frames; or what is wrong with it."""
-    try:
-        check_regular(path)
-    except OSError as error:
-        return f"cannot be read: {error}"
-    result = decode_or_reason(path, size)
-    return f"cannot be read as an image ({result})" if isinstance(result, str) else result
 
 
 def embed_dataset(config: EmbedConfig, size: int, encode: Encode) -> tuple[Iterator[Rows], int]:

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from core.io.downloads import fetch_archive
 from core.io.errors import InputError
-from image.folders import read_splits, tiny_imagenet_files
+from image.decoded import read_splits
+from image.folders import tiny_imagenet_files
 from image.skipped import Skipped
 
-Split = tuple[np.ndarray, np.ndarray]  # images uint8 [N, 3, S, S], labels int64 [N], -1 if unlabelled
+Split = tuple[Tensor, Tensor]  # images uint8 [N, 3, S, S], labels int64 [N], -1 if unlabelled
 Splits = tuple[Split, Split, list[str]]  # training, test, names of the classes
 
 
@@ -68,9 +70,11 @@ def _read_cifar(name: str, data_root: Path, skipped: Skipped) -> Splits:
 
     kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
     train, test = (kind(str(data_root), train=is_train) for is_train in (True, False))
-    images = [np.ascontiguousarray(split.data.transpose(0, 3, 1, 2)) for split in (train, test)]
-    labels = [np.array(split.targets, dtype=np.int64) for split in (train, test)]
-    return (images[0], labels[0]), (images[1], labels[1]), train.classes
+
+    def part(split: CIFAR10) -> Split:
+        return torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(split.targets)
+
+    return part(train), part(test), train.classes
 
 
 def _read_stl10(data_root: Path, skipped: Skipped) -> Splits:
@@ -80,14 +84,16 @@ def _read_stl10(data_root: Path, skipped: Skipped) -> Splits:
     classes = getattr(train, "classes", [])  # from class_names.txt, the only file without a checksum
     if len(classes) <= train.labels.max():
         raise ValueError(f"{STL10.class_names_file} names {len(classes)} classes")
-    images_and_labels = [(split.data, split.labels.astype(np.int64)) for split in (train, test)]
-    return images_and_labels[0], images_and_labels[1], classes
+
+    def part(split: STL10) -> Split:
+        return torch.from_numpy(split.data), torch.from_numpy(split.labels).long()
+
+    return part(train), part(test), classes
 
 
 def _read_tiny_imagenet(data_root: Path, skipped: Skipped) -> Splits:
-    train_files, test_files, classes = tiny_imagenet_files(data_root / "tiny-imagenet-200")
-    train, test = read_splits(train_files, test_files, classes, 64, skipped)
-    return (train[0].numpy(), train[1].numpy()), (test[0].numpy(), test[1].numpy()), classes
+    train, test, classes = tiny_imagenet_files(data_root / "tiny-imagenet-200")
+    return *read_splits(train, test, classes, 64, skipped), classes
 
 
 # The publishers of STL-10 and Tiny ImageNet give http addresses; their servers answer https too.

@@ -3,27 +3,45 @@
 Shapes: N images · S size, in pixels.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
-CLASSES = (
-    "disc",
-    "ring",
-    "square",
-    "frame",
-    "triangle",
-    "cross",
-    "star",
-    "stripes",
-    "crescent",
-    "corner",
-)
 SIZE = 32
-DISTRACTORS = 1
 CONTRAST = (0.3, 0.6)  # between the levels of shape and background; below 0.3 shapes cannot be seen
 # How much colour and texture vary. With more, contrastive training learns these instead of the shapes.
 TINT = 0.08
 TEXTURE = 0.03
 RAMP = 0.03
+
+
+def _box(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(u), np.abs(v))
+
+
+def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.hypot(u, v) - (0.65 + 0.33 * np.cos(5 * np.arctan2(v, u)))
+
+
+def _corner(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    arms = np.minimum(np.abs(u + 0.55), np.abs(v + 0.55)) - 0.27
+    return np.maximum(arms, np.maximum(np.maximum(-u, -v) - 0.82, np.maximum(u, v) - 0.82))
+
+
+# The approximate signed distance of (u, v) to each shape of radius 1, negative inside it.
+DISTANCES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "disc": lambda u, v: np.hypot(u, v) - 0.9,
+    "ring": lambda u, v: np.abs(np.hypot(u, v) - 0.75) - 0.2,
+    "square": lambda u, v: _box(u, v) - 0.78,
+    "frame": lambda u, v: np.abs(_box(u, v) - 0.65) - 0.17,
+    "triangle": lambda u, v: np.maximum(np.abs(u) * 0.866 + v * 0.5, -v) - 0.5,
+    "cross": lambda u, v: np.maximum(np.minimum(np.abs(u), np.abs(v)) - 0.27, _box(u, v) - 0.95),
+    "star": _star,
+    "stripes": lambda u, v: np.maximum(np.abs(np.abs(u) - 0.55) - 0.2, np.abs(v) - 0.9),
+    "crescent": lambda u, v: np.maximum(np.hypot(u, v) - 0.95, 0.75 - np.hypot(u - 0.5, v)),
+    "corner": _corner,
+}
+CLASSES = tuple(DISTANCES)
 
 
 def make_shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +54,7 @@ def make_shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     background, colour = _colours(count, rng)
     images = background[:, :, None, None] + _texture(count, rng)
     images += _gradient(count, rng, x, y)
-    images = _paint_distractors(images, rng, x, y)
+    images = _paint_distractor(images, rng, x, y)
 
     radius = rng.uniform(0.4, 0.75, count)
     centre = rng.uniform(-0.25, 0.25, (2, count)) * (1.4 - radius)
@@ -46,44 +64,15 @@ def make_shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     u = ((x - across) * cos + (y - down) * sin) / _column(radius)
     v = ((y - down) * cos - (x - across) * sin) / _column(radius)
     distances = np.empty((count, SIZE, SIZE), np.float32)
-    for label, name in enumerate(CLASSES):
+    for label, distance in enumerate(DISTANCES.values()):
         is_class = labels == label
-        distances[is_class] = distance(name, u[is_class], v[is_class])
+        distances[is_class] = distance(u[is_class], v[is_class])
     edge = 2 / SIZE / _column(radius)  # a pixel, in the shape's own units
     cover = np.clip(0.5 - distances / edge, 0, 1)[:, None]
     shade = colour[:, :, None, None] + 0.5 * _texture(count, rng)
     images = images * (1 - cover) + shade * cover
     images += rng.normal(0, 0.03, images.shape)
     return (np.clip(images, 0, 1) * 255).round().astype(np.uint8), labels.astype(np.int64)
-
-
-def distance(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Approximate signed distance of (u, v) to a shape of radius 1, negative inside it."""
-    r = np.hypot(u, v)
-    box = np.maximum(np.abs(u), np.abs(v))
-    if name == "disc":
-        return r - 0.9
-    if name == "ring":
-        return np.abs(r - 0.75) - 0.2
-    if name == "square":
-        return box - 0.78
-    if name == "frame":
-        return np.abs(box - 0.65) - 0.17
-    if name == "triangle":
-        return np.maximum(np.abs(u) * 0.866 + v * 0.5, -v) - 0.5
-    if name == "cross":
-        return np.maximum(np.minimum(np.abs(u), np.abs(v)) - 0.27, box - 0.95)
-    if name == "star":
-        angle = np.arctan2(v, u)
-        return r - (0.65 + 0.33 * np.cos(5 * angle))
-    if name == "stripes":
-        return np.maximum(np.abs(np.abs(u) - 0.55) - 0.2, np.abs(v) - 0.9)
-    if name == "crescent":
-        return np.maximum(r - 0.95, 0.75 - np.hypot(u - 0.5, v))
-    if name == "corner":
-        arms = np.minimum(np.abs(u + 0.55), np.abs(v + 0.55)) - 0.27
-        return np.maximum(arms, np.maximum(np.maximum(-u, -v) - 0.82, np.maximum(u, v) - 0.82))
-    raise ValueError(f"`name` is {name!r}; it must be one of {', '.join(CLASSES)}")
 
 
 def _colours(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -111,17 +100,15 @@ def _gradient(count: int, rng: np.random.Generator, x: np.ndarray, y: np.ndarray
     return slope[0] * x + slope[1] * y
 
 
-def _paint_distractors(
+def _paint_distractor(
     images: np.ndarray, rng: np.random.Generator, x: np.ndarray, y: np.ndarray
 ) -> np.ndarray:
-    """Small discs of random colours anywhere: [N, 3, S, S] -> the same."""
+    """A small disc of a random colour anywhere: [N, 3, S, S] -> the same."""
     count = len(images)
-    for _ in range(DISTRACTORS):
-        centre, radius = rng.uniform(-1, 1, (2, count)), rng.uniform(0.08, 0.2, count)
-        distances = np.hypot(x - _column(centre[0]), y - _column(centre[1])) - _column(radius)
-        cover = np.clip(0.5 - distances * SIZE / 2, 0, 1)[:, None]
-        images = images * (1 - cover) + rng.uniform(0, 1, (count, 3, 1, 1)) * cover
-    return images
+    centre, radius = rng.uniform(-1, 1, (2, count)), rng.uniform(0.08, 0.2, count)
+    distances = np.hypot(x - _column(centre[0]), y - _column(centre[1])) - _column(radius)
+    cover = np.clip(0.5 - distances * SIZE / 2, 0, 1)[:, None]
+    return images * (1 - cover) + rng.uniform(0, 1, (count, 3, 1, 1)) * cover
 
 
 def _column(values: np.ndarray) -> np.ndarray:

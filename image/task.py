@@ -11,6 +11,7 @@ from core.io.digests import digest_of
 from core.io.errors import InputError
 from core.losses.gradient_cache import cached
 from core.training.loop import warn_dropped_samples
+from core.training.model_card import CardLines
 from core.training.optimizers import lr_factor, make_optimizer
 from core.training.run_folder import Run
 from core.training.seeding import seed_everything
@@ -28,6 +29,12 @@ ANNEAL_STEPS = 9  # beta falls in as many equal steps, the last of them to 0
 
 class ImageTask(Task):
     """Train an encoder and its projection head on two views of each image."""
+
+    card_lines = CardLines(
+        "A ResNet for images, trained without labels by SimCLR: two random views of an image are a pair.",
+        "import torch\nimport image\n\nencoder = image.load_encoder(RUN)\n"
+        "vectors = encoder(encoder.transform(torch.rand(1, 3, 64, 64)))  # [images, encoder.dim]",
+    )
 
     def __init__(
         self, configs: Sequence[ImageConfig], device: torch.device, dataset: ImageDataset | None = None

@@ -128,7 +128,8 @@ def books_in(folder: Path, name: str) -> Corpus:
             f"{folder} is not a folder; folder:PATH needs one with a .txt or .txt.gz a book{hint}"
         )
     try:
-        files, hidden = visible_files(folder)
+        paths, hidden = visible_files(folder)
+        files = [Path(path) for path in paths]
         folders = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path)]
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error}") from error

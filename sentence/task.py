@@ -23,6 +23,7 @@ from core.losses.collectives import all_gather
 from core.losses.gradient_cache import cached
 from core.training.cli import with_flags
 from core.training.loop import eval_mode, warn_dropped_samples
+from core.training.model_card import CardLines
 from core.training.optimizers import make_optimizer
 from core.training.run_folder import Run
 from core.training.seeding import seed_everything
@@ -40,6 +41,12 @@ from sentence.transformer import PaddedTransformer
 
 class SentenceTask(Task):
     """Train two encoders f and g to score a sentence's neighbours above the other sentences of a batch."""
+
+    card_lines = CardLines(
+        "A sentence encoder, trained without labels by quick-thoughts: neighbours in a text are pairs.",
+        "import sentence\n\nmodel = sentence.load_encoder(RUN)  # a SentenceTransformer\n"
+        'vectors = model.encode(["The door was open."])  # [sentences, dim]',
+    )
 
     def __init__(
         self, configs: Sequence[SentenceConfig], device: torch.device, source: Corpus | None = None

@@ -41,6 +41,7 @@ WITHOUT_DATA = {
     "sentence.train": SENTENCES,
 }
 WITH_A_MODEL = {"sentence.embed", "sentence.evaluate"}  # they import what the model needs
+WITHOUT_FLAGS = {"image.cache": {"rich"}}
 # On tiny data. sentence.train diverges in its first step: it would save its model by sentence_transformers.
 WITH_DATA = {
     "graph.train": TRAINING | SCIKIT_LEARN,
@@ -70,7 +71,7 @@ def parsed():
 
 def test_every_command_is_in_these_tests():
     assert sorted(UNKNOWN) == COMMANDS
-    assert sorted({*WITH_DATA, *ON_RECORDS, *WITH_A_MODEL}) == COMMANDS
+    assert sorted({*WITH_DATA, *ON_RECORDS, *WITH_A_MODEL, *WITHOUT_FLAGS}) == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -168,3 +169,10 @@ def tabulated(tmp_path_factory):
 def test_tables_import_what_they_use(tabulated, command):
     assert tabulated[command].code in (None, 0), tabulated[command].output
     assert tabulated[command].imported <= ON_RECORDS[command]
+
+
+@pytest.mark.parametrize("command", WITHOUT_FLAGS)
+def test_command_without_flags_imports_what_it_uses(command):
+    _, [ended] = outcomes([(command,)], preload=["core.training.cli"])
+    assert ended.code in (None, 0), ended.output
+    assert ended.imported <= WITHOUT_FLAGS[command]

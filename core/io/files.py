@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,23 +43,30 @@ def readable(text: str, encoding: str = "utf-8") -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def is_hidden(path: Path) -> bool:
+def is_hidden(path: str | Path) -> bool:
     """Whether the name says that no user put it there: ``.ipynb_checkpoints``, ``._a.png``, ``__MACOSX``."""
-    return path.name.startswith(".") or path.name.lower() in SYSTEM_FOLDERS
+    name = os.path.basename(path)
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
-def visible_files(folder: Path) -> tuple[list[Path], int]:
-    """Every file below ``folder``, sorted, and the number of hidden files and folders that were left out.
+def visible_files(folder: Path) -> tuple[list[str], int]:
+    """The path of every file below ``folder``, sorted, and the number of hidden ones; see ``walk``."""
+    found = list(walk(folder))
+    files = [path for path, hidden in found if not hidden]
+    return sorted(files, key=lambda path: path.split(os.sep)), len(found) - len(files)
+
+
+def walk(folder: Path) -> Iterator[tuple[str, bool]]:
+    """The path of every file below ``folder`` and of its hidden folders, and whether it is hidden.
 
     A link to a folder is followed unless it leads to a folder that was visited before, or to one that
     contains ``folder``: each folder is read once, and cycles end. Raises OSError if a folder cannot be read.
+    Paths are text: there may be a million.
     """
     # A link to a parent would bring in all that lies beside ``folder``.
     starts = (folder.absolute(), folder.resolve())
     visited = {_identity(parent) for start in starts for parent in start.parents}
-    files: list[Path] = []
-    hidden = 0
-    folders, links = [folder], list[Path]()
+    folders, links = [str(folder)], list[str]()
     while folders or links:
         current = folders.pop() if folders else links.pop(0)  # links last: those to folders below add nothing
         if _identity(current) in visited:
@@ -67,18 +74,16 @@ def visible_files(folder: Path) -> tuple[list[Path], int]:
         visited.add(_identity(current))
         with os.scandir(current) as entries:  # knows files from folders without a stat of each
             for entry in sorted(entries, key=lambda entry: entry.name):
-                path = current / entry.name
-                if is_hidden(path):
-                    hidden += 1
-                elif os.path.isdir(path) if entry.is_symlink() else entry.is_dir():
-                    (links if entry.is_symlink() else folders).append(path)
+                if is_hidden(entry.name):
+                    yield entry.path, True
+                elif os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():
+                    (links if entry.is_symlink() else folders).append(entry.path)
                 else:
-                    files.append(path)
-    return sorted(files), hidden
+                    yield entry.path, False
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
+def _identity(path: str | Path) -> tuple[int, int]:
+    status = os.stat(path)
     return status.st_dev, status.st_ino
 
 
@@ -87,7 +92,7 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hard-negatives"
 
 
-def check_regular(path: Path) -> None:
+def check_regular(path: str | Path) -> None:
     """Raise OSError unless ``path`` is a regular file: a pipe or a device could block the reader."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "is not a regular file", str(path))

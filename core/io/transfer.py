@@ -119,7 +119,7 @@ def _is_usable(response: requests.Response, offset: int) -> bool:
 
 def _write_body(response: requests.Response, file: BinaryIO) -> None:
     offset, expected = file.tell(), _length(response)
-    with progress_bar(of_bytes=True) as bar:
+    with progress_bar(of_bytes=True, any_rank=True) as bar:
         task = bar.add_task("download", completed=offset, total=expected and offset + expected)
         for chunk in response.iter_content(1 << 16):
             file.write(chunk)

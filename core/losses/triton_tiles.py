@@ -49,11 +49,7 @@ def log_sums(block: Block, settings: TileSettings) -> tuple[Tensor, Tensor]:
             columns,
             log_sum,
             log_normaliser,
-            len(rows),
-            len(columns),
-            block.row_samples.start - block.column_samples.start,
-            1 / settings.temperature,
-            float(settings.beta),
+            *_numbers(block, settings),
             D=rows.shape[1],
             **LOG_SUMS_BLOCKS,
         )
@@ -86,11 +82,7 @@ def _gradient_at_once(block: Block, by_row: Tensor, by_column: Tensor, settings:
         by_row,
         by_column,
         grad,
-        len(rows),
-        len(columns),
-        block.row_samples.start - block.column_samples.start,
-        1 / settings.temperature,
-        float(settings.beta),
+        *_numbers(block, settings),
         D=rows.shape[1],
         PADDED_D=padded_dim(rows.shape[1]),
         **GRADIENT_BLOCKS,
@@ -121,18 +113,20 @@ def _gradient_in_slabs(block: Block, by_row: Tensor, by_column: Tensor, settings
             by_row,
             by_column,
             weights,
-            len(rows),
-            len(columns),
+            *_numbers(block, settings),
             first,
             len(slab),
-            block.row_samples.start - block.column_samples.start,
-            1 / settings.temperature,
-            float(settings.beta),
             D=dim,
             **WEIGHTS_BLOCKS,
         )
         grad.addmm_(weights, slab)
     return grad
+
+
+def _numbers(block: Block, settings: TileSettings) -> tuple[int, int, int, float, float]:
+    """What every kernel takes after its tensors: R, C, shift, scale, beta."""
+    shift = block.row_samples.start - block.column_samples.start
+    return len(block.rows), len(block.columns), shift, 1 / settings.temperature, float(settings.beta)
 
 
 def _works_on(device: torch.device) -> bool:

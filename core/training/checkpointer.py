@@ -113,15 +113,17 @@ class Checkpointer:
                 seconds=first["seconds"],
             )
 
-    def after_step(self, state: TrainState) -> None:
-        """Stop if a process has received a signal; save if it is due.
+    def after_step(self, state: TrainState) -> bool:
+        """Stop if a process has received a signal; save if it is due, and return whether it is.
 
         Raises:
             Interrupted: In every process alike, after the state was saved.
         """
         self._stop_if_signalled(state)
-        if state.step < self.task.steps_per_epoch and self._is_due():
+        is_due = state.step < self.task.steps_per_epoch and self._is_due()
+        if is_due:
             self.save(state)
+        return is_due
 
     def after_epoch(self, state: TrainState) -> None:
         """Save if it is due, and after the last epoch."""

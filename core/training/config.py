@@ -69,7 +69,10 @@ class TrainConfig:
     supports_torchrun: ClassVar[bool] = True
     # Settings that say where and how to run, not what is run: they may differ when a run is resumed.
     not_identity: ClassVar[frozenset[str]] = frozenset(
-        {"data_root", "download", "output_dir", "device", "resume", "checkpoint_seconds", "deterministic"}
+        {
+            *("data_root", "download", "output_dir", "device", "resume"),
+            *("checkpoint_seconds", "tensorboard", "deterministic"),
+        }
     )
     minimums: ClassVar[Mapping[str, float]] = MappingProxyType(
         {"epochs": 1, "batch_size": 1, "checkpoint_seconds": 0, "seed": 0}
@@ -108,6 +111,8 @@ class TrainConfig:
     """Resume from the checkpoint in the folder; if there is none, start from the beginning."""
     checkpoint_seconds: float = 30.0
     """Seconds of training between checkpoints; 0 saves one after every step."""
+    tensorboard: bool = False
+    """Write curves, histograms and embeddings below the run's folder, for TensorBoard (an extra)."""
     deterministic: bool = False
     """Use deterministic algorithms alone; on GPUs some are slower."""
 
@@ -137,6 +142,10 @@ class TrainConfig:
 
     def check_dataset(self) -> None:
         """Raise InputError if the name of the dataset is unknown."""
+
+    def depends_on_epochs(self) -> str | None:
+        """The setting whose effect depends on the number of epochs, so that a run cannot be trained on."""
+        return None
 
     def expand(self) -> list[Self]:
         """The configs of the single runs that this one describes."""

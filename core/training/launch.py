@@ -17,6 +17,7 @@ from core.training.run_folder import Run
 from core.training.runtime import choose_device, choose_precision, set_deterministic, threads_for
 from core.training.settings import Config
 from core.training.task import Task
+from core.training.tracking import check_installed
 
 # The class of a task, called with the configs of its runs and the device.
 TaskType = Callable[[Sequence[Any], torch.device], Task]
@@ -30,6 +31,8 @@ def launch(task_type: TaskType, config: TrainConfig) -> None:
     """
     if launched_processes() > 1 and not config.supports_torchrun:
         raise InputError(f"{config.modality} training runs in one process; start it without torchrun")
+    if config.tensorboard:
+        check_installed()
     set_deterministic(config.deterministic)
     device = choose_device(config.device)
     errors = []

@@ -3,9 +3,10 @@
 Shapes: R runs that are trained together (usually 1) · T steps of an epoch.
 """
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,10 +16,14 @@ from torch import Tensor, nn
 from core.distributed import all_reduce_mean, is_main_process
 from core.training import divergence, signals
 from core.training.checkpointer import Checkpointer, Stopwatch, TrainState
+from core.training.model_card import model_card
 from core.training.progress import progress_bar
-from core.training.run_folder import Measurements, Run
+from core.training.run_folder import Run
 from core.training.runtime import autocast
 from core.training.task import Scores, Task
+from core.training.tracking import Tracker, track_end
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,9 @@ def fit(task: Task, runs: Sequence[Run]) -> TrainResult:
     write_metrics(runs, state)
     stopwatch = Stopwatch()
 
-    with progress_bar() as progress, signals.shielded():
+    tracker = Tracker(task, runs, state)
+
+    with progress_bar() as progress, signals.shielded(), closing(tracker):
         bar = progress.add_task("training", total=config.epochs * task.steps_per_epoch)
         while state.epoch <= config.epochs:
             progress.update(bar, completed=(state.epoch - 1) * task.steps_per_epoch + state.step)
@@ -61,7 +68,8 @@ def fit(task: Task, runs: Sequence[Run]) -> TrainResult:
                 state.step_statistics.append(divergence.step_statistics(losses, norms, embeddings))
                 state.epoch_seconds += stopwatch.lap()
                 progress.advance(bar)
-                checkpointer.after_step(state)
+                if checkpointer.after_step(state):
+                    tracker.after_steps(state)
                 stopwatch.lap()
 
             statistics = all_reduce_mean(torch.stack(state.step_statistics))  # (T, R, 3)
@@ -73,11 +81,14 @@ def fit(task: Task, runs: Sequence[Run]) -> TrainResult:
                 "samples_per_second": round(task.samples_per_epoch / state.epoch_seconds, 1),
             }
             scores = checkpointer.evaluate_epoch(state)
+            tracker.after_steps(state)
             state.end_epoch(
                 [{"loss": loss, **shared, **own} for loss, own in zip(epoch_losses, scores, strict=True)]
             )
             for run, history in zip(runs, state.histories, strict=True):
                 run.append_metrics(history[-1])
+                logger.info("%s: %s", run.folder, history[-1])
+            tracker.after_epoch(state)
             checkpointer.after_epoch(state)
 
     write_metrics(runs, state)  # the file may have been damaged during training
@@ -117,9 +128,17 @@ def record(task: Task, runs: Sequence[Run], result: TrainResult) -> None:
     scores = task.evaluate()
     task.save(runs)
     eval_seconds = stopwatch.lap() / len(runs)
-    for run, metrics, untrained in zip(runs, scores, result.untrained, strict=True):
-        measured = Measurements(metrics, untrained, result.seconds, eval_seconds, result.samples_per_second)
-        run.finish(measured, task.device, **task.record_fields)
+    for i, (run, metrics, untrained) in enumerate(zip(runs, scores, result.untrained, strict=True)):
+        measured = {
+            "metrics": metrics,
+            "untrained_metrics": untrained,
+            "train_seconds": round(result.seconds, 3),
+            "eval_seconds": round(eval_seconds, 3),
+            "samples_per_second": round(result.samples_per_second, 1),
+        }
+        track_end(task, i, run, metrics)
+        card = model_card(run.config, task.card_lines, task.fingerprint, metrics, untrained)
+        run.finish(measured | dict(task.record_fields), task.device, card)
 
 
 @contextmanager

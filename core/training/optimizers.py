@@ -2,13 +2,12 @@
 
 import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-
-OPTIMIZERS = ("adam", "adamw", "sgd", "lars")
 
 Optimizer = TypeVar("Optimizer", bound=torch.optim.Optimizer)
 
@@ -27,21 +26,6 @@ def eager(kind: type[Optimizer]) -> type[Optimizer]:
 Adam = eager(torch.optim.Adam)
 AdamW = eager(torch.optim.AdamW)
 SGD = eager(torch.optim.SGD)
-
-
-def make_optimizer(
-    name: str, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """``adam``, ``adamw``, ``sgd`` (momentum 0.9) or ``lars``."""
-    if name == "adam":
-        return Adam(parameters, lr=lr, weight_decay=weight_decay, fused=True)
-    if name == "adamw":
-        return AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
-    if name == "sgd":
-        return SGD(parameters, lr=lr, momentum=0.9, weight_decay=weight_decay, fused=True)
-    if name == "lars":
-        return LARS(parameters, lr=lr, weight_decay=weight_decay)
-    raise ValueError(f"optimizer is {name!r}; it must be one of {', '.join(OPTIMIZERS)}")
 
 
 @eager
@@ -95,6 +79,23 @@ class LARS(torch.optim.Optimizer):
             for i, update in zip(matrices, decayed, strict=True):
                 updates[i] = update
         return updates
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": partial(Adam, fused=True),
+    "adamw": partial(AdamW, fused=True),
+    "sgd": partial(SGD, momentum=0.9, fused=True),
+    "lars": LARS,
+}
+
+
+def make_optimizer(
+    name: str, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """``adam``, ``adamw``, ``sgd`` (momentum 0.9) or ``lars``."""
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer is {name!r}; it must be one of {', '.join(OPTIMIZERS)}")
+    return OPTIMIZERS[name](parameters, lr=lr, weight_decay=weight_decay)
 
 
 def lr_factor(schedule: str, epochs: int, warmup: int, done: float) -> float:

@@ -14,8 +14,11 @@ from rich.progress import (
 )
 
 
-def progress_bar(*, of_bytes: bool = False) -> Progress:
-    """A bar with the time left on stderr; silent if that is not a terminal."""
+def progress_bar(*, of_bytes: bool = False, any_rank: bool = False) -> Progress:
+    """A bar with the time left on stderr; silent if that is not a terminal.
+
+    Of several processes the first shows it; with ``any_rank`` the one that works while the others wait.
+    """
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -24,5 +27,5 @@ def progress_bar(*, of_bytes: bool = False) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not (console.is_terminal and os.environ.get("RANK", "0") == "0"),  # one bar for all ranks
+        disable=not (console.is_terminal and (any_rank or os.environ.get("RANK", "0") == "0")),
     )

@@ -5,9 +5,12 @@ What may be there at any moment, also after a kill:
 - ``.lock``, locked while a process trains the run; then ``config.json``; then ``checkpoint/``.
 - ``checkpoint/`` holds up to two intact states. The newest is the truth: it carries the lines of
   ``metrics.jsonl``, which is written again from them when a run is resumed.
-- The encoder and ``sample.safetensors``, once training has ended.
+- The encoder, ``sample.safetensors`` and the model card, ``README.md``, once training has ended.
 - ``result.json`` last: if it is there, the run is complete. ``failure.json`` instead if a run has diverged.
 - Temporary files under names of their own, which the next process to open the folder removes.
+
+A finished run that is resumed to more epochs keeps its record, encoder and ``config.json`` until all files of
+the longer run are written, in ``.finished/``. Then the record goes, and they take their places.
 """
 
 import errno
@@ -17,10 +20,8 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -41,30 +42,20 @@ from core.io.errors import (
     reason_of,
 )
 from core.io.files import readable, write_atomically
-from core.training.checkpoints import Checkpoints
+from core.training.checkpoints import Checkpoints, restoring
 from core.training.config import TrainConfig
 from core.training.divergence import Divergence
 from core.training.provenance import describe_environment, peak_memory_bytes
 from core.training.records import HEADS, SCHEMA, check_files, read_result, record_text
-from core.training.settings import describe_changes, differing_settings
+from core.training.settings import describe_changes, differing_settings, read_settings
 
 LOCK = ".lock"
-# Names that ``write_atomically`` and ``save_encoder_folder`` leave if they are killed.
+FINISHED = ".finished"  # the files of a run's end, until all are written
+# Names that a process leaves if it is killed, also one of earlier code.
 TEMPORARY = re.compile(
     r"\.(config\.json|metrics\.jsonl|(encoder|heads|sample)\.safetensors|result\.json|failure\.json"
-    r"|state-[ab]\.pt)\..+|\.encoder-.+"
+    r"|state-[ab]\.pt)\..+|\.encoder-.+|\.finished"
 )
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """What a record says of one run beside its settings."""
-
-    metrics: Mapping[str, float]
-    untrained_metrics: Mapping[str, float]
-    train_seconds: float
-    eval_seconds: float
-    samples_per_second: float
 
 
 class Run:
@@ -77,6 +68,7 @@ class Run:
         self.config = config
         self.folder = config.folder()
         self.has_diverged = False
+        self.sample: Mapping[str, Tensor] = {}  # what ``save_sample`` was given
         self._lock: IO[str] | None = None
 
     @classmethod
@@ -103,15 +95,19 @@ class Run:
         return Checkpoints(self.folder / "checkpoint")
 
     def is_finished(self) -> bool:
-        """Whether there is an intact record; raises InputError for one of a newer schema."""
+        """Whether there is an intact record of so many epochs; InputError for one of a newer schema."""
+        record = self._record()
+        return record is not None and record.get("epochs") == self.config.epochs
+
+    def _record(self) -> dict[str, Any] | None:
+        """The record if there is an intact one, perhaps of fewer epochs."""
         path = self.folder / "result.json"
         try:
-            read_result(path)
+            return read_result(path)
         except NewerSchemaError as error:
             raise InputError(f"{path} cannot be read: {error}; choose another `output_dir`") from error
         except (FileNotFoundError, DamagedFileError):
-            return False
-        return True
+            return None
 
     def write_metrics(self, lines: Sequence[dict[str, Any]]) -> None:
         """Replace ``metrics.jsonl`` by these lines."""
@@ -121,12 +117,12 @@ class Run:
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Append the line of an epoch to ``metrics.jsonl``."""
         if is_main_process():
-            with self._writing("metrics.jsonl"), open(self.folder / "metrics.jsonl", "a") as file:
+            with self.writing("metrics.jsonl"), open(self.folder / "metrics.jsonl", "a") as file:
                 file.write(json.dumps(line) + "\n")
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         if is_main_process():
-            with self._writing("checkpoint"):
+            with self.writing("checkpoint"):
                 self.checkpoints.save(state)
 
     def load_checkpoint(self, fingerprint: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
@@ -158,53 +154,64 @@ class Run:
         ``representations`` [N, D] of test samples, and their ``labels`` [N] if there are any; cosines of
         ``positives`` and ``negatives`` [M], as the objective sees them.
         """
+        self.sample = sample
         self._save_tensors("sample.safetensors", sample)
 
     def save_encoder_folder(self, write: Callable[[Path], object]) -> None:
         """Make the folder ``encoder/`` of what ``write`` puts into the folder it is given."""
-        target = self.folder / "encoder"
-        with self._writing("encoder"):
-            scratch = Path(tempfile.mkdtemp(dir=self.folder, prefix=".encoder-"))
-            try:
-                write(scratch)
-                scratch.chmod(0o755)
-                if target.exists():  # moved away first: a folder that is half deleted must not pass for one
-                    target.rename(tempfile.mkdtemp(dir=self.folder, prefix=".encoder-"))
-                scratch.rename(target)
-            finally:
-                remove_temporaries(self.folder)
+        with self.writing("encoder"):
+            folder = self.folder / FINISHED / "encoder"
+            folder.mkdir(parents=True)
+            write(folder)
 
-    def finish(self, measured: Measurements, device: torch.device, **fields: Any) -> None:
-        """Write ``result.json``, the last of the run's files; ``fields`` are a modality's own."""
+    def finish(self, fields: Mapping[str, Any], device: torch.device, card: str) -> None:
+        """Put the run's last files into their places, ``result.json`` at the end.
+
+        ``fields`` are what was measured, ``card`` is the text of ``README.md``.
+        """
         result = {
             **self._header(),
             "epochs": self.config.epochs,
-            "metrics": measured.metrics,
-            "untrained_metrics": measured.untrained_metrics,
-            "train_seconds": round(measured.train_seconds, 3),
-            "eval_seconds": round(measured.eval_seconds, 3),
-            "samples_per_second": round(measured.samples_per_second, 1),
+            **fields,
             "peak_memory_bytes": peak_memory_bytes(device),
             "environment": describe_environment(device),
-            **fields,
         }
-        with self._writing("result.json"):
-            paths = [*self.folder.glob("*.safetensors"), *(self.folder / "encoder").rglob("*")]
-            files = [path for path in sorted(paths) if path.is_file()]
-            result["files"] = {str(path.relative_to(self.folder)): file_checksum(path) for path in files}
-        self._write("result.json", record_text(result))
+        finished = self.folder / FINISHED
+        with self.writing("result.json"):
+            files = [path for path in sorted(finished.rglob("*")) if path.is_file()]
+            result["files"] = {str(path.relative_to(finished)): file_checksum(path) for path in files}
+        # Not named result.json yet, for which readers search every folder.
+        self._write(f"{FINISHED}/record.json", record_text(result))
+        self._write(f"{FINISHED}/config.json", self._settings_text())
+        self._write(f"{FINISHED}/README.md", card)
+        with self.writing("result.json"):
+            self._publish()
+
+    def _publish(self) -> None:
+        """Rename the finished files to their places; a record is only there while all belong to it."""
+        finished, record = self.folder / FINISHED, self.folder / "result.json"
+        whole = (finished / "record.json").rename(self.folder / ".result.json.finished")
+        record.unlink(missing_ok=True)
+        for path in sorted(finished.iterdir()):
+            place = self.folder / path.name
+            if place.is_dir():  # moved away first: a folder that is half deleted must not pass for one
+                place.rename(finished / f".{path.name}")
+            path.rename(place)
+        shutil.rmtree(finished)
+        whole.rename(record)
 
     def fail(self, diverged: Divergence, epoch: int, step: int) -> DivergedError:
         """Write ``failure.json``: why the run has diverged, and when that was noticed; return the error.
 
-        The file names settings in backquotes, as the error does; the commands that print it write flags.
+        The file names settings in backquotes, as the error does; the commands that print it write flags. A
+        finished run that was resumed to more epochs keeps its record instead.
         """
         self.has_diverged = True
         kept = f"the checkpoint before it is kept in {self.folder}; " if self.checkpoints.exist() else ""
         advice = kept + diverged.advice(epoch, step, self._settings_to_try())
         message = f"{diverged.description} in epoch {epoch}, step {step}; {advice}"
         failure = {"reason": diverged.reason, "epoch": epoch, "step": step, "message": message}
-        if is_main_process():
+        if is_main_process() and self._record() is None:
             self._write("failure.json", record_text(self._header() | failure))
         return DivergedError(diverged.reason, epoch, step, message)
 
@@ -252,12 +259,14 @@ class Run:
                     "done; add `resume` to continue it, or choose another `output_dir`"
                 )
             remove_temporaries(folder)
-            settings = {"modality": config.modality, "objective_fields": config.objective_fields()}
-            write_atomically(folder / "config.json", json.dumps(settings | config.as_dict(), indent=2) + "\n")
+            if (folder / "config.json").exists():
+                self._check_epochs()
+            if self._record() is None:
+                write_atomically(folder / "config.json", self._settings_text())
+                if (folder / "result.json").exists():
+                    print(f"warning: {folder}/result.json is damaged and is written again", file=sys.stderr)
             self.checkpoints.folder.mkdir(exist_ok=True)
             (folder / "failure.json").unlink(missing_ok=True)
-            if (folder / "result.json").exists():
-                print(f"warning: {folder / 'result.json'} is damaged and is written again", file=sys.stderr)
         except OSError as error:
             raise InputError(f"`output_dir` {folder} cannot be written: {error.strerror}") from error
 
@@ -273,10 +282,44 @@ class Run:
         others = names - {"config.json", "checkpoint"}
         if all(map(TEMPORARY.fullmatch, others)) and not self.checkpoints.exist():
             return  # a run that ended before it began, perhaps because of its data or settings
-        if changes := differing_settings(self.config, self.folder):
+        changes = differing_settings(self.config, self.folder, ignored=("epochs",))
+        advice = "" if changes else "add `resume` to train it until then, or "
+        if not self.config.resume:
+            changes = differing_settings(self.config, self.folder)
+        if changes:
             raise InputError(
-                f"{self.folder} holds a run of other settings ({changes}); choose another `output_dir`"
+                f"{self.folder} holds a run of other settings ({changes}); {advice}choose another "
+                "`output_dir`"
             )
+
+    def _check_epochs(self) -> None:
+        """Raise InputError if the run was begun with other ``epochs`` and cannot be resumed to these."""
+        wanted, begun_with = self.config.epochs, read_settings(self.folder).get("epochs")
+        if wanted == begun_with:
+            return
+        if reason := self.config.depends_on_epochs():
+            raise InputError(
+                f"`epochs` is {wanted}, but the run in {self.folder} was begun with {begun_with}, and "
+                f"{reason} depends on it; start a new run from its weights with `init`, in another "
+                "`output_dir`"
+            )
+        state = self.load_checkpoint()
+        if state is None and self._record() is not None:
+            raise InputError(
+                f"{self.folder} holds a finished run of {begun_with} epochs without its checkpoint, so it "
+                "cannot be trained on; choose another `output_dir`"
+            )
+        trained = 0 if state is None else epochs_begun(state)
+        if wanted < trained:
+            raise InputError(
+                f"`epochs` is {wanted}, but the run in {self.folder} is in epoch {trained}; it cannot be "
+                "shortened: choose another `output_dir`"
+            )
+
+    def _settings_text(self) -> str:
+        config = self.config
+        settings = {"modality": config.modality, "objective_fields": config.objective_fields()}
+        return json.dumps(settings | config.as_dict(), indent=2) + "\n"
 
     def _take_lock(self) -> None:
         """Lock the folder while this process lives; raise InputError if another process has the lock."""
@@ -298,14 +341,16 @@ class Run:
 
     def _save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        self._write(name, safetensors.torch.save(contiguous))
+        with self.writing(name):
+            (self.folder / FINISHED).mkdir(exist_ok=True)
+        self._write(f"{FINISHED}/{name}", safetensors.torch.save(contiguous))
 
     def _write(self, name: str, content: str | bytes) -> None:
-        with self._writing(name):
+        with self.writing(name):
             write_atomically(self.folder / name, content)
 
     @contextmanager
-    def _writing(self, name: str) -> Iterator[None]:
+    def writing(self, name: str) -> Iterator[None]:
         """Turn what the disk refuses inside into a TrainingError that names the file."""
         try:
             if not self._has_its_folder():
@@ -328,6 +373,13 @@ class Run:
             return os.path.samestat(os.fstat(self._lock.fileno()), (self.folder / LOCK).stat())
         except OSError:
             return False
+
+
+def epochs_begun(state: Mapping[str, Any]) -> int:
+    """Epochs that a checkpoint has trained, the one in progress included."""
+    with restoring(Path("the checkpoint")):
+        progress = state["progress"]
+        return progress["epoch"] - (len(progress["step_statistics"]) == 0)
 
 
 def remove_temporaries(folder: Path) -> None:

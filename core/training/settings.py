@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -90,15 +90,15 @@ def read_settings(folder: Path, modality: str | None = None) -> dict[str, Any]:
     return settings
 
 
-def differing_settings(config: "TrainConfig", folder: Path) -> str:
+def differing_settings(config: "TrainConfig", folder: Path, ignored: Collection[str] = ()) -> str:
     """What differs between the run in a folder and a config, for a message; empty if nothing does.
 
     Precision ``auto`` is the one of the device, so it differs from none. Raises InputError if the folder has
     no settings.
     """
-    wanted = {"modality": config.modality} | config.identity()
-    if config.precision == "auto":
-        del wanted["precision"]
+    unset = {"precision"} if config.precision == "auto" else set()
+    identity = {"modality": config.modality} | config.identity()
+    wanted = {name: value for name, value in identity.items() if name not in unset.union(ignored)}
     # A setting that an older run does not name had the value that is the default now.
     return describe_changes(config.defaults() | read_settings(folder), wanted)
 

@@ -78,21 +78,24 @@ def handle_imports() -> None:
 @contextmanager
 def shielded() -> Iterator[None]:
     """Inside, a signal waits for the end of the block, or for a call of ``stop_requested``."""
-    before, _Request.is_shielded = _Request.is_shielded, True
-    try:
+    with _shield(True):
         yield
-    finally:
-        _Request.is_shielded = before
-    if not before:
+    if not _Request.is_shielded:
         raise_if_requested()
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Inside, a signal raises Interrupted at once, also within ``shielded``."""
-    before, _Request.is_shielded = _Request.is_shielded, False
-    try:
+    with _shield(False):
         raise_if_requested()
+        yield
+
+
+@contextmanager
+def _shield(wanted: bool) -> Iterator[None]:
+    before, _Request.is_shielded = _Request.is_shielded, wanted
+    try:
         yield
     finally:
         _Request.is_shielded = before

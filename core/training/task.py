@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core.training.model_card import CardLines
 from core.training.run_folder import Run
 
 Scores = dict[str, float]
@@ -38,6 +39,8 @@ class Task(ABC):
     """A larger norm of a step's gradient is scaled down to this one; for single runs."""
     record_fields: Mapping[str, Any] = {}
     """What the modality adds to a run's record."""
+    card_lines: CardLines
+    """What the modality says in the model card of its runs."""
 
     def start_epoch(self, epoch: int) -> None:  # noqa: B027 -- most tasks have nothing to set
         """Set what changes from epoch to epoch, such as a hardness schedule; epochs count from 1."""

@@ -44,7 +44,8 @@ from core.training.runtime import choose_device
 from core.training.settings import MAX_FLOAT, read_settings
 from graph.encoder import GIN
 from graph.tudataset import load_tu_dataset
-from image.folders import read_class_folders, split_folders
+from image.folders import split_folders
+from image.skipped import Skipped
 from sentence.corpora import Faults, find_corpus
 from sentence.tasks import SENTEVAL, load_task
 from sentence.text import sentences_of
@@ -56,6 +57,7 @@ from shared_eval.table_formats import to_markdown, to_terminal
 from shared_eval.tables import scores, summarise
 from tests.core.io.test_archives import MEMBERS, tar_of, zip_of
 from tests.graph.conftest import write_tu_dataset
+from tests.image.conftest import read_class_folders
 from tests.sentence.conftest import write_senteval
 from tests.shared_eval.conftest import write_record
 
@@ -406,7 +408,7 @@ def read_image_folders(given: list[tuple[str, str, str]], folder: Path) -> None:
                 path.symlink_to({"loop": path, "up": folder / "root", "nowhere": "nowhere"}[kind])
         except OSError:  # the path exists already, as something else
             continue
-    train, test, _ = split_folders(folder / "root")
+    train, test, _ = split_folders(folder / "root", Skipped())
     for files in (train, test):
         read_class_folders(files, 8)
 

@@ -13,14 +13,13 @@ import graph.train
 import image.train
 import sentence.train
 from graph.tudataset import load_tu_dataset
-from image.folders import read_class_folders
 from sentence.corpora import Faults, find_corpus
 from sentence.tasks import load_task
 from sentence.text import sentences_of
 from shared_eval import compare, report, reproduce
 from tests.faults.parsers import image_of
 from tests.graph.conftest import write_tu_dataset
-from tests.image.conftest import write_class_folders
+from tests.image.conftest import read_class_folders, write_class_folders
 from tests.runs import failure_of
 from tests.sentence.conftest import write_books, write_senteval
 

@@ -177,7 +177,7 @@ def test_metrics_line_cut_by_a_full_disk_is_written_again(tiny_graph, finished_r
         if line["epoch"] < 2 or cut:
             return append(self, line)
         cut.append(1)
-        with self._writing("metrics.jsonl"), open(self.folder / "metrics.jsonl", "a") as file:
+        with self.writing("metrics.jsonl"), open(self.folder / "metrics.jsonl", "a") as file:
             file.write(json.dumps(line)[:20])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

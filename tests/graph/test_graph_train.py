@@ -62,6 +62,7 @@ def test_finished_run_folder_has_every_file_and_a_full_record(tiny_root, tmp_pat
     result = train(tiny_root, folder, "--objective", "hard", "--beta", "2", "--seed", "3")
     assert {path.name for path in folder.iterdir()} == {
         ".lock",
+        "README.md",
         "checkpoint",
         "config.json",
         "encoder.safetensors",

@@ -5,6 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor
+
+from image.decoded import read_images
+from image.skipped import Skipped
 
 CLASSES = ("bars", "dots", "plain")
 
@@ -27,6 +31,14 @@ def write_class_folders(root: Path, per_class: int, size: int = 16, seed: int = 
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{number:03}.{kind}")
     return root
+
+
+def read_class_folders(files: list[tuple[str | Path, int]], size: int) -> tuple[Tensor, Tensor]:
+    """Images and labels of the files; raises InputError if one cannot be read."""
+    skipped = Skipped()
+    images, labels = read_images([(str(path), label) for path, label in files], size, skipped)
+    skipped.check()
+    return images, labels
 
 
 @pytest.fixture

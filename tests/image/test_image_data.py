@@ -19,11 +19,14 @@ from torchvision.datasets import CIFAR10, CIFAR100, STL10
 
 from core.io.errors import InputError
 from core.io.files import user_cache
-from image import data, folders, published
+from image import data, decoding, published
 from image.data import Images, load_dataset
+from image.decoded import IMAGES_FILE
+from image.folders import list_class_folders
 from image.shapes import CLASSES, make_shapes
+from image.skipped import Skipped
 from image.train import main as train_main
-from tests.image.conftest import make_images, write_class_folders
+from tests.image.conftest import make_images, read_class_folders, write_class_folders
 from tests.runs import failure_of
 
 
@@ -204,9 +207,9 @@ def test_image_of_any_format_and_shape_is_resized_and_cropped(tmp_path, kind):
 def test_images_are_decoded_once_and_again_when_a_file_changes(tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     decoded = []
-    decode = folders.decode_or_reason
+    decode = decoding.decode_or_reason
     monkeypatch.setattr(
-        folders, "decode_or_reason", lambda path, size: decoded.append(path) or decode(path, size)
+        decoding, "decode_or_reason", lambda path, size: decoded.append(path) or decode(path, size)
     )
     first = load_dataset(f"folder:{tiny_folder}", tmp_path, image_size=16)
     assert len(decoded) == 60
@@ -226,9 +229,9 @@ def test_images_are_decoded_once_and_again_when_a_file_changes(tiny_folder, tmp_
 def test_damaged_cache_is_rebuilt(tmp_path, monkeypatch, capsys, how):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = write_class_folders(tmp_path / "images", per_class=2)
-    files, _ = folders.list_class_folders(root)
-    images, labels = folders.read_class_folders(files, 16)
-    [path] = (user_cache() / "images").glob(f"*/{folders.IMAGES_FILE}")
+    files, _ = list_class_folders(root, Skipped())
+    images, labels = read_class_folders(files, 16)
+    [path] = (user_cache() / "images").glob(f"*/{IMAGES_FILE}")
     content = path.read_bytes()
     path.unlink()
     if how == "pipe":
@@ -240,7 +243,7 @@ def test_damaged_cache_is_rebuilt(tmp_path, monkeypatch, capsys, how):
         damaged = {"flipped": flipped, "cut": content[:-1], "empty": b"", "other": other.getvalue()}
         path.write_bytes(damaged[how])
     assert capsys.readouterr().err == ""
-    again, _ = folders.read_class_folders(files, 16)
+    again, _ = read_class_folders(files, 16)
     assert torch.equal(again, images)
     assert capsys.readouterr().err.startswith(f"warning: {path.parent} is damaged and will be rebuilt: ")
     assert path.read_bytes() == content
@@ -249,11 +252,11 @@ def test_damaged_cache_is_rebuilt(tmp_path, monkeypatch, capsys, how):
 
 def test_cache_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch):
     root = write_class_folders(tmp_path / "images", per_class=2)
-    files, _ = folders.list_class_folders(root)
-    images, _ = folders.read_class_folders(files, 16)
+    files, _ = list_class_folders(root, Skipped())
+    images, _ = read_class_folders(files, 16)
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert torch.equal(folders.read_class_folders(files, 16)[0], images)
+    assert torch.equal(read_class_folders(files, 16)[0], images)
 
 
 def test_fetch_from_the_host_s_memory_keeps_the_order(monkeypatch):
@@ -390,9 +393,9 @@ def test_command_ends_in_one_line_on_a_bad_dataset(served, tmp_path, monkeypatch
 
 @pytest.mark.data("cifar10")
 def test_real_cifar10(data_root):
-    train, classes = folders.list_class_folders(data_root / "cifar10" / "train")
+    train, classes = list_class_folders(data_root / "cifar10" / "train", Skipped())
     assert len(train) == 50000
     assert classes[0] == "airplane"
-    sample, _ = folders.read_class_folders(train[::500], 32)
+    sample, _ = read_class_folders(train[::500], 32)
     mean = sample.double().mean(dim=(0, 2, 3)) / 255
     assert mean.tolist() == pytest.approx([0.4914, 0.4822, 0.4465], abs=0.02)

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from core.io.errors import InputError
-from image import folders
+from image import decoded, decoding
 from image.decoding import EXTENSIONS, MAX_PIXELS, decode
-from image.folders import read_class_folders
+from tests.image.conftest import read_class_folders
 
 RAMP = np.linspace(0, 65535, 16).reshape(4, 4)  # multiples of 4369 = 17 * 257
 LEVELS = np.arange(0, 256, 17).reshape(4, 4)  # the same in 8 bits
@@ -281,8 +281,8 @@ def test_images_decoded_by_an_older_rule_are_not_taken_from_the_cache(tmp_path, 
     (tmp_path / "x.png").write_bytes(png(RAMP.astype(np.uint16), 0))
     files = [(tmp_path / "x.png", 0)]
     with monkeypatch.context() as older:
-        older.setattr(folders, "CACHE_FORMAT", 3)
-        older.setattr(folders, "decode", lambda path, size: (np.full((size, size, 3), 9, np.uint8), False))
+        older.setattr(decoded, "CACHE_FORMAT", 4)
+        older.setattr(decoding, "decode", lambda path, size: (np.full((size, size, 3), 9, np.uint8), False))
         assert read_class_folders(files, 4)[0].max() == 9
     assert read_class_folders(files, 4)[0][0, 0].tolist() == LEVELS.tolist()
 

@@ -60,6 +60,7 @@ def test_finished_run_folder_has_every_file_and_a_full_record(tiny_folder, tmp_p
     result = train(tiny_folder, folder, "--objective", "hard", "--beta", "2", "--knn-every", "2")
     assert {path.name for path in folder.iterdir()} == {
         ".lock",
+        "README.md",
         "checkpoint",
         "config.json",
         "encoder.safetensors",
@@ -296,7 +297,7 @@ def test_compiled_model_has_the_same_loss(tiny_folder, tmp_path):
     ("flags", "message"),
     [
         ("--dataset cifar11", "did you mean cifar10?"),
-        ("--dataset stl10 --data-root nowhere", "nowhere/stl10_binary does not exist, nor do"),
+        ("--dataset stl10 --no-download --data-root nowhere", "nowhere/stl10_binary does not exist, nor do"),
         ("--arch resnet99", "invalid choice 'resnet99'"),
         ("--batch-size 1", "--batch-size is 1; at least 2 images"),
         ("--batch-size 5000", "--batch-size is 5000; shapes has 4000 training images"),

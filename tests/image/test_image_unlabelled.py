@@ -12,7 +12,7 @@ from core.io.errors import InputError
 from image.data import load_dataset
 from image.embed import main as embed_main
 from image.evaluate import main as evaluate_main
-from image.labels import read_tree
+from image.folders import read_tree
 from image.skipped import Skipped
 from image.train import main as train_main
 from tests.image.conftest import CLASSES, write_class_folders
@@ -224,9 +224,9 @@ def test_folder_without_images_and_one_image_are_one_line(tmp_path, capsys):
 def test_tree_for_embedding_has_every_image_with_its_class(tiny_folder, flat, tmp_path):
     tree = read_tree(tiny_folder, "auto", Skipped())
     assert len(tree.files) == 60
-    assert tree.labels == [path.parent.name for path in tree.files]
+    assert tree.labels == [Path(path).parent.name for path in tree.files]
     assert read_tree(tiny_folder, "none", Skipped()).labels is None
-    assert read_tree(flat, "auto", Skipped()) == (sorted(flat.iterdir()), None)
+    assert read_tree(flat, "auto", Skipped()) == (sorted(map(str, flat.iterdir())), None)
     few = write_class_folders(tmp_path / "few", per_class=2)  # too few to test a probe
     assert read_tree(few, "auto", Skipped()).labels == [name for name in CLASSES for _ in range(2)]
     with pytest.raises(InputError, match="is not a folder"):

@@ -80,6 +80,7 @@ def test_finished_run_folder_has_every_file_and_a_full_record(books, data_root, 
     result = trained(books, data_root, folder, "--objective", "hard", "--beta", "2", "--seed", "3")
     assert {path.name for path in folder.iterdir()} == {
         ".lock",
+        "README.md",
         "checkpoint",
         "config.json",
         "encoder",

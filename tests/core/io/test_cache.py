@@ -1,11 +1,15 @@
 """Cached folders: killed processes, concurrent processes, and failures."""
 
 import fcntl
+import os
 import threading
+import time
 
 import pytest
 
-from core.io.cache import build_once, locked
+from core.io import cache
+from core.io.cache import build_once, locked, read_progress, save_progress
+from core.io.digests import file_checksum
 
 
 def write_one(folder):
@@ -60,3 +64,45 @@ def test_interrupted_build_keeps_the_old_folder(tmp_path):
         build_once(folder, fails)
     assert (folder / "one.bin").read_bytes() == b"two"
     assert not list(tmp_path.glob(".building-*"))
+
+
+def test_stopped_build_is_resumed_and_a_failed_one_is_not(tmp_path):
+    seen = []
+
+    def build(folder, error):
+        seen.append(read_progress(folder))
+        save_progress(folder, len(seen))
+        if error:
+            raise error
+        return "done"
+
+    for error in (KeyboardInterrupt, OSError):
+        with pytest.raises(error):
+            build_once(tmp_path / "a", lambda folder, error=error: build(folder, error), resume=True)
+    assert build_once(tmp_path / "a", lambda folder: build(folder, None), resume=True) == "done"
+    assert seen == [None, 1, None]
+    assert read_progress(tmp_path / "a") == 3
+
+
+def test_changed_file_is_found_though_size_and_time_are_the_old_ones(tmp_path, capsys):
+    build_once(tmp_path / "a", write_one)
+    status = (tmp_path / "a" / "one.bin").stat()
+    time.sleep(0.02)  # the clock of a file system ticks every 10 ms or more often
+    (tmp_path / "a" / "one.bin").write_bytes(b"two")
+    os.utime(tmp_path / "a" / "one.bin", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert build_once(tmp_path / "a", write_one) == {"count": 1}
+    assert "one.bin does not have the checksum" in capsys.readouterr().err
+    assert (tmp_path / "a" / "one.bin").read_bytes() == b"one"
+
+
+def test_file_is_read_again_only_after_its_times_have_changed(tmp_path, monkeypatch):
+    read = []
+    build_once(tmp_path / "a", write_one)
+    monkeypatch.setattr(cache, "file_checksum", lambda path: read.append(path.name) or file_checksum(path))
+    for _ in range(2):
+        build_once(tmp_path / "a", write_one)
+    assert read == []
+    os.utime(tmp_path / "a" / "one.bin")  # as after a copy
+    for _ in range(2):
+        build_once(tmp_path / "a", write_one)
+    assert read == ["one.bin"]

@@ -84,7 +84,7 @@ def write_files(root: Path, *names: str) -> None:
 
 def names_below(folder: Path) -> tuple[list[str], int]:
     paths, hidden = visible_files(folder)
-    return [path.relative_to(folder).as_posix() for path in paths], hidden
+    return [Path(path).relative_to(folder).as_posix() for path in paths], hidden
 
 
 @pytest.mark.parametrize(
