@@ -26,6 +26,7 @@ from image.scoring import CHUNK, represent
 from image.skipped import Skipped
 from image.views import Normalise
 from shared_eval.embeddings import Rows, write_embeddings
+from shared_eval.gallery import Collector
 
 Encode = Callable[[Tensor], np.ndarray]  # uint8 [n, 3, S, S] -> float32 [n, D]
 
@@ -54,19 +55,32 @@ def embed(config: EmbedConfig, trained: ImageConfig) -> int:
     normalise = Normalise().to(device)
     size = evaluation_size(trained)
 
+    collector: Collector | None = None
+
     def encode(images: Tensor) -> np.ndarray:
+        if collector is not None:
+            collector.add_images(images.numpy(force=True))
         return represent(network, normalise(images.to(device)), precision).cpu().numpy()
+
+    def write(rows: Iterator[Rows], total: int) -> int:
+        nonlocal collector
+        if config.gallery is None:
+            return write_embeddings(config.output, rows, config.overwrite, total)
+        collector = Collector(total)
+        count = write_embeddings(config.output, collector.rows(rows), config.overwrite, total)
+        collector.write(config.gallery, f"{config.source}, embedded by {config.run}")
+        return count
 
     with threads_for(math.inf), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, and of sizes that are refused
         if not config.source.startswith("folder:"):
             rows, total = embed_dataset(config, size, encode)
-            return write_embeddings(config.output, rows, config.overwrite, total)
+            return write(rows, total)
         root = Path(config.source.removeprefix("folder:"))
         skipped = Skipped(config.skip_unreadable)
         tree = read_tree(root, config.labels, skipped)
         rows = embed_tree(root, tree, size, encode, skipped)
-        count = write_embeddings(config.output, rows, config.overwrite, len(tree.files))
+        count = write(rows, len(tree.files))
     if description := skipped.describe():
         print(readable(" ".join(f"{config.source}: {description}".splitlines())), file=sys.stderr)
     return count
