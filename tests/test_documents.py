@@ -3,8 +3,8 @@
 import gzip
 import re
 import shlex
-from importlib.util import find_spec
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
