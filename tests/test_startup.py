@@ -10,11 +10,11 @@ from tests.faults.tiny import TinyCommand, write_tiny_data
 from tests.imports import ROOT, outcomes
 from tests.shared_eval.conftest import write_record
 
-PACKAGES = ("core", "image", "graph", "sentence", "shared_eval")
+FOLDERS = ("core", "image", "graph", "sentence", "shared_eval")
+SUITE = ROOT / "benchmarks" / "__main__.py"
 COMMANDS = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
-    for package in PACKAGES
-    for path in (ROOT / package).rglob("*.py")
+    for path in [*(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")), SUITE]
     # A modality's config answers shared_eval.reproduce, not people: it takes no flags.
     if 'if __name__ == "__main__"' in path.read_text() and path.name != "config.py"
 )
@@ -38,10 +38,12 @@ WITHOUT_DATA = {
     "image.train": IMAGES,
     "image.evaluate": IMAGES,
     "image.embed": IMAGES,
+    "image.export": IMAGES,
     "sentence.train": SENTENCES,
 }
-WITH_A_MODEL = {"sentence.embed", "sentence.evaluate"}  # they import what the model needs
+WITH_A_MODEL = {"image.export", "sentence.embed", "sentence.evaluate"}  # they import what the model needs
 WITHOUT_FLAGS = {"image.cache": {"rich"}}
+MEASURING = {"benchmarks"}  # imports what it measures
 # On tiny data. sentence.train diverges in its first step: it would save its model by sentence_transformers.
 WITH_DATA = {
     "graph.train": TRAINING | SCIKIT_LEARN,
@@ -71,7 +73,7 @@ def parsed():
 
 def test_every_command_is_in_these_tests():
     assert sorted(UNKNOWN) == COMMANDS
-    assert sorted({*WITH_DATA, *ON_RECORDS, *WITH_A_MODEL, *WITHOUT_FLAGS}) == COMMANDS
+    assert sorted({*WITH_DATA, *ON_RECORDS, *WITH_A_MODEL, *WITHOUT_FLAGS, *MEASURING}) == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -107,6 +109,8 @@ def without_data(tmp_path_factory):
         flags[f"{modality}.evaluate"].append("--no-download")
     flags["graph.embed"] = [str(folder / "graph"), "MUTAG", "--output", str(folder / "x.csv"), *common]
     flags["image.embed"] = [str(folder / "image"), "cifar10", "--output", str(folder / "x.csv"), *common]
+    flags["image.export"] = [str(folder / "image"), "--to", "torchvision"]
+    flags["image.export"] += ["--output", str(folder / "x.safetensors")]
     by_torch, ended = outcomes([(command, *flags[command]) for command in flags], preload=["torch"])
     assert "torch" in by_torch
     return by_torch, dict(zip(flags, ended, strict=True))
@@ -116,7 +120,7 @@ def without_data(tmp_path_factory):
 def test_command_without_data_imports_what_it_uses(without_data, command):
     by_torch, ended = without_data
     assert ended[command].code == 2
-    message = "the run is not finished" if command.endswith(".embed") else "set --download"
+    message = "the run is not finished" if command.endswith((".embed", ".export")) else "set --download"
     assert message in ended[command].output
     assert ended[command].imported <= WITHOUT_DATA[command] | by_torch
 

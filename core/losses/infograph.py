@@ -69,7 +69,7 @@ class InfoGraphLoss(nn.Module):
     Raises:
         ValueError: A setting is outside its range, the shapes do not match, or the batch is a single graph.
 
-    Example:
+    Examples:
         >>> local, global_, batch = torch.randn(6, 16), torch.randn(2, 16), torch.tensor([0, 0, 0, 1, 1, 1])
         >>> loss = InfoGraphLoss(beta=1.0, tau_plus=0.1)(local, global_, batch)
     """
