@@ -10,7 +10,8 @@ from torch import Tensor
 PairLoss = Callable[[Tensor, Tensor], Tensor]
 
 
-def _import_if_installed(module: str) -> ModuleType | None:
+def import_if_installed(module: str) -> ModuleType | None:
+    """The module, or None if it or what it imports is not installed."""
     try:
         return import_module(module)
     except ImportError:
@@ -18,8 +19,8 @@ def _import_if_installed(module: str) -> ModuleType | None:
 
 
 LIBRARIES = {
-    "pytorch-metric-learning": _import_if_installed("pytorch_metric_learning.losses"),
-    "lightly": _import_if_installed("lightly.loss"),
+    "pytorch-metric-learning": import_if_installed("pytorch_metric_learning.losses"),
+    "lightly": import_if_installed("lightly.loss"),
 }
 
 

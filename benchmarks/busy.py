@@ -6,12 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, count, islice
 
 import torch
 
 from benchmarks.measure import Findings
+from benchmarks.settings import BusySettings
 from core.io.errors import InputError
 from core.training.launch import with_precision
 from core.training.loop import optimizer_step
@@ -40,28 +41,6 @@ TASKS = {
     "graph": (graph_defaults, GraphTask),
     "sentence": (sentence_defaults, SentenceTask),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class BusySettings:
-    """Training and evaluation alone and beside a busy process."""
-
-    image: tuple[str, ...] = ("shapes",)
-    """Image datasets."""
-    graph: tuple[str, ...] = ("MUTAG", "REDDIT-BINARY")
-    """Graph datasets."""
-    sentence: tuple[str, ...] = ("pydoc",)
-    """Corpora."""
-    steps: int = 20
-    """Training steps per round."""
-    batch_size: int | None = None
-    """By default each dataset's own."""
-    evaluation: bool = True
-    """Also time the evaluation."""
-    rounds: int = 5
-
-
-QUICK = BusySettings(graph=("motifs",), steps=3, evaluation=False, rounds=3)
 
 
 class BusyProcess:

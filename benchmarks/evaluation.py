@@ -1,7 +1,6 @@
 """Evaluation of frozen representations compared with the usual ways in scikit-learn and PyTorch."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from statistics import mean
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.measure import Findings, interleaved, operator_seconds, seconds_of, summary
+from benchmarks.settings import EvaluationSettings
 from core.io.errors import InputError
 from core.training.config import default_data_root
 from core.training.seeding import epoch_order, seed_everything
@@ -39,41 +39,6 @@ ABOUT = (
 )
 NEIGHBOURS, TEMPERATURE = 200, 0.5
 BATCH = 512  # of the linear probe
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
-    """Probes on frozen features."""
-
-    graphs: str = "MUTAG"
-    """Graphs of the SVM; the embedded ones if they are missing."""
-    task: str = "mr"
-    """Task of the nested logistic regression; the embedded one if it is missing."""
-    task_samples: int = 3000
-    """Maximum number of its sentences."""
-    task_dim: int = 1200
-    """Dimension of the sentence embeddings."""
-    train: int = 10_000
-    """Training samples of nearest neighbours and linear probe."""
-    test: int = 2000
-    dim: int = 512
-    classes: int = 10
-    epochs: int = 20
-    """Epochs of the linear probe."""
-    rounds: int = 3
-
-
-QUICK = EvaluationSettings(
-    graphs="motifs",
-    task="topic",
-    task_samples=600,
-    task_dim=64,
-    train=2000,
-    test=500,
-    dim=128,
-    epochs=5,
-    rounds=2,
-)
 
 
 def measure(settings: EvaluationSettings, device: torch.device, findings: Findings) -> None:

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from torch_geometric.loader import DataLoader
 
 from benchmarks.measure import Findings, Stopwatch, Timer, interleaved, operator_seconds, untimed
 from benchmarks.released_graphs import ReleasedInfoGraph, released_objective
+from benchmarks.settings import GraphSettings
 from core import InfoGraphLoss
 from core.io.errors import InputError, TrainingError
 from core.training.config import default_data_root
@@ -33,27 +33,6 @@ REFERENCE = "reference"
 PEAK_SIZE, PEAK_ROUNDS = 2048, 5  # of the matrix product whose rate counts as the device's peak
 
 Batches = GraphBatch | Batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class GraphSettings:
-    """Graph training compared with the reference, and complete commands."""
-
-    datasets: tuple[str, ...] = ("motifs", "MUTAG", "PROTEINS", "REDDIT-BINARY", "DD")
-    """Datasets on which an epoch, a step and the objective alone are timed."""
-    batch_size: int = 128
-    rounds: int = 5
-    command_dataset: str = "MUTAG"
-    """Dataset of the complete commands."""
-    seeds: str = "0-9"
-    """Seeds that one command trains together."""
-    betas: str = "0,1,2,10"
-    """Betas that one command trains together with the seeds."""
-    command_rounds: int = 2
-    """0 skips the complete commands."""
-
-
-QUICK = GraphSettings(datasets=("motifs",), rounds=3, command_rounds=0)
 
 
 class GraphSteps:
@@ -133,7 +112,7 @@ def measure(settings: GraphSettings, device: torch.device, findings: Findings) -
         subjects = subjects_of(dataset, batches, settings.batch_size, device)
         first = batches[0]
         findings.notes.append(
-            f"The first batch of {name} has {int(first.count):,} nodes, of which {first.features.shape[1]:,} "
+            f"The first batch of {name} has {int(first.count):,} nodes, of which {first.sums.shape[1]:,} "
             "are different."
         )
         for what, pair in subjects.items():

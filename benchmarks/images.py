@@ -1,9 +1,6 @@
 """SimCLR's step compared with the usual pipeline: PIL images, torchvision transforms, a DataLoader."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from PIL import Image
@@ -12,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.measure import Findings, Stopwatch, Timer, operator_seconds, untimed
+from benchmarks.settings import ImageSettings
 from core import HardNegativeLoss
 from core.training.config import default_data_root
 from core.training.optimizers import make_optimizer
@@ -31,27 +29,6 @@ ABOUT = (
 USUAL = "PIL + DataLoader"
 
 Pairs = Iterable[tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageSettings:
-    """SimCLR's step compared with a PIL + DataLoader pipeline."""
-
-    dataset: str = "shapes"
-    arch: Literal["resnet10", "resnet18", "resnet34", "resnet50"] = "resnet10"
-    width: int = 16
-    batch_size: int = 256
-    steps: int = 8
-    """Steps per round."""
-    rounds: int = 5
-    workers: int = os.cpu_count() or 1
-    """Processes of the DataLoader."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: bool = False
-    """Also time the compiled model."""
-
-
-QUICK = ImageSettings(batch_size=128, steps=2, rounds=3, workers=0)
 
 
 class PilViews(Dataset):

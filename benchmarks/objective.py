@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from benchmarks import alternatives
 from benchmarks.measure import Findings, interleaved, operator_seconds, summary
 from benchmarks.memory import fresh_processes, measured_on_gpu
+from benchmarks.settings import ObjectiveSettings
 from core import HardNegativeLoss, NTXentLoss
 
 TITLE = "The objective"
@@ -28,23 +28,6 @@ ABOUT = (
 DENSE, TILED, HARD_DENSE, HARD_TILED = "ours, dense", "ours, tiled", "ours hard, dense", "ours hard, tiled"
 LONG_SECONDS = 20.0  # a call that takes longer is timed once
 TOLERANCE = 1e-5  # relative, between losses that are meant to be the same
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectiveSettings:
-    """The objective, forward and backward."""
-
-    batches: tuple[int, ...] = (128, 256, 512, 1024, 2048, 4096)
-    """Batches of all implementations."""
-    large_batches: tuple[int, ...] = (16_384, 65_536)
-    """Batches of the hard objective in tiles alone, called once each."""
-    dim: int = 128
-    tile_size: int = 512
-    temperature: float = 0.5
-    rounds: int = 5
-
-
-QUICK = ObjectiveSettings(batches=(128, 1024), large_batches=(4096,), rounds=3)
 
 
 def implementations(settings: ObjectiveSettings) -> dict[str, alternatives.PairLoss]:

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figure import write_figure
 from core.io.errors import InputError
 from core.io.files import read_json, write_atomically
 
@@ -52,6 +51,8 @@ def write_page(folder: Path, names: Iterable[str]) -> Path:
     records = read_parts(folder, names)
     if not records:
         raise InputError(f"{folder} holds no results; measure some with python -m benchmarks")
+    from benchmarks.figure import write_figure
+
     rows, sections = [], []
     for path, record in records.items():
         try:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ import torch
 from benchmarks.measure import Findings, seconds_of, summary
 from benchmarks.memory import ROOT, fresh_processes, measured, measured_on_gpu
 from benchmarks.objective import make_views
+from benchmarks.settings import RankSettings
 from core import HardNegativeLoss
 from core.distributed import all_reduce_max, barrier, is_main_process, local_slice, process_group
 from core.io.errors import TrainingError
 from core.losses.gradient_cache import cached
 from core.training.runtime import choose_device
 from core.training.seeding import seed_everything
-from image.encoder import Pair, make_model
+from image.encoder import TwoViews, make_model
 
 TITLE = "Many ranks and large batches"
 ABOUT = (
@@ -36,25 +37,6 @@ ABOUT = (
     "the whole batch encoded at once, and in chunks by gradient caching."
 )
 WHOLE = "whole batch"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RankSettings:
-    """The objective over processes, and gradient caching."""
-
-    processes: int = 2
-    """Ranks on a CPU; on GPUs, one for each."""
-    batch: int = 4096
-    """Samples of all ranks together."""
-    dim: int = 128
-    tile_size: int = 512
-    encoder_batch: int = 512
-    """Images of the step with gradient caching: ResNet-18 of width 16, 32 pixels."""
-    chunks: tuple[int, ...] = (128, 32)
-    rounds: int = 5
-
-
-QUICK = RankSettings(batch=512, encoder_batch=64, chunks=(16,), rounds=3)
 
 
 def objectives(settings: RankSettings) -> dict[str, HardNegativeLoss]:
@@ -138,7 +120,7 @@ def _peak(call: Callable[[], object], small: Callable[[], object], device: torch
 def prepare(chunk: int | None, batch: int, device: str) -> Callable[[], object]:
     """Prepare a forward and backward pass of SimCLR, on the whole batch or in chunks."""
     seed_everything(0)
-    pair = Pair(make_model("resnet18", width=16, norm="group")).to(device)
+    pair = TwoViews(make_model("resnet18", width=16, norm="group")).to(device)
     network, loss = cached(pair, chunk), HardNegativeLoss(normalize=False)
 
     def step(views: torch.Tensor) -> None:

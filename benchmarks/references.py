@@ -2,9 +2,7 @@
 
 import copy
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +12,20 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
+from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch import Tensor, nn
+from torch.utils.data import SequentialSampler
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import DeepGraphInfomax
 from transformers import PrinterCallback
 
-from benchmarks.alternatives import LIBRARIES
-from benchmarks.measure import Findings, summary
+from benchmarks.measure import Findings
+from benchmarks.references_images import measure_images
+from benchmarks.references_senteval import measure_senteval
 from benchmarks.released_graphs import ReleasedInfoGraph
-from core import InfoGraphLoss, NTXentLoss
+from benchmarks.settings import ReferenceSettings
+from core import InfoGraphLoss
 from core.io.errors import InputError
 from core.training.config import default_data_root
 from core.training.optimizers import make_optimizer
@@ -31,13 +33,10 @@ from core.training.seeding import seed_everything
 from graph.batch import make_batches
 from graph.data import load_dataset
 from graph.encoder import make_models
-from image.encoder import SimCLR, make_encoder
 from sentence.corpora import find_corpus
 from sentence.data import encode_corpus
-from sentence.encoder import QuickThought, TwoEncoders
-from sentence.scoring import FOLDS, PENALTIES, embed
+from sentence.encoder import QuickThought
 from sentence.tasks import load_task
-from shared_eval.probes import nested_logistic_accuracy
 
 TITLE = "Reference points"
 ABOUT = (
@@ -45,39 +44,10 @@ ABOUT = (
     "an epoch with PyG's layers on collated batches; InfoGraph with its objective over all pairs of a node "
     "and a graph, and DeepGraphInfomax, which scores each node against one summary of the batch, with a "
     "second encoding of shuffled features. Sentences: an epoch of SentenceTransformerTrainer, once it is "
-    "made, and a loop with the same encoder, pairs, loss and optimizer. Images: a step of SimCLR with our "
-    "loss and with lightly's, on the same views. SentEval: what encoding takes, and what the "
-    "fits of the protocol take."
-)
-# The harness itself is not at hand.
-SENTEVAL_NOTE = (
-    "SentEval's own harness is not measured here. Reported for it, on another day: 40 minutes of one core "
-    "for eight tasks of 600 fits each; for ours 13 minutes, encoding included."
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReferenceSettings:
-    """Other libraries' steps beside ours."""
-
-    graphs: tuple[str, ...] = ("MUTAG", "REDDIT-BINARY")
-    """Datasets of graphs; those that are missing are left out."""
-    batch_size: int = 128
-    pairs: int = 512
-    """Sentence pairs of an epoch."""
-    sentence_batch: int = 64
-    hidden: int = 300
-    """Width of the sentence encoder's GRUs."""
-    images: int = 256
-    """Images of a batch."""
-    task: str = "mr"
-    """Task of SentEval's protocol; the embedded one if it is missing."""
-    task_samples: int = 2000
-    rounds: int = 3
-
-
-QUICK = ReferenceSettings(
-    graphs=("motifs",), pairs=64, sentence_batch=16, hidden=32, images=16, task_samples=300, rounds=2
+    "made, and a loop with the same encoder, batches, loss and optimizer. Images: a step of SimCLR with our "
+    "loss and with lightly's, on the same views; then views and loop of each library, lightly's with its "
+    "transforms in a DataLoader. SentEval: what encoding takes, what our fits take, and what those of its "
+    "protocol take with scikit-learn, one by one."
 )
 
 
@@ -165,6 +135,11 @@ class _Nodes(nn.Module):
         return self.encoder(batch)[0]
 
 
+def in_order(dataset: Dataset, batch_size: int, drop_last: bool, **_: object) -> DefaultBatchSampler:
+    """The trainer's batches, in the order of the pairs, as the plain loop takes them."""
+    return DefaultBatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
+
+
 def measure_sentences(settings: ReferenceSettings, device: torch.device, findings: Findings) -> None:
     """An epoch of SentenceTransformerTrainer, and of a plain loop on the same batches."""
     corpus = find_corpus("pydoc", default_data_root())
@@ -203,50 +178,9 @@ def measure_sentences(settings: ReferenceSettings, device: torch.device, finding
             report_to="none",
             disable_tqdm=True,
             use_cpu=device.type == "cpu",
+            batch_sampler=in_order,
         )
-
         trainer = SentenceTransformerTrainer(models[1], arguments, data, loss=losses[1])
         trainer.remove_callback(PrinterCallback)
         subjects = {"a plain loop": loop, "SentenceTransformerTrainer": trainer.train}
         findings.compare("sentence pairs, epoch", subjects, settings.rounds, "pairs", settings.pairs)
-
-
-def measure_images(settings: ReferenceSettings, device: torch.device, findings: Findings) -> None:
-    """A step of SimCLR with our NT-Xent and with lightly's, from the same views."""
-    lightly = LIBRARIES["lightly"]
-    if lightly is None:
-        findings.notes.append("lightly's SimCLR: not installed.")
-        return
-    seed_everything(0)
-    views = torch.randn(2, settings.images, 3, 32, 32, device=device)
-    subjects = {}
-    for name, loss in {"ours": NTXentLoss(0.5), "lightly": lightly.NTXentLoss(0.5)}.items():
-        model = SimCLR(make_encoder("resnet10", 16)).to(device)
-
-        def loss_of(pair: Tensor, model: nn.Module = model, loss: nn.Module = loss) -> Tensor:
-            return loss(*model(pair.flatten(0, 1))[1].chunk(2))
-
-        subjects[name] = epoch_of(model, loss_of, [views])
-    findings.compare("SimCLR, step", subjects, settings.rounds, "images", settings.images)
-
-
-def measure_senteval(settings: ReferenceSettings, device: torch.device, findings: Findings) -> None:
-    """Seconds of encoding a task's sentences, and of the fits on them: apart, as SentEval joins them."""
-    task, name = load_task(settings.task, default_data_root()), settings.task
-    if task is None:
-        findings.notes.append(f"SentEval's protocol is measured on topic instead: no data for {name}.")
-        task, name = load_task("topic", default_data_root()), "topic"
-    every = -(-len(task.sentences) // settings.task_samples)
-    sentences, labels = task.sentences[::every], torch.from_numpy(task.labels[::every]).to(device)
-    tokenizer = encode_corpus(find_corpus("pydoc", default_data_root()), 50_000).tokenizer
-    seed_everything(0)
-    encoder = TwoEncoders(tokenizer, "gru", 64, settings.hidden, bidirectional=True, longest=30).to(device)
-    started = time.perf_counter()
-    features = embed(encoder, sentences, device, "float32")
-    encoded = time.perf_counter()
-    nested_logistic_accuracy(features, labels, PENALTIES["senteval"], FOLDS)
-    fitted = time.perf_counter()
-    subjects = {"encoding": summary([encoded - started]), "fits": summary([fitted - encoded])}
-    case = f"SentEval's protocol on {name}, {len(sentences):,} sentences of {features.shape[1]}"
-    findings.add_comparison(case, subjects)
-    findings.notes.append(SENTEVAL_NOTE)

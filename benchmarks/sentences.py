@@ -1,8 +1,6 @@
 """Sentence training compared with padded batches, encoding with ``SentenceTransformer.encode``."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -10,6 +8,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.measure import Findings, Stopwatch, Timer, operator_seconds, untimed
+from benchmarks.settings import SentenceSettings
 from core.io.errors import InputError
 from core.training.config import default_data_root
 from core.training.optimizers import make_optimizer
@@ -30,24 +29,6 @@ ABOUT = (
 )
 BUCKETS = 4
 EMBEDDED = "pydoc"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SentenceSettings:
-    """Quick-thoughts' step, and encoding."""
-
-    dataset: str = "books"
-    """The corpus; the embedded one if it is missing."""
-    embedding_dim: int = 620
-    hidden: int = 600
-    batch_size: int = 400
-    rounds: int = 3
-    sentences: int = 1000
-    """Sentences encoded per round."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-
-
-QUICK = SentenceSettings(dataset=EMBEDDED, embedding_dim=128, hidden=128, batch_size=100, sentences=200)
 
 
 def run_padded(encoder: GRUEncoder, ids: Tensor, lengths: Tensor, buckets: int = 1) -> Tensor:

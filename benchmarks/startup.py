@@ -3,13 +3,13 @@
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
+from benchmarks.commands import COMMANDS
 from benchmarks.measure import Findings, interleaved, summary
 from benchmarks.memory import ROOT
+from benchmarks.settings import StartupSettings
 from core.io.errors import InputError, TrainingError
 
 TITLE = "Start-up"
@@ -21,48 +21,9 @@ ABOUT = (
 )
 TORCH = "import torch"
 WRONG_FLAG = "--no-such-flag"
-
-
-class Command(NamedTuple):
-    """A command that people start."""
-
-    unknown: tuple[str, ...]  # flags that name something which does not exist
-    works_with: tuple[str, ...]  # modules that it imports for its work
-
-
-COMMANDS = {
-    "graph.train": Command(("--dataset", "no-such-dataset"), ("core.training.launch", "graph.task")),
-    "graph.evaluate": Command(("no-such-run",), ("graph.scoring",)),
-    "graph.embed": Command(("no-such-run", "motifs", "--output", "x.npz"), ("graph.embedding",)),
-    "image.train": Command(("--dataset", "no-such-dataset"), ("core.training.launch", "image.task")),
-    "image.evaluate": Command(("no-such-run",), ("image.scoring",)),
-    "image.embed": Command(("no-such-run", "digits", "--output", "x.npz"), ("image.embedding",)),
-    "image.cache": Command(("--trim", "no-such-size"), ("core.io.cache",)),
-    "sentence.train": Command(("--dataset", "no-such-dataset"), ("core.training.launch", "sentence.task")),
-    "sentence.evaluate": Command(("./no-such-folder",), ("sentence.quick_thought", "sentence.scoring")),
-    "sentence.embed": Command(
-        ("./no-such-run", "no-such-file", "--output", "vectors.parquet"), ("sentence.embedding",)
-    ),
-    "shared_eval.compare": Command(("no-such-run", "another"), ("shared_eval.comparison",)),
-    "shared_eval.records": Command(("no-such-folder",), ("pandas",)),
-    "shared_eval.report": Command(("no-such-folder",), ("shared_eval.report_page",)),
-    "shared_eval.reproduce": Command(("no-such-table",), ("shared_eval.reproduce.results",)),
-}
 # Relative to the import of torch: 0.7 and 2.2 seconds where that takes 1.5.
 MAX_HELP = 0.47  # of help and bad input
 MAX_IMPORT = 1.47  # of what trains
-
-
-@dataclass(frozen=True, kw_only=True)
-class StartupSettings:
-    """Commands in fresh processes."""
-
-    commands: tuple[str, ...] = tuple(COMMANDS)
-    """Commands to start: modules, such as image.train."""
-    rounds: int = 5
-
-
-QUICK = StartupSettings(commands=("graph.train", "image.train", "sentence.train"), rounds=3)
 
 
 def measure(settings: StartupSettings, device: torch.device, findings: Findings) -> None:

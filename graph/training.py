@@ -7,18 +7,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from core.distributed import launched_processes
 from core.io.digests import digest_of
 from core.io.errors import InputError
-from core.training.describe import config_from
+from core.training.from_python import python_config
 from core.training.launch import launch
 from graph.config import GraphConfig, defaults_for
 from graph.data import GraphDataset, with_features
@@ -51,23 +48,13 @@ def train_on(
         InputError: Graphs or settings are not valid, or ``output_dir`` holds something else.
         TrainingError: Training diverged or collapsed, or the folder cannot be written.
     """
-    if launched_processes() > 1:
-        raise InputError("train_on runs in one process; start it without torchrun")
     for name in ("dataset", "seeds", "betas"):
         if settings.get(name) is not None:
             raise InputError(f"`{name}` is not a setting of train_on, which trains one encoder on `data`")
-    if output_dir is None:
-        with TemporaryDirectory() as folder:
-            return train_on(data, output_dir=Path(folder) / "run", **settings)
-    named = {
-        name: str(value) if isinstance(value, Path | torch.device) else value
-        for name, value in settings.items()
-    }
-    config = config_from(GraphConfig, defaults_for, named | {"output_dir": os.fspath(output_dir)})
-    dataset = dataset_of(data, config.node_features)
-    [single] = replace(config, dataset=dataset.name).expand()
-    launch(partial(GraphTask, dataset=dataset), single)
-    return load_encoder(single.folder())
+    with python_config(GraphConfig, defaults_for, output_dir, settings) as config:
+        dataset = dataset_of(data, config.node_features)
+        launch(partial(GraphTask, dataset=dataset), replace(config, dataset=dataset.name))
+        return load_encoder(config.folder())
 
 
 def dataset_of(data: Sequence[Any], node_features: NodeFeatures = "auto") -> GraphDataset:

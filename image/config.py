@@ -2,27 +2,29 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from typing_extensions import Self
 
+from core.io.digests import file_checksum
 from core.io.errors import InputError, unknown_name
 from core.training.config import Precision, TrainConfig, hardness_of, objective_option
 from core.training.describe import describe_runs
 from core.training.settings import load_config
 
 KNOWN = ("shapes", "digits", "cifar10", "cifar100", "stl10", "tinyimagenet", "folder:PATH")
+RESNETS = ("resnet10", "resnet18", "resnet34", "resnet50")
+TIMM = "timm:"
+CHECKPOINTS = (".safetensors", ".pth", ".pt")
 ENCODER_SETTINGS = ("arch", "stem", "width", "norm")
 MIN_IMAGE_SIZE = 8
 MAX_SMALL_VIEW = 64  # pixels; larger views get ImageNet's stem
 
 Norm = Literal["batch", "group"]
-
 Stem = Literal["small", "imagenet"]
-
 Labels = Literal["auto", "folders", "none"]
-
 Protocol = Literal["frozen", "paper"]  # of the linear probe
 
 
@@ -34,14 +36,9 @@ class ImageConfig(TrainConfig):
     plain_objective: ClassVar[str] = "simclr"
     minimums: ClassVar[Mapping[str, float]] = {
         **TrainConfig.minimums,
-        **{
-            "width": 1,
-            "view_size": MIN_IMAGE_SIZE,
-            "image_size": MIN_IMAGE_SIZE,
-            "warmup": 0,
-            "knn_every": 0,
-        },
-        **{"tile_size": 1, "cache_chunk": 1, "weight_decay": 0},
+        **dict.fromkeys(("view_size", "image_size"), MIN_IMAGE_SIZE),
+        **dict.fromkeys(("width", "tile_size", "cache_chunk"), 1),
+        **dict.fromkeys(("warmup", "knn_every", "weight_decay"), 0),
     }
     # A batch of larger images takes gigabytes before its first convolution.
     maximums: ClassVar[Mapping[str, float]] = {**TrainConfig.maximums, "image_size": 1024, "view_size": 1024}
@@ -72,8 +69,8 @@ class ImageConfig(TrainConfig):
     """Size of the similarity matrix's tiles, for large batches; by default it is computed at once."""
     cache_chunk: int | None = None
     """Images that a process encodes at a time at most (gradient caching); batch norm then sees a chunk."""
-    arch: Literal["resnet10", "resnet18", "resnet34", "resnet50"] = "resnet50"
-    """Encoder."""
+    arch: str = "resnet50"
+    """Encoder: resnet10, resnet18, resnet34, resnet50, or timm:NAME, a model of the library timm."""
     stem: Stem = "small"
     """small: a 3x3 convolution. imagenet: 7x7, stride 2, max-pool; the default for views above 64 pixels."""
     width: int = 64
@@ -87,7 +84,9 @@ class ImageConfig(TrainConfig):
     skip_unreadable: bool = False
     """Train without the images that cannot be read; by default they are an error."""
     init: Path | None = None
-    """Start from the weights of this finished image run, of the same arch, stem, width and norm."""
+    """Start from a finished image run of the same arch, stem, width and norm, or a checkpoint file."""
+    init_sha256: str | None = None
+    """SHA-256 of the file that init names; by default that of the file when the run begins."""
     image_size: int | None = None
     """Size of the images, resized once; by default the dataset's own."""
     view_size: int = 32
@@ -118,7 +117,32 @@ class ImageConfig(TrainConfig):
             raise InputError(f"`tile_size` is {self.tile_size}; `negatives` label is not supported in tiles")
         if not 0 < self.crop_scale <= 1:
             raise InputError(f"`crop_scale` is {self.crop_scale}; it must be above 0 and at most 1")
-        return super().checked()
+        if self.arch.startswith(TIMM):
+            self._check_timm_settings()
+        elif self.arch not in RESNETS:
+            raise unknown_name("arch", self.arch, RESNETS, ", or timm:NAME for any model of timm")
+        config = super().checked()
+        if self.init is None and self.init_sha256 is not None:
+            raise InputError("`init_sha256` is of the file that `init` names, which is not given")
+        if self.init is None or self.init_sha256 is not None:
+            return config
+        try:
+            return replace(config, init_sha256=file_checksum(self.init))
+        except OSError:  # a folder, or a file that check_init refuses
+            return config
+
+    def identity(self) -> dict[str, Any]:
+        identity = super().identity()
+        if self.init_sha256 is None:  # the file is gone; the path alone must do
+            del identity["init_sha256"]
+        return identity
+
+    def _check_timm_settings(self) -> None:
+        """Raise InputError if a setting is given that the project's own ResNets alone have."""
+        default = defaults_for(self.dataset, self.objective, self.view_size)
+        for name in ("stem", "width", "norm"):
+            if (value := getattr(self, name)) != getattr(default, name):
+                raise InputError(f"`{name}` is {value}, but `arch` {self.arch} has its own; leave it out")
 
     def depends_on_epochs(self) -> str | None:
         if self.schedule == "cosine":
@@ -126,24 +150,55 @@ class ImageConfig(TrainConfig):
         return "`anneal_beta` down" if self.anneal_beta == "down" else None
 
     def check_dataset(self) -> None:
+        if self.arch.startswith(TIMM):
+            check_timm(self.arch)
         check_name("dataset", self.dataset)
         if self.probe_dataset is not None:
             check_name("probe_dataset", self.probe_dataset)
-        if self.init is not None:
-            self.check_init(self.init)
+        self.check_init()
 
-    def check_init(self, run: Path) -> None:
-        """Raise InputError unless ``run`` is a finished image run with the encoder of these settings."""
+    def check_init(self) -> None:
+        """Raise InputError unless ``init`` is a finished run with this encoder, or a file of weights."""
+        if self.init is None:
+            return
+        if self.init.suffix.lower() in CHECKPOINTS:
+            self._check_file(self.init)
+        elif self.init.is_file():
+            kinds = ", ".join(CHECKPOINTS)
+            raise InputError(f"`init` is {self.init}; it must be a run's folder, or a checkpoint in {kinds}")
+        else:
+            self._check_run(self.init)
+
+    def _check_file(self, path: Path) -> None:
+        try:
+            found = file_checksum(path)
+        except OSError as error:
+            raise InputError(f"`init` is {path}, which cannot be read: {error.strerror}") from None
+        if found != self.init_sha256:
+            raise InputError(f"`init` is {path}, whose SHA-256 is {found}, not `init_sha256`")
+
+    def _check_run(self, run: Path) -> None:
         other = load_config(run, type(self))
-        differing = [
-            f"{name} {getattr(other, name)}, not {getattr(self, name)}"
-            for name in ENCODER_SETTINGS
-            if getattr(other, name) != getattr(self, name)
-        ]
-        if differing:
-            raise InputError(f"`init` is {run}, whose encoder has {' and '.join(differing)}")
+        found = {name: getattr(other, name) for name in ENCODER_SETTINGS}
+        if differing := self.differing_encoder(found):
+            raise InputError(f"`init` is {run}, whose encoder has {' and '.join(differing.values())}")
         if not (run / "result.json").exists():
             raise InputError(f"`init` is {run}, which is not finished; resume it with `resume`")
+
+    def differing_encoder(self, found: Mapping[str, Any]) -> dict[str, str]:
+        """By setting, how the encoder that is found differs from the one wanted, for a message."""
+        wanted = {name: getattr(self, name) for name in found}
+        return {
+            name: f"{name} {value}, not {wanted[name]}"
+            for name, value in found.items()
+            if value != wanted[name]
+        }
+
+
+def check_timm(arch: str) -> None:
+    """Raise InputError unless timm is installed; it is not imported."""
+    if find_spec("timm") is None:
+        raise InputError(f"`arch` is {arch}, which needs timm: pip install timm")
 
 
 def check_name(argument: str, dataset: str) -> None:

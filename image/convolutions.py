@@ -3,8 +3,6 @@
 oneDNN's threads spin at barriers of its own while they compute the weights' gradient. If another process uses
 one of the cores, a step then takes many times as long. Here each thread computes the gradient on its part of
 the batch, and they meet once.
-
-Shapes: B batch · C, D channels in and out · H, W height and width · k kernel.
 """
 
 import functools
@@ -13,8 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-Gradients = tuple[Tensor | None, Tensor | None]
+from torch.nn.grad import conv2d_weight
 
 
 class Conv2d(nn.Conv2d):
@@ -54,14 +51,20 @@ class _Convolution(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         input, weight = ctx.saved_tensors
-        gradients = functools.partial(_gradients, weight=weight, stride=ctx.stride, padding=ctx.padding)
         of_input = of_weight = None
-        if ctx.needs_input_grad[0]:
-            of_input, _ = gradients(grad, input, wanted=(True, False))
+        if ctx.needs_input_grad[0]:  # conv2d_input of torch.nn.grad forgets the memory format
+            settings = (ctx.stride, ctx.padding, (1, 1), False, (0, 0), 1)  # neither dilated nor transposed
+            of_input, _, _ = torch.ops.aten.convolution_backward(
+                grad, input, weight, None, *settings, (True, False, False)
+            )
         if ctx.needs_input_grad[1]:
             threads = torch.get_num_threads()
-            one = functools.partial(_in_one_thread, gradients)
-            parts = list(_pool(threads).map(one, grad.chunk(threads), input.chunk(threads)))
+
+            def of_part(grad: Tensor, input: Tensor) -> Tensor:
+                torch.set_num_threads(1)  # of this thread
+                return conv2d_weight(input, weight.shape, grad, ctx.stride, ctx.padding)
+
+            parts = list(_pool(threads).map(of_part, grad.chunk(threads), input.chunk(threads)))
             # The threads of the pool have set torch's default, which new threads take.
             torch.set_num_threads(threads)
             of_weight = torch.stack(parts).float().sum(0).to(weight.dtype)
@@ -71,19 +74,3 @@ class _Convolution(torch.autograd.Function):
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "weights' gradient")
-
-
-def _in_one_thread(gradients: Any, grad: Tensor, input: Tensor) -> Tensor:
-    torch.set_num_threads(1)  # of this thread
-    _, of_weight = gradients(grad, input, wanted=(False, True))
-    return of_weight
-
-
-def _gradients(
-    grad: Tensor, input: Tensor, *, weight: Tensor, stride: Any, padding: Any, wanted: tuple[bool, bool]
-) -> Gradients:
-    """Wanted gradients of input and weight: [B, D, H', W'], [B, C, H, W] -> [B, C, H, W], [D, C, k, k]."""
-    of_input, of_weight, _ = torch.ops.aten.convolution_backward(
-        grad, input, weight, None, stride, padding, (1, 1), False, (0, 0), 1, (*wanted, False)
-    )
-    return of_input, of_weight

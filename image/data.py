@@ -18,7 +18,7 @@ from core.distributed import is_main_process
 from core.io.errors import InputError, unknown_name
 from core.io.files import readable
 from image import published
-from image.config import KNOWN, MIN_IMAGE_SIZE, Labels
+from image.config import KNOWN, MIN_IMAGE_SIZE, ImageConfig, Labels
 from image.decoded import read_splits, read_unlabelled
 from image.folders import images_below, split_folders, why_unlabelled
 from image.shapes import CLASSES as SHAPES
@@ -164,15 +164,29 @@ def load_dataset(
     return dataset if image_size is None else dataset.resized(image_size)
 
 
-def load_probe_dataset(
-    name: str, data_root: Path, download: bool, image_size: int, skip_unreadable: bool
-) -> ImageDataset:
-    """``load_dataset`` of a dataset for the probes; raises InputError if it has no labels."""
-    dataset = load_dataset(name, data_root, download, image_size, skip_unreadable)
-    if not dataset.has_labels:
-        raise InputError(f"`probe_dataset` is {name}, which has no labels, as {dataset.why_unlabelled}")
+def load_datasets(
+    config: ImageConfig, device: torch.device, given: ImageDataset | None = None
+) -> tuple[ImageDataset, ImageDataset | None]:
+    """The dataset that a config names, or the ``given`` one, and the one for its probes if that is another.
+
+    Both are moved to ``device`` as ``ImageDataset.to`` does.
+
+    Raises InputError as ``load_dataset`` does, and if the probes' dataset has no labels.
+    """
+    where, size, skip = (config.data_root, config.download), config.image_size, config.skip_unreadable
+    if given is None:
+        dataset = load_dataset(config.dataset, *where, size, skip, config.labels)
+    else:
+        dataset = given if size is None else given.resized(size)
     warn_skipped(dataset)
-    return dataset
+    name = config.probe_dataset
+    if name is None:
+        return dataset.to(device), None
+    probed = load_dataset(name, *where, config.view_size, skip)
+    if not probed.has_labels:
+        raise InputError(f"`probe_dataset` is {name}, which has no labels, as {probed.why_unlabelled}")
+    warn_skipped(probed)
+    return dataset.to(device), probed.to(device)
 
 
 def warn_skipped(dataset: ImageDataset) -> None:

@@ -27,6 +27,8 @@ class EmbedConfig:
     """The file: .parquet, .npz, .safetensors or .csv."""
     overwrite: bool = False
     """Replace the file if it exists."""
+    gallery: Path | None = None
+    """Also write a page that shows some of the images with their nearest neighbours, such as page.html."""
     projections: bool = False
     """Write the output of the projection head, of unit length, instead of the encoder's."""
     labels: Labels = "auto"
@@ -55,6 +57,8 @@ def check_source(source: str) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EmbedConfig, argv, "python -m image.embed")
     check_output(config.output, config.overwrite)
+    if config.gallery is not None and config.gallery.exists() and not config.overwrite:
+        raise InputError(f"`gallery` {config.gallery} exists; set `overwrite` to replace it")
     trained = load_config(config.run, ImageConfig)
     check_source(config.source)
     # Imported here because torch takes seconds, and help and errors do not need it.
@@ -63,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     count = embed(config, trained)
     show(f"{config.output}: {count:,} embeddings")
+    if config.gallery is not None:
+        show(str(config.gallery))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from core.io.files import readable
 from core.training.runtime import choose_device, choose_precision, threads_for
 from image.config import ImageConfig
-from image.data import Images, load_dataset
+from image.data import load_dataset
 from image.decoding import decode_ahead
 from image.embed import EmbedConfig
 from image.encoder import SimCLR
@@ -26,6 +26,7 @@ from image.scoring import CHUNK, represent
 from image.skipped import Skipped
 from image.views import Normalise
 from shared_eval.embeddings import Rows, write_embeddings
+from shared_eval.gallery import Collector
 
 Encode = Callable[[Tensor], np.ndarray]  # uint8 [n, 3, S, S] -> float32 [n, D]
 
@@ -54,19 +55,32 @@ def embed(config: EmbedConfig, trained: ImageConfig) -> int:
     normalise = Normalise().to(device)
     size = evaluation_size(trained)
 
+    collector: Collector | None = None
+
     def encode(images: Tensor) -> np.ndarray:
+        if collector is not None:
+            collector.add_images(images.numpy(force=True))
         return represent(network, normalise(images.to(device)), precision).cpu().numpy()
+
+    def write(rows: Iterator[Rows], total: int) -> int:
+        nonlocal collector
+        if config.gallery is None:
+            return write_embeddings(config.output, rows, config.overwrite, total)
+        collector = Collector(total)
+        count = write_embeddings(config.output, collector.rows(rows), config.overwrite, total)
+        collector.write(config.gallery, f"{config.source}, embedded by {config.run}")
+        return count
 
     with threads_for(math.inf), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, and of sizes that are refused
         if not config.source.startswith("folder:"):
             rows, total = embed_dataset(config, size, encode)
-            return write_embeddings(config.output, rows, config.overwrite, total)
+            return write(rows, total)
         root = Path(config.source.removeprefix("folder:"))
         skipped = Skipped(config.skip_unreadable)
         tree = read_tree(root, config.labels, skipped)
         rows = embed_tree(root, tree, size, encode, skipped)
-        count = write_embeddings(config.output, rows, config.overwrite, len(tree.files))
+        count = write(rows, len(tree.files))
     if description := skipped.describe():
         print(readable(" ".join(f"{config.source}: {description}".splitlines())), file=sys.stderr)
     return count
@@ -99,18 +113,16 @@ def embed_tree(root: Path, tree: Tree, size: int, encode: Encode, skipped: Skipp
 
 def embed_dataset(config: EmbedConfig, size: int, encode: Encode) -> tuple[Iterator[Rows], int]:
     """The rows of a dataset's images, and their number: ``train/0`` and so on, then ``test/0``."""
-    dataset = load_dataset(
-        config.source, config.data_root, config.download, size, config.skip_unreadable, config.labels
-    )
+    where, skip = (config.data_root, config.download), config.skip_unreadable
+    dataset = load_dataset(config.source, *where, size, skip, config.labels)
     parts = {"train": dataset.train, "test": dataset.test} if dataset.has_labels else {"train": dataset.train}
 
-    def rows(split: str, part: Images) -> Iterator[Rows]:
-        for indices in torch.arange(len(part)).split(CHUNK):
-            names = [
-                dataset.classes[label] if label >= 0 else None for label in part.labels[indices].tolist()
-            ]
-            ids = [f"{split}/{i}" for i in indices.tolist()]
-            yield Rows(ids, encode(part.images[indices]), names if dataset.has_labels else None)
+    def rows() -> Iterator[Rows]:
+        for split, part in parts.items():
+            for indices in torch.arange(len(part)).split(CHUNK):
+                labels = part.labels[indices].tolist()
+                names = [dataset.classes[label] if label >= 0 else None for label in labels]
+                ids = [f"{split}/{i}" for i in indices.tolist()]
+                yield Rows(ids, encode(part.images[indices]), names if dataset.has_labels else None)
 
-    all_rows = (row for split, part in parts.items() for row in rows(split, part))
-    return all_rows, sum(map(len, parts.values()))
+    return rows(), sum(map(len, parts.values()))

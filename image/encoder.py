@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from image.config import Norm, Stem
+from image.config import TIMM, Norm, Stem
 from image.resnet import BasicBlock, Bottleneck, ResNet, conv, init_convolutions, make_stages
+from image.timm_models import make_timm_encoder
 
 ARCHITECTURES = {
     "resnet10": (BasicBlock, [1, 1, 1, 1]),
@@ -26,12 +27,22 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(channels, max(1, channels // GROUP)), channels)
 
 
-def make_encoder(arch: str, width: int = 64, norm: Norm = "batch", stem: Stem = "small") -> ResNet:
+def make_encoder(
+    arch: str, width: int = 64, norm: Norm = "batch", stem: Stem = "small", view_size: int = 32
+) -> nn.Module:
+    """The encoder of an architecture, which maps [B, 3, H, W] to [B, D]; ``encoder.dim`` is D."""
+    if arch.startswith(TIMM):
+        encoder = make_timm_encoder(arch, view_size)
+    else:
+        encoder = make_resnet(arch, width, norm, stem)
+    return encoder.to(memory_format=torch.channels_last)
+
+
+def make_resnet(arch: str, width: int, norm: Norm, stem: Stem) -> ResNet:
     """A ResNet with a 3x3 first convolution and no max-pool (Chen et al., ICML 2020, B.9).
 
     ``stem="imagenet"`` keeps ImageNet's 7x7 convolution of stride 2 and its max-pool. ``width`` is the number
-    of channels of the first stage, 64 in ImageNet's. The encoder maps [B, 3, H, W] to [B, D];
-    ``encoder.dim`` is D.
+    of channels of the first stage, 64 in ImageNet's.
     """
     block, layers = ARCHITECTURES[arch]
     norm_layer = nn.BatchNorm2d if norm == "batch" else group_norm
@@ -48,14 +59,14 @@ def make_encoder(arch: str, width: int = 64, norm: Norm = "batch", stem: Stem = 
         stages = make_stages(block, layers, width, norm_layer)
         encoder.layer1, encoder.layer2, encoder.layer3, encoder.layer4 = stages
     init_convolutions(encoder)
-    return encoder.to(memory_format=torch.channels_last)
+    return encoder
 
 
 class SimCLR(nn.Module):
     """An encoder and its projection head (Linear, norm, ReLU, Linear), whose output has unit norm."""
 
     def __init__(
-        self, encoder: ResNet, hidden: int = 512, projection: int = 128, norm: Norm = "batch"
+        self, encoder: nn.Module, hidden: int = 512, projection: int = 128, norm: Norm = "batch"
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -72,12 +83,14 @@ class SimCLR(nn.Module):
         return representation, F.normalize(self.head(representation).float(), dim=1)
 
 
-def make_model(arch: str, width: int = 64, norm: Norm = "batch", stem: Stem = "small") -> SimCLR:
+def make_model(
+    arch: str, width: int = 64, norm: Norm = "batch", stem: Stem = "small", view_size: int = 32
+) -> SimCLR:
     """SimCLR with an encoder of that architecture; encoder and head have the same kind of norm."""
-    return SimCLR(make_encoder(arch, width, norm, stem), norm=norm)
+    return SimCLR(make_encoder(arch, width, norm, stem, view_size), norm=norm)
 
 
-class Pair(nn.Module):
+class TwoViews(nn.Module):
     """SimCLR's projections of two views in one call, as DistributedDataParallel needs.
 
     Batch norm's statistics are those of both views together.

@@ -47,34 +47,30 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
             f"`labels` is {config.labels}, which is for another `dataset`; the run's own has the run's labels"
         )
     trained = load_config(config.run, ImageConfig)
-    name = config.dataset or trained.dataset
-    replace(trained, dataset=name).check_dataset()
+    scored = replace(
+        trained,
+        init=None,  # it is needed to train alone
+        data_root=config.data_root,
+        download=config.download,
+        skip_unreadable=config.skip_unreadable or trained.skip_unreadable,
+    )
+    if config.dataset is not None:
+        other = {"dataset": config.dataset, "labels": config.labels, "probe_dataset": None}
+        scored = replace(scored, **other, image_size=trained.view_size)
+    scored.check_dataset()
     # Imported here because torch takes seconds, and help and errors do not need it.
-    from core.training.runtime import choose_device, choose_precision, threads_for
-    from image.data import load_dataset, load_probe_dataset, warn_skipped
+    from core.training.launch import with_precision
+    from core.training.runtime import choose_device, threads_for
+    from image.data import load_datasets
     from image.loading import load_model
-    from image.scoring import evaluate
-    from image.views import Views
+    from image.scoring import Scorer
 
     device = choose_device(config.device)
-    precision = choose_precision(trained.precision, device)
-    is_own = config.dataset is None
-    size = trained.image_size if is_own else trained.view_size
-    labels = trained.labels if is_own else config.labels
-    skip_unreadable = config.skip_unreadable or trained.skip_unreadable
-    where = (config.data_root, config.download)
-    dataset = load_dataset(name, *where, size, skip_unreadable, labels)
-    warn_skipped(dataset)
-    dataset, probed = dataset.to(device), None
-    if is_own and trained.probe_dataset is not None:
-        probed = load_probe_dataset(trained.probe_dataset, *where, trained.view_size, skip_unreadable)
-        probed = probed.to(device)
-    model = load_model(config.run, trained)
-    views = Views(trained.view_size, scale=(trained.crop_scale, 1.0)).to(device)
+    dataset, probed = load_datasets(scored, device)
+    model = load_model(config.run, trained).to(device)
+    scorer = Scorer(model, with_precision(scored, device), dataset, probed)
     with threads_for(math.inf):
-        return evaluate(
-            model.to(device), dataset, views, trained.seed, precision, config.protocol, config.epochs, probed
-        )
+        return scorer.evaluate(config.protocol, config.epochs)
 
 
 @command

@@ -4,6 +4,7 @@ Shapes: B batch · H, W height and width · S size · D representation.
 """
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -13,12 +14,11 @@ from torch import Tensor, nn
 
 from core.training.run_folder import load_encoder_state
 from core.training.settings import load_config
-from image.config import ImageConfig
+from image.config import TIMM, ImageConfig
 from image.data import FOLDER_IMAGE_SIZE, resize
 from image.decoding import to_square
 from image.encoder import SimCLR, make_model
 from image.published import SOURCES
-from image.resnet import ResNet
 from image.shapes import SIZE as SHAPES_SIZE
 from image.views import Normalise
 
@@ -41,39 +41,32 @@ class Transform(nn.Module):
     def forward(self, image: Image.Image | Tensor) -> Tensor:
         if isinstance(image, Image.Image):
             square = to_square(ImageOps.exif_transpose(image), self.size)
-            images = torch.from_numpy(square.copy()).permute(2, 0, 1)
-        else:
-            images = _square(image, self.size)
-        batch = images if images.ndim == 4 else images.unsqueeze(0)
+            image = torch.from_numpy(square.copy()).permute(2, 0, 1)
+        if image.ndim not in (3, 4) or image.shape[-3] != 3:
+            raise ValueError(f"`image` has shape {list(image.shape)}; it must be [3, H, W] or [B, 3, H, W]")
+        if image.dtype != torch.uint8 and not image.is_floating_point():
+            raise ValueError(f"`image` is {image.dtype}; it must be uint8, or float with values in [0, 1]")
+        batch = _square(image if image.ndim == 4 else image.unsqueeze(0), self.size)
         normalised = self.normalise(batch.to(self.normalise.mean.device))
-        return normalised if images.ndim == 4 else normalised.squeeze(0)
+        return normalised if image.ndim == 4 else normalised.squeeze(0)
 
 
 def _square(images: Tensor, size: int) -> Tensor:
-    """Tensors resized at the short side and cropped in the centre: [..., 3, H, W] -> [..., 3, S, S]."""
-    if images.ndim not in (3, 4) or images.shape[-3] != 3:
-        raise ValueError(f"`image` has shape {list(images.shape)}; it must be [3, H, W] or [B, 3, H, W]")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise ValueError(f"`image` is {images.dtype}; it must be uint8, or float with values in [0, 1]")
+    """Images resized at the short side and cropped in the centre: [B, 3, H, W] -> [B, 3, S, S]."""
     height, width = images.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     images = images[..., top : top + side, left : left + side]
-    if side == size:
-        return images
-    batch = images if images.ndim == 4 else images.unsqueeze(0)
-    if batch.dtype == torch.uint8:
-        resized = resize(batch, size)
-    else:
-        resized = F.interpolate(batch, (size, size), mode="bilinear", antialias=True)
-    return resized if images.ndim == 4 else resized.squeeze(0)
+    if images.dtype == torch.uint8:
+        return resize(images, size)
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True) if side != size else images
 
 
-def load_encoder(run: str | os.PathLike[str]) -> ResNet:
-    """The trained ResNet of a finished run, on the CPU, in eval mode: [B, 3, S, S] -> [B, D].
+def load_encoder(run: str | os.PathLike[str]) -> nn.Module:
+    """The trained encoder of a finished run, on the CPU, in eval mode: [B, 3, S, S] -> [B, D].
 
-    Its state dict has torchvision's names, ``encoder.dim`` is D, and ``encoder.transform`` makes its input of
-    a PIL image or a tensor (see ``Transform``), of the size that the run's evaluation used.
+    The state dict of a ResNet has torchvision's names. ``encoder.dim`` is D, and ``encoder.transform`` makes
+    its input of a PIL image or a tensor (see ``Transform``), of the size that the run's evaluation used.
 
     Raises:
         InputError: ``run`` is not the folder of a finished image run, or its weights are damaged.
@@ -87,8 +80,9 @@ def load_encoder(run: str | os.PathLike[str]) -> ResNet:
 
 def load_model(run: Path, config: ImageConfig) -> SimCLR:
     """Encoder and projection head of a finished run with this config; raises InputError as above."""
-    with torch.device("meta"):  # the settings may ask for more memory than the weights need
-        model = make_model(config.arch, config.width, config.norm, config.stem)
+    # The settings may ask for more memory than the weights need. timm's models have buffers without weights.
+    with nullcontext() if config.arch.startswith(TIMM) else torch.device("meta"):
+        model = make_model(config.arch, config.width, config.norm, config.stem, config.view_size)
     load_encoder_state(model, run)
     model.encoder.to(memory_format=torch.channels_last)
     return model

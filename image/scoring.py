@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from core.training.loop import eval_mode
 from core.training.runtime import autocast
 from core.training.seeding import epoch_generator, epoch_order
-from image.config import Protocol
+from image.config import ImageConfig, Protocol
 from image.data import ImageDataset, Images
 from image.encoder import SimCLR
 from image.views import Normalise, Views
@@ -36,104 +36,96 @@ def represent_all(encoder: nn.Module, images: Images, precision: str) -> Tensor:
     return torch.cat([represent(encoder, normalise(chunk), precision) for chunk in images.chunks(CHUNK)])
 
 
-def score_neighbours(encoder: nn.Module, dataset: ImageDataset, precision: str) -> dict[str, float]:
-    """Weighted nearest-neighbour accuracy on the test images (k 200, temperature 0.5)."""
-    memory, test = (represent_all(encoder, part, precision) for part in (dataset.labelled, dataset.test))
-    return {"knn_accuracy": knn_accuracy(memory, dataset.labelled.labels, test, dataset.test.labels)}
+class Scorer:
+    """The scores of a model on images.
 
-
-def evaluate(
-    model: SimCLR,
-    dataset: ImageDataset,
-    views: Views,
-    seed: int,
-    precision: str,
-    protocol: Protocol = "frozen",
-    epochs: int = 100,
-    probed: ImageDataset | None = None,
-) -> dict[str, float]:
-    """Scores of nearest neighbours and a linear probe, and scores without labels.
-
-    ``protocol="frozen"`` computes the features of whole images once; ``"paper"`` trains the probe on the
-    features of images augmented again in every epoch, as the paper's code does. ``probed`` is the dataset
-    whose labels are predicted, by default ``dataset`` if it has any.
+    Args:
+        config: Says how views are made, the seed and the precision.
+        dataset: What is scored without labels.
+        probed: The dataset whose labels the probes predict; by default ``dataset``, if it has any.
     """
-    probed = probed or dataset
-    scores = probe(model, probed, views, seed, precision, protocol, epochs) if probed.has_labels else {}
-    return scores | label_free_scores(model, dataset, views, seed, precision)
 
+    def __init__(
+        self, model: SimCLR, config: ImageConfig, dataset: ImageDataset, probed: ImageDataset | None = None
+    ) -> None:
+        self.model, self.dataset, self.probed = model, dataset, probed or dataset
+        self.seed, self.precision = config.seed, config.precision
+        self.views = Views(config.view_size, scale=(config.crop_scale, 1.0)).to(dataset.train.device)
 
-def probe(
-    model: SimCLR,
-    dataset: ImageDataset,
-    views: Views,
-    seed: int,
-    precision: str,
-    protocol: Protocol,
-    epochs: int,
-) -> dict[str, float]:
-    """Accuracies of nearest neighbours and of a linear probe on the test images."""
-    memory, test = (
-        represent_all(model.encoder, part, precision) for part in (dataset.labelled, dataset.test)
-    )
-    labels = dataset.labelled.labels
+    def evaluate(self, protocol: Protocol = "frozen", epochs: int = 100) -> dict[str, float]:
+        """Scores of nearest neighbours and a linear probe if there are labels, and scores without labels.
 
-    def frozen(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for chosen in epoch_order(len(memory), seed, epoch).to(memory.device).split(CHUNK):
-            yield memory[chosen], labels[chosen]
+        ``protocol="frozen"`` computes the features of whole images once; ``"paper"`` trains the probe on the
+        features of images augmented again in every epoch, as the paper's code does.
+        """
+        scores = self._probe(protocol, epochs) if self.probed.has_labels else {}
+        return scores | self._label_free_scores()
 
-    def augmented(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = epoch_generator(seed, epoch, memory.device)
-        order = epoch_order(len(memory), seed, epoch).to(dataset.labelled.images.device).split(CHUNK)
-        for chosen, images in zip(order, dataset.labelled.fetch(order), strict=True):
-            features = represent(model.encoder, views(images, generator), precision)
-            yield features, labels[chosen.to(labels.device)]
+    def score_neighbours(self) -> dict[str, float]:
+        """Weighted nearest-neighbour accuracy on the test images (k 200, temperature 0.5)."""
+        return self._score_neighbours(*self._features())
 
-    batches = frozen if protocol == "frozen" else augmented
-    return {
-        "knn_accuracy": knn_accuracy(memory, labels, test, dataset.test.labels),
-        **linear_probe(batches, test, dataset.test.labels, len(dataset.classes), seed, epochs),
-    }
+    def sample(self) -> dict[str, Tensor]:
+        """Representations of random test images with labels, and cosines of positives and negatives."""
+        images = self._random(self.dataset.test, SAMPLED)
+        view1, view2 = self._projections(self._random(images, METRIC_SAMPLES))
+        return {
+            "representations": represent_all(self.model.encoder, images, self.precision),
+            "labels": images.labels,
+            **split_similarities(view1 @ view2.T),
+        }
 
+    def _features(self) -> tuple[Tensor, Tensor]:
+        """The representations of the labelled and of the test images."""
+        parts = (self.probed.labelled, self.probed.test)
+        memory, test = (represent_all(self.model.encoder, part, self.precision) for part in parts)
+        return memory, test
 
-def label_free_scores(
-    model: SimCLR, dataset: ImageDataset, views: Views, seed: int, precision: str
-) -> dict[str, float]:
-    """Alignment, uniformity and similarities of projections, effective rank of representations.
+    def _score_neighbours(self, memory: Tensor, test: Tensor) -> dict[str, float]:
+        probed = self.probed
+        return {"knn_accuracy": knn_accuracy(memory, probed.labelled.labels, test, probed.test.labels)}
 
-    Of random test images; without labels these are training images.
-    """
-    chosen = epoch_order(len(dataset.test), seed, epoch=0)[:METRIC_SAMPLES].to(dataset.test.images.device)
-    images = dataset.test.take(chosen)
-    whole = represent(model.encoder, Normalise().to(images.device)(images), precision)
-    return {
-        **embedding_metrics(*_projections(model, dataset.test, views, seed, precision)),
-        "effective_rank": effective_rank(whole),
-    }
+    def _probe(self, protocol: Protocol, epochs: int) -> dict[str, float]:
+        """Accuracies of nearest neighbours and of a linear probe on the test images."""
+        memory, test = self._features()
+        labelled, seed = self.probed.labelled, self.seed
 
+        def frozen(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for chosen in epoch_order(len(memory), seed, epoch).to(memory.device).split(CHUNK):
+                yield memory[chosen], labelled.labels[chosen]
 
-def sample(
-    model: SimCLR, dataset: ImageDataset, views: Views, seed: int, precision: str
-) -> dict[str, Tensor]:
-    """Representations of random test images with labels, and cosines of positives and negatives."""
-    test = dataset.test
-    chosen = epoch_order(len(test), seed, epoch=0)[:SAMPLED].to(test.images.device)
-    images = Images(test.images[chosen], test.labels[chosen.to(test.device)])
-    view1, view2 = _projections(model, images, views, seed, precision)
-    return {
-        "representations": represent_all(model.encoder, images, precision),
-        "labels": images.labels,
-        **split_similarities(view1 @ view2.T),
-    }
+        def augmented(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+            generator = epoch_generator(seed, epoch, memory.device)
+            order = epoch_order(len(memory), seed, epoch).to(labelled.images.device).split(CHUNK)
+            for chosen, images in zip(order, labelled.fetch(order), strict=True):
+                features = represent(self.model.encoder, self.views(images, generator), self.precision)
+                yield features, labelled.labels[chosen.to(labelled.device)]
 
+        batches = frozen if protocol == "frozen" else augmented
+        classes = len(self.probed.classes)
+        return {
+            **self._score_neighbours(memory, test),
+            **linear_probe(batches, test, self.probed.test.labels, classes, seed, epochs),
+        }
 
-def _projections(
-    model: SimCLR, test: Images, views: Views, seed: int, precision: str
-) -> tuple[Tensor, Tensor]:
-    """Projections of two views of the same random test images, unit norm: [N, P] twice."""
-    chosen = epoch_order(len(test), seed, epoch=0)[:METRIC_SAMPLES]
-    images = test.take(chosen.to(test.images.device))
-    generator = epoch_generator(seed, 0, test.device)
-    pair = [views(images, generator) for _ in range(2)]
-    with eval_mode(model), autocast(test.device, precision):
-        return tuple(F.normalize(model(view)[1].float(), dim=1) for view in pair)
+    def _label_free_scores(self) -> dict[str, float]:
+        """Alignment, uniformity and similarities of projections, effective rank of representations.
+
+        Of random test images; without labels these are training images.
+        """
+        images = self._random(self.dataset.test, METRIC_SAMPLES)
+        whole = represent_all(self.model.encoder, images, self.precision)
+        return {**embedding_metrics(*self._projections(images)), "effective_rank": effective_rank(whole)}
+
+    def _random(self, images: Images, count: int) -> Images:
+        """At most ``count`` of the images, the same ones at each call."""
+        chosen = epoch_order(len(images), self.seed, epoch=0)[:count]
+        return Images(images.images[chosen.to(images.images.device)], images.labels[chosen.to(images.device)])
+
+    def _projections(self, images: Images) -> tuple[Tensor, Tensor]:
+        """Projections of two views of the same images, unit norm: [N, P] twice."""
+        pixels = images.images.to(images.device)
+        generator = epoch_generator(self.seed, 0, images.device)
+        pair = [self.views(pixels, generator) for _ in range(2)]
+        with eval_mode(self.model), autocast(images.device, self.precision):
+            return tuple(F.normalize(self.model(view)[1].float(), dim=1) for view in pair)

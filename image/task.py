@@ -17,12 +17,13 @@ from core.training.run_folder import Run
 from core.training.seeding import seed_everything
 from core.training.task import Scores, Task
 from image.batches import ViewBatches
-from image.config import ImageConfig
-from image.data import ImageDataset, Images, load_dataset, load_probe_dataset, warn_skipped
-from image.encoder import Pair, make_model
+from image.checkpoints import load_checkpoint
+from image.config import TIMM, ImageConfig
+from image.data import ImageDataset, Images, load_datasets
+from image.encoder import SimCLR, TwoViews, make_model
 from image.loading import load_model
-from image.scoring import CHUNK, evaluate, represent_all, sample, score_neighbours
-from image.views import Views
+from image.scoring import CHUNK, Scorer, represent_all
+from image.timm_models import check_timm_encoder
 
 ANNEAL_STEPS = 9  # beta falls in as many equal steps, the last of them to 0
 
@@ -42,50 +43,28 @@ class ImageTask(Task):
         """``dataset`` is used instead of the one that the config names."""
         [config] = configs
         self.config, self.device = config, device
-        if dataset is None:
-            dataset = load_dataset(
-                config.dataset,
-                config.data_root,
-                config.download,
-                config.image_size,
-                config.skip_unreadable,
-                config.labels,
-            )
-        elif config.image_size is not None:
-            dataset = dataset.resized(config.image_size)
-        warn_skipped(dataset)
+        dataset, probed = load_datasets(config, device, dataset)
         check_fits(config, dataset)
-        skipped = dataset.skipped.as_record()
-        self.record_fields = {"labelled": dataset.has_labels, **({"skipped": skipped} if skipped else {})}
-        self.dataset, self.probed = dataset.to(device), None
-        if config.probe_dataset is not None:
-            self.probed = load_probe_dataset(
-                config.probe_dataset,
-                config.data_root,
-                config.download,
-                config.view_size,
-                config.skip_unreadable,
-            ).to(device)
-        self.views = Views(config.view_size, scale=(config.crop_scale, 1.0)).to(device)
-        self.view_batches = ViewBatches(self.dataset.train, self.views, config)
+        self.dataset = dataset
         self.fingerprint = fingerprint(dataset)
-        self.steps_per_epoch = self.view_batches.steps
-        self.samples_per_epoch = self.steps_per_epoch * config.batch_size
-        images = len(dataset.train)
-        warn_dropped_samples(images - self.samples_per_epoch, f"of {images:,} images", config.batch_size)
-        if world_size() > 1 and is_main_process():
-            local = config.batch_size // world_size()
-            print(f"{world_size()} processes: batches of {config.batch_size} images, {local} a process")
+        self.record_fields = {"labelled": dataset.has_labels}
+        if skipped := dataset.skipped.as_record():
+            self.record_fields |= {"skipped": skipped}
 
         seed_everything(config.seed)
-        if config.init is None:
-            self.model = make_model(config.arch, config.width, config.norm, config.stem).to(device)
-        else:
-            self.model = load_model(config.init, config).to(device)
-        pair = Pair(self.model)
-        self.network = parallel(cached(pair, config.cache_chunk), device)
+        self.model = self.initial_model().to(device)
+        if config.arch.startswith(TIMM):
+            check_timm_encoder(self.model.encoder, config.arch, {config.view_size, dataset.image_size})
+        self.scorer = Scorer(self.model, config, dataset, probed)
+        self.view_batches = ViewBatches(dataset.train, self.scorer.views, config)
+        self.steps_per_epoch = self.view_batches.steps
+        self.samples_per_epoch = self.steps_per_epoch * config.batch_size
+        report_batches(config, len(dataset.train), self.samples_per_epoch)
+
+        two_views = TwoViews(self.model)
+        self.network = parallel(cached(two_views, config.cache_chunk), device)
         if config.compile:
-            (pair if config.cache_chunk else self.network).compile()
+            (two_views if config.cache_chunk else self.network).compile()
         self.optimizer = make_optimizer(
             config.optimizer, self.model.parameters(), config.lr, config.weight_decay
         )
@@ -98,6 +77,20 @@ class ImageTask(Task):
             stop_gradient=config.stop_gradient,
             gather_distributed=world_size() > 1,
         )
+
+    def initial_model(self) -> SimCLR:
+        """The model that training starts from: drawn from the seed, or with the weights of ``init``."""
+        config = self.config
+        if config.init is not None and config.init_sha256 is None:
+            return load_model(config.init, config)
+        model = make_model(config.arch, config.width, config.norm, config.stem, config.view_size)
+        if config.init is not None:
+            left_out = load_checkpoint(model.encoder, config, config.init)
+            file = {"file": str(config.init), "sha256": config.init_sha256, "left_out": left_out}
+            self.record_fields |= {"init": file}
+            if left_out and is_main_process():
+                print(f"{config.init}: the classifier is left out ({', '.join(left_out)})")
+        return model
 
     def start_epoch(self, epoch: int) -> None:
         config = self.config
@@ -116,15 +109,12 @@ class ImageTask(Task):
         return lr_factor(config.schedule, config.epochs, config.warmup, epochs_done)
 
     def evaluate(self) -> list[Scores]:
-        config = self.config
-        return [
-            evaluate(self.model, self.dataset, self.views, config.seed, config.precision, probed=self.probed)
-        ]
+        return [self.scorer.evaluate()]
 
     def evaluate_epoch(self, epoch: int) -> list[Scores]:
         if not self.config.knn_every or epoch % self.config.knn_every:
             return []
-        return [score_neighbours(self.model.encoder, self.probed or self.dataset, self.config.precision)]
+        return [self.scorer.score_neighbours()]
 
     def probe_embeddings(self) -> Tensor:
         train = self.dataset.train
@@ -134,7 +124,15 @@ class ImageTask(Task):
     def save(self, runs: Sequence[Run]) -> None:
         [run] = runs
         run.save_encoder(self.model.state_dict())
-        run.save_sample(sample(self.model, self.dataset, self.views, self.config.seed, self.config.precision))
+        run.save_sample(self.scorer.sample())
+
+
+def report_batches(config: ImageConfig, images: int, used: int) -> None:
+    """Say how many images an epoch drops, and how batches are split among several processes."""
+    warn_dropped_samples(images - used, f"of {images:,} images", config.batch_size)
+    if world_size() > 1 and is_main_process():
+        local = config.batch_size // world_size()
+        print(f"{world_size()} processes: batches of {config.batch_size} images, {local} a process")
 
 
 def annealed(beta: float, how: str, epoch: int, epochs: int) -> float:

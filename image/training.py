@@ -5,22 +5,18 @@ Shapes: N images · S size · D representation.
 
 import os
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from core.distributed import launched_processes
 from core.io.digests import digest_of
 from core.io.errors import InputError
-from core.training.describe import config_from
-from core.training.launch import launch
+from core.training.from_python import python_config
+from core.training.launch import TaskType, launch
 from image.config import ImageConfig, defaults_for
 from image.data import ImageDataset, Images
 from image.loading import load_encoder
-from image.resnet import ResNet
 from image.skipped import Skipped
 from image.task import ImageTask
 
@@ -31,7 +27,7 @@ def train_on(
     *,
     output_dir: str | os.PathLike[str] | None = None,
     **settings: Any,
-) -> ResNet:
+) -> nn.Module:
     """Train SimCLR as ``python -m image.train`` does, and return the encoder as ``image.load_encoder`` does.
 
     Args:
@@ -44,11 +40,7 @@ def train_on(
         InputError: Images or settings are not valid, or ``output_dir`` holds something else.
         TrainingError: Training diverged or collapsed, or the folder cannot be written.
     """
-    if launched_processes() > 1:
-        raise InputError("train_on runs in one process; for several, start python -m image.train by torchrun")
-    if output_dir is None:
-        with TemporaryDirectory() as folder:
-            return train_on(data, targets, output_dir=Path(folder) / "run", **settings)
+    task_type: TaskType = ImageTask
     if isinstance(data, Tensor):
         dataset = dataset_of(data, targets)
         task_type = partial(ImageTask, dataset=dataset)
@@ -56,17 +48,11 @@ def train_on(
     elif targets is not None:
         raise InputError("`targets` are those of a tensor; class folders, or `labels`, say those of a folder")
     else:
-        task_type = ImageTask
         settings["dataset"] = f"folder:{os.fspath(data)}"
-    named = {
-        name: str(value) if isinstance(value, Path | torch.device) else value
-        for name, value in settings.items()
-    }
-    config = config_from(ImageConfig, defaults_for, named | {"output_dir": os.fspath(output_dir)})
-    if config.init is not None:
-        config.check_init(config.init)
-    launch(task_type, config)
-    return load_encoder(output_dir)
+    with python_config(ImageConfig, defaults_for, output_dir, settings) as config:
+        config.check_init()
+        launch(task_type, config)
+        return load_encoder(config.folder())
 
 
 def dataset_of(images: Tensor, targets: Tensor | None = None) -> ImageDataset:
@@ -91,11 +77,9 @@ def dataset_of(images: Tensor, targets: Tensor | None = None) -> ImageDataset:
     values, labels = targets.cpu().unique(return_inverse=True)
     if len(values) < 2:
         raise InputError("`targets` names 1 class; at least 2 are needed")
-    place = torch.empty_like(labels)  # of an image in its class
+    is_test = torch.zeros(len(labels), dtype=torch.bool)
     for label in range(len(values)):
-        chosen = labels == label
-        place[chosen] = torch.arange(int(chosen.sum()))
-    is_test = place % 5 == 4
+        is_test[(labels == label).nonzero()[4::5]] = True
     if not is_test.any():
         raise InputError("`targets` has fewer than 5 images in every class; every fifth is a test image")
     train, test = (Images(images[mask], labels[mask]) for mask in (~is_test, is_test))

@@ -4,14 +4,12 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
-from core.distributed import launched_processes
 from core.io.errors import InputError
-from core.training.describe import config_from
+from core.training.from_python import python_config
 from core.training.launch import launch
 from sentence.config import NO_TASKS, SentenceConfig, defaults_for
 from sentence.corpora import Corpus, in_memory
@@ -38,25 +36,15 @@ def train_on(
         InputError: Texts or settings are not valid, or ``output_dir`` holds something else.
         TrainingError: Training diverged or collapsed, or the folder cannot be written.
     """
-    if launched_processes() > 1:
-        raise InputError(
-            "train_on runs in one process; for several, start python -m sentence.train by torchrun"
-        )
-    if output_dir is None:
-        with TemporaryDirectory() as folder:
-            return train_on(texts, output_dir=Path(folder) / "run", **settings)
     if isinstance(texts, Path):
         source, dataset = None, f"{'folder' if texts.is_dir() else 'lines'}:{texts}"
     else:
         source = corpus_of(texts)
         dataset = source.name
-    named = {"tasks": (NO_TASKS,)} | settings
-    named |= {name: os.fspath(value) for name, value in settings.items() if isinstance(value, Path)}
-    config = config_from(
-        SentenceConfig, defaults_for, named | {"dataset": dataset, "output_dir": os.fspath(output_dir)}
-    )
-    launch(partial(SentenceTask, source=source), config)
-    return load_encoder(Path(output_dir), config.device)
+    settings = {"tasks": (NO_TASKS,)} | settings | {"dataset": dataset}
+    with python_config(SentenceConfig, defaults_for, output_dir, settings) as config:
+        launch(partial(SentenceTask, source=source), config)
+        return load_encoder(config.folder(), config.device)
 
 
 def corpus_of(texts: Iterable[str] | Iterable[Iterable[str]]) -> Corpus:

@@ -15,14 +15,14 @@ Shapes: N items · n items of a batch · D dim.
 
 import functools
 import json
-import shutil
+import math
 import struct
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Union
 
 from core.io.errors import InputError
 from core.io.files import readable, write_atomically
@@ -30,11 +30,14 @@ from shared_eval.outputs import writing
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow
+    import pyarrow as pa
     from torch import Tensor
 
 SUFFIXES = (".parquet", ".npz", ".safetensors", ".csv")
-NPZ_CHUNK = 65_536  # rows of text that are encoded at a time
+SAFETENSORS_TYPES = {"int64": "I64", "float32": "F32", "uint8": "U8"}
+
+Writer = Callable[[BinaryIO, "pa.Schema", "Iterator[pa.RecordBatch]"], object]
+Column = Callable[[], Iterator["np.ndarray"]]  # its arrays [n, ...], one for each batch
 
 
 class Rows(NamedTuple):
@@ -70,22 +73,22 @@ def write_embeddings(
     from core.training.progress import progress_bar
 
     check_output(path, overwrite)
-    writers: dict[str, Callable[[BinaryIO, Rows, Iterator[Rows]], object]] = {
+    writers: dict[str, Writer] = {
         ".parquet": _write_parquet,
         ".csv": _write_csv,
-        ".npz": functools.partial(_write_spooled, path.parent, _write_npz),
-        ".safetensors": functools.partial(_write_spooled, path.parent, _write_safetensors),
+        ".npz": functools.partial(_write_spooled, path.parent, _write_npz, _unicode),
+        ".safetensors": functools.partial(_write_spooled, path.parent, _write_safetensors, _json),
     }
     write = writers[path.suffix.lower()]
     written = 0
     with progress_bar() as progress:
         bar = progress.add_task("embedding", total=total)
 
-        def counted() -> Iterator[Rows]:
+        def counted() -> "Iterator[pa.RecordBatch]":
             nonlocal written
-            for batch in map(_checked, batches):
+            for batch in map(_record_batch, batches):
                 yield batch
-                written += len(batch.ids)
+                written += len(batch)
                 progress.update(bar, completed=written)
 
         rows = counted()
@@ -93,163 +96,142 @@ def write_embeddings(
         if first is None:
             raise InputError("there is nothing to embed")
         with writing(path):
-            write_atomically(path, lambda file: write(file, first, chain([first], rows)))
+            write_atomically(path, lambda file: write(file, first.schema, chain([first], rows)))
     return written
 
 
-def _checked(batch: Rows) -> Rows:
-    """The batch with float32 vectors and with text that UTF-8 can hold."""
+def _record_batch(batch: Rows) -> "pa.RecordBatch":
+    """The rows in Arrow's types: float32 vectors, and integers or text that UTF-8 can hold."""
     import numpy as np
+    import pyarrow as pa
 
-    ids, embeddings, labels = batch
-    embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
-    counts = {len(ids), len(embeddings), len(embeddings if labels is None else labels)}
+    embeddings = np.ascontiguousarray(batch.embeddings, dtype=np.float32)
+    columns = {"id": batch.ids} | ({} if batch.labels is None else {"label": batch.labels})
+    counts = {len(embeddings), *map(len, columns.values())}
     if len(counts) > 1:
         raise ValueError(f"ids, embeddings and labels of a batch differ in number: {sorted(counts)}")
-    return Rows(_readable(ids), embeddings, None if labels is None else _readable(labels))
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), embeddings.shape[1])
+    arrays = {name: _array(values) for name, values in columns.items()}
+    return pa.record_batch(arrays | {"embedding": vectors})
 
 
-def _readable(values: Sequence[Any]) -> list[Any]:
-    return [readable(value) if isinstance(value, str) else value for value in values]
-
-
-def _columns(batch: Rows) -> dict[str, list[Any]]:
-    """The columns beside the vectors."""
-    columns = {"id": list(batch.ids)}
-    return columns if batch.labels is None else columns | {"label": list(batch.labels)}
-
-
-def _is_text(values: Sequence[Any]) -> bool:
-    return not isinstance(values[0], int)
-
-
-def _scalar_fields(first: Rows) -> "list[pyarrow.Field]":
+def _array(values: Sequence[Any]) -> "pa.Array":
     import pyarrow as pa
 
-    return [
-        pa.field(name, pa.string() if _is_text(values) else pa.int64())
-        for name, values in _columns(first).items()
-    ]
+    if isinstance(values[0], int):
+        return pa.array(values, pa.int64())
+    return pa.array([value if value is None else readable(value) for value in values], pa.string())
 
 
-def _write_parquet(file: BinaryIO, first: Rows, batches: Iterator[Rows]) -> None:
+def _numbers(array: "pa.Array") -> "np.ndarray":
+    """Vectors as [n, D] float32, integers as [n] int64."""
     import pyarrow as pa
+
+    if pa.types.is_fixed_size_list(array.type):
+        return array.flatten().to_numpy().reshape(-1, array.type.list_size)
+    return array.to_numpy()
+
+
+def _write_parquet(file: BinaryIO, schema: "pa.Schema", batches: "Iterator[pa.RecordBatch]") -> None:
     import pyarrow.parquet as pq
 
-    vector = pa.list_(pa.float32(), first.embeddings.shape[1])
-    schema = pa.schema([*_scalar_fields(first), pa.field("embedding", vector)])
     with pq.ParquetWriter(file, schema) as writer:
         for batch in batches:
-            vectors = pa.FixedSizeListArray.from_arrays(pa.array(batch.embeddings.ravel()), type=vector)
-            columns = _columns(batch)
-            arrays = [pa.array(columns[field.name], field.type) for field in list(schema)[:-1]]
-            writer.write_batch(pa.record_batch([*arrays, vectors], schema=schema))
+            writer.write_batch(batch)
 
 
-def _write_csv(file: BinaryIO, first: Rows, batches: Iterator[Rows]) -> None:
+def _write_csv(file: BinaryIO, schema: "pa.Schema", batches: "Iterator[pa.RecordBatch]") -> None:
     import pyarrow as pa
     import pyarrow.csv
 
-    numbers = [pa.field(f"embedding_{i}", pa.float32()) for i in range(first.embeddings.shape[1])]
-    schema = pa.schema([*_scalar_fields(first), *numbers])
-    with pyarrow.csv.CSVWriter(file, schema) as writer:
+    *scalars, vector = schema
+    numbers = [pa.field(f"embedding_{i}", pa.float32()) for i in range(vector.type.list_size)]
+    flat = pa.schema([*scalars, *numbers])
+    with pyarrow.csv.CSVWriter(file, flat) as writer:
         for batch in batches:
-            columns = [*_columns(batch).values(), *batch.embeddings.T]
-            arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
-            writer.write_batch(pa.record_batch(arrays, schema=schema))
-
-
-class _Spool:
-    """A column in a temporary file without a name, as its number of rows is known at the end alone.
-
-    Vectors and integers are their bytes; text is a JSON list with a value a line.
-    """
-
-    def __init__(self, folder: Path, dtype: str, is_text: bool = False, width: tuple[int, ...] = ()) -> None:
-        self.file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 -- as long as the spool
-        self.dtype, self.is_text, self.width = dtype, is_text, width
-        self.rows = self.longest = 0
-
-    def append(self, values: Any) -> None:
-        import numpy as np
-
-        if self.is_text:
-            for i, value in enumerate(values, self.rows):
-                self.file.write(("," if i else "[").encode() + json.dumps(value).encode() + b"\n")
-                self.longest = max(self.longest, len(value or ""))
-        else:
-            self.file.write(np.ascontiguousarray(values, self.dtype).tobytes())
-        self.rows += len(values)
-
-    def close_list(self) -> None:
-        if self.is_text:
-            self.file.write(b"]")
-        self.file.seek(0)
-
-    @property
-    def size(self) -> int:
-        return self.file.seek(0, 2)
-
-    def copy_to(self, file: IO[bytes]) -> None:
-        self.file.seek(0)
-        shutil.copyfileobj(self.file, file, 1 << 20)
-
-    def texts(self) -> Iterator[str]:
-        """The text of each row; that of a missing label is empty."""
-        self.file.seek(0)
-        for line in islice(self.file, self.rows):
-            yield json.loads(line[1:]) or ""
+            *columns, vectors = batch.columns
+            writer.write_batch(pa.record_batch([*columns, *map(pa.array, _numbers(vectors).T)], schema=flat))
 
 
 def _write_spooled(
     folder: Path,
-    write: Callable[[BinaryIO, dict[str, _Spool]], object],
+    write: Callable[[BinaryIO, dict[str, Column]], object],
+    text_as: Callable[["Iterator[pa.Array]"], Iterator["np.ndarray"]],
     file: BinaryIO,
-    first: Rows,
-    batches: Iterator[Rows],
+    schema: "pa.Schema",
+    batches: "Iterator[pa.RecordBatch]",
 ) -> None:
-    """Collect the columns in spools, then ``write`` them, integers first, to the file."""
-    spools = {name: _Spool(folder, "<i8", _is_text(values)) for name, values in _columns(first).items()}
-    spools["embedding"] = _Spool(folder, "<f4", width=first.embeddings.shape[1:])
-    for batch in batches:
-        for name, values in _columns(batch).items():
-            spools[name].append(values)
-        spools["embedding"].append(batch.embeddings)
-    for spool in spools.values():
-        spool.close_list()
-    write(file, spools)
+    """Collect the rows in a temporary file without a name, then ``write`` their columns.
+
+    These formats begin with the number of rows, which is known at the end alone.
+    """
+    import pyarrow as pa
+
+    with tempfile.TemporaryFile(dir=folder) as spool:
+        with pa.ipc.new_stream(spool, schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+
+        def arrays(field: "pa.Field") -> Iterator["np.ndarray"]:
+            spool.seek(0)
+            parts = (batch[field.name] for batch in pa.ipc.open_stream(spool))
+            return text_as(parts) if pa.types.is_string(field.type) else map(_numbers, parts)
+
+        write(file, {field.name: functools.partial(arrays, field) for field in schema})
 
 
-def _write_npz(file: BinaryIO, spools: dict[str, _Spool]) -> None:
+def _unicode(parts: "Iterator[pa.Array]") -> Iterator["np.ndarray"]:
+    """Text as NumPy has it; that of a missing label is empty."""
+    import numpy as np
+
+    for part in parts:
+        yield np.array(part.fill_null("").to_pylist(), "U")
+
+
+def _json(parts: "Iterator[pa.Array]") -> Iterator["np.ndarray"]:
+    """Text as the bytes of one JSON list."""
+    import numpy as np
+
+    before = "["
+    for part in parts:
+        yield np.frombuffer((before + json.dumps(part.to_pylist())[1:-1]).encode(), np.uint8)
+        before = ", "
+    yield np.frombuffer(b"]", np.uint8)
+
+
+def _dtype_and_shape(column: Column) -> "tuple[np.dtype, tuple[int, ...]]":
+    """Of all arrays of a column together; the dtype of text is that of the longest."""
+    dtypes, shapes = zip(*((array.dtype, array.shape) for array in column()), strict=True)
+    return max(dtypes, key=lambda dtype: dtype.itemsize), (sum(rows for rows, *_ in shapes), *shapes[0][1:])
+
+
+def _write_npz(file: BinaryIO, columns: dict[str, Column]) -> None:
     import numpy as np
 
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, spool in spools.items():
-            dtype = f"<U{max(spool.longest, 1)}" if spool.is_text else spool.dtype
-            header = {"descr": dtype, "fortran_order": False, "shape": (spool.rows, *spool.width)}
+        for name, column in columns.items():
+            dtype, shape = _dtype_and_shape(column)
+            header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(member, header)
-                if not spool.is_text:
-                    spool.copy_to(member)
-                    continue
-                texts = spool.texts()
-                while chunk := list(islice(texts, NPZ_CHUNK)):
-                    member.write(np.array(chunk, dtype).tobytes())
+                for array in column():
+                    member.write(array.astype(dtype).tobytes())
 
 
-def _write_safetensors(file: BinaryIO, spools: dict[str, _Spool]) -> None:
+def _write_safetensors(file: BinaryIO, columns: dict[str, Column]) -> None:
     """See https://github.com/huggingface/safetensors#format; its library writes what is in memory alone."""
-    header, start = {}, 0
+    kinds = {name: _dtype_and_shape(column) for name, column in columns.items()}
     # Tensors of wide numbers first: each then starts at a multiple of its numbers' size.
-    ordered = sorted(spools.items(), key=lambda item: (item[1].is_text, item[1].dtype != "<i8"))
-    for name, spool in ordered:
-        end = start + spool.size
-        kind = "U8" if spool.is_text else {"<i8": "I64", "<f4": "F32"}[spool.dtype]
-        shape = [spool.size] if spool.is_text else [spool.rows, *spool.width]
-        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+    ordered = sorted(kinds, key=lambda name: -kinds[name][0].itemsize)
+    header, start = {}, 0
+    for name in ordered:
+        dtype, shape = kinds[name]
+        end = start + dtype.itemsize * math.prod(shape)
+        header[name] = {"dtype": SAFETENSORS_TYPES[dtype.name], "shape": shape, "data_offsets": [start, end]}
         start = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     file.write(struct.pack("<Q", len(text)) + text)
-    for _, spool in ordered:
-        spool.copy_to(file)
+    for name in ordered:
+        for array in columns[name]():
+            file.write(array.tobytes())

@@ -2,11 +2,15 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
+from itertools import cycle
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import safetensors.numpy
+from cycler import Cycler, cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
@@ -16,6 +20,7 @@ from core.io.files import write_atomically
 # Okabe and Ito's palette, which people with any colour vision can distinguish; marks do it in print.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+STYLES: "Cycler[str, Any]" = cycler(color=COLOURS) + cycler(marker=MARKS)
 SIZE = (5.2, 3.4)  # inches
 
 Sample = Mapping[str, np.ndarray]
@@ -41,28 +46,32 @@ def _can_be_drawn(sample: Sample) -> bool:
     return cosines in ([], [1, 1]) and all(np.isfinite(value).all() for value in sample.values())
 
 
-def accuracy_against_beta(records: pd.DataFrame, column: str) -> Figure | None:
-    """A score against hardness: a point for each seed, a line through their means.
+def score_against(axis: Literal["beta", "epochs"], records: pd.DataFrame, column: str) -> Figure | None:
+    """A score against hardness or the length of training: a point for each seed, a line through their means.
 
-    ``column`` is ``dataset metric``; there is a line for each family, tau_plus and version, as
-    ``tables.label_versions`` gives it. None if there is only one beta.
+    ``column`` is ``dataset metric``; against beta there is a line for each family, tau_plus and version, as
+    ``tables.label_versions`` gives it; against epochs also for each beta. None if there is only one of them.
     """
     rows = records[(records["dataset"] + " " + records["metric"]) == column]
-    if rows["beta"].nunique() < 2:
+    if rows[axis].nunique() < 2:
         return None
-    figure, axes = _axes(column, "beta", "percent")
-    for i, (_, line) in enumerate(rows.groupby(["family", "tau_plus", "version"])):
-        family, tau_plus, version = line[["family", "tau_plus", "version"]].iloc[0]
-        name = ", ".join(filter(None, [f"tau_plus {tau_plus:g}", family, version]))
-        means = line.groupby("beta")["value"].mean()
-        colour, mark = COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]
-        axes.plot(line["beta"], 100 * line["value"], mark, color=colour, alpha=0.35, markersize=4)
+    keys = ["family", "tau_plus", *(["version"] if axis == "beta" else ["beta"])]
+    figure, axes = _axes(column, axis, "percent")
+    for (_, line), style in zip(rows.groupby(keys), cycle(STYLES)):
+        first = line.iloc[0]
+        numbers = [f"{number} {first[number]:g}" for number in ("beta", "tau_plus") if number in keys]
+        version = first["version"] if "version" in keys else ""
+        name = ", ".join(filter(None, [*numbers, first["family"], version]))
+        means = line.groupby(axis)["value"].mean()
+        colour, mark = style["color"], style["marker"]
+        axes.plot(line[axis], 100 * line["value"], mark, color=colour, alpha=0.35, markersize=4)
         axes.plot(means.index, 100 * means, mark, linestyle="-", color=colour, label=name)
     untrained = rows.drop_duplicates("seed")["untrained"].mean()
     if not np.isnan(untrained):
         axes.axhline(100 * untrained, color="0.4", linestyle="--", label="untrained encoder")
     axes.set_xscale("symlog", linthresh=1)
-    axes.set_xticks(sorted(rows["beta"].unique()), [f"{beta:g}" for beta in sorted(rows["beta"].unique())])
+    ticks = sorted(rows[axis].unique())
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.legend(frameon=False, fontsize=8)
     return figure
 
@@ -70,8 +79,7 @@ def accuracy_against_beta(records: pd.DataFrame, column: str) -> Figure | None:
 def training_curves(folders: Mapping[str, Path], title: str) -> Figure | None:
     """The loss of runs over their epochs; the scale of a loss depends on its objective."""
     figure, axes = _axes(title, "epoch", "loss")
-    drawn = 0
-    for i, (label, folder) in enumerate(folders.items()):
+    for label, folder in folders.items():
         try:
             lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
             points = [(float(line["epoch"]), float(line["loss"])) for line in lines if "loss" in line]
@@ -79,11 +87,8 @@ def training_curves(folders: Mapping[str, Path], title: str) -> Figure | None:
             continue
         if points:
             every = max(1, len(points) // 10)
-            colour, mark = COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]
-            epochs, losses = zip(*points, strict=True)
-            axes.plot(epochs, losses, mark, ls="-", color=colour, label=label, markersize=4, markevery=every)
-            drawn += 1
-    if not drawn:
+            axes.plot(*zip(*points, strict=True), label=label, markersize=4, markevery=every)
+    if not axes.lines:
         return None
     axes.legend(frameon=False, fontsize=8)
     return figure
@@ -142,26 +147,25 @@ def alignment_against_uniformity(records: pd.DataFrame, title: str) -> Figure | 
     if not {"alignment", "uniformity"} <= set(table.columns):
         return None
     figure, axes = _axes(title, "uniformity", "alignment")
-    for i, (label, rows) in enumerate(table.groupby("label", sort=False)):
-        colour, mark = COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]
-        axes.plot(rows["uniformity"], rows["alignment"], mark, color=colour, label=label)
+    for label, rows in table.groupby("label", sort=False):
+        axes.plot(rows["uniformity"], rows["alignment"], linestyle="", label=label)
     axes.legend(frameon=False, fontsize=8)
     return figure
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write the figure as PNG and SVG; ``path`` has no suffix."""
-    return [_save(figure, path.with_suffix(f".{suffix}"), suffix) for suffix in ("png", "svg")]
-
-
-def _save(figure: Figure, path: Path, suffix: str) -> Path:
-    write_atomically(path, lambda file: figure.savefig(file, format=suffix, dpi=200))
-    return path
+    paths = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
+    for written in paths:
+        kind = written.suffix.removeprefix(".")
+        write_atomically(written, partial(figure.savefig, format=kind, dpi=200))
+    return paths
 
 
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(STYLES)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel(x)
     axes.set_ylabel(y)

@@ -16,37 +16,13 @@ from core.io.files import read_json, readable, write_atomically
 from core.training.cli import command, parse, with_flags
 from core.training.config import TrainConfig
 from core.training.records import objective_fields, read_record
-from shared_eval.outputs import show, writing
+from shared_eval.outputs import show, text_table, writing
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = (
-    "modality",
-    "dataset",
-    "objective",
-    "beta",
-    "tau_plus",
-    "encoder",
-    "family",
-    "plain_family",
-    "label",
-    "seed",
-    "epochs",
-    "metric",
-    "value",
-    "untrained",
-    "train_seconds",
-    "eval_seconds",
-    "revision",
-    "settings",
-    "evaluation",
-    "path",
-)
-LISTED = ("modality", "dataset", "label", "seed", "metric", "value", "untrained", "revision", "path")
-
-Types = dict[str, type | tuple[type, ...]]
 NUMBER = (int, float)
+Types = dict[str, type | tuple[type, ...]]
 RECORD_TYPES: Types = {
     "modality": str,
     "dataset": str,
@@ -54,6 +30,7 @@ RECORD_TYPES: Types = {
     "epochs": int,
     "train_seconds": NUMBER,
     "eval_seconds": NUMBER,
+    "evaluation": str,
     "metrics": dict,
     "untrained_metrics": dict,
 }
@@ -66,9 +43,15 @@ OBJECTIVE_TYPES: Types = {
     "family": str,
     "plain_family": str,
 }
-# Settings that a table shows as rows, columns and seeds, or that say where a run was made.
+COLUMNS = (
+    *("modality", "dataset", "objective", "beta", "tau_plus", "encoder", "family", "plain_family", "label"),
+    *("seed", "epochs", "metric", "value", "untrained", "train_seconds", "eval_seconds"),
+    *("revision", "settings", "evaluation", "path"),
+)
+LISTED = ("modality", "dataset", "label", "seed", "metric", "value", "untrained", "revision", "path")
+# Settings that a table shows as rows, columns, seeds and versions, or that say where a run was made.
 NOT_COMPARED = TrainConfig.not_identity | {
-    *("dataset", "seed", "objective", "beta", "tau_plus", "objective_fields")
+    *("dataset", "seed", "objective", "beta", "tau_plus", "epochs", "objective_fields")
 }
 
 
@@ -105,32 +88,23 @@ def warn_failed_runs(roots: Iterable[Path]) -> None:
 
 
 def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    record = {"evaluation": ""} | record
     objective = {"beta": None, "tau_plus": None, "encoder": None} | record["objective"]
-    environment = record["environment"]
     _check_types(record, RECORD_TYPES)
     _check_types(objective, OBJECTIVE_TYPES)
-    _check_types(environment, {"revision": (str, type(None))})
-    _check_types({"evaluation": "", **record}, {"evaluation": str})
+    _check_types(record["environment"], {"revision": (str, type(None))})
     for metrics in (record["metrics"], record["untrained_metrics"]):
         _check_types(metrics, dict.fromkeys(metrics, NUMBER))
-    row = {name: record[name] for name in ("modality", "dataset", "seed", "epochs")}
-    row |= {name: record[name] for name in ("train_seconds", "eval_seconds")}
-    row |= {name: objective[name] for name in ("beta", "tau_plus", "family", "plain_family", "label")}
+    row = record | {name: objective[name] for name in OBJECTIVE_TYPES}
     row |= {"objective": objective["name"], "encoder": objective["encoder"] or ""}
-    row |= {"revision": environment["revision"], "settings": settings_fingerprint(path.parent)}
-    row |= {"evaluation": record.get("evaluation", "")}
+    row |= {"revision": record["environment"]["revision"], "settings": settings_fingerprint(path.parent)}
     row = {name: readable(value) if isinstance(value, str) else value for name, value in row.items()}
     if readable(str(path)) != str(path):  # the path of a row must open its file
         raise ValueError("the folder's name is not valid text; rename it")
+    untrained = record["untrained_metrics"]
     return [
-        row
-        | {
-            "metric": readable(metric),
-            "value": value,
-            "untrained": record["untrained_metrics"].get(metric),
-            "path": str(path),
-        }
-        for metric, value in record["metrics"].items()
+        row | {"metric": readable(name), "value": value, "untrained": untrained.get(name), "path": str(path)}
+        for name, value in record["metrics"].items()
     ]
 
 
@@ -217,12 +191,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.parquet is not None:
         with writing(config.parquet):
             write_atomically(config.parquet, records.to_parquet(index=False))
-    from rich.table import Table
-
-    table = Table(*LISTED)
-    for row in records.to_dict("records"):
-        table.add_row(*(_shown(row[name]) for name in LISTED))
-    show(table)
+    rows = records[list(LISTED)].to_dict("records")
+    show(text_table(LISTED, ([_shown(value) for value in row.values()] for row in rows)))
     show(f"{records['path'].nunique()} records")
 
 

@@ -12,7 +12,7 @@ from core.io.errors import InputError
 from core.training.cli import command, parse
 from shared_eval.outputs import show, writing
 from shared_eval.records import find_records, read_records
-from shared_eval.reproduce.recipes import all_recipes, published_figures
+from shared_eval.reproduce.recipes import all_recipes, primary_comparisons, published_figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +37,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"no result.json below {', '.join(map(str, config.roots))}; name a folder of runs")
     # Imported here because matplotlib and SciPy are slow, and help and errors do not need them.
     from shared_eval import figures
-    from shared_eval.report_page import figures_of, split_by_dataset, write_report
-    from shared_eval.tables import label_versions
+    from shared_eval.report_page import draw, write_report
+    from shared_eval.tables import scores, summarise
 
-    records = read_records(paths)
-    show(str(write_report(records, config.output, published_figures(all_recipes()), config.mix)))
+    records, recipes = read_records(paths), all_recipes()
+    if records.empty:
+        raise InputError("there are no valid records to report")
+    published, primary = published_figures(recipes), primary_comparisons(recipes)
+    table = summarise(scores(records), published, config.mix, primary)
+    drawn = draw(records, table, config.mix)
+    show(str(write_report(records, table, drawn, config.output)))
     if config.figures is None:
         return
-    for part in split_by_dataset(label_versions(records, config.mix)):
-        for title, figure in figures_of(part).items():
-            path = config.figures / re.sub(r"\W+", "-", title)
-            with writing(path):
-                figures.save(figure, path)
+    for title, figure in drawn.items():
+        path = config.figures / re.sub(r"\W+", "-", title)
+        with writing(path):
+            figures.save(figure, path)
 
 
 if __name__ == "__main__":

@@ -10,63 +10,63 @@ from typing import Any
 
 import jinja2
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from core.io.errors import InputError
 from core.io.files import read_json, write_atomically
 from shared_eval import figures
 from shared_eval.outputs import writing
 from shared_eval.records import settings_of
-from shared_eval.tables import (
-    DESCRIPTIONS,
-    NO_FIGURES,
-    Published,
-    ResultTable,
-    label_versions,
-    scores,
-    summarise,
-)
+from shared_eval.result_table import ResultTable
+from shared_eval.summary import PARTS
+from shared_eval.table_figures import GAINS, draw_table
+from shared_eval.tables import DESCRIPTIONS, label_versions, scores
 
+MAX_PANELS = 8  # objectives in one figure of runs: as many as there are colours
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 
 Run = Mapping[str, Any]  # a record and its settings, as the page shows them
 
 
 def write_report(
-    records: pd.DataFrame,
-    output: Path,
-    published: Published = NO_FIGURES,
-    merge: bool = False,
-    title: str = "hard-negatives",
+    records: pd.DataFrame, table: ResultTable, drawn: Mapping[str, Figure], output: Path
 ) -> Path:
     """Write the page of some records, which needs neither a server nor a network, and return its path.
 
     Each number links to the records it comes from, each record to its settings and environment.
+
+    Args:
+        records: As ``read_records`` returns them.
+        table: What ``summarise`` makes of them.
+        drawn: What ``draw`` makes of both.
+        output: File of the page.
     """
-    if records.empty:
-        raise InputError("there are no valid records to report")
-    table = summarise(scores(records), published, merge)
     parts = table.by_dataset()
-    tables = ({"All of them": table} if len(parts) > 1 else {}) | parts
-    datasets = split_by_dataset(label_versions(records, merge))
     runs = {path: describe_run(Path(path)) for path in records["path"].unique()}
+    plots = {title: to_svg(figure) for title, figure in drawn.items()}
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text()).render(
-        title=title,
-        tables=[(name, table_rows(part, runs), part.columns) for name, part in tables.items()],
-        plots=[(name, to_svg(figure)) for part in datasets for name, figure in figures_of(part).items()],
-        runs=runs.values(),
-        count=len(runs),
+        tables=({"All of them": table} if len(parts) > 1 else {}) | parts,
+        parts=[(part.name, part.title, part.head, rows) for part in PARTS if (rows := part.rows(table))],
+        gains_title=GAINS,
+        gains=plots.pop(GAINS, None),
+        plots=plots,
+        runs=runs,
     )
     with writing(output):
         write_atomically(output, page)
     return output
 
 
-def split_by_dataset(records: pd.DataFrame) -> list[pd.DataFrame]:
-    """The records of each dataset."""
-    return [group for _, group in records.groupby(["modality", "dataset"], sort=False)]
+def draw(records: pd.DataFrame, table: ResultTable, merge: bool = False) -> dict[str, Figure]:
+    """The figures of a table, and those of each dataset, by title."""
+    # A dollar sign in a name must not start a formula.
+    with matplotlib.rc_context({"text.parse_math": False}):
+        drawn = draw_table(table)
+        for _, group in label_versions(records, merge).groupby(["modality", "dataset"], sort=False):
+            drawn |= draw_dataset(group)
+    return drawn
 
 
 def describe_run(path: Path) -> Run:
@@ -81,29 +81,6 @@ def describe_run(path: Path) -> Run:
     }
 
 
-def table_rows(table: ResultTable, runs: Mapping[str, Run]) -> list[dict[str, Any]]:
-    """The rows of a table as the template takes them."""
-    rows = []
-    for row in table.rows:
-        cells: list[dict[str, Any] | None] = []
-        for column in table.columns:
-            cell = row.cells.get(column)
-            if cell is None:
-                cells.append(None)
-                continue
-            cells.append(
-                {
-                    "text": row.text(column),
-                    "value": cell.mean,
-                    "better": cell.is_better,
-                    "difference": cell.difference_text,
-                    "runs": [runs[path] for path in cell.records],
-                }
-            )
-        rows.append({"label": row.label, "kind": row.kind, "cells": cells})
-    return rows
-
-
 def to_svg(figure: Figure) -> str:
     """The figure as SVG, in base64."""
     buffer = io.BytesIO()
@@ -111,26 +88,27 @@ def to_svg(figure: Figure) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def figures_of(records: pd.DataFrame) -> dict[str, Figure]:
+def draw_dataset(records: pd.DataFrame) -> dict[str, Figure]:
     """The figures of one dataset by title; ``records`` have a version, and figures of runs show one seed."""
     dataset = records["dataset"].iloc[0]
     first = records[records["seed"] == records["seed"].min()].sort_values(["beta", "tau_plus"], kind="stable")
+    first = first.drop_duplicates("label")
+    if len(first) > MAX_PANELS:  # evenly from the least to the hardest
+        first = first.iloc[np.linspace(0, len(first) - 1, MAX_PANELS).round().astype(int)]
     folders = {row["label"]: Path(row["path"]).parent for row in first.to_dict("records")}
     loaded = {label: figures.read_sample(folder) for label, folder in folders.items()}
     samples = {label: sample for label, sample in loaded.items() if sample is not None}
     scored = scores(records)
-    with matplotlib.rc_context(
-        {"text.parse_math": False}
-    ):  # a dollar sign in a name must not start a formula
-        drawn = {
-            f"{dataset}: {metric} against beta": figures.accuracy_against_beta(scored, f"{dataset} {metric}")
-            for metric in scored["metric"].unique()
-            if metric not in DESCRIPTIONS
-        }
-        drawn |= {
-            f"{dataset}: loss": figures.training_curves(folders, dataset),
-            f"{dataset}: similarities": figures.similarity_histograms(samples, dataset),
-            f"{dataset}: map of the embedding": figures.embedding_map(samples, dataset),
-            f"{dataset}: alignment and uniformity": figures.alignment_against_uniformity(records, dataset),
-        }
+    drawn = {
+        f"{dataset}: {metric} against {axis}": figures.score_against(axis, scored, f"{dataset} {metric}")
+        for metric in scored["metric"].unique()
+        if metric not in DESCRIPTIONS
+        for axis in ("beta", "epochs")
+    }
+    drawn |= {
+        f"{dataset}: loss": figures.training_curves(folders, dataset),
+        f"{dataset}: similarities": figures.similarity_histograms(samples, dataset),
+        f"{dataset}: map of the embedding": figures.embedding_map(samples, dataset),
+        f"{dataset}: alignment and uniformity": figures.alignment_against_uniformity(records, dataset),
+    }
     return {title: figure for title, figure in drawn.items() if figure is not None}

@@ -1,30 +1,15 @@
 """Result tables as text: for a terminal, in Markdown, CSV and LaTeX."""
 
-import csv
-import io
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import pandas as pd
 from rich.cells import cell_len
 from rich.table import Column, Table
 from rich.text import Text
 
-from shared_eval.tables import Content, ResultTable, Row
+from shared_eval.result_table import Comparison, Content, ResultTable, Row
 
-CSV_COLUMNS = (
-    "objective",
-    "kind",
-    "column",
-    "mean",
-    "deviation",
-    "seeds",
-    "difference",
-    "low",
-    "high",
-    "p",
-    "corrected_p",
-)
 LATEX = {character: rf"\{character}" for character in "_%&#${}"}
 LATEX |= {"^": r"\^{}", "~": r"\~{}", "\\": r"\textbackslash{}"}
 
@@ -50,45 +35,85 @@ def to_terminal(table: ResultTable, title: str, content: Content = "text") -> Ta
 
 def to_markdown(table: ResultTable, content: Content = "text") -> str:
     """The table in Markdown; a significant gain over the baseline is bold."""
-    lines = [["objective", *table.columns], ["---"] * (1 + len(table.columns))]
     rows = _rows(table, content, lambda text, is_better: f"**{text}**" if is_better else text)
-    lines += [[row.label, *texts] for row, texts in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown(["objective", *table.columns], ([row.label, *texts] for row, texts in rows))
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Texts as a table in Markdown."""
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *rows))
 
 
 def to_csv(table: ResultTable) -> str:
     """One line for each cell: row, kind, column, mean, deviation, seeds, difference, interval, p values."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for row in table.rows:
-        for column in table.columns:
-            cell = row.cells.get(column)
-            if cell is None:
-                continue
-            d = cell.difference
-            seeds = None if row.kind == "published" else len(cell.scores)
-            numbers = [cell.mean, cell.deviation, seeds]
-            numbers += [d.mean, d.low, d.high, d.p, cell.corrected_p] if d else [None] * 5
-            writer.writerow([row.label, row.kind, column, *map(_csv_number, numbers)])
-    return text.getvalue()
+    lines = [
+        {
+            "objective": row.label,
+            "kind": row.kind,
+            "column": column,
+            "mean": cell.mean,
+            "deviation": cell.deviation,
+            "seeds": None if row.kind == "published" else len(cell.scores),
+            **_csv_comparison(cell.comparison),
+        }
+        for row in table.rows
+        for column in table.columns
+        if (cell := row.cells.get(column)) is not None
+    ]
+    return pd.DataFrame(lines).to_csv(index=False, float_format="%.6g")
+
+
+def _csv_comparison(comparison: Comparison | None) -> dict[str, Any]:
+    """A cell's comparison with its baseline; empty without one."""
+    names = (
+        "difference",
+        "low",
+        "high",
+        "p",
+        "corrected_p",
+        "baseline",
+        "primary",
+        "detectable",
+        "equivalent",
+    )
+    if comparison is None:
+        return dict.fromkeys(names)
+    d = comparison.difference
+    numbers = (d.mean, d.low, d.high, d.p, comparison.corrected_p)
+    known = (comparison.baseline, comparison.is_primary, d.detectable, d.is_equivalent)
+    return dict(zip(names, (*numbers, *known), strict=True))
 
 
 def to_latex(table: ResultTable, content: Content = "text") -> str:
     """The table in LaTeX, for the package booktabs; a significant gain over the baseline is bold."""
-    lines = [
-        rf"\begin{{tabular}}{{l{'c' * len(table.columns)}}}",
-        r"\toprule",
-        " & ".join(["objective", *map(_latex, table.columns)]) + r" \\",
-        r"\midrule",
-    ]
+    lines: list[list[str] | str] = []
     kind = table.rows[0].kind if table.rows else ""
     for row, texts in _rows(table, content, _latex_cell):
         if row.kind != kind:
             lines.append(r"\midrule")
             kind = row.kind
-        lines.append(" & ".join([_latex(row.label), *texts]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+        lines.append([_latex(row.label), *texts])
+    return _booktabs(["objective", *table.columns], lines)
+
+
+def latex(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Texts as a table in LaTeX, for the package booktabs."""
+    return _booktabs(head, [[_latex_cell(text, is_better=False) for text in row] for row in rows])
+
+
+def _booktabs(head: Sequence[str], lines: Iterable[Sequence[str] | str]) -> str:
+    """A table of LaTeX cells; a line that is one text stands as it is."""
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{l{'c' * (len(head) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(_latex, head)) + r" \\",
+            r"\midrule",
+            *(line if isinstance(line, str) else " & ".join(line) + r" \\" for line in lines),
+            r"\bottomrule",
+            "\\end{tabular}\n",
+        ]
+    )
 
 
 def _rows(
@@ -104,12 +129,6 @@ def _rows(
 
 def _width(text: Text) -> int:
     return max(map(cell_len, text.plain.split("\n")))
-
-
-def _csv_number(number: float | int | None) -> str:
-    if number is None or pd.isna(number):
-        return ""
-    return str(number) if isinstance(number, int) else f"{number:.6g}"
 
 
 def _latex_cell(text: str, is_better: bool) -> str:

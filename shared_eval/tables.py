@@ -3,14 +3,14 @@
 ``table_formats`` writes them for terminals, in Markdown, CSV and LaTeX.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 import pandas as pd
 
-from shared_eval.statistics import LEVEL, Difference, holm, paired_difference
+from shared_eval.planned import NO_COMPARISONS, NO_FIGURES, Baseline, Primary, Published
+from shared_eval.result_table import Comparison, Point, ResultTable, Row, TableCell
+from shared_eval.statistics import Difference, holm, paired_difference
 
 UNTRAINED = "untrained encoder"
 # The row of beta 0, tau_plus 0 where modalities, each with its own name for it, share a table.
@@ -25,113 +25,7 @@ DESCRIPTIONS = (
     "hardest_negative_similarity",
 )
 ORACLE = "best beta (oracle: chosen on the figures themselves)"
-
-# Published figures, as fractions, by (label, column); the label begins with the source.
-Published = Mapping[tuple[str, str], float]
-NO_FIGURES: Published = MappingProxyType({})
-
-Content = Literal["text", "difference_text"]  # what a table's cells show
-
-
-@dataclass(frozen=True)
-class TableCell:
-    """Scores of one objective on one dataset, one for each seed."""
-
-    scores: dict[int, float]  # by seed, fractions
-    records: tuple[str, ...] = ()  # the files they come from
-    difference: Difference | None = None  # to the baseline at the same seeds
-    corrected_p: float | None = None  # of the difference, over the whole table; None for one seed
-    is_score: bool = True  # a fraction, shown in percent; if not, it describes the embedding
-
-    @property
-    def mean(self) -> float:
-        return sum(self.scores.values()) / len(self.scores)
-
-    @property
-    def deviation(self) -> float:
-        """Sample standard deviation; nan for one seed."""
-        return float(pd.Series(self.scores).std())
-
-    @property
-    def is_better(self) -> bool:
-        """Whether the cell has a gain over the baseline that is significant after correction."""
-        if self.difference is None or self.corrected_p is None:
-            return False
-        return self.corrected_p < LEVEL and self.difference.mean > 0
-
-    @property
-    def text(self) -> str:
-        """As ``84.2 ± 1.3 (10)``: percent, and the number of seeds; a description as it is, ``0.31 (1)``."""
-        scale, digits = (100, 1) if self.is_score else (1, 2)
-        spread = f" ± {scale * self.deviation:.{digits}f}" if len(self.scores) > 1 else ""
-        return f"{scale * self.mean:.{digits}f}{spread} ({len(self.scores)})"
-
-    @property
-    def difference_text(self) -> str:
-        """As ``+1.2 [0.3, 2.1] p 0.031``: points, 95 % interval, corrected p; for one seed only points."""
-        if self.difference is None:
-            return ""
-        d = self.difference
-        if self.corrected_p is None:
-            return f"{100 * d.mean:+.1f}"
-        return f"{100 * d.mean:+.1f} [{100 * d.low:.1f}, {100 * d.high:.1f}] p {self.corrected_p:.3f}"
-
-
-class Point(NamedTuple):
-    """What identifies an objective in a table, and the code and settings of its records."""
-
-    family: str
-    tau_plus: float
-    beta: float
-    version: str
-
-
-@dataclass(frozen=True)
-class Row:
-    """An objective, or what is compared with it: the untrained encoder, the oracle, a published figure."""
-
-    label: str
-    cells: dict[str, TableCell]
-    kind: Literal["untrained", "objective", "oracle", "published"] = "objective"
-    point: Point | None = None  # of an objective
-    plain_family: str = ""  # family of its plain objective
-
-    def text(self, column: str, content: Content = "text") -> str:
-        """A cell's text, empty where there is no cell; published figures show no number of seeds."""
-        if column not in self.cells:
-            return ""
-        text: str = getattr(self.cells[column], content)
-        return text.removesuffix(" (1)") if self.kind == "published" else text
-
-
-@dataclass(frozen=True)
-class ResultTable:
-    """Rows of cells; a row has no cell in a column without a record."""
-
-    columns: list[str]
-    rows: list[Row] = field(default_factory=list)
-
-    def row(self, label: str) -> Row:
-        return next(row for row in self.rows if row.label == label)
-
-    def texts(self, content: Content = "text") -> list[tuple[Row, list[str]]]:
-        """Each row with the texts of its cells."""
-        return [(row, [row.text(column, content) for column in self.columns]) for row in self.rows]
-
-    @property
-    def has_tests(self) -> bool:
-        """Whether any difference is over several seeds, and so has an interval and a p."""
-        return any(cell.corrected_p is not None for row in self.rows for cell in row.cells.values())
-
-    def by_dataset(self) -> dict[str, "ResultTable"]:
-        """One table for each dataset; p-values stay corrected over all of them."""
-        columns: dict[str, list[str]] = {}
-        for column in self.columns:
-            columns.setdefault(column.rpartition(" ")[0], []).append(column)
-        return {
-            dataset: ResultTable(own, [row for row in self.rows if row.cells.keys() & set(own)])
-            for dataset, own in columns.items()
-        }
+BEST_LENGTH = "each seed's best epochs (oracle: chosen on the figures themselves)"
 
 
 def scores(records: pd.DataFrame) -> pd.DataFrame:
@@ -142,43 +36,59 @@ def scores(records: pd.DataFrame) -> pd.DataFrame:
     return records[(is_score & ~records["metric"].str.contains("top5")) | describes]
 
 
-def summarise(records: pd.DataFrame, published: Published = NO_FIGURES, merge: bool = False) -> ResultTable:
+def summarise(
+    records: pd.DataFrame,
+    published: Published = NO_FIGURES,
+    merge: bool = False,
+    primary: Collection[Primary] = NO_COMPARISONS,
+) -> ResultTable:
     """Make a table: the untrained encoder first, then objectives by family, tau_plus and beta.
 
     Columns are ``dataset metric``. Records of different code or settings, or of an unclean work tree, get
     rows of their own (see ``label_versions``) unless ``merge``. Several records of one seed count as their
-    mean; equal scores of an untrained encoder, which depend on the seed alone, count as one.
+    mean; equal scores of an untrained encoder, which depend on the seed alone, count as one. Comparisons are
+    exploratory unless they are ``primary``, for whose number p is corrected.
     """
     records = records.assign(column=records["dataset"] + " " + records["metric"])
     if records["modality"].nunique() > 1:
         is_plain = (records["beta"] == 0) & (records["tau_plus"] == 0)
         plain = records["family"].map(lambda family: _join(PLAIN, family))
         records["label"] = records["label"].mask(is_plain, plain)
-    records = label_versions(records, merge).sort_values(list(Point._fields), kind="stable")
-    rows = [*_untrained_rows(records), *_objective_rows(records)]
-    columns = list(dict.fromkeys(records.sort_index()["column"]))
-    rows = _with_differences(rows)
-    return ResultTable(columns, [*rows, *_oracle_rows(rows, columns), *_published_rows(columns, published)])
+    records = label_versions(records, merge)
+    modalities = dict(zip(records["column"], records["modality"], strict=True))
+    columns = list(modalities)
+    records = records.sort_values(["family", "tau_plus", "beta", "epochs", "version"], kind="stable")
+    rows = _with_comparisons([*_untrained_rows(records), *_objective_rows(records)], primary)
+    rows += [
+        *_oracle_rows(rows, columns),
+        *_best_length_rows(records),
+        *_published_rows(columns, published),
+    ]
+    return ResultTable(columns, rows, modalities)
 
 
 def label_versions(records: pd.DataFrame, merge: bool = False) -> pd.DataFrame:
     """Add a ``version`` to records and to their labels: records of different versions are not averaged.
 
-    A version names the revision if a dataset has records of several, or if the work tree was unclean, and the
-    settings' fingerprint if a dataset has several; neither if all are to ``merge``. It always names the rules
-    of the evaluation if a dataset has records of several: such scores do not compare.
+    A version names the revision if a dataset has records of several, or if the work tree was unclean, the
+    settings' fingerprint and the epochs if a dataset has several; none of them if all are to ``merge``. It
+    always names the rules of the evaluation if a dataset has records of several: such scores do not compare.
     """
-    revision, settings = records["revision"].fillna(""), records["settings"]
-    evaluation = records["evaluation"]
     dataset = [records["modality"], records["dataset"]]
-    shows_revision = (revision.groupby(dataset).transform("nunique") > 1) | revision.str.endswith("-dirty")
-    shows_settings = settings.groupby(dataset).transform("nunique") > 1
-    shows_evaluation = evaluation.groupby(dataset).transform("nunique") > 1
-    version = revision.where(shows_revision, "") + ("/" + settings).where(shows_settings, "")
-    if merge:
-        version = pd.Series("", index=records.index)
-    named = version + ("/" + evaluation).where(shows_evaluation & (evaluation != ""), "")
-    version = named.str.removeprefix("/").where(version == "", named)
+
+    def differs(name: str) -> pd.Series:
+        return records[name].fillna("").groupby(dataset).transform("nunique") > 1
+
+    revision = records["revision"].fillna("")
+    parts = [records["evaluation"].where(differs("evaluation"), "")]
+    if not merge:
+        parts = [
+            revision.where(differs("revision") | revision.str.endswith("-dirty"), ""),
+            records["settings"].where(differs("settings"), ""),
+            ("epochs " + records["epochs"].astype(str)).where(differs("epochs"), ""),
+            *parts,
+        ]
+    version = ["/".join(filter(None, names)) for names in zip(*parts, strict=True)]
     labels = [_at_version(*pair) for pair in zip(records["label"], version, strict=True)]
     return records.assign(version=version, label=labels)
 
@@ -210,9 +120,10 @@ def _objective_rows(records: pd.DataFrame) -> list[Row]:
     for _, group in records.groupby([*Point._fields, "label"], sort=False):
         first = group.iloc[0]
         point = Point(first["family"], first["tau_plus"], first["beta"], first["version"])
-        rows.append(
-            Row(first["label"], _cells(group, "value"), point=point, plain_family=first["plain_family"])
-        )
+        cells = _cells(group, "value")
+        for column, before in _cells(group.dropna(subset="untrained"), "untrained").items():
+            cells[column] = replace(cells[column], untrained=before.scores)
+        rows.append(Row(first["label"], cells, point=point, plain_family=first["plain_family"]))
     return rows
 
 
@@ -227,18 +138,22 @@ def _cells(records: pd.DataFrame, name: str) -> dict[str, TableCell]:
     return cells
 
 
-def _with_differences(rows: list[Row]) -> list[Row]:
-    """Add every objective's difference to its baseline, p corrected over all that have several seeds."""
+def _with_comparisons(rows: list[Row], primary: Collection[Primary]) -> list[Row]:
+    """Add every objective's comparisons, p corrected over the primary ones that have several seeds."""
     differences = _differences(rows)
-    p_values = {key: difference.p for key, difference in differences.items() if difference.pairs > 1}
-    corrected = dict(zip(p_values, map(float, holm(list(p_values.values()))), strict=True))
+    chosen = {key for key in differences if _as_primary(rows[key[0]], *key[1:]) in primary}
+    tested = [key for key in differences if key in chosen and differences[key].pairs > 1]
+    corrected = dict(zip(tested, map(float, holm([differences[key].p for key in tested])), strict=True))
+    comparisons: dict[tuple[int, str], list[Comparison]] = {}
+    for key, difference in differences.items():
+        i, column, baseline = key
+        comparison = Comparison(baseline, difference, key in chosen, corrected.get(key))
+        comparisons.setdefault((i, column), []).append(comparison)
     return [
         replace(
             row,
             cells={
-                column: replace(
-                    cell, difference=differences.get((i, column)), corrected_p=corrected.get((i, column))
-                )
+                column: replace(cell, comparisons=tuple(comparisons.get((i, column), ())))
                 for column, cell in row.cells.items()
             },
         )
@@ -246,34 +161,43 @@ def _with_differences(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _differences(rows: list[Row]) -> dict[tuple[int, str], Difference]:
-    """By row and column: an objective's difference to its baseline, at the seeds that both have."""
+def _as_primary(row: Row, column: str, baseline: Baseline) -> Primary | None:
+    """A comparison as recipes name it."""
+    if row.point is None:
+        return None
+    return Primary(column, row.point.family, row.point.tau_plus, row.point.beta, baseline)
+
+
+def _differences(rows: list[Row]) -> dict[tuple[int, str, Baseline], Difference]:
+    """By row, column and baseline: an objective's difference to the baseline, at the seeds that both have."""
     differences = {}
     for i, row in enumerate(rows):
-        baseline = baseline_of(row, rows)
-        if baseline is None:
-            continue
-        for column in row.cells:
-            if column not in baseline.cells or not row.cells[column].is_score:
+        baselines = baselines_of(row, rows)
+        for column, cell in row.cells.items():
+            if row.point is None or not cell.is_score:
                 continue
-            ours, theirs = row.cells[column].scores, baseline.cells[column].scores
-            if seeds := sorted(ours.keys() & theirs.keys()):
-                pairs = [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
-                differences[i, column] = paired_difference(*pairs)
+            trained = ((name, other) for name, other in baselines.items() if column in other.cells)
+            others = {name: other.cells[column].scores for name, other in trained}
+            for baseline, theirs in (*others.items(), ("untrained", cell.untrained)):
+                if seeds := sorted(cell.scores.keys() & theirs.keys()):
+                    pairs = [cell.scores[seed] for seed in seeds], [theirs[seed] for seed in seeds]
+                    differences[i, column, baseline] = paired_difference(*pairs)
     return differences
 
 
-def baseline_of(row: Row, rows: Iterable[Row]) -> Row | None:
-    """The objective that ``row`` is compared with: same family, tau_plus and version, at beta 0.
+def baselines_of(row: Row, rows: Iterable[Row]) -> dict[Baseline, Row]:
+    """The trained objectives that ``row`` is compared with, of the same version.
 
-    The beta 0 row itself, and a row without one, is compared with its plain objective.
+    ``beta 0`` has the same family and tau_plus; ``plain`` has neither hardness nor tau_plus. Where these are
+    one objective, it is the plain one.
     """
     if row.point is None or not (row.point.beta or row.point.tau_plus):
-        return None
+        return {}
     by_point = {other.point: other for other in rows if other.point is not None}
-    plain = Point(row.plain_family, 0, 0, row.point.version)
-    candidates = [row.point._replace(beta=0), plain] if row.point.beta > 0 else [plain]
-    return next((by_point[point] for point in candidates if point in by_point), None)
+    counterpart, plain = row.point._replace(beta=0), Point(row.plain_family, 0, 0, row.point.version)
+    points: dict[Baseline, Point] = {} if counterpart in (row.point, plain) else {"beta 0": counterpart}
+    points["plain"] = plain
+    return {baseline: by_point[point] for baseline, point in points.items() if point in by_point}
 
 
 def _oracle_rows(rows: list[Row], columns: list[str]) -> list[Row]:
@@ -295,6 +219,22 @@ def _oracle_rows(rows: list[Row], columns: list[str]) -> list[Row]:
             if cells:
                 oracles.append(Row(label, cells, "oracle"))
     return oracles
+
+
+def _best_length_rows(records: pd.DataFrame) -> list[Row]:
+    """Where an objective was trained for several numbers of epochs: each seed's best of them.
+
+    This is what choosing an epoch on the reported folds makes of a score.
+    """
+    records = records[~records["metric"].isin(DESCRIPTIONS)]
+    rows = []
+    keys = ["family", "tau_plus", "beta", "revision", "settings", "evaluation"]
+    for _, group in records.groupby(keys, sort=False, dropna=False):
+        if group["epochs"].nunique() > 1:
+            best = group.loc[group.groupby(["column", "seed"])["value"].idxmax()]
+            label = group["label"].iloc[0].partition(" @ ")[0]
+            rows.append(Row(f"{label}, {BEST_LENGTH}", _cells(best, "value"), "oracle"))
+    return rows
 
 
 def _published_rows(columns: list[str], published: Published) -> list[Row]:

@@ -10,11 +10,11 @@ from tests.faults.tiny import TinyCommand, write_tiny_data
 from tests.imports import ROOT, outcomes
 from tests.shared_eval.conftest import write_record
 
-PACKAGES = ("core", "image", "graph", "sentence", "shared_eval")
+FOLDERS = ("core", "image", "graph", "sentence", "shared_eval")
+SUITE = ROOT / "benchmarks" / "__main__.py"
 COMMANDS = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
-    for package in PACKAGES
-    for path in (ROOT / package).rglob("*.py")
+    for path in [*(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")), SUITE]
     # A modality's config answers shared_eval.reproduce, not people: it takes no flags.
     if 'if __name__ == "__main__"' in path.read_text() and path.name != "config.py"
 )
@@ -42,6 +42,7 @@ WITHOUT_DATA = {
 }
 WITH_A_MODEL = {"sentence.embed", "sentence.evaluate"}  # they import what the model needs
 WITHOUT_FLAGS = {"image.cache": {"rich"}}
+MEASURING = {"benchmarks"}  # imports what it measures
 # On tiny data. sentence.train diverges in its first step: it would save its model by sentence_transformers.
 WITH_DATA = {
     "graph.train": TRAINING | SCIKIT_LEARN,
@@ -71,7 +72,7 @@ def parsed():
 
 def test_every_command_is_in_these_tests():
     assert sorted(UNKNOWN) == COMMANDS
-    assert sorted({*WITH_DATA, *ON_RECORDS, *WITH_A_MODEL, *WITHOUT_FLAGS}) == COMMANDS
+    assert sorted({*WITH_DATA, *ON_RECORDS, *WITH_A_MODEL, *WITHOUT_FLAGS, *MEASURING}) == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -103,7 +104,8 @@ def without_data(tmp_path_factory):
         for modality, dataset in (("graph", "MUTAG"), ("image", "cifar10"), ("sentence", "bookcorpus"))
     }
     flags |= {f"{modality}.evaluate": [str(folder / modality), *common] for modality in ("graph", "image")}
-    flags["image.evaluate"].append("--no-download")
+    for modality in ("graph", "image"):
+        flags[f"{modality}.evaluate"].append("--no-download")
     flags["graph.embed"] = [str(folder / "graph"), "MUTAG", "--output", str(folder / "x.csv"), *common]
     flags["image.embed"] = [str(folder / "image"), "cifar10", "--output", str(folder / "x.csv"), *common]
     by_torch, ended = outcomes([(command, *flags[command]) for command in flags], preload=["torch"])

@@ -29,7 +29,7 @@ from graph.data import load_dataset
 from image.data import load_dataset as load_images
 from sentence.encoder import QuickThought
 from sentence.quick_thought import load_model
-from tests.faults.parsers import SMALL
+from tests.faults.record_parsers import SMALL
 from tests.graph.conftest import write_tu_dataset
 from tests.runs import failure_of
 from tests.sentence.test_sentence_evaluate import real_model

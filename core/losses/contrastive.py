@@ -82,7 +82,7 @@ class HardNegativeLoss(nn.Module):
         ValueError: A setting is outside its range, the views or labels do not match, or the processes have
             different numbers of samples.
 
-    Example:
+    Examples:
         >>> view1, view2 = torch.randn(2, 8, 16)
         >>> loss = HardNegativeLoss(beta=1.0, tau_plus=0.1, temperature=0.5)(view1, view2)
     """

@@ -141,11 +141,13 @@ def check_type(name: str, value: Any, hint: Any) -> Any:
         return Path(value)
     if get_origin(hint) is tuple and isinstance(value, list):
         value = tuple(value)
-    error = InputError(f"`{name}` is {json.dumps(value)[:100]}; it must be {_describe_type(hint)}")
-    if isinstance(value, bool) and hint is not bool:  # to Python a bool is an int
+    shown = json.dumps(value, default=str)[:100]
+    error = InputError(f"`{name}` is {shown}; it must be {_describe_type(hint)}")
+    if isinstance(value, bool) and bool not in (hint, *get_args(hint)):  # to Python a bool is an int
         raise error
     try:
-        return typeguard.check_type(value, hint)
+        strategy = typeguard.CollectionCheckStrategy.ALL_ITEMS
+        return typeguard.check_type(value, hint, collection_check_strategy=strategy)
     except typeguard.TypeCheckError:
         raise error from None
 
@@ -155,5 +157,5 @@ def _describe_type(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, get_args(hint)))}"
     if get_origin(hint) is tuple:
-        return f"list of {get_args(hint)[0].__name__}"
+        return f"list of {_describe_type(get_args(hint)[0])}"
     return hint.__name__ if isinstance(hint, type) else str(hint)

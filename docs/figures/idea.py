@@ -15,7 +15,7 @@ TEMPERATURE = 0.5
 ANCHOR, POSITIVE = 90, 65  # angles in degrees
 NEGATIVES = np.array([120, 148, 172, 200, 230, 262, 300, 335, 20])
 BETAS = (0.0, 1.0, 2.0)
-BLUE, GREEN, RED, GREY = "#1f6feb", "#1a7f37", "#cf222e", "#8b949e"
+BLUE, GREEN, RED, GREY = "#2f7df0", "#2b9348", "#e5484d", "#7d8590"  # legible on white and on black
 
 
 def point(angle: float, radius: float = 1.0) -> np.ndarray:
@@ -39,13 +39,13 @@ def draw(axes: plt.Axes, beta: float) -> None:
     axes.text(*point(POSITIVE - 12, 1.42), "positive", color=GREEN, ha="center", va="center")
     axes.text(*point(270, 0.55), "negatives", color=RED, ha="center", va="center")
     axes.set_title("plain: all weigh the same" if beta == 0 else f"hard, beta {beta:g}", pad=14, color=GREY)
-    axes.set(xlim=(-1.4, 1.6), ylim=(-1.3, 1.4), aspect="equal")
+    axes.set(xlim=(-1.4, 1.6), ylim=(-1.15, 1.4), aspect="equal")
     axes.axis("off")
 
 
 def main() -> None:
     plt.rcParams.update({"font.size": 12, "svg.fonttype": "none", "svg.hashsalt": "idea"})
-    figure, rows = plt.subplots(1, len(BETAS), figsize=(10, 3.6))
+    figure, rows = plt.subplots(1, len(BETAS), figsize=(10, 3.3))
     for axes, beta in zip(rows, BETAS, strict=True):
         draw(axes, beta)
     figure.tight_layout()

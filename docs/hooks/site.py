@@ -10,6 +10,8 @@ from mkdocs.structure.files import File, Files
 
 RESULTS = Path("benchmarks/results")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+INLINE_CODE = re.compile(r"<code>[^<]*--[^<]*</code>")
+FLAG = re.compile(r"--[a-z][a-z-]*")
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -29,9 +31,15 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    return FORMULA.sub(_as_mathml, html)
+    """Formulas as MathML; the name of a flag is never broken after its hyphens."""
+    return INLINE_CODE.sub(_with_flags_whole, FORMULA.sub(_as_mathml, html))
+
+
+def _with_flags_whole(match: re.Match[str]) -> str:
+    return FLAG.sub(r'<span class="flag">\g<0></span>', match[0])
 
 
 def _as_mathml(match: re.Match[str]) -> str:
     display = "block" if match[1] == "div" else "inline"
-    return convert(unescape(match[2]), display=display)
+    spaced = unescape(match[2]).replace(r"\log ", r"\log\,")  # the converter sets no space after it
+    return convert(spaced, display=display)

@@ -2,18 +2,17 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar, get_type_hints
 
-from core.io.errors import InputError, reason_of
+from core.io.errors import InputError, did_you_mean, reason_of
 from core.io.files import check_regular
-from core.training.settings import MAX_FLOAT, check_hardness
+from core.training.settings import MAX_FLOAT, check_hardness, check_type
+from shared_eval.planned import PLAIN_OBJECTIVES, Baseline, Primary, Published
 from shared_eval.reproduce.spec import RunSpec, Value
-
-if TYPE_CHECKING:
-    from shared_eval.tables import Published
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,26 +25,49 @@ FOLDER = Path(__file__).parent / "recipes"
 TABLES = {
     "demo": ("demo-images", "demo-graphs", "demo-sentences"),
     "images": ("stl10", "cifar"),
-    "graphs": ("tudatasets",),
+    "graphs": ("tudatasets", "tudatasets-large"),
     "sentences": ("bookcorpus",),
 }
 TABLES["all"] = TABLES["images"] + TABLES["graphs"] + TABLES["sentences"]
-MODALITIES = ("image", "graph", "sentence")
 # Settings that a run has from its recipe's own keys.
 OWN_SETTINGS = (
     *("dataset", "objective", "beta", "betas", "tau_plus", "seed", "seeds", "epochs"),
     *("output_dir", "resume"),
 )
 
+Table = TypeVar("Table")
+
 
 @dataclass(frozen=True)
 class Objectives:
-    """One objective at one or several betas."""
+    """One objective at one or several betas and tau_plus."""
 
     objective: str
-    tau_plus: float = 0.0
+    tau_plus: tuple[float, ...] = (0.0,)
     betas: tuple[float, ...] = (0.0,)
     options: dict[str, Value] = field(default_factory=dict)  # further settings of the objective
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A published figure; ``label`` names its row and begins with its objective, as in "hard, on GraphCL"."""
+
+    source: str
+    dataset: str
+    metric: str
+    label: str
+    value: float  # a fraction
+
+
+@dataclass(frozen=True)
+class PrimaryComparisons:
+    """What a table is made to answer: one objective against its baselines, by one metric a dataset."""
+
+    metrics: tuple[str, ...]  # one, or one for each task that scores an encoder of sentences
+    beta: float
+    tau_plus: float
+    against: tuple[Baseline, ...]
+    family: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,14 +79,24 @@ class Recipe:
     source: str  # of settings and figures
     cost: str  # as measured, and where; empty if it was not
     datasets: tuple[str, ...]
-    epochs: int
+    epochs: tuple[int, ...]
     seeds: int
     objectives: tuple[Objectives, ...]
-    published: tuple[dict[str, Any], ...]  # dataset, metric, label, source, and value as a fraction
+    published: tuple[Figure, ...]
+    primary: PrimaryComparisons | None = None
     settings: dict[str, Value] = field(default_factory=dict)  # further settings of every run
-    folder: str = "runs"
+    folder: str = "runs"  # {epochs} becomes a run's number of epochs
     seeds_together: bool | None = None  # by default where the trainer can do that
     seconds: dict[str, float] = field(default_factory=dict)  # a run of each dataset, evaluated, as measured
+
+    def points(self, betas: Sequence[float] = ()) -> list[tuple[Objectives, float, float]]:
+        """Every objective with a tau_plus and a beta; ``betas`` replace those of the hard ones."""
+        return [
+            (entry, tau_plus, beta)
+            for entry in self.objectives
+            for tau_plus in entry.tau_plus
+            for beta in (betas if betas and max(entry.betas) > 0 else entry.betas)
+        ]
 
     def specs(
         self,
@@ -78,41 +110,50 @@ class Recipe:
         Raises InputError if these are more than MAX_RUNS.
         """
         datasets, seeds = datasets or self.datasets, seeds or self.seeds
-        points = [
-            (entry, beta)
-            for entry in self.objectives
-            for beta in (betas if betas and max(entry.betas) > 0 else entry.betas)
-        ]
-        runs = len(datasets) * seeds * len(points)
+        points = self.points(betas)
+        runs = len(datasets) * len(self.epochs) * seeds * len(points)
         if runs > MAX_RUNS:
             raise InputError(f"{self.title} would have {runs:,} runs; a table has at most {MAX_RUNS:,}")
         specs = [
             RunSpec(
                 modality=self.modality,
                 dataset=dataset,
-                objective="debiased" if entry.objective == "hard" and beta == 0 else entry.objective,
+                objective=self._name(entry.objective, beta, tau_plus),
                 beta=beta,
-                tau_plus=entry.tau_plus,
+                tau_plus=tau_plus,
                 seed=seed,
-                epochs=self.epochs,
+                epochs=epochs,
                 options=tuple(entry.options.items()),
                 extra=tuple(self.settings.items()),
-                root=self.folder,
+                root=self.folder.replace("{epochs}", str(epochs)),
                 seeds_together=self.seeds_together,
                 seconds=self.seconds.get(dataset),
             )
-            for dataset in datasets
-            for seed in range(seeds)
-            for entry, beta in points
+            for dataset, epochs, seed in product(datasets, self.epochs, range(seeds))
+            for entry, tau_plus, beta in points
         ]
         return [spec for spec in specs if not objectives or spec.objective in objectives]
 
-    def published_figures(self) -> "Published":
+    def _name(self, objective: str, beta: float, tau_plus: float) -> str:
+        """The name that an objective has at these numbers."""
+        if objective != "hard" or beta:
+            return objective
+        return "debiased" if tau_plus else PLAIN_OBJECTIVES[self.modality]
+
+    def published_figures(self) -> Published:
         """By label, which begins with the figure's source, and column."""
         return {
-            (f"{entry['source']}: {entry['label']}", f"{entry['dataset']} {entry['metric']}"): entry["value"]
-            for entry in self.published
+            (f"{figure.source}: {figure.label}", f"{figure.dataset} {figure.metric}"): figure.value
+            for figure in self.published
         }
+
+    def primary_comparisons(self) -> set[Primary]:
+        """The comparisons that its tests are corrected for."""
+        if self.primary is None:
+            return set()
+        family, tau_plus, beta = self.primary.family, self.primary.tau_plus, self.primary.beta
+        pairs = product(self.datasets, self.primary.metrics, self.primary.against)
+        return {Primary(f"{dataset} {metric}", family, tau_plus, beta, b) for dataset, metric, b in pairs}
 
 
 def load_recipes(table: str) -> list[Recipe]:
@@ -136,72 +177,103 @@ def published_figures(recipes: Iterable[Recipe]) -> "Published":
     return {key: value for recipe in recipes for key, value in recipe.published_figures().items()}
 
 
+def primary_comparisons(recipes: Iterable[Recipe]) -> set[Primary]:
+    """The primary comparisons of some recipes."""
+    return {comparison for recipe in recipes for comparison in recipe.primary_comparisons()}
+
+
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe's file; raises InputError if anything is missing, unknown or has the wrong type."""
     try:
         check_regular(path)
         content = tomllib.loads(path.read_text("utf-8"))
-        content["objectives"] = tuple(map(_read_objectives, content["objectives"]))
-        content["datasets"], content["published"] = tuple(content["datasets"]), tuple(content["published"])
-        recipe = Recipe(**content)
+        recipe = _read_recipe(content)
         check_recipe(recipe)
         return recipe
     except (InputError, OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not a recipe: {reason_of(error).replace('`', '')}") from error
 
 
+def _read_recipe(content: dict[str, Any]) -> Recipe:
+    readers: dict[str, Callable[[Any], Any]] = {
+        "objectives": lambda entries: tuple(map(_read_objectives, entries)),
+        "published": lambda entries: tuple(_read_table(Figure, "published", entry) for entry in entries),
+        "primary": lambda entry: _read_table(PrimaryComparisons, "primary", entry),
+        "epochs": _listed,
+    }
+    read = {name: read(content[name]) for name, read in readers.items() if name in content}
+    return _read_table(Recipe, "the recipe", content | read)
+
+
 def _read_objectives(entry: dict[str, Any]) -> Objectives:
     """An entry of ``objectives``: keys other than objective, tau_plus and betas are options."""
-    options = dict(entry)
-    return Objectives(
-        objective=options.pop("objective"),
-        tau_plus=options.pop("tau_plus", 0.0),
-        betas=tuple(map(float, options.pop("betas", [0.0]))),
-        options=options,
-    )
+    own = {name: entry[name] for name in ("objective", "tau_plus", "betas") if name in entry}
+    options = {name: value for name, value in entry.items() if name not in own}
+    own["tau_plus"] = _listed(own.get("tau_plus", 0.0))
+    read = _read_table(Objectives, "objectives", own | {"options": options})
+    return replace(read, betas=tuple(map(float, read.betas)))
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list as it is, one value as a list of it."""
+    return value if isinstance(value, list) else [value]
+
+
+def _read_table(kind: type[Table], where: str, entry: dict[str, Any]) -> Table:
+    """A dataclass from a TOML table; raises InputError if a key is unknown, missing or of the wrong type."""
+    hints = get_type_hints(kind)
+    for name in entry:
+        if name not in hints:
+            raise InputError(f"{where} has {name}, which is unknown{did_you_mean(name, hints)}")
+    for item in fields(kind):  # type: ignore[arg-type]
+        if item.name not in entry and item.default is item.default_factory is MISSING:
+            raise InputError(f"{where} has no {item.name}")
+    return kind(**{name: check_type(name, value, hints[name]) for name, value in entry.items()})
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Raise ValueError if a value has the wrong type, or no run can come of it."""
-    for name in ("title", "modality", "source", "cost", "folder"):
-        _check_type(name, getattr(recipe, name), str)
-    if recipe.modality not in MODALITIES:
-        raise ValueError(f"modality is {recipe.modality!r}; it must be one of {', '.join(MODALITIES)}")
-    for name in ("epochs", "seeds"):
-        _check_type(name, getattr(recipe, name), int)
-    _check_type("seeds_together", recipe.seeds_together, bool, type(None))
-    for entry in recipe.objectives:
-        _check_type("objective", entry.objective, str)
-        _check_type("tau_plus", entry.tau_plus, int, float)
+    """Raise ValueError if a value is out of range, or no run can come of it."""
+    if recipe.modality not in PLAIN_OBJECTIVES:
+        known = ", ".join(PLAIN_OBJECTIVES)
+        raise ValueError(f"modality is {recipe.modality!r}; it must be one of {known}")
+    points = recipe.points()
+    for entry, tau_plus, beta in points:
+        check_hardness(beta, tau_plus)
         _check_settings("objectives", entry.options)
-        for beta in entry.betas:
-            check_hardness(beta, entry.tau_plus)
-    for dataset in recipe.datasets:
-        _check_type("datasets", dataset, str)
-    for figure in recipe.published:
-        for name in ("dataset", "metric", "label", "source"):
-            _check_type(f"published {name}", figure[name], str)
-        _check_type("published value", figure["value"], int, float)
     _check_settings("settings", recipe.settings)
+    for text in (recipe.folder, *recipe.datasets):
+        _check_word("folder or datasets", text)
     for dataset, seconds in recipe.seconds.items():
-        _check_type(f"seconds {dataset}", seconds, int, float)
         if not 0 < seconds <= MAX_FLOAT:
             raise ValueError(f"seconds {dataset} is {seconds}; it must be above 0, and finite")
-    runs = len(recipe.datasets) * recipe.seeds * sum(len(entry.betas) for entry in recipe.objectives)
-    if not 1 <= runs <= MAX_RUNS or recipe.epochs < 1:
-        raise ValueError(f"it has {recipe.epochs} epochs and {runs} runs; a table has 1 to {MAX_RUNS:,} runs")
+    for figure in recipe.published:
+        _check_figure(figure, recipe.datasets)
+    primary = recipe.primary
+    if primary and (primary.tau_plus, primary.beta) not in {point[1:] for point in points}:
+        named = f"beta {primary.beta:g} and tau_plus {primary.tau_plus:g}"
+        raise ValueError(f"primary has {named}, which no entry of objectives has")
+    runs = len(recipe.datasets) * recipe.seeds * len(recipe.epochs) * len(points)
+    if not 1 <= runs <= MAX_RUNS or min(recipe.epochs) < 1:
+        epochs = ", ".join(map(str, recipe.epochs))
+        raise ValueError(f"it has {epochs} epochs and {runs} runs; a table has 1 to {MAX_RUNS:,} runs")
+
+
+def _check_figure(figure: Figure, datasets: Sequence[str]) -> None:
+    """Raise ValueError unless a published figure is a fraction and of one of the recipe's datasets."""
+    if not 0 < figure.value < 1:
+        raise ValueError(f"published value is {figure.value}; it must be a fraction, as 0.874 for 87.4 %")
+    if figure.dataset not in datasets:
+        hint = did_you_mean(figure.dataset, datasets)
+        raise ValueError(f"published dataset is {figure.dataset}, which the recipe does not have{hint}")
 
 
 def _check_settings(where: str, settings: dict[str, Value]) -> None:
     for name, value in settings.items():
         if name in OWN_SETTINGS:
             raise ValueError(f"{where} has {name}, which the recipe's own keys and the seeds determine")
-        _check_type(f"{where} {name}", value, str, int, float, bool)
+        _check_word(f"{where} {name}", value)
 
 
-def _check_type(name: str, value: Any, *types: type) -> None:
-    if type(value) not in types:
-        expected = " or ".join(kind.__name__ for kind in types)
-        raise ValueError(f"{name} is {str(value)[:100]!r}; it must be {expected}")
+def _check_word(name: str, value: Value) -> None:
     if isinstance(value, str) and "\0" in value:
         raise ValueError(f"{name} is {value[:100]!r}; a command cannot be given a zero byte")

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """The run specs that one process trains: one, or several that differ only in their seeds."""
+    """The run specs that one process trains: one, or each of some betas at each of some seeds."""
 
     specs: tuple[RunSpec, ...]
 
@@ -61,8 +61,13 @@ class Job:
         settings, folder = first.settings(), first.folder
         if len(self.specs) > 1:
             settings.pop("seed")
-            settings["seeds"] = ",".join(str(spec.seed) for spec in self.specs)
+            settings["seeds"] = _listed(spec.seed for spec in self.specs)
             folder = folder.with_name("seed-{seed}")  # the trainer fills in each seed
+        if len({spec.beta for spec in self.specs}) > 1:
+            settings.pop("beta")
+            settings["objective"] = "hard"  # at beta 0 the trainer names it by its numbers
+            settings["betas"] = _listed(spec.beta for spec in self.specs)
+            folder = first.folder.parents[1]  # the trainer adds objective and seed
         flags = [word for name, value in settings.items() for word in _flag_words(name, value)]
         command = [sys.executable, "-m", f"{first.modality}.train", *flags]
         return [*command, "--output-dir", str(folder), "--resume"]
@@ -84,13 +89,26 @@ def _flag_words(name: str, value: Value) -> list[str]:
     return [flag(name), str(value)]
 
 
+def _listed(values: Iterable[object]) -> str:
+    """The different values, as a trainer takes them."""
+    return ",".join(dict.fromkeys(map(str, values)))
+
+
 def group_jobs(specs: Sequence[RunSpec], together: int) -> list[Job]:
-    """Group run specs into jobs, up to ``together`` seeds in each where the trainer can do that."""
-    groups: dict[RunSpec, list[RunSpec]] = {}
+    """Group run specs into jobs where the trainer can train several runs at once.
+
+    A job has up to ``together`` seeds, and all betas whose runs have these seeds to run.
+    """
+    by_objective: dict[RunSpec, list[RunSpec]] = {}
     for spec in specs:
-        groups.setdefault(replace(spec, seed=0) if spec.seeds_together else spec, []).append(spec)
+        by_objective.setdefault(replace(spec, seed=0) if spec.seeds_together else spec, []).append(spec)
+    by_seeds: dict[tuple[RunSpec, tuple[int, ...]], list[list[RunSpec]]] = {}
+    for key, group in by_objective.items():
+        seeds = tuple(spec.seed for spec in group)
+        any_beta = replace(key, beta=0.0, objective="hard") if key.seeds_together else key
+        by_seeds.setdefault((any_beta, seeds), []).append(group)
     return [
-        Job(tuple(group[start : start + together]))
-        for group in groups.values()
-        for start in range(0, len(group), together)
+        Job(tuple(spec for group in groups for spec in group[start : start + together]))
+        for (_, seeds), groups in by_seeds.items()
+        for start in range(0, len(seeds), together)
     ]

@@ -11,12 +11,17 @@ from benchmarks import alternatives
 from benchmarks.evaluation import NEIGHBOURS, TEMPERATURE, sklearn_neighbours, svm_in_a_loop
 from benchmarks.measure import Findings
 from benchmarks.objective import ObjectiveSettings, make_views, same_loss
+from benchmarks.references_images import lightly_pairs, our_pairs
+from benchmarks.references_senteval import fits_one_by_one
 from benchmarks.released_graphs import ReleasedInfoGraph, released_objective
+from benchmarks.settings import ReferenceSettings
 from core import InfoGraphLoss, NTXentLoss
 from graph.batch import make_batches
 from graph.data import load_dataset
 from graph.encoder import make_models, state_of_run
-from shared_eval.probes import knn_accuracy, svm_accuracy
+from image.data import Images
+from image.shapes import make_shapes
+from shared_eval.probes import knn_accuracy, nested_logistic_accuracy, svm_accuracy
 
 
 @pytest.mark.parametrize(
@@ -75,3 +80,29 @@ def test_scikit_learn_scores_equal_ours():
     ours = knn_accuracy(*parts, neighbours=NEIGHBOURS, temperature=TEMPERATURE)
     assert sklearn_neighbours(*parts)() == pytest.approx(ours, abs=1e-9)
     assert 1 / 3 < ours < 1
+
+
+def test_fits_one_by_one_score_as_ours_do():
+    draw = np.random.default_rng(1)
+    labels = np.arange(200) % 2
+    features = draw.normal(size=(2, 6))[labels] + 2 * draw.normal(size=(200, 6))
+    penalties = (0.25, 1.0, 4.0)
+    theirs = fits_one_by_one(features, labels, penalties, folds=4)
+    ours = nested_logistic_accuracy(torch.from_numpy(features), torch.from_numpy(labels), penalties, folds=4)
+    np.testing.assert_allclose(theirs, ours, atol=0.021)  # a sample of the fifty in a fold
+    assert 0.5 < ours.mean() < 1
+
+
+def test_views_of_lightly_are_spread_as_ours():
+    transforms = alternatives.import_if_installed("lightly.transforms")
+    if transforms is None:
+        pytest.skip("lightly and lightning-utilities are not installed")
+    settings = ReferenceSettings(images=64, image_steps=2, workers=0)
+    images, labels = map(torch.from_numpy, make_shapes(128, 0))
+    theirs = list(lightly_pairs(images, transforms, settings, torch.device("cpu"))())
+    ours = list(our_pairs(Images(images, labels), settings, torch.device("cpu"))())
+    for pairs in (theirs, ours):
+        assert [[view.shape for view in pair] for pair in pairs] == [[(64, 3, 32, 32)] * 2] * 2
+    stds = [torch.cat([view for pair in pairs for view in pair]).std() for pairs in (theirs, ours)]
+    assert stds[0] == pytest.approx(stds[1], rel=0.25)  # normalised by ImageNet's statistics, and by CIFAR's
+    assert not torch.equal(*theirs[0])

@@ -25,7 +25,8 @@ TINY = {
     "startup": "--startup.commands graph.train",
     "busy": "--busy.batch-size 20 --busy.steps 1",
     "references": "--references.batch-size 20 --references.pairs 16 --references.sentence-batch 8 "
-    "--references.hidden 8 --references.images 8 --references.task-samples 60",
+    "--references.hidden 8 --references.images 8 --references.task-samples 60 "
+    "--references.folds 3",
 }
 
 

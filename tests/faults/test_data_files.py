@@ -17,7 +17,7 @@ from sentence.corpora import Faults, find_corpus
 from sentence.tasks import load_task
 from sentence.text import sentences_of
 from shared_eval import compare, report, reproduce
-from tests.faults.parsers import image_of
+from tests.faults.inputs import image_of
 from tests.graph.conftest import write_tu_dataset
 from tests.image.conftest import read_class_folders, write_class_folders
 from tests.runs import failure_of

@@ -20,8 +20,8 @@ def two_threads():
 @pytest.fixture
 def splits(monkeypatch):
     """How many parts the weights' gradients of a test were computed in."""
-    parts, compute = [], convolutions._in_one_thread
-    monkeypatch.setattr(convolutions, "_in_one_thread", lambda *a: parts.append(1) or compute(*a))
+    parts, compute = [], convolutions.conv2d_weight
+    monkeypatch.setattr(convolutions, "conv2d_weight", lambda *a: parts.append(1) or compute(*a))
     return parts
 
 

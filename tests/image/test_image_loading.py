@@ -159,6 +159,23 @@ def test_projections_are_the_heads_output_of_unit_length(run, tiny_folder, tmp_p
     assert representations.shape == (60, load_encoder(run).dim)
 
 
+def test_gallery_shows_images_with_their_neighbours(run, tiny_folder, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    words = [str(run), f"folder:{tiny_folder}", "--output", str(tmp_path / "x.npz"), "--gallery", str(page)]
+    embed_main(words)
+    assert capsys.readouterr().out.endswith(f"{page}\n")
+    text = page.read_text()
+    vectors = np.load(tmp_path / "x.npz")
+    unit = vectors["embedding"] / np.linalg.norm(vectors["embedding"], axis=1, keepdims=True)
+    cosines = unit @ unit[0]
+    nearest = vectors["id"][1 + cosines[1:].argmax()]
+    first = text[text.index("<section>") : text.index("</section>")]
+    assert first.index(vectors["id"][0]) < first.index(nearest)
+    assert f"{nearest} <b>{cosines[1:].max():.2f}</b>" in first
+    [line] = failure_of(embed_main, capsys, [*words[:3], str(tmp_path / "y.npz"), *words[4:]])
+    assert line == f"error: --gallery {page} exists; set --overwrite to replace it"
+
+
 def test_dataset_by_name_is_embedded_with_its_splits(run, tmp_path):
     embed(run, "digits", tmp_path / "x.npz")
     table = np.load(tmp_path / "x.npz")

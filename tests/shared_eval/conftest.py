@@ -1,9 +1,51 @@
-"""Records as runs write them."""
+"""Records as runs write them, and a recipe of small runs."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from core.training.cli import parse_config
+from graph.config import GraphConfig
+from graph.config import defaults_for as graph_defaults
+from image.config import ImageConfig
+from image.config import defaults_for as image_defaults
+from sentence.config import SentenceConfig
+from sentence.config import defaults_for as sentence_defaults
+from shared_eval.reproduce.locate import locate
+from shared_eval.reproduce.spec import Job, RunSpec
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ROOT = Path(__file__).parents[2]
+CONFIGS = {
+    "image": (ImageConfig, image_defaults),
+    "graph": (GraphConfig, graph_defaults),
+    "sentence": (SentenceConfig, sentence_defaults),
+}
+MOTIFS = """
+title = "two epochs"
+modality = "graph"
+source = "none"
+cost = ""
+datasets = ["motifs"]
+epochs = 2
+seeds = 1
+[[published]]
+source = "paper"
+dataset = "motifs"
+metric = "svm_accuracy"
+label = "hard, beta 1"
+value = 0.987
+[settings]
+hidden = 8
+[[objectives]]
+objective = "hard"
+tau_plus = 0.1
+betas = [0.0, 1.0]
+"""
 # Objectives as recorded before they had a label: ``label_older_objective`` reads them.
 HARD = {"name": "hard", "beta": 1.0, "tau_plus": 0.1, "variant": "corrected"}
 PLAIN = {"name": "infograph", "beta": 0.0, "tau_plus": 0.0, "variant": "corrected"}
@@ -27,3 +69,41 @@ def write_record(folder: Path, **changes: Any) -> Path:
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(record))
     return folder / "result.json"
+
+
+def run_spec(**changes) -> RunSpec:
+    hard = RunSpec("graph", "motifs", "hard", beta=1.0, tau_plus=0.1, seed=0, epochs=2, seeds_together=True)
+    spec = dataclasses.replace(hard, **changes)
+    folder = Path(spec.root) / spec.modality / spec.dataset / "hard-beta1-tau0.1" / f"seed-{spec.seed}"
+    return dataclasses.replace(spec, folder=folder)
+
+
+def is_finished(spec: RunSpec) -> bool:
+    [located] = locate([spec])
+    return located.finished
+
+
+def parsed(job: Job):
+    """The config that a job's command gives its trainer."""
+    return parse_config(*CONFIGS[job.specs[0].modality], job.command()[3:], "test")
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """A small recipe; the working directory, where runs are written, is empty otherwise."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    path = tmp_path / "two.toml"
+    path.write_text(MOTIFS)
+    return path
+
+
+@pytest.fixture
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium is installed")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -2,9 +2,11 @@
 
 import errno
 import json
+import re
 import resource
 import tracemalloc
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -173,3 +175,17 @@ def test_output_that_cannot_be_one_is_refused(tmp_path):
 def test_batch_whose_parts_differ_in_number_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"differ in number: \[4, 5\]"):
         write_embeddings(tmp_path / "x.npz", [Rows(IDS[:4], VECTORS)])
+
+
+@pytest.mark.parametrize(("page", "query"), [("images", 0), ("graphs", 0), ("text", 100)])
+def test_lines_for_faiss_in_the_documents_find_the_nearest(page, query):
+    pytest.importorskip("faiss", reason="faiss is not installed")
+    path = Path(__file__).parents[2] / "docs" / f"your-own-{page}.md"
+    [code] = re.findall(r"```py\n(.*?)```", path.read_text(), flags=re.DOTALL)
+    vectors = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    names = {"vectors": vectors, "unit": vectors}
+    exec(code, names)
+    similarity = vectors @ vectors[query]
+    assert names["neighbours"][0].tolist() == np.argsort(-similarity)[:6].tolist()
+    np.testing.assert_allclose(names["cosines"][0], np.sort(similarity)[::-1][:6], rtol=1e-5)

@@ -31,25 +31,35 @@ def records(tmp_path):
 
 
 def test_accuracy_against_beta(records):
-    axes = figures.accuracy_against_beta(records, "MUTAG svm_accuracy").axes[0]
+    axes = figures.score_against("beta", records, "MUTAG svm_accuracy").axes[0]
     points, means, untrained = axes.lines
     assert len(points.get_xdata()) == 9
     assert means.get_xdata().tolist() == [0, 1, 10]
     np.testing.assert_allclose(means.get_ydata(), [80.1, 81.1, 90.1])
     assert untrained.get_ydata() == pytest.approx([70.0, 70.0])
-    assert figures.accuracy_against_beta(records[records["beta"] == 1], "MUTAG svm_accuracy") is None
+    assert figures.score_against("beta", records[records["beta"] == 1], "MUTAG svm_accuracy") is None
 
 
 def test_each_version_has_its_own_line(records):
     other = records.assign(revision="def5678", value=records["value"] - 0.3)
     both = label_versions(pd.concat([records, other]).drop(columns="version"))
-    axes = figures.accuracy_against_beta(both, "MUTAG svm_accuracy").axes[0]
+    axes = figures.score_against("beta", both, "MUTAG svm_accuracy").axes[0]
     assert [line.get_label() for line in axes.lines if not line.get_label().startswith("_")] == [
         "tau_plus 0.1, abc1234",
         "tau_plus 0.1, def5678",
         "untrained encoder",
     ]
     np.testing.assert_allclose(axes.lines[3].get_ydata(), [50.1, 51.1, 60.1])
+
+
+def test_score_against_epochs_has_a_line_for_each_beta(records):
+    lengths = pd.concat([records.assign(epochs=epochs, value=epochs / 100) for epochs in (5, 20)])
+    axes = figures.score_against("epochs", label_versions(lengths), "MUTAG svm_accuracy").axes[0]
+    labels = [line.get_label() for line in axes.lines if not line.get_label().startswith("_")]
+    assert labels == [f"beta {beta}, tau_plus 0.1" for beta in (0, 1, 10)] + ["untrained encoder"]
+    assert axes.lines[1].get_xdata().tolist() == [5, 20]
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), [5, 20])
+    assert figures.score_against("epochs", records, "MUTAG svm_accuracy") is None
 
 
 def test_training_curves(tmp_path):
@@ -96,7 +106,7 @@ def test_alignment_against_uniformity(records):
 
 
 def test_figure_is_saved_as_png_and_svg(tmp_path, records):
-    paths = figures.save(figures.accuracy_against_beta(records, "MUTAG svm_accuracy"), tmp_path / "figure")
+    paths = figures.save(figures.score_against("beta", records, "MUTAG svm_accuracy"), tmp_path / "figure")
     assert [path.suffix for path in paths] == [".png", ".svg"]
     assert paths[0].read_bytes().startswith(b"\x89PNG")
     assert "<svg" in paths[1].read_text()

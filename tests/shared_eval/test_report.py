@@ -3,18 +3,19 @@
 import html
 import json
 import re
-import shutil
 
 import pytest
 import safetensors.numpy
 
+from shared_eval.planned import Primary
 from shared_eval.records import find_records, read_records
 from shared_eval.report import main as report_main
-from shared_eval.report_page import write_report
+from shared_eval.report_page import draw, write_report
+from shared_eval.tables import scores, summarise
 from tests.shared_eval.conftest import HARD, write_record
 from tests.shared_eval.test_figures import a_sample
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+RANKS = "graph-mean-ranks"
 
 
 @pytest.fixture
@@ -40,7 +41,14 @@ def runs(tmp_path):
 @pytest.fixture
 def page(runs, tmp_path):
     published = {("paper: hard, beta 1", "MUTAG svm_accuracy"): 0.874}
-    return write_report(read_records(find_records([runs])), tmp_path / "report.html", published)
+    primary = {Primary(f"{name} svm_accuracy", "", 0.1, 1.0, "plain") for name in ("MUTAG", "DD")}
+    return write_page(runs, tmp_path / "report.html", published=published, primary=primary)
+
+
+def write_page(runs, output, **options):
+    records = read_records(find_records([runs]))
+    table = summarise(scores(records), **options)
+    return write_report(records, table, draw(records, table), output)
 
 
 def test_page_has_every_number_and_its_records(page, runs):
@@ -55,12 +63,14 @@ def test_page_has_every_number_and_its_records(page, runs):
         "p 0.062",  # 0.031, of two comparisons, in both tables that show it
     ):
         assert expected in text
-    assert "p 0.031" not in text
+    assert "p 0.031" not in text.replace("(p 0.031)", "")  # those are exploratory
+    for expected in ("Primary comparisons", "Over the datasets of a modality", "critical difference"):
+        assert expected in text
     anchors = set(re.findall(r'href="#([^"]+)"', text))
     ids = set(re.findall(r'<details id="([^"]+)"', text))
     assert len(ids) == 24
     assert anchors == ids
-    assert text.count("data:image/svg+xml") == 2 * 4
+    assert text.count("data:image/svg+xml") == 2 * 4 + 2  # of each dataset, and gains and ranks over both
     assert '"hidden": 32' in text
 
 
@@ -87,7 +97,9 @@ def test_command_writes_page_and_figures(runs, tmp_path, capsys, monkeypatch):
     drawn = {path.name for path in (tmp_path / "drawn").iterdir()}
     kinds = ("svm_accuracy-against-beta", "loss", "similarities", "map-of-the-embedding")
     assert drawn == {
-        f"{name}-{kind}.{e}" for name in ("MUTAG", "DD") for kind in kinds for e in ("png", "svg")
+        f"{name}.{e}"
+        for name in (*(f"{n}-{k}" for n in ("MUTAG", "DD") for k in kinds), "gains-of-hard-negatives", RANKS)
+        for e in ("png", "svg")
     }
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit) as exit_:
@@ -100,21 +112,10 @@ def test_report_of_runs_without_labels_has_their_descriptions(tmp_path):
     metrics = {"alignment": 0.25, "uniformity": -1.5, "effective_rank": 41.5}
     for beta in (0.0, 1.0):
         write_record(tmp_path / str(beta), objective=HARD | {"beta": beta}, metrics=metrics)
-    text = write_report(read_records(find_records([tmp_path])), tmp_path / "report.html").read_text()
+    text = write_page(tmp_path, tmp_path / "report.html").read_text()
     for expected in ("41.50 (1)", "-1.50 (1)", "MUTAG effective_rank", "MUTAG: alignment and uniformity"):
         assert expected in text
     assert "against beta" not in text
-
-
-@pytest.fixture
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium is installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def colours(view):
@@ -134,7 +135,7 @@ def test_page_works_in_a_browser(page, browser):
     assert all(url.startswith(("file:", "data:")) for url in requests)
     assert view.evaluate("() => [...document.images].every(image => image.naturalWidth > 0)")
 
-    table = view.locator("table").first
+    table = view.locator("table:has(button)").first
     labels = lambda: table.locator("tbody th").all_inner_texts()  # noqa: E731
     head = table.locator("thead th").nth(1)
     head.locator("button").click()

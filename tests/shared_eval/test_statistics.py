@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from shared_eval.statistics import holm, paired_difference
+from shared_eval.statistics import (
+    holm,
+    mean_over_datasets,
+    mean_ranks,
+    paired_difference,
+    smallest_detectable,
+)
 
 
 def test_difference_equals_scipy():
@@ -64,3 +70,61 @@ def test_holm_is_between_none_and_bonferroni(p):
     assert (corrected <= np.minimum(np.array(p) * len(p), 1) + 1e-12).all()
     order = np.argsort(p, kind="stable")
     assert (np.diff(corrected[order]) >= 0).all()
+
+
+@pytest.mark.parametrize("pairs", [3, 5, 10, 20, 30])
+def test_smallest_detectable_difference_has_its_power(pairs):
+    """By SciPy's noncentral t distribution, and in 20,000 simulated experiments."""
+    shift = smallest_detectable(0.02, pairs)
+    critical = stats.t.ppf(0.975, pairs - 1)
+    assert stats.nct.sf(critical, pairs - 1, shift / 0.02 * np.sqrt(pairs)) == pytest.approx(0.8, abs=1e-6)
+    draws = np.random.default_rng(0).normal(shift, 0.02, (20_000, pairs))
+    found = stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_smallest_detectable_difference_of_one_pair_is_unknown():
+    assert np.isnan(paired_difference([0.9], [0.8]).detectable)
+    assert not paired_difference([0.9], [0.9]).is_equivalent
+    assert smallest_detectable(1, 10) == pytest.approx(0.996, abs=1e-3)  # d of a paired t-test (G*Power)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.003, -0.006, 0.02])
+def test_equivalence_is_two_one_sided_t_tests(mean):
+    values = np.random.default_rng(1).normal(0, 0.006, 12)
+    difference = paired_difference(values - values.mean() + mean, np.zeros(12))
+    p = max(
+        stats.ttest_1samp(difference.differences, -0.01, alternative="greater").pvalue,
+        stats.ttest_1samp(difference.differences, 0.01, alternative="less").pvalue,
+    )
+    assert difference.is_equivalent == (p < 0.05)
+
+
+def test_mean_over_datasets_covers_what_varies():
+    """Far wider where the datasets differ than where only seeds do; of one dataset, that of its seeds."""
+    draw = np.random.default_rng(0)
+    alike = mean_over_datasets([draw.normal(0.01, 0.01, 20) for _ in range(6)])
+    differing = mean_over_datasets([draw.normal(mean, 0.01, 20) for mean in np.linspace(-0.04, 0.06, 6)])
+    assert alike.low < alike.estimate < alike.high
+    assert differing.high - differing.low > 3 * (alike.high - alike.low)
+    # Between-dataset deviation 0.034 (of a population), six datasets.
+    assert differing.high - differing.low == pytest.approx(2 * 1.96 * 0.034 / np.sqrt(6), rel=0.15)
+    one = draw.normal(0.01, 0.02, 50)
+    alone = mean_over_datasets([one])
+    assert alone.estimate == pytest.approx(one.mean())
+    assert alone.high - alone.low == pytest.approx(2 * 1.96 * one.std() / np.sqrt(50), rel=0.1)
+
+
+def test_mean_ranks_equal_values_by_hand():
+    ranks = mean_ranks({"a": [0.9, 0.8, 0.7], "b": [0.8, 0.8, 0.9], "c": [0.1, 0.1, 0.1]})
+    assert ranks.means == {"a": pytest.approx((1 + 1.5 + 2) / 3), "b": pytest.approx(4.5 / 3), "c": 3.0}
+    assert ranks.datasets == 3
+
+
+@pytest.mark.parametrize(("count", "critical"), [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (10, 3.164)])
+def test_critical_difference_is_that_of_demsar_s_table(count, critical):
+    """Table 5(a) of JMLR 2006, and its example: four classifiers on 14 datasets differ by 1.25."""
+    ranks = mean_ranks({str(i): [float(i)] * 14 for i in range(count)})
+    assert ranks.critical == pytest.approx(critical * np.sqrt(count * (count + 1) / (6 * 14)), rel=1e-3)
+    if count == 4:
+        assert ranks.critical == pytest.approx(1.25, abs=0.01)

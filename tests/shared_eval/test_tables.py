@@ -1,17 +1,25 @@
 """Tables compared with values and texts computed by hand."""
 
+import json
+
 import pytest
 from rich.console import Console
 
+from shared_eval.planned import Primary
 from shared_eval.records import find_records, read_records
 from shared_eval.table_formats import to_csv, to_latex, to_markdown, to_terminal
-from shared_eval.tables import ORACLE, PLAIN, UNTRAINED, baseline_of, scores, summarise
+from shared_eval.tables import BEST_LENGTH, ORACLE, PLAIN, UNTRAINED, baselines_of, scores, summarise
 from tests.shared_eval.conftest import HARD, write_record
 from tests.shared_eval.conftest import PLAIN as PLAIN_GRAPH
 
 
 def table_of(tmp_path, **options):
     return summarise(read_records(find_records([tmp_path])), **options)
+
+
+def primary(*baselines):
+    """Comparisons of hard at beta 1, tau_plus 0.1, on MUTAG."""
+    return {Primary("MUTAG svm_accuracy", "", 0.1, 1.0, baseline) for baseline in baselines}
 
 
 def write_seeds(tmp_path, name, values, **changes):
@@ -99,7 +107,7 @@ def test_versions_have_rows_of_their_own(tmp_path):
     ]
     for row in table.rows:
         if row.label.startswith("hard"):
-            assert row.cells["MUTAG svm_accuracy"].difference.mean == pytest.approx(0.01)
+            assert row.cells["MUTAG svm_accuracy"].comparison.difference.mean == pytest.approx(0.01)
 
 
 def test_merged_versions_are_averaged(tmp_path):
@@ -129,7 +137,7 @@ def test_scores_by_different_rules_are_never_averaged(tmp_path, merge):
     }
     for row in table.rows:
         if row.label.startswith("hard"):
-            assert row.cells[column].difference.mean == pytest.approx(0.01)
+            assert row.cells[column].comparison.difference.mean == pytest.approx(0.01)
     assert "DD svm_accuracy" in table.row("infograph").cells
 
 
@@ -159,7 +167,7 @@ def test_table_of_one_dataset_keeps_the_corrected_p(tmp_path):
     write_seeds(tmp_path, "hard", [0.85, 0.87, 0.865, 0.88, 0.845, 0.885], objective=HARD)
     write_record(tmp_path / "DD" / "plain", dataset="DD")
     write_record(tmp_path / "DD" / "harder", dataset="DD", objective=HARD | {"beta": 2.0})
-    table = table_of(tmp_path)
+    table = table_of(tmp_path, primary=primary("plain"))
     parts = table.by_dataset()
     assert {dataset: part.columns for dataset, part in parts.items()} == {
         "DD": ["DD svm_accuracy"],
@@ -167,8 +175,7 @@ def test_table_of_one_dataset_keeps_the_corrected_p(tmp_path):
     }
     assert "hard, beta 1, tau_plus 0.1" not in [row.label for row in parts["DD"].rows]
     cell = parts["MUTAG"].row("hard, beta 1, tau_plus 0.1").cells["MUTAG svm_accuracy"]
-    # A difference of one seed is not tested: 0.03125 is the only p of the table.
-    assert cell.corrected_p == pytest.approx(0.03125)
+    assert cell.comparison.corrected_p == pytest.approx(0.03125)
     assert table.has_tests
     assert not parts["DD"].has_tests
 
@@ -181,23 +188,68 @@ def all_points(tmp_path):
     write_seeds(tmp_path, "debiased", [value + 0.001 * i for i, value in enumerate(base)], objective=debiased)
     write_seeds(tmp_path, "hard1", [value + 0.05 + 0.001 * i for i, value in enumerate(base)], objective=HARD)
     write_seeds(tmp_path, "hard2", [value - 0.02 for value in base], objective=HARD | {"beta": 2.0})
-    return table_of(tmp_path, published={("paper: hard, beta 1", "MUTAG svm_accuracy"): 0.9})
+    published = {("paper: hard, beta 1", "MUTAG svm_accuracy"): 0.9}
+    return table_of(tmp_path, published=published, primary=primary("beta 0", "plain", "untrained"))
 
 
 def test_differences_are_to_the_beta_0_objective(tmp_path):
     table = all_points(tmp_path)
     column = "MUTAG svm_accuracy"
     rows = {row.label.split(", tau_plus")[0]: row for row in table.rows}
-    assert baseline_of(rows["infograph"], table.rows) is None
-    assert baseline_of(rows["debiased"], table.rows) is rows["infograph"]
-    assert baseline_of(rows["hard, beta 1"], table.rows) is rows["debiased"]
+    assert not baselines_of(rows["infograph"], table.rows)
+    assert baselines_of(rows["debiased"], table.rows) == {"plain": rows["infograph"]}
+    assert baselines_of(rows["hard, beta 1"], table.rows) == {
+        "beta 0": rows["debiased"],
+        "plain": rows["infograph"],
+    }
     cells = {name: row.cells[column] for name, row in rows.items()}
-    assert cells["hard, beta 1"].difference.mean == pytest.approx(0.05)
-    assert cells["hard, beta 1"].difference.p == pytest.approx(0.03125)
-    # Three comparisons: p 0.03125 and 0.03125 for the betas, 0.0625 for debiased.
-    assert cells["hard, beta 1"].corrected_p == pytest.approx(0.09375)
+    assert cells["hard, beta 1"].comparison.difference.mean == pytest.approx(0.05)
+    assert cells["hard, beta 1"].comparison.difference.p == pytest.approx(0.03125)
+    # Three primary comparisons, each with the smallest p of six seeds.
+    assert cells["hard, beta 1"].comparison.corrected_p == pytest.approx(0.09375)
     assert not cells["hard, beta 1"].is_better
-    assert cells["infograph"].difference is None
+    assert cells["infograph"].comparison is None
+    assert [c.baseline for c in cells["infograph"].comparisons] == ["untrained"]
+
+
+def test_exploratory_comparisons_are_marked_and_not_corrected(tmp_path):
+    """Holm counts the primary ones alone, and no other is ever bold."""
+    table = all_points(tmp_path)
+    for row, _, comparison in table.comparisons():
+        is_primary = row.label == "hard, beta 1, tau_plus 0.1"
+        assert comparison.is_primary == is_primary
+        assert (comparison.corrected_p is None) == (not is_primary)
+        assert is_primary or not comparison.is_gain
+    harder = table.row("hard, beta 2, tau_plus 0.1")
+    assert harder.text("MUTAG svm_accuracy", "difference_text").endswith(" (p 0.031)")
+    few = table_of(tmp_path, primary=primary("beta 0"))
+    [corrected] = [c.corrected_p for _, _, c in few.comparisons() if c.is_primary]
+    assert corrected == pytest.approx(0.03125)
+    assert few.row("hard, beta 1, tau_plus 0.1").cells["MUTAG svm_accuracy"].is_better
+    none = table_of(tmp_path)
+    assert "**" not in to_markdown(none)
+
+
+def test_lengths_of_training_have_rows_and_an_oracle_of_each_seed(tmp_path):
+    """The settings beside the records differ in their epochs alone."""
+    for epochs, values in ((5, (0.80, 0.90)), (20, (0.84, 0.86)), (100, (0.82, 0.82))):
+        for seed, value in enumerate(values):
+            folder = tmp_path / str(epochs) / str(seed)
+            write_record(folder, seed=seed, epochs=epochs, metrics={"svm_accuracy": value})
+            (folder / "config.json").write_text(json.dumps({"hidden": 32, "epochs": epochs, "seed": seed}))
+    rows = [(row.label, texts) for row, texts in table_of(tmp_path).texts() if row.kind != "untrained"]
+    assert rows == [
+        ("infograph @ epochs 5", ["85.0 ± 7.1 (2)"]),
+        ("infograph @ epochs 20", ["85.0 ± 1.4 (2)"]),
+        ("infograph @ epochs 100", ["82.0 ± 0.0 (2)"]),
+        (f"infograph, {BEST_LENGTH}", ["87.0 ± 4.2 (2)"]),
+    ]
+
+
+def test_oracle_takes_the_best_beta(tmp_path):
+    column = "MUTAG svm_accuracy"
+    table = all_points(tmp_path)
+    cells = {row.label.split(", tau_plus")[0]: row.cells[column] for row in table.rows}
     oracle = next(row for row in table.rows if row.kind == "oracle")
     assert oracle.label == f"{ORACLE}, tau_plus 0.1"
     assert oracle.cells[column].mean == cells["hard, beta 1"].mean
@@ -220,8 +272,8 @@ def test_every_family_has_its_own_baseline_and_untrained_encoder(tmp_path):
     assert table.row(f"{UNTRAINED}, bow").cells[column].mean == pytest.approx(0.6)
     for details in ("", ", bow"):
         row = table.row(f"hard, beta 1, tau_plus 0.1{details}")
-        assert baseline_of(row, table.rows).label == f"quickthought{details}"
-        assert row.cells[column].difference.mean == pytest.approx(0.05)
+        assert baselines_of(row, table.rows)["plain"].label == f"quickthought{details}"
+        assert row.cells[column].comparison.difference.mean == pytest.approx(0.05)
     released = HARD | {"variant": "released", "tau_plus": 0.5}
     write_record(tmp_path / "released" / "0", objective=released | {"name": "debiased", "beta": 0.0})
     write_record(tmp_path / "released" / "1", objective=released)
@@ -229,8 +281,8 @@ def test_every_family_has_its_own_baseline_and_untrained_encoder(tmp_path):
     rows = table_of(tmp_path / "released").rows
     by_label = {row.label: row for row in rows}
     debiased = by_label["debiased, tau_plus 0.5, released"]
-    assert baseline_of(by_label["hard, beta 1, tau_plus 0.5, released"], rows) is debiased
-    assert baseline_of(debiased, rows) is by_label["infograph"]
+    assert baselines_of(by_label["hard, beta 1, tau_plus 0.5, released"], rows)["beta 0"] is debiased
+    assert baselines_of(debiased, rows) == {"plain": by_label["infograph"]}
 
 
 def test_family_of_a_record_decides_its_baseline(tmp_path):
@@ -257,14 +309,14 @@ def test_family_of_a_record_decides_its_baseline(tmp_path):
         f"{ORACLE}, tau_plus 0, margin 0.2",
         f"{ORACLE}, tau_plus 0, margin 0.2, cosine",
     ]
-    assert baseline_of(rows["hard, beta 1, margin 0.2"], rows.values()) is rows["infograph"]
-    assert baseline_of(rows["hard, beta 1, margin 0.2, cosine"], rows.values()) is None
+    assert baselines_of(rows["hard, beta 1, margin 0.2"], rows.values()) == {"plain": rows["infograph"]}
+    assert not baselines_of(rows["hard, beta 1, margin 0.2, cosine"], rows.values())
 
 
 def test_significant_gain_is_bold(tmp_path):
     write_seeds(tmp_path, "plain", [0.80, 0.82, 0.81, 0.83, 0.79, 0.84])
     write_seeds(tmp_path, "hard", [0.85, 0.87, 0.865, 0.88, 0.845, 0.885], objective=HARD)
-    table = table_of(tmp_path)
+    table = table_of(tmp_path, primary=primary("plain"))
     assert "| hard, beta 1, tau_plus 0.1 | **86.6 ± 1.6 (6)** |" in to_markdown(table)
     assert "| hard, beta 1, tau_plus 0.1 | **+5.1 [4.8, 5.3] p 0.031** |" in to_markdown(
         table, "difference_text"
@@ -289,11 +341,12 @@ def test_csv_and_latex_equal_texts_by_hand(tmp_path):
         },
     )
     assert to_csv(table) == (
-        "objective,kind,column,mean,deviation,seeds,difference,low,high,p,corrected_p\n"
-        "untrained encoder,untrained,MUTAG svm_accuracy,0.7,,1,,,,,\n"
-        "infograph,objective,MUTAG svm_accuracy,0.8,,1,,,,,\n"
-        '"hard, beta 1, tau_plus 0.1",objective,MUTAG svm_accuracy,0.9,,1,0.1,,,,\n'
-        '"paper: hard, beta 1",published,MUTAG svm_accuracy,0.874,,,,,,,\n'
+        "objective,kind,column,mean,deviation,seeds,difference,low,high,p,corrected_p,"
+        "baseline,primary,detectable,equivalent\n"
+        "untrained encoder,untrained,MUTAG svm_accuracy,0.7,,1,,,,,,,,,\n"
+        "infograph,objective,MUTAG svm_accuracy,0.8,,1,,,,,,,,,\n"
+        '"hard, beta 1, tau_plus 0.1",objective,MUTAG svm_accuracy,0.9,,1,0.1,,,,,plain,False,,False\n'
+        '"paper: hard, beta 1",published,MUTAG svm_accuracy,0.874,,,,,,,,,,,\n'
     )
     assert to_latex(table) == (
         "\\begin{tabular}{lc}\n"

@@ -15,7 +15,8 @@ from core.training.launch import launch
 from graph.config import GraphConfig
 from graph.task import GraphTask
 from shared_eval.records import find_records, read_records
-from shared_eval.tables import ResultTable, baseline_of, summarise
+from shared_eval.result_table import ResultTable
+from shared_eval.tables import baselines_of, summarise
 from tests.graph.conftest import write_tu_dataset
 from tests.runs import losses_of, result_of
 
@@ -115,9 +116,9 @@ def test_difference_is_taken_within_the_family(table, family):
     hard, debiased = (
         table.row(f"{name}{family}") for name in ("hard, beta 2, tau_plus 0.1", "debiased, tau_plus 0.1")
     )
-    assert baseline_of(hard, table.rows) == debiased
+    assert baselines_of(hard, table.rows)["beta 0"] == debiased
     [column] = table.columns
-    difference = hard.cells[column].difference
+    difference = hard.cells[column].comparison.difference
     assert difference.pairs == 2
     assert difference.mean == pytest.approx(hard.cells[column].mean - debiased.cells[column].mean)
 

@@ -1,0 +1,124 @@
+"""A page of nearest neighbours: a few items, and what lies nearest to them in each embedding.
+
+Shapes: N items · n items of a batch · D dim.
+"""
+
+import base64
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from core.io.files import readable, write_atomically
+from shared_eval.embeddings import Rows
+from shared_eval.outputs import writing
+
+TEMPLATE = Path(__file__).parent / "gallery.html.jinja"
+MAX_ITEMS = 1000  # of which neighbours are found
+QUERIES = 10
+NEIGHBOURS = 8
+THUMBNAIL = 64  # pixels
+
+
+class Item(NamedTuple):
+    """What the page shows of an item; ``picture`` is a data URI, empty for text."""
+
+    caption: str
+    picture: str = ""
+
+
+class Neighbour(NamedTuple):
+    """An item, and its cosine to the query."""
+
+    item: Item
+    cosine: float
+
+
+def write_gallery(
+    output: Path, title: str, items: Sequence[Item], embeddings: Mapping[str, np.ndarray]
+) -> Path:
+    """Write a page, which needs neither a server nor a network, and return its path.
+
+    Args:
+        output: The file.
+        title: Its heading.
+        items: N of them. Queries are taken evenly.
+        embeddings: [N, D] by name, such as an objective's.
+    """
+    import jinja2  # embeddings without a page do not need it
+
+    queries = np.unique(np.linspace(0, len(items) - 1, min(QUERIES, len(items))).astype(int))
+    found = {name: nearest(vectors, queries) for name, vectors in embeddings.items()}
+    rows = [
+        (
+            items[query],
+            {
+                name: [Neighbour(items[i], cosine) for i, cosine in zip(*neighbours[row], strict=True)]
+                for name, neighbours in found.items()
+            },
+        )
+        for row, query in enumerate(queries)
+    ]
+    import jinja2  # only a gallery needs it, not every embedding
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(TEMPLATE.read_text()).render(title=title, rows=rows, count=len(items))
+    with writing(output):
+        write_atomically(output, page)
+    return output
+
+
+def nearest(vectors: np.ndarray, queries: Sequence[int] | np.ndarray) -> list[tuple[list[int], list[float]]]:
+    """For each query, the other items that are nearest by cosine, and their cosines: [N, D]."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors / np.where(lengths > 0, lengths, 1)
+    cosines = unit[queries] @ unit.T
+    cosines[np.arange(len(queries)), queries] = -np.inf  # itself
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, : min(NEIGHBOURS, len(vectors) - 1)]
+    return [(chosen.tolist(), row[chosen].tolist()) for chosen, row in zip(order, cosines, strict=True)]
+
+
+def picture_of(image: np.ndarray) -> str:
+    """A thumbnail as a data URI: uint8 [3, H, W]."""
+    picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+class Collector:
+    """Keeps an even selection of the items that are embedded, for a gallery; at most MAX_ITEMS."""
+
+    def __init__(self, total: int) -> None:
+        self.every = -(-total // MAX_ITEMS) or 1
+        self.pictures: list[str] = []
+        self.captions: list[str] = []
+        self.vectors: list[np.ndarray] = []
+        self.seen_images = self.seen_rows = 0
+
+    def add_images(self, images: np.ndarray) -> None:
+        """The images of the next rows: uint8 [n, 3, H, W]."""
+        self.pictures += [picture_of(images[i]) for i in self._chosen(self.seen_images, len(images))]
+        self.seen_images += len(images)
+
+    def rows(self, batches: Iterable[Rows]) -> Iterator[Rows]:
+        """The batches as they are, on their way to a file."""
+        for batch in batches:
+            chosen = self._chosen(self.seen_rows, len(batch.ids))
+            self.captions += [readable(str(batch.ids[i])) for i in chosen]
+            self.vectors.append(np.asarray(batch.embeddings)[chosen])
+            self.seen_rows += len(batch.ids)
+            yield batch
+
+    def _chosen(self, start: int, count: int) -> list[int]:
+        return [i for i in range(count) if (start + i) % self.every == 0]
+
+    def write(self, output: Path, title: str) -> Path:
+        """Write the page of what was kept."""
+        pictures = self.pictures or [""] * len(self.captions)
+        items = [Item(*pair) for pair in zip(self.captions, pictures, strict=True)]
+        return write_gallery(output, title, items, {"": np.concatenate(self.vectors)})

@@ -1,0 +1,30 @@
+"""What a table is planned to show: its primary comparisons, and published figures beside them."""
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Literal, NamedTuple, get_args
+
+# The modalities, and how each names its objective at beta 0 and tau_plus 0.
+PLAIN_OBJECTIVES = {"image": "simclr", "graph": "infograph", "sentence": "quickthought"}
+
+# What an objective is compared with at the same seeds: its counterpart at beta 0, of the same tau_plus, the
+# plain objective of its family, and its encoder before training.
+Baseline = Literal["beta 0", "plain", "untrained"]
+BASELINES: tuple[Baseline, ...] = get_args(Baseline)
+
+# Published figures, as fractions, by (label, column); the label begins with the source.
+Published = Mapping[tuple[str, str], float]
+NO_FIGURES: Published = MappingProxyType({})
+
+
+class Primary(NamedTuple):
+    """A comparison that was chosen before any run; all others are exploratory."""
+
+    column: str  # dataset and metric
+    family: str
+    tau_plus: float
+    beta: float
+    baseline: Baseline
+
+
+NO_COMPARISONS: Collection[Primary] = frozenset()

@@ -1,0 +1,151 @@
+"""A table of results: rows of objectives, a cell for each dataset, and comparisons between them."""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+import pandas as pd
+
+from shared_eval.planned import Baseline
+from shared_eval.statistics import LEVEL, Difference
+
+Content = Literal["text", "difference_text"]  # what a table's cells show
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An objective's difference to one of its baselines, at the same seeds."""
+
+    baseline: Baseline
+    difference: Difference
+    is_primary: bool = False
+    corrected_p: float | None = (
+        None  # over the table's primary comparisons; None for others, and for one seed
+    )
+
+    @property
+    def is_gain(self) -> bool:
+        """Whether this is a gain that is significant after correction; an exploratory one never is."""
+        return self.corrected_p is not None and self.corrected_p < LEVEL and self.difference.mean > 0
+
+    @property
+    def text(self) -> str:
+        """As ``+1.2 [0.3, 2.1] p 0.031``: points, 95 % interval, corrected p; for one seed only points.
+
+        The uncorrected p of an exploratory comparison is in parentheses.
+        """
+        d = self.difference
+        if d.pairs == 1:
+            return f"{100 * d.mean:+.1f}"
+        p = f"(p {d.p:.3f})" if self.corrected_p is None else f"p {self.corrected_p:.3f}"
+        return f"{100 * d.mean:+.1f} [{100 * d.low:.1f}, {100 * d.high:.1f}] {p}"
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """Scores of one objective on one dataset, one for each seed."""
+
+    scores: dict[int, float]  # by seed, fractions
+    records: tuple[str, ...] = ()  # the files they come from
+    untrained: dict[int, float] = field(default_factory=dict)  # of the same runs, before training
+    comparisons: tuple[Comparison, ...] = ()  # with each baseline that the table has
+    is_score: bool = True  # a fraction, shown in percent; if not, it describes the embedding
+
+    @property
+    def mean(self) -> float:
+        return sum(self.scores.values()) / len(self.scores)
+
+    @property
+    def deviation(self) -> float:
+        """Sample standard deviation; nan for one seed."""
+        return float(pd.Series(self.scores).std())
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The one with the objective at beta 0; without one, that with the plain objective."""
+        trained = [comparison for comparison in self.comparisons if comparison.baseline != "untrained"]
+        return trained[0] if trained else None
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the cell has a gain over the baseline that is significant after correction."""
+        return self.comparison is not None and self.comparison.is_gain
+
+    @property
+    def text(self) -> str:
+        """As ``84.2 ± 1.3 (10)``: percent, and the number of seeds; a description as it is, ``0.31 (1)``."""
+        scale, digits = (100, 1) if self.is_score else (1, 2)
+        spread = f" ± {scale * self.deviation:.{digits}f}" if len(self.scores) > 1 else ""
+        return f"{scale * self.mean:.{digits}f}{spread} ({len(self.scores)})"
+
+    @property
+    def difference_text(self) -> str:
+        """The text of its comparison; empty if it has none."""
+        return "" if self.comparison is None else self.comparison.text
+
+
+class Point(NamedTuple):
+    """What identifies an objective in a table, and the code and settings of its records."""
+
+    family: str
+    tau_plus: float
+    beta: float
+    version: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """An objective, or what is compared with it: the untrained encoder, the oracle, a published figure."""
+
+    label: str
+    cells: dict[str, TableCell]
+    kind: Literal["untrained", "objective", "oracle", "published"] = "objective"
+    point: Point | None = None  # of an objective
+    plain_family: str = ""  # family of its plain objective
+
+    def text(self, column: str, content: Content = "text") -> str:
+        """A cell's text, empty where there is no cell; published figures show no number of seeds."""
+        if column not in self.cells:
+            return ""
+        text: str = getattr(self.cells[column], content)
+        return text.removesuffix(" (1)") if self.kind == "published" else text
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """Rows of cells; a row has no cell in a column without a record."""
+
+    columns: list[str]
+    rows: list[Row] = field(default_factory=list)
+    modalities: dict[str, str] = field(default_factory=dict)  # of the columns
+
+    def row(self, label: str) -> Row:
+        return next(row for row in self.rows if row.label == label)
+
+    def texts(self, content: Content = "text") -> list[tuple[Row, list[str]]]:
+        """Each row with the texts of its cells."""
+        return [(row, [row.text(column, content) for column in self.columns]) for row in self.rows]
+
+    def comparisons(self) -> list[tuple[Row, str, Comparison]]:
+        """Every comparison with its row and column, dataset by dataset."""
+        return [
+            (row, column, comparison)
+            for column in self.columns
+            for row in self.rows
+            if column in row.cells
+            for comparison in row.cells[column].comparisons
+        ]
+
+    @property
+    def has_tests(self) -> bool:
+        """Whether any difference to a trained objective is over several seeds, and so has an interval."""
+        return any(c.difference.pairs > 1 for _, _, c in self.comparisons() if c.baseline != "untrained")
+
+    def by_dataset(self) -> dict[str, "ResultTable"]:
+        """One table for each dataset; p-values stay corrected over all of them."""
+        columns: dict[str, list[str]] = {}
+        for column in self.columns:
+            columns.setdefault(column.rpartition(" ")[0], []).append(column)
+        return {
+            dataset: replace(self, columns=own, rows=[r for r in self.rows if r.cells.keys() & set(own)])
+            for dataset, own in columns.items()
+        }

@@ -1,0 +1,122 @@
+"""What a table answers: its primary comparisons, and mean gains and ranks over the datasets of a modality."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from shared_eval.planned import BASELINES, Baseline
+from shared_eval.result_table import Comparison, ResultTable, Row
+from shared_eval.statistics import Interval, Ranks, mean_over_datasets, mean_ranks
+
+PRIMARY_TITLE = (
+    "chosen before the runs: points [95 % interval], Wilcoxon's p corrected by Holm for "
+    "their number; detectable: the true difference that so many seeds show four times in five; equivalent: "
+    "the mean's 90 % interval lies within ± 1 point"
+)
+PRIMARY_HEAD = ("comparison", "with", "difference", "p (Holm)", "seeds", "detectable", "equivalent")
+MODALITIES_TITLE = (
+    "mean difference in points [95 % interval, datasets and seeds "
+    "resampled], and mean ranks, 1 the best, which differ at 5 % by the critical difference (Nemenyi)"
+)
+MODALITIES_HEAD = ("modality", "what", "value", "datasets")
+
+
+class Answer(NamedTuple):
+    """A primary comparison, and where it is in the table."""
+
+    row: Row
+    column: str
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class ModalitySummary:
+    """The primary columns of a modality together."""
+
+    modality: str
+    columns: list[str]
+    gains: dict[Baseline, Interval]  # of the primary objective over each of its baselines
+    ranks: Ranks | None  # of the rows that have every column; None for one row or one column
+
+
+def answers(table: ResultTable) -> list[Answer]:
+    """The primary comparisons of a table, dataset by dataset."""
+    return [Answer(*found) for found in table.comparisons() if found[2].is_primary]
+
+
+def summarise_modalities(table: ResultTable) -> list[ModalitySummary]:
+    """A summary of each modality that has primary comparisons."""
+    primary = answers(table)
+    modalities = dict.fromkeys(table.modalities[answer.column] for answer in primary)
+    return [
+        _summarise(table, modality, [a for a in primary if table.modalities[a.column] == modality])
+        for modality in modalities
+    ]
+
+
+def _summarise(table: ResultTable, modality: str, primary: list[Answer]) -> ModalitySummary:
+    columns = list(dict.fromkeys(answer.column for answer in primary))
+    gains = {}
+    for baseline in BASELINES:
+        differences: dict[str, list[float]] = {}
+        for answer in primary:
+            if answer.comparison.baseline == baseline:
+                differences.setdefault(answer.column, []).extend(answer.comparison.difference.differences)
+        if differences:
+            gains[baseline] = mean_over_datasets(list(differences.values()))
+    everywhere = [
+        row
+        for row in table.rows
+        if row.kind in ("untrained", "objective") and set(columns) <= row.cells.keys()
+    ]
+    ranks = None
+    if len(columns) > 1 and len(everywhere) > 1:
+        ranks = mean_ranks({row.label: [row.cells[c].mean for c in columns] for row in everywhere})
+    return ModalitySummary(modality, columns, gains, ranks)
+
+
+def primary_rows(table: ResultTable) -> list[list[str]]:
+    """The lines below PRIMARY_HEAD."""
+    rows = []
+    for row, column, comparison in answers(table):
+        d = comparison.difference
+        text, _, p = comparison.text.partition(" p ")
+        detectable = "" if np.isnan(d.detectable) else f"{100 * d.detectable:.1f}"
+        equivalent = "" if d.pairs == 1 else "yes" if d.is_equivalent else "no"
+        named = f"{column}: {row.label}"
+        rows.append([named, comparison.baseline, text, p, str(d.pairs), detectable, equivalent])
+    return rows
+
+
+def modality_rows(table: ResultTable) -> list[list[str]]:
+    """The lines below MODALITIES_HEAD."""
+    rows = []
+    for summary in summarise_modalities(table):
+        count = str(len(summary.columns))
+        for baseline, gain in summary.gains.items():
+            text = f"{100 * gain.estimate:+.1f} [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
+            rows.append([summary.modality, f"primary objective - {baseline}", text, count])
+        if summary.ranks:
+            for label, rank in sorted(summary.ranks.means.items(), key=lambda item: item[1]):
+                rows.append([summary.modality, f"mean rank: {label}", f"{rank:.2f}", count])
+            critical = f"{summary.ranks.critical:.2f}"
+            rows.append([summary.modality, "critical difference of mean ranks", critical, count])
+    return rows
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table of texts beside the table of scores."""
+
+    name: str
+    title: str
+    head: tuple[str, ...]
+    rows: Callable[[ResultTable], list[list[str]]]
+
+
+PARTS = (
+    Part("primary comparisons", PRIMARY_TITLE, PRIMARY_HEAD, primary_rows),
+    Part("over the datasets of a modality", MODALITIES_TITLE, MODALITIES_HEAD, modality_rows),
+)

@@ -1,0 +1,126 @@
+"""What tables answer over several datasets, in text and in figures, compared with values by hand."""
+
+import numpy as np
+import pytest
+
+from shared_eval.planned import Primary
+from shared_eval.records import find_records, read_records
+from shared_eval.summary import modality_rows, primary_rows, summarise_modalities
+from shared_eval.table_figures import _groups, critical_difference, draw_table, forest, gain_maps
+from shared_eval.tables import summarise
+from tests.shared_eval.conftest import HARD, PLAIN, write_record
+
+DATASETS = ("DD", "MUTAG", "PTC_MR")
+DEBIASED = {"name": "debiased", "beta": 0.0, "tau_plus": 0.1, "variant": "corrected"}
+PRIMARY = {
+    Primary(f"{dataset} svm_accuracy", "", 0.1, 1.0, baseline)
+    for dataset in DATASETS
+    for baseline in ("beta 0", "plain", "untrained")
+}
+PUBLISHED = {
+    ("one: hard, beta 1, tau_plus 0.1", "MUTAG svm_accuracy"): 0.90,
+    ("one: hard, beta 2, tau_plus 0.1", "MUTAG svm_accuracy"): 0.10,
+    ("one: infograph", "MUTAG svm_accuracy"): 0.88,
+    ("two: hard, on GraphCL", "MUTAG svm_accuracy"): 0.80,
+    ("two: debiased, on GraphCL", "MUTAG svm_accuracy"): 0.83,
+    ("three: infograph", "DD svm_accuracy"): 0.7,
+}
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Three datasets, eight seeds; hard gains 2 points on DD, loses 1 on MUTAG, and is level on PTC_MR."""
+    for dataset, gain in zip(DATASETS, (0.02, -0.01, 0.0), strict=True):
+        for seed in range(8):
+            noise = 0.002 * (seed - 3.5)
+            for objective, value in ((PLAIN, 0.8), (DEBIASED, 0.8 + noise), (HARD, 0.8 + gain + noise)):
+                folder = tmp_path / dataset / objective["name"] / str(seed)
+                metrics = {"svm_accuracy": value}
+                write_record(folder, dataset=dataset, seed=seed, objective=objective, metrics=metrics)
+    return summarise(read_records(find_records([tmp_path])), published=PUBLISHED, primary=PRIMARY)
+
+
+def test_every_primary_comparison_has_a_line(table):
+    rows = primary_rows(table)
+    assert len(rows) == 3 * 3
+    label = "hard, beta 1, tau_plus 0.1"
+    first = rows[0]
+    assert first == [f"DD svm_accuracy: {label}", "beta 0", "+2.0 [2.0, 2.0]", "0.070", "8", "0.0", "no"]
+    level = next(row for row in rows if row[:2] == [f"PTC_MR svm_accuracy: {label}", "plain"])
+    # The differences are 0.002 (seed - 3.5): deviation 0.49 points, detectable 0.57, 90 % interval +- 0.33.
+    assert level[3:] == ["1.000", "8", "0.6", "yes"]
+
+
+def test_gains_and_ranks_of_a_modality(table):
+    [summary] = summarise_modalities(table)
+    assert (summary.modality, len(summary.columns)) == ("graph", 3)
+    assert summary.gains["beta 0"].estimate == pytest.approx((0.02 - 0.01) / 3)
+    assert summary.gains["untrained"].estimate == pytest.approx(0.1 + 0.01 / 3)
+    assert summary.gains["plain"].low < 0 < summary.gains["plain"].high
+    # Plain and debiased have equal means everywhere; hard is first, third of three, and equal to both.
+    assert summary.ranks.means == {
+        "untrained encoder": 4.0,
+        "infograph": pytest.approx((2.5 + 1.5 + 2) / 3),
+        "debiased, tau_plus 0.1": pytest.approx((2.5 + 1.5 + 2) / 3),
+        "hard, beta 1, tau_plus 0.1": pytest.approx((1 + 3 + 2) / 3),
+    }
+    texts = modality_rows(table)
+    assert ["graph", "mean rank: untrained encoder", "4.00", "3"] in texts
+    assert texts[-1][1] == "critical difference of mean ranks"
+
+
+def test_forest_has_a_line_for_each_dataset_and_hollow_published_gains(table):
+    axes = forest(table).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [f"graph: {d} svm" for d in DATASETS]
+    points = [line for line in axes.lines if len(line.get_xdata()) == 1]
+    drawn = {line.get_fillstyle(): [] for line in points}
+    for line in points:
+        drawn[line.get_fillstyle()].append(float(line.get_xdata()[0]))
+    assert drawn["full"] == pytest.approx([2, -1, 0] * 2)
+    # Of the source's betas that of the comparison counts; a source without a baseline has no gain.
+    assert drawn["none"] == pytest.approx([2, -3])
+
+
+def test_no_primary_comparison_is_no_figure(table, tmp_path):
+    exploratory = summarise(read_records(find_records([tmp_path])))
+    assert forest(exploratory) is None
+    assert draw_table(exploratory) == {}
+    assert primary_rows(exploratory) == modality_rows(exploratory) == []
+    assert set(draw_table(table)) == {"gains of hard negatives", "graph: mean ranks"}
+
+
+def test_bars_join_ranks_within_the_critical_difference(table):
+    assert _groups([1.0, 1.5, 2.6, 4.0], 1.2) == [(1.0, 1.5), (1.5, 2.6)]
+    assert _groups([1.0, 1.5, 2.0], 1.2) == [(1.0, 2.0)]
+    assert _groups([1.0, 3.0], 1.2) == []
+    [summary] = summarise_modalities(table)
+    axes = critical_difference(summary.ranks, "graph").axes[0]
+    assert [text.get_text() for text in axes.texts][-2:] == [
+        "untrained encoder (4.00)",
+        f"critical difference {summary.ranks.critical:.2f}",
+    ]
+
+
+def test_map_marks_gains_whose_interval_excludes_0(tmp_path):
+    """At beta 0 and tau_plus 0 is the plain objective itself, which has no gain."""
+    for seed in range(6):
+        for tau_plus in (0.0, 0.1):
+            for beta in (0.0, 1.0):
+                name = "hard" if beta else "debiased" if tau_plus else "infograph"
+                value = 0.8 + 0.1 * beta * tau_plus + 0.001 * beta * (-1) ** seed
+                write_record(
+                    tmp_path / f"{tau_plus}-{beta}-{seed}",
+                    seed=seed,
+                    objective=HARD | {"name": name, "beta": beta, "tau_plus": tau_plus},
+                    metrics={"svm_accuracy": value},
+                )
+    table = summarise(read_records(find_records([tmp_path])))
+    figure = gain_maps(table, "MUTAG svm_accuracy")
+    axes = figure.axes[0]
+    texts = {
+        (int(text.get_position()[0]), int(text.get_position()[1])): text.get_text() for text in axes.texts
+    }
+    assert texts == {(0, 1): "+0.0", (1, 0): "+0.0", (1, 1): "+1.0\n*"}
+    image = axes.images[0].get_array()
+    assert np.ma.is_masked(image[0, 0]) or np.isnan(image[0, 0])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
