@@ -31,7 +31,7 @@ class EvaluateConfig:
     without labels, such as how often the next one is found."""
     protocol: Protocol = "senteval"
     """How penalties are chosen and embeddings scaled; figures of senteval and quickthoughts do not compare.
-    senteval-lbfgs: each fit by scikit-learn, as in the original harness; its figures to the digit, slower."""
+    senteval-lbfgs: each fit by scikit-learn, as in the original harness: nearer to its figures, slower."""
     data_root: Path = field(default_factory=default_data_root)
     """Folder with local copies of the datasets; $HCL_DATA sets the default."""
     download: bool = True
