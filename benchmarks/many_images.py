@@ -88,7 +88,7 @@ def train_config(config: ManyImagesConfig) -> ImageConfig:
     """A small encoder, so that the data are most of the memory."""
     defaults = defaults_for(f"folder:{config.worker}")
     sizes = {"image_size": config.size, "view_size": config.size, "batch_size": config.batch}
-    return replace(defaults, **sizes, arch="resnet10", width=8, precision="float32", device="cpu")
+    return replace(defaults, **sizes, arch="resnet10", width=16, precision="float32", device="cpu")
 
 
 def work(config: ManyImagesConfig) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ManyImagesConfig, argv, "python -m benchmarks.many_images")
     if config.worker is not None:
         with process_group(torch.device("cpu")):
-            print(json.dumps(work(config)), flush=True)
+            print(json.dumps(work(config)) + "\n", end="", flush=True)  # at once: ranks share the pipe
         return
     with tempfile.TemporaryDirectory() as name:
         write_images(Path(name) / "images", config.images, config.size)

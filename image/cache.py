@@ -21,7 +21,7 @@ class CacheConfig:
     """List the decoded images in the user's cache, or remove them; they are decoded again when needed."""
 
     trim: str | None = None
-    """Remove those that were not used for longest, until the rest is no larger than this, such as 20GB."""
+    """Remove those that were not used for longest, until the rest has at most this size, such as 20GB."""
     remove: bool = False
     """Remove all."""
 

@@ -89,7 +89,7 @@ def read_images(files: Sequence[LabelledFile], size: int, skipped: Skipped) -> t
         if any(not isinstance(decode_or_reason(paths[int(i)], size), str) for i in found["unreadable"]):
             shutil.rmtree(cache)  # what could not be read then can be now, with the same size and time
             found = build_once(cache, fill, resume=True)
-        images = map_images(cache, found["images"], size)
+        images = map_images(cache / IMAGES_FILE, found["images"], size)
     except OSError:  # a cache that cannot be written only costs time
         found, images = _decode_without_cache(fill, size)
     skipped.unreadable |= {paths[int(i)]: fault for i, fault in found["unreadable"].items()}
@@ -103,20 +103,21 @@ def _decode_without_cache(fill: Callable[[Path], dict[str, Any]], size: int) -> 
     try:
         with TemporaryDirectory() as folder:
             found = fill(Path(folder))
-            return found, map_images(Path(folder), found["images"], size)
+            return found, map_images(Path(folder) / IMAGES_FILE, found["images"], size)
     except OSError as error:
         raise InputError(
             f"the decoded images cannot be written: {error}; set $XDG_CACHE_HOME to a folder with room"
         ) from error
 
 
-def map_images(folder: Path, count: int, size: int) -> Tensor:
-    """The images of ``decode_into``, read from its file where they are used: uint8 [N, 3, S, S]."""
-    path, numbers = str(folder / IMAGES_FILE), count * 3 * size * size
+def map_images(path: Path, count: int, size: int) -> Tensor:
+    """The images in a file, which is read where they are used: uint8 [N, 3, S, S]. Raises OSError."""
+    numbers = count * 3 * size * size
     try:
-        return torch.from_file(path, shared=False, size=numbers, dtype=torch.uint8).view(count, 3, size, size)
+        flat = torch.from_file(str(path), shared=False, size=numbers, dtype=torch.uint8)
     except RuntimeError as error:  # torch has no error of its own for a file that is gone
         raise OSError(str(error)) from error
+    return flat.view(count, 3, size, size)
 
 
 def decode_into(paths: Sequence[str], size: int, folder: Path) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def decode_into(paths: Sequence[str], size: int, folder: Path) -> dict[str, Any]
     depend on the number of images.
     """
     found = read_progress(folder) or {
-        "source": os.path.commonpath(map(os.path.abspath, paths)),
+        "source": os.path.commonpath(map(os.path.abspath, paths)) if paths else "",
         "size": size,
         "total": len(paths),
         **dict.fromkeys(("done", "images", "several_frames"), 0),

@@ -8,13 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from core.io.cache import build_once, save_progress
+from core.io.digests import digest_of
 from core.io.downloads import fetch_archive
 from core.io.errors import InputError
-from image.decoded import read_splits
+from core.io.files import user_cache
+from image.decoded import CACHE_FORMAT, map_images, read_splits
 from image.folders import tiny_imagenet_files
 from image.skipped import Skipped
 
@@ -31,6 +35,7 @@ class Source:
     image_size: int
     url: str
     md5: str  # of the archive at the URL
+    has_image_files: bool = False  # which are decoded into the cache one by one
 
 
 def exists(name: str, data_root: Path) -> bool:
@@ -55,14 +60,49 @@ def load(name: str, data_root: Path, download: bool, skipped: Skipped) -> Splits
                 "(or $HCL_DATA)"
             )
         fetch_archive(source.url, folder, f"md5:{source.md5}", inside=source.folder)
-    try:
+
+    def read() -> Splits:
         return source.read(data_root, skipped)
+
+    try:
+        return read() if source.has_image_files else _through_cache(folder, read)
     except RuntimeError as error:
         raise InputError(
             f"{folder} is damaged: the publisher's checksums do not match; delete it and set `download`"
         ) from error
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} cannot be read: {error}; delete it and set `download`") from error
+
+
+def _through_cache(folder: Path, read: Callable[[], Splits]) -> Splits:
+    """What ``read`` returns; the images are mapped from the cache, into which one process writes them.
+
+    The cache is valid until the name, size or time of a file in ``folder`` changes.
+    """
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(folder.iterdir())]
+    key = digest_of([repr((CACHE_FORMAT, str(folder.absolute()), files))])
+    cache = user_cache() / "images" / key
+
+    def build(scratch: Path) -> dict[str, Any]:
+        train, test, classes = read()
+        for name, (images, _) in (("train", train), ("test", test)):
+            with open(scratch / f"{name}.bin", "wb") as file:
+                for chunk in images.split(1024):
+                    file.write(chunk.contiguous().numpy().data)
+        size, count = train[0].shape[2], len(train[0]) + len(test[0])
+        save_progress(scratch, {"images": count, "total": count, "size": size, "source": str(folder)})
+        labels = {"train": train[1].tolist(), "test": test[1].tolist()}
+        return {"size": size, "labels": labels, "classes": classes}
+
+    try:
+        found = build_once(cache, build, resume=True)
+        train, test = (
+            (map_images(cache / f"{name}.bin", len(labels), found["size"]), torch.tensor(labels))
+            for name, labels in found["labels"].items()
+        )
+    except OSError:  # a cache that cannot be written only costs memory
+        return read()
+    return train, test, found["classes"]
 
 
 def _read_cifar(name: str, data_root: Path, skipped: Skipped) -> Splits:
@@ -125,5 +165,6 @@ SOURCES = {
         64,
         "https://cs231n.stanford.edu/tiny-imagenet-200.zip",
         "90528d7ca1a48142e341f4ef8d21d0de",
+        has_image_files=True,
     ),
 }

@@ -1,4 +1,4 @@
-"""Folders in the user's cache that are built once, verified at every use, and rebuilt if they are damaged."""
+"""Folders in the user's cache: built once, verified where a file has changed, rebuilt if they are damaged."""
 
 import fcntl
 import json
@@ -152,7 +152,8 @@ def _target(scratch: Path) -> Path:
 def remove_abandoned(parent: Path) -> None:
     """Remove the incomplete folders of killed processes; those of living ones are locked."""
     for scratch in parent.glob(f"{BUILDING}*"):
-        remove_cached(scratch)
+        with suppress(OSError):
+            remove_cached(scratch)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.datasets import CIFAR10
 
 from core.io.cache import locked
 from core.io.files import user_cache
@@ -16,6 +17,7 @@ from image.cache import main as cache_main
 from image.data import load_dataset
 from image.decoded import IMAGES_FILE
 from tests.image.conftest import read_class_folders, write_class_folders
+from tests.image.test_image_data import cifar
 from tests.runs import failure_of
 
 SHOW_MAP = """
@@ -48,7 +50,6 @@ def mapped_file(images: torch.Tensor) -> str:
     raise AssertionError("the images are nowhere")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_two_processes_map_the_same_file(tiny_folder, cache):
     """So the pages are in memory once, also those of many ranks."""
     name = f"folder:{tiny_folder}"
@@ -69,6 +70,22 @@ def test_images_on_the_cpu_are_the_map_itself_and_the_file_is_safe_from_them(tin
     train.zero_()
     again = load_dataset(f"folder:{tiny_folder}", Path(), image_size=16)
     assert torch.equal(again.train.images, before)
+
+
+def test_published_set_is_mapped_once_its_publisher_s_files_were_read(tmp_path, cache, monkeypatch, capsys):
+    images, labels = cifar(monkeypatch, CIFAR10, tmp_path / CIFAR10.base_folder)
+    first = load_dataset("cifar10", tmp_path)
+    monkeypatch.setattr(CIFAR10, "__init__", lambda *arguments, **options: pytest.fail("read again"))
+    again = load_dataset("cifar10", tmp_path)
+    for dataset in (first, again):
+        np.testing.assert_array_equal(dataset.train.images.numpy(), images)
+        np.testing.assert_array_equal(dataset.train.labels.numpy(), labels)
+        assert dataset.train.labels.dtype == torch.int64
+        assert dataset.classes == ("bars", "dots", "plain")
+        assert str(cache) in mapped_file(dataset.train.images)
+    cache_main([])
+    folder = tmp_path / CIFAR10.base_folder
+    assert f"  {len(images) + 3} images of 32 pixels from {folder}\n" in capsys.readouterr().out
 
 
 def test_interrupted_decoding_is_resumed(tmp_path, cache, monkeypatch):

@@ -216,9 +216,12 @@ def test_folder_without_images_and_one_image_are_one_line(tmp_path, capsys):
         f"error: folder:{root} has 1 training image; at least 2 are needed"
     )
     (root / "a.png").write_bytes(b"")
-    assert failure_of(train_main, capsys, [*flags, "--skip-unreadable"]) == [
-        "error: none of the 1 images can be read"
-    ]
+    for _ in ("damaged", "a broken link"):
+        assert failure_of(train_main, capsys, [*flags, "--skip-unreadable"]) == [
+            "error: none of the 1 images can be read"
+        ]
+        (root / "a.png").unlink()
+        (root / "a.png").symlink_to("nowhere")
 
 
 def test_tree_for_embedding_has_every_image_with_its_class(tiny_folder, flat, tmp_path):
