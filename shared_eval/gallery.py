@@ -62,7 +62,6 @@ def write_gallery(
         )
         for row, query in enumerate(queries)
     ]
-    import jinja2  # only a gallery needs it, not every embedding
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text()).render(title=title, rows=rows, count=len(items))
