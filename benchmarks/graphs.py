@@ -112,7 +112,7 @@ def measure(settings: GraphSettings, device: torch.device, findings: Findings) -
         subjects = subjects_of(dataset, batches, settings.batch_size, device)
         first = batches[0]
         findings.notes.append(
-            f"The first batch of {name} has {int(first.count):,} nodes, of which {first.features.shape[1]:,} "
+            f"The first batch of {name} has {int(first.count):,} nodes, of which {first.sums.shape[1]:,} "
             "are different."
         )
         for what, pair in subjects.items():

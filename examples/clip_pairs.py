@@ -1,5 +1,6 @@
 """Two towers with hard negatives: match the upper and the lower half of scikit-learn's digits.
 
+    pip install . scikit-learn
     python examples/clip_pairs.py --beta 0.5
 
 Both halves stand for any pair, such as an image and its caption. Prints how often the right lower half is

@@ -1,5 +1,6 @@
 """InfoGraph with hard negatives on plain PyG graphs, beside PyG's DeepGraphInfomax: half a minute on a CPU.
 
+    pip install . scikit-learn torch-geometric
     python examples/infograph_pyg.py --beta 1.0
 
 The graphs are cycles, ladders, trees and stars with random edges. Prints the accuracy of a support vector

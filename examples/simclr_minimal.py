@@ -1,5 +1,6 @@
 """SimCLR with hard negatives in plain PyTorch, on scikit-learn's digits: 20 seconds on a CPU.
 
+    pip install . scikit-learn
     python examples/simclr_minimal.py --beta 1.0
 
 Prints how well 50 labelled images classify the others, before and after training without labels.

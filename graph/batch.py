@@ -4,10 +4,9 @@ Shapes: S runs · G graphs of a batch · V nodes of these · U different nodes a
         P pairs of a graph and one of its different nodes · F node features · D dim.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,78 +17,76 @@ from graph.data import GraphDataset
 from graph.refinement import refine
 
 
+class Rows(NamedTuple):
+    """A sparse matrix [m, n]. The entries of row i are those from ``first[i]`` to ``first[i + 1]``."""
+
+    first: Tensor  # (m + 1,) int
+    columns: Tensor  # (entries,) int
+    values: Tensor  # (entries,)
+
+    @classmethod
+    def from_entries(cls, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> "Rows":
+        """The matrix with ``values`` at ``rows`` and ``columns``, [n] each; those of one place are added."""
+        places, entry = (rows * shape[1] + columns).unique(return_inverse=True)
+        first = F.pad((places // shape[1]).bincount(minlength=shape[0]).cumsum(0), (1, 0))
+        return cls(first, places % shape[1], values.new_zeros(len(places)).index_add_(0, entry, values))
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """[n, D] -> [m, D]; each sum is taken in order, so that it has the same bits every time."""
+        return F.embedding_bag(
+            self.columns,
+            x,
+            self.first,
+            mode="sum",
+            per_sample_weights=self.values,
+            include_last_offset=True,
+        )
+
+
 @dataclass(frozen=True)
 class SparseSum:
     """Weighted sums of rows in each of S runs: [S, n, D] -> [S, m, D]."""
 
-    matrix: Tensor  # (S·m, S·n) sparse CSR, block-diagonal
-    transpose: Tensor  # for the gradient
+    matrix: Rows  # (S·m, S·n), block-diagonal
+    transpose: Rows  # for the gradient
 
     @classmethod
     def from_entries(
         cls, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]
     ) -> "SparseSum":
-        """The matrix with ``values`` [n] at ``rows`` [n] and ``columns`` [n]."""
-        matrix = torch.sparse_coo_tensor(torch.stack([rows, columns]), values, shape, check_invariants=False)
-        with warnings.catch_warnings():  # torch warns once a process that sparse CSR is in beta
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            return cls(matrix.coalesce().to_sparse_csr(), matrix.T.coalesce().to_sparse_csr())
+        """The sums of a matrix that has ``values`` [n] at ``rows`` [n] and ``columns`` [n]."""
+        return cls(
+            Rows.from_entries(rows, columns, values, shape),
+            Rows.from_entries(columns, rows, values, shape[::-1]),
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
-        sums = _SparseSum.apply(x.to(self.matrix.dtype).flatten(0, 1), self)
+        sums = _SparseSum.apply(x.to(self.matrix.values.dtype).flatten(0, 1), self)
         return sums.view(len(x), -1, x.shape[2])
 
     def to(self, *arguments: Any) -> "SparseSum":
-        return SparseSum(self.matrix.to(*arguments), self.transpose.to(*arguments))
+        matrices = self.matrix, self.transpose
+        return SparseSum(*(Rows(*(part.to(*arguments) for part in matrix)) for matrix in matrices))
 
 
 class _SparseSum(torch.autograd.Function):
-    """A x. The gradient uses the stored transpose; torch's own transposes A again at every step."""
+    """A x, with the gradient by the stored transpose."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, sums: SparseSum) -> Tensor:
         ctx.sums = sums
         with torch.autocast(x.device.type, enabled=False):  # half precision is too coarse for long sums
-            if must_be_ordered(x):
-                return segment_sums(sums.matrix, x)
-            return sums.matrix @ x if x.is_cuda else bag_sums(sums.matrix, x)
+            return sums.matrix @ x
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _SparseSum.apply(grad.contiguous(), SparseSum(ctx.sums.transpose, ctx.sums.matrix)), None
 
 
-def must_be_ordered(x: Tensor) -> bool:
-    """Whether sums of ``x`` must have equal bits every time, which the sparse product does not promise."""
-    return x.is_cuda and torch.are_deterministic_algorithms_enabled()
-
-
-def bag_sums(matrix: Tensor, x: Tensor) -> Tensor:
-    """``matrix @ x`` of a sparse CSR matrix on a CPU: equal bits, two to four times as fast."""
-    return F.embedding_bag(
-        matrix.col_indices(),
-        x,
-        matrix.crow_indices(),
-        mode="sum",
-        per_sample_weights=matrix.values(),
-        include_last_offset=True,
-    )
-
-
-def segment_sums(matrix: Tensor, x: Tensor) -> Tensor:
-    """``matrix @ x`` of a sparse CSR matrix; each row's terms are added in order, with equal bits every time.
-
-    cuSPARSE does not promise that. It needs memory for a row of ``x`` for each entry of the matrix.
-    """
-    terms = x[matrix.col_indices()].mul_(matrix.values().unsqueeze(1))
-    return torch.segment_reduce(terms, "sum", offsets=matrix.crow_indices(), axis=0, unsafe=True)
-
-
 @dataclass(frozen=True)
 class GraphBatch:
     """One batch of each run, on a device. Runs with fewer nodes or pairs than another are padded."""
 
-    features: Tensor  # (S, U, F)
     sums: Tensor  # (S, U, F), the features of each node and of its neighbours: what the first layer takes
     neighbours: SparseSum  # sums over the neighbours of each node: [S, U, D] -> [S, U, D]
     members: SparseSum  # sums over the nodes of each graph: [S, U, D] -> [S, G, D]
@@ -112,7 +109,7 @@ class Collator:
         sizes = torch.tensor([graph.num_nodes for graph in graphs])
         self.features = torch.cat([graph.x for graph in graphs])
         self.graph_of_node = torch.arange(len(graphs)).repeat_interleave(sizes)
-        self.first_node = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])  # (graphs + 1,)
+        self.first_node = F.pad(sizes.cumsum(0), (1, 0))  # (graphs + 1,)
         firsts = self.first_node[:-1].tolist()
         edges = [graph.edge_index + first for graph, first in zip(graphs, firsts, strict=True)]
         edge_index = torch.cat(edges, dim=1)
@@ -121,7 +118,7 @@ class Collator:
         source, target = edge_index
         self.source = source[target.argsort(stable=True)]
         edges_per_node = target.bincount(minlength=len(self.features))
-        self.first_edge = torch.cat([target.new_zeros(1), edges_per_node.cumsum(0)])  # (nodes + 1,)
+        self.first_edge = F.pad(edges_per_node.cumsum(0), (1, 0))  # (nodes + 1,)
 
     def __call__(self, positions: Sequence[Tensor]) -> GraphBatch:
         """Collate the graphs at ``positions`` [G] of the dataset, for each run."""
@@ -153,7 +150,6 @@ class Collator:
         features = padded("features")
         neighbours = block_diagonal("target", "source", "one", num_nodes)
         return GraphBatch(
-            features=features,
             sums=features + neighbours(features),
             neighbours=neighbours,
             members=block_diagonal("graph", "node", "count", num_graphs),
@@ -216,4 +212,4 @@ def make_batches(
 
 def step_elements(batches: Sequence[GraphBatch], hidden: int) -> int:
     """How many numbers the largest layer of a step has, for ``core.training.runtime.threads_for``."""
-    return max(batch.features.shape[:2].numel() for batch in batches) * hidden
+    return max(batch.sums.shape[:2].numel() for batch in batches) * hidden

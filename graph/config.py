@@ -29,6 +29,7 @@ class GraphConfig(GroupConfig):
     dataset: str = "motifs"
     """motifs (embedded), a TUDataset of the paper (MUTAG, PTC_MR, ENZYMES, PROTEINS, DD, REDDIT-BINARY,
     IMDB-BINARY, IMDB-MULTI), another TUDataset's name, or folder:PATH with the files of one."""
+    download: bool = True
     objective: Literal["infograph", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     variant: Literal["corrected", "released"] = objective_option(
@@ -66,7 +67,7 @@ class GraphConfig(GroupConfig):
         return None if self.node_features == "auto" else f"features-{self.node_features}"
 
     def check_dataset(self) -> None:
-        check_name(self.dataset, self.data_root, self.download)
+        check_name(self.dataset, self.data_root)
 
 
 def defaults_for(objective: str = "hard", variant: str = "corrected") -> GraphConfig:

@@ -27,9 +27,12 @@ class EmbedConfig:
     """The file: .parquet, .npz, .safetensors or .csv."""
     overwrite: bool = False
     """Replace the file if it exists."""
+    projections: bool = False
+    """Write the output of the global head, which the objective compares with nodes, instead of the
+    encoder's."""
     data_root: Path = field(default_factory=default_data_root)
     """Folder with local copies of the datasets; $HCL_DATA sets the default."""
-    download: bool = False
+    download: bool = True
     """Download the dataset from its publisher if there is no local copy."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
@@ -40,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EmbedConfig, argv, "python -m graph.embed")
     check_output(config.output, config.overwrite)
     trained = load_config(config.run, GraphConfig)
-    check_name(config.dataset, config.data_root, config.download)
+    check_name(config.dataset, config.data_root)
     # Imported here because torch takes seconds, and help and errors do not need it.
     from graph.embedding import embed
     from shared_eval.outputs import show

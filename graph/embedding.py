@@ -11,7 +11,8 @@ from core.training.runtime import choose_device, threads_for
 from graph.config import GraphConfig
 from graph.data import GraphDataset, load_dataset
 from graph.embed import EmbedConfig
-from graph.loading import GraphEncoder, load_encoder
+from graph.encoder import Head
+from graph.loading import GraphEncoder, load_encoder, load_global_head
 from shared_eval.embeddings import Rows, write_embeddings
 
 MAX_NODES = 1 << 16  # of a batch, unless it is a single graph
@@ -25,6 +26,7 @@ def embed(config: EmbedConfig, trained: GraphConfig) -> int:
     """
     device = choose_device(config.device)
     encoder = load_encoder(config.run)
+    head = load_global_head(config.run, encoder.dim).to(device) if config.projections else None
     coding = encoder.coding
     kind = trained.node_features if coding is None else coding.kind
     dataset = load_dataset(config.dataset, config.data_root, config.download, kind, coding)
@@ -34,12 +36,17 @@ def embed(config: EmbedConfig, trained: GraphConfig) -> int:
             f"{encoder.num_features}"
         )
     with threads_for(math.inf), torch.no_grad():
-        rows = embed_batches(encoder.to(device), dataset, device)
+        rows = embed_batches(encoder.to(device), head, dataset, device)
         return write_embeddings(config.output, rows, config.overwrite, len(dataset.graphs))
 
 
-def embed_batches(encoder: GraphEncoder, dataset: GraphDataset, device: torch.device) -> Iterator[Rows]:
-    """The rows of a dataset's graphs in its order: their numbers from 0, their labels, their vectors."""
+def embed_batches(
+    encoder: GraphEncoder, head: Head | None, dataset: GraphDataset, device: torch.device
+) -> Iterator[Rows]:
+    """The rows of a dataset's graphs in its order: their numbers from 0, their labels, their vectors.
+
+    These are representations, or with a head their projections.
+    """
     sizes = np.array([graph.num_nodes for graph in dataset.graphs])
     numbers = np.arange(len(sizes)) if dataset.numbers is None else dataset.numbers
     labels = dataset.labels
@@ -58,6 +65,8 @@ def embed_batches(encoder: GraphEncoder, dataset: GraphDataset, device: torch.de
             torch.cat(edges, dim=1).to(device),
             torch.arange(len(counts)).repeat_interleave(counts).to(device),
         )
+        if head is not None:
+            embeddings = head(embeddings.unsqueeze(0)).squeeze(0)
         yield Rows(
             numbers[batch].tolist(), embeddings.cpu(), None if labels is None else labels[batch].tolist()
         )

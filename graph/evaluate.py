@@ -25,6 +25,8 @@ class EvaluateConfig:
     """The run's folder."""
     data_root: Path = field(default_factory=default_data_root)
     """Folder with local copies of the datasets; $HCL_DATA sets the default."""
+    download: bool = True
+    """Download the dataset from its publisher if there is no local copy."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 
@@ -35,21 +37,20 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     # Imported here because torch takes seconds, and help and errors do not need it.
     import torch
 
-    from core.training.run_folder import load_encoder_state
     from core.training.runtime import choose_device, threads_for
     from graph.batch import make_batches, step_elements
     from graph.data import load_dataset
     from graph.encoder import GIN, InfoGraph
+    from graph.loading import load_state
     from graph.scoring import evaluate, evaluate_without_labels
 
-    def as_single_run(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {name: x[None] for name, x in state.items()}
-
     device = choose_device(config.device)
-    dataset = load_dataset(trained.dataset, config.data_root, node_features=trained.node_features)
+    dataset = load_dataset(
+        trained.dataset, config.data_root, config.download, node_features=trained.node_features
+    )
     with torch.device("meta"):  # the settings may ask for more memory than the weights need
         model = InfoGraph(GIN(dataset.num_features, trained.hidden, trained.layers))
-    load_encoder_state(model.encoder, config.run, as_single_run)
+    load_state(model.encoder, config.run)
     batches = make_batches(dataset, trained.batch_size, [trained.seed], device, trained.layers)
     with threads_for(step_elements(batches, trained.hidden)):  # as in training, so that the metrics are equal
         if dataset.labels is not None:
@@ -60,7 +61,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
                 f"{trained.dataset} has no labels, and the run in {config.run} was trained with labels and "
                 f"has no {HEADS}; put the file with the labels back"
             )
-        load_encoder_state(model.heads, config.run, as_single_run, HEADS)
+        load_state(model.heads, config.run, HEADS)
         del model.prior  # not saved, and not scored
         [scores] = evaluate_without_labels(model.to(device), batches)
     return scores

@@ -4,7 +4,7 @@ Shapes: V nodes of all graphs · C columns of labels · A attributes · F featur
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 import torch
@@ -63,8 +63,7 @@ class Coding:
 
     def as_dict(self) -> dict[str, Any]:
         """What the record holds: the values that are set."""
-        values = ((item, getattr(self, item.name)) for item in fields(self))
-        return {item.name: value for item, value in values if value != item.default}
+        return {name: value for name, value in vars(self).items() if value != getattr(Coding, name)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Coding":
@@ -87,11 +86,11 @@ class Coding:
                 raise InputError(f"{what} has {found} node attributes; the encoder takes {self.attributes}")
             parts.append(values.attributes)
         if self.widths:
-            parts.append(self._code_labels(values.labels, what))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+            parts += self._code_labels(values.labels, what)
+        return torch.cat(parts, dim=1)
 
-    def _code_labels(self, labels: Tensor | None, what: str) -> Tensor:
-        """One-hot codes of the columns, side by side: [V, C] -> [V, sum of widths]."""
+    def _code_labels(self, labels: Tensor | None, what: str) -> list[Tensor]:
+        """The one-hot codes [V, width] of each column of the labels [V, C]."""
         found = 0 if labels is None else labels.shape[1]
         if labels is None or found != len(self.widths):
             raise InputError(
@@ -106,7 +105,7 @@ class Coding:
                     f"{lowest} to {lowest + width - 1}"
                 )
             coded.append(one_hot(column - lowest, width))
-        return coded[0] if len(coded) == 1 else torch.cat(coded, dim=1)
+        return coded
 
     def _code_degrees(self, degrees: Tensor, what: str) -> Tensor:
         """[V] -> [V, F]."""
@@ -133,19 +132,17 @@ def fit_coding(wanted: NodeFeatures, values: NodeValues, degrees: Tensor, name: 
         wanted = "degree" if values.labels is None else "labels"
     if wanted == "degree":
         return _fit_degrees(degrees, name)
-    needs = {"labels": ("labels",), "attributes": ("attributes",), "both": ("labels", "attributes")}[wanted]
-    for kind in needs:
+    kinds = ("labels", "attributes") if wanted == "both" else (wanted,)
+    for kind in kinds:
         if getattr(values, kind) is None:
             raise InputError(
                 f"`node_features` is {wanted}, but `dataset` {name!r} has no node {kind}; use auto, or degree"
             )
-    attributes, lowest, widths = 0, (), ()
-    if "attributes" in needs and values.attributes is not None:
-        attributes = values.attributes.shape[1]
-    if "labels" in needs and values.labels is not None:
-        low, high = values.labels.amin(dim=0), values.labels.amax(dim=0)
-        lowest, widths = tuple(low.tolist()), tuple((high - low + 1).tolist())
-    return Coding(attributes=attributes, lowest=lowest, widths=widths)
+    attributes = values.attributes.shape[1] if "attributes" in kinds else 0
+    if "labels" not in kinds:
+        return Coding(attributes)
+    low, high = values.labels.amin(dim=0), values.labels.amax(dim=0)
+    return Coding(attributes, tuple(low.tolist()), tuple((high - low + 1).tolist()))
 
 
 def _fit_degrees(degrees: Tensor, name: str) -> Coding:

@@ -12,10 +12,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from core.io.errors import InputError, reason_of
-from core.training.records import read_result
+from core.training.records import HEADS, read_result
 from core.training.run_folder import load_encoder_state
 from core.training.settings import load_config
 from graph.config import GraphConfig
+from graph.encoder import Head
 from graph.features import Coding, NodeValues
 
 
@@ -110,6 +111,31 @@ def load_encoder(run: str | os.PathLike[str]) -> GraphEncoder:
         encoder = GraphEncoder(num_features, config.hidden, config.layers, coding)
     load_encoder_state(encoder, folder, _with_counts)
     return encoder.eval()
+
+
+def load_global_head(run: Path, dim: int) -> Head:
+    """The head of a finished run that projects representations of graphs: [1, G, dim] -> [1, G, dim].
+
+    Raises InputError if the run's folder does not have it, as those of older runs with labels.
+    """
+    if not (run / HEADS).exists():
+        raise InputError(
+            f"`projections` need {run / HEADS}, which older runs with labels do not have; leave them out, or "
+            "train again"
+        )
+    with torch.device("meta"):
+        heads = nn.ModuleDict({"local": Head(dim), "global": Head(dim)})
+    load_state(heads, run, HEADS)
+    return heads["global"]
+
+
+def load_state(module: nn.Module, run: Path, name: str = "encoder.safetensors") -> None:
+    """Load a file of a finished run into a module for several runs, as that of one run."""
+
+    def as_single_run(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {key: value.unsqueeze(0) for key, value in state.items()}
+
+    load_encoder_state(module, run, as_single_run, name)
 
 
 def _num_features(path: Path) -> int:

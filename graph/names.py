@@ -13,6 +13,27 @@ PAPER_DATASETS = (
 KNOWN = ("motifs", *PAPER_DATASETS)
 FOLDER = "folder:"
 NodeFeatures = Literal["auto", "labels", "attributes", "both", "degree"]
+# All other names at https://chrsmrrs.github.io/datasets: they can be downloaded.
+_MOLECULES = (
+    "AIDS alchemy_full aspirin benzene BZR BZR_MD COX2 COX2_MD DHFR DHFR_MD ER_MD ethanol FRANKENSTEIN "
+    "malonaldehyde MCF-7 MCF-7H MOLT-4 MOLT-4H Mutagenicity naphthalene NCI1 NCI109 NCI-H23 NCI-H23H OVCAR-8 "
+    "OVCAR-8H P388 P388H PC-3 PC-3H PTC_FM PTC_FR PTC_MM QM9 salicylic_acid SF-295 SF-295H SN12C SN12CH "
+    "SW-620 SW-620H toluene UACC257 UACC257H uracil Yeast YeastH ZINC_full ZINC_test ZINC_train ZINC_val"
+)
+_TOX21 = "AhR AR AR-LBD ARE aromatase ATAD5 ER ER-LBD HSE MMP p53 PPAR-gamma"
+_OTHERS = (
+    "KKI OHSU Peking_1 PROTEINS_full "
+    "COIL-DEL COIL-RAG Cuneiform Fingerprint FIRSTMM_DB Letter-high Letter-low Letter-med MSRC_9 MSRC_21 "
+    "MSRC_21C COLLAB dblp_ct1 dblp_ct2 DBLP_v1 deezer_ego_nets facebook_ct1 facebook_ct2 github_stargazers "
+    "highschool_ct1 highschool_ct2 infectious_ct1 infectious_ct2 mit_ct1 mit_ct2 REDDIT-MULTI-5K "
+    "REDDIT-MULTI-12K reddit_threads tumblr_ct1 tumblr_ct2 twitch_egos TWITTER-Real-Graph-Partial "
+    "COLORS-3 SYNTHETIC SYNTHETICnew Synthie TRIANGLES"
+)
+OTHER_DATASETS = (
+    *_MOLECULES.split(),
+    *(f"Tox21_{name}_{part}" for name in _TOX21.split() for part in ("training", "testing", "evaluation")),
+    *_OTHERS.split(),
+)
 
 
 def tu_files(name: str, data_root: Path) -> tuple[Path, str]:
@@ -35,21 +56,15 @@ def tu_files(name: str, data_root: Path) -> tuple[Path, str]:
 
 
 def has_tu_dataset(name: str, data_root: Path) -> bool:
-    """Whether the text files of a TUDataset are below the data root."""
-    return _is_file_name(name) and (data_root / "TUDataset" / name / "raw" / f"{name}_A.txt").exists()
+    """Whether the text files of a TUDataset are below the data root; a name leads nowhere else."""
+    is_folder_name = re.fullmatch(r"\w[\w.+-]*", name) is not None
+    return is_folder_name and (data_root / "TUDataset" / name / "raw" / f"{name}_A.txt").exists()
 
 
-def check_name(name: str, data_root: Path, download: bool) -> None:
-    """Raise InputError if a dataset is neither known nor there, and cannot be downloaded."""
+def check_name(name: str, data_root: Path) -> None:
+    """Raise InputError unless a dataset is embedded, at the publisher's or there."""
     if name.startswith(FOLDER):
         tu_files(name, data_root)
-        return
-    if name in KNOWN or has_tu_dataset(name, data_root) or (download and _is_file_name(name)):
-        return
-    more = f", any TUDataset below {data_root / 'TUDataset'}, folder:PATH, or others with `download`"
-    raise unknown_name("dataset", name, KNOWN, more)
-
-
-def _is_file_name(name: str) -> bool:
-    """Whether a name is that of one folder: it leads nowhere else on the disk."""
-    return re.fullmatch(r"\w[\w.+-]*", name) is not None
+    elif name not in (*KNOWN, *OTHER_DATASETS) and not has_tu_dataset(name, data_root):
+        more = f", other TUDatasets, any below {data_root / 'TUDataset'}, and folder:PATH"
+        raise unknown_name("dataset", name, KNOWN, more)

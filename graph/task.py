@@ -99,8 +99,7 @@ class GraphTask(GroupTask):
         sampled = samples(self.model, self.graph_batches, self.dataset.labels)
         for i, (run, sample) in enumerate(zip(runs, sampled, strict=True)):
             run.save_encoder(state_of_run(self.model.encoder, i))
-            if self.dataset.labels is None:
-                run.save_heads(state_of_run(self.model.heads, i))
+            run.save_heads(state_of_run(self.model.heads, i))
             run.save_sample(sample)
 
 

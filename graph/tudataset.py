@@ -75,40 +75,33 @@ def load_tu_dataset(name: str, raw_folder: Path, node_features: NodeFeatures = "
     written. Raises InputError as ``check_raw_files`` does.
     """
     raw = check_raw_files(name, raw_folder)
-    graph_of_node, classes, class_of_graph = raw.graph_of_node, None, None
-    has_nodes = np.bincount(graph_of_node, minlength=raw.graphs) > 0
-    if not has_nodes.all():
-        empty = np.count_nonzero(~has_nodes)
+    numbers, graph_of_node, sizes = np.unique(raw.graph_of_node, return_inverse=True, return_counts=True)
+    if len(numbers) < raw.graphs:
         print(
-            f"warning: {empty} of the {raw.graphs} graphs of {name} have no nodes and are left out",
+            f"warning: {raw.graphs - len(numbers)} of the {raw.graphs} graphs of {name} have no nodes and "
+            "are left out",
             file=sys.stderr,
         )
-        graph_of_node = (has_nodes.cumsum() - 1)[graph_of_node]
+    classes, classes_of_graphs = None, [None] * len(numbers)
     if raw.labels is not None:
-        classes, class_of_graph = np.unique(raw.labels[has_nodes], return_inverse=True)
-    labels_path, attributes_path = (
-        raw_folder / f"{name}_node_{kind}.txt" for kind in ("labels", "attributes")
-    )
+        classes, indices = np.unique(raw.labels[numbers], return_inverse=True)
+        classes_of_graphs = torch.from_numpy(indices).split(1)
     values = NodeValues(
-        labels=_read_labels(labels_path) if node_features in ("auto", "labels", "both") else None,
-        attributes=_read_attributes(attributes_path) if node_features in ("attributes", "both") else None,
+        labels=_read_labels(raw_folder / f"{name}_node_labels.txt")
+        if node_features in ("auto", "labels", "both")
+        else None,
+        attributes=_read_attributes(raw_folder / f"{name}_node_attributes.txt")
+        if node_features in ("attributes", "both")
+        else None,
     )
-    sizes = np.bincount(graph_of_node)
     first_node = np.cumsum(sizes) - sizes
     edges = raw.edges[:, raw.edges[0] != raw.edges[1]]  # without self-loops
     graph_of_edge = graph_of_node[edges[0]]
-    ends = np.searchsorted(graph_of_edge, np.arange(len(sizes)), side="right")
-    edge_index = torch.from_numpy(edges - first_node[graph_of_edge])
-    edge_indices = edge_index.tensor_split(torch.from_numpy(ends[:-1]), dim=1)
-    graphs = [
-        Graph(
-            edge_index=edges_of_graph,
-            num_nodes=int(size),
-            y=None if class_of_graph is None else torch.tensor([class_of_graph[i]]),
-        )
-        for i, (size, edges_of_graph) in enumerate(zip(sizes, edge_indices, strict=True))
-    ]
-    return TUGraphs(graphs, np.flatnonzero(has_nodes), classes, values)
+    edge_indices = torch.from_numpy(edges - first_node[graph_of_edge]).split(
+        np.bincount(graph_of_edge, minlength=len(sizes)).tolist(), dim=1
+    )
+    graphs = list(map(Graph, edge_indices, sizes.tolist(), classes_of_graphs))
+    return TUGraphs(graphs, numbers, classes, values)
 
 
 def check_raw_files(name: str, raw: Path) -> RawGraphs:
@@ -119,14 +112,14 @@ def check_raw_files(name: str, raw: Path) -> RawGraphs:
     """
     edges_path, labels_path = raw / f"{name}_A.txt", raw / f"{name}_graph_labels.txt"
     targets_path = raw / f"{name}_graph_attributes.txt"
-    labels = _read_integers(labels_path, columns=1)[:, 0] if labels_path.exists() else None
+    labels = _read_numbers(labels_path, columns=1)[:, 0] if labels_path.exists() else None
     counted: tuple[str, int] | None = None  # the file that has a line for each graph, also without nodes
     if labels is not None:
         counted = labels_path.name, len(labels)
     elif targets_path.exists():
         counted = targets_path.name, _count_lines(targets_path)
     graph_of_node = _read_graph_of_node(raw / f"{name}_graph_indicator.txt", counted)
-    edges = _read_integers(edges_path, columns=2)
+    edges = _read_numbers(edges_path, columns=2)
     nodes = len(graph_of_node)
     is_outside = ((edges < 1) | (edges > nodes)).any(axis=1)
     if is_outside.any():
@@ -161,7 +154,7 @@ def _read_graph_of_node(path: Path, counted: tuple[str, int] | None) -> np.ndarr
 
     ``counted`` is the name of a file with a line for each graph, if there is one, and its lines.
     """
-    numbers = _read_integers(path, columns=1)[:, 0]
+    numbers = _read_numbers(path, columns=1)[:, 0]
     steps = np.diff(numbers, append=numbers[-1])
     is_wrong = (numbers < 1) | (steps < 0)
     if is_wrong.any():
@@ -197,7 +190,7 @@ def _read_labels(path: Path) -> torch.Tensor | None:
     """Node labels [V, C]; None if there is no file."""
     if not path.exists():
         return None
-    labels = _read_integers(path, columns=None)
+    labels = _read_numbers(path, columns=None)
     lowest, highest = labels.min(axis=0), labels.max(axis=0)
     widths = [high - low + 1 for low, high in zip(lowest.tolist(), highest.tolist(), strict=True)]
     if len(labels) * sum(widths) > MAX_FEATURE_ENTRIES:
@@ -220,27 +213,14 @@ def _read_attributes(path: Path) -> torch.Tensor | None:
     return torch.from_numpy(attributes)
 
 
-def _read_integers(path: Path, columns: int | None) -> np.ndarray:
-    """A comma-separated file as int64 [lines, columns]; see ``_read_numbers``."""
-    return _read_numbers(path, columns, INTEGERS)
-
-
-def _read_numbers(path: Path, columns: int | None, kind: Numbers) -> np.ndarray:
+def _read_numbers(path: Path, columns: int | None, kind: Numbers = INTEGERS) -> np.ndarray:
     """A comma-separated file as [lines, columns]; raises InputError if it is missing or damaged.
 
     Blank lines at its end are ignored.
     """
     import pandas as pd  # slow to import, and the embedded graphs do not need it
 
-    try:
-        check_regular(path)
-        content = path.read_bytes().rstrip()
-    except FileNotFoundError:
-        raise InputError(
-            f"{path} is missing; a TUDataset has _A and _graph_indicator, and may have _graph_labels"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {reason_of(error)}") from error
+    content = _read(path)
     count = content[:MAX_LINE_BYTES].split(b"\n", 1)[0].count(b",") + 1
     expected = f"each line must have {columns or count} {kind.name}{'s' if (columns or count) > 1 else ''}"
     if columns is None:
@@ -275,9 +255,17 @@ def _first_bad_line(content: bytes, columns: int, pattern: re.Pattern[bytes]) ->
 
 def _count_lines(path: Path) -> int:
     """The number of lines that are not blank."""
+    return sum(1 for line in _read(path).split(b"\n") if line.strip())
+
+
+def _read(path: Path) -> bytes:
+    """A file without the blanks at its end; raises InputError if it is missing or cannot be read."""
     try:
         check_regular(path)
-        with open(path, "rb") as file:
-            return sum(1 for line in file if line.strip())
+        return path.read_bytes().rstrip()
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} is missing; a TUDataset has _A and _graph_indicator, and may have _graph_labels"
+        ) from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {reason_of(error)}") from error

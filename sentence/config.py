@@ -19,7 +19,7 @@ DEFAULT_TEMPERATURE = 0.1  # of cosines
 
 Lines = Literal["auto", "sentences"]  # of a book
 Denominator = Literal["negatives", "all"]
-Protocol = Literal["senteval", "quickthoughts"]  # of the evaluation
+Protocol = Literal["senteval", "senteval-lbfgs", "quickthoughts"]  # of the evaluation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,8 @@ class EvaluateConfig:
     tasks: tuple[str, ...] = ()
     """Tasks, or all for every one of SentEval's; by default those of the run, or of training."""
     protocol: Protocol = "senteval"
-    """How penalties are chosen and embeddings scaled; figures of the two do not compare."""
+    """How penalties are chosen and embeddings scaled; figures of senteval and quickthoughts do not compare.
+    senteval-lbfgs: each fit by scikit-learn, as in the original harness; its figures to the digit, slower."""
     data_root: Path = field(default_factory=default_data_root)
     """Folder with local copies of the datasets; $HCL_DATA sets the default."""
     download: bool = True

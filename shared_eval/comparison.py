@@ -10,6 +10,7 @@ from rich.table import Table
 
 from core.io.errors import InputError
 from core.io.files import read_json
+from shared_eval.outputs import text_table
 from shared_eval.records import settings_of
 from shared_eval.statistics import holm, paired_difference
 
@@ -87,7 +88,8 @@ def _settings_and_environment(folder: Path) -> dict[str, Any]:
 def scores_table(scores: pd.DataFrame) -> Table:
     """What ``compare_scores`` returns, as a table for a terminal."""
     names = [name for name in ("dataset", "label", "metric") if name in scores]
-    table = Table(*names, "first", "second", "difference", "95 % interval", "p (Holm)", "seeds")
+    head = [*names, "first", "second", "difference", "95 % interval", "p (Holm)", "seeds"]
+    rows = []
     for row in scores.to_dict("records"):
         difference = interval = p = ""
         if not pd.isna(row.get("mean")):
@@ -95,13 +97,11 @@ def scores_table(scores: pd.DataFrame) -> Table:
         if not pd.isna(row.get("low")):
             interval, p = f"{row['low']:+.4f} to {row['high']:+.4f}", f"{row['p']:.3f}"
         means = [f"{row['first']:.4f}", f"{row['second']:.4f}"]
-        table.add_row(*(str(row[name]) for name in names), *means, difference, interval, p, str(row["seeds"]))
-    return table
+        rows.append([*(str(row[name]) for name in names), *means, difference, interval, p, str(row["seeds"])])
+    return text_table(head, rows)
 
 
 def settings_table(differences: dict[str, tuple[list[str], list[str]]]) -> Table:
     """What ``different_settings`` returns, as a table for a terminal."""
-    table = Table("setting", "first", "second", title="different settings", title_justify="left")
-    for name, values in differences.items():
-        table.add_row(name, *(", ".join(side) for side in values))
-    return table
+    rows = ([name, *map(", ".join, values)] for name, values in differences.items())
+    return text_table(["setting", "first", "second"], rows, "different settings")

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jinja2
 import numpy as np
 from PIL import Image
 
@@ -49,6 +48,8 @@ def write_gallery(
         items: N of them. Queries are taken evenly.
         embeddings: [N, D] by name, such as an objective's.
     """
+    import jinja2  # embeddings without a page do not need it
+
     queries = np.unique(np.linspace(0, len(items) - 1, min(QUERIES, len(items))).astype(int))
     found = {name: nearest(vectors, queries) for name, vectors in embeddings.items()}
     rows = [
@@ -61,6 +62,7 @@ def write_gallery(
         )
         for row, query in enumerate(queries)
     ]
+
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text()).render(title=title, rows=rows, count=len(items))
     with writing(output):

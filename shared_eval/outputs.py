@@ -1,7 +1,7 @@
 """What commands print and write: text and tables on stdout, and files. No name in them can break it."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +38,17 @@ def show(content: "str | Table") -> None:
             stdout.print(content)
         content = captured.get().removesuffix("\n")
     print(readable(content, sys.stdout.encoding or "utf-8"))
+
+
+def text_table(head: Iterable[str], rows: Iterable[Iterable[str]], title: str | None = None) -> "Table":
+    """Texts as a table for a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*head, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from core.io.files import read_json, readable, write_atomically
 from core.training.cli import command, parse, with_flags
 from core.training.config import TrainConfig
 from core.training.records import objective_fields, read_record
-from shared_eval.outputs import show, writing
+from shared_eval.outputs import show, text_table, writing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,12 +191,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.parquet is not None:
         with writing(config.parquet):
             write_atomically(config.parquet, records.to_parquet(index=False))
-    from rich.table import Table
-
-    table = Table(*LISTED)
-    for row in records.to_dict("records"):
-        table.add_row(*(_shown(row[name]) for name in LISTED))
-    show(table)
+    rows = records[list(LISTED)].to_dict("records")
+    show(text_table(LISTED, ([_shown(value) for value in row.values()] for row in rows)))
     show(f"{records['path'].nunique()} records")
 
 

@@ -33,14 +33,6 @@ def to_terminal(table: ResultTable, title: str, content: Content = "text") -> Ta
     return drawn
 
 
-def terminal(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Texts as a table for a terminal."""
-    drawn = Table(*head, title=title, title_justify="left")
-    for row in rows:
-        drawn.add_row(*map(Text, row))
-    return drawn
-
-
 def to_markdown(table: ResultTable, content: Content = "text") -> str:
     """The table in Markdown; a significant gain over the baseline is bold."""
     rows = _rows(table, content, lambda text, is_better: f"**{text}**" if is_better else text)

@@ -3,18 +3,15 @@
 See ``tests/gpu.py`` for what it is.
 """
 
-import dataclasses
 from concurrent.futures import Future
 
 import pytest
 import torch
-from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from core import InfoGraphLoss
 from core.losses import gradient_cache, triton_tiles
 from core.training.runtime import autocast, set_deterministic, to_device
-from graph.batch import SparseSum
 from tests.faults.tiny import TinyCommand, write_tiny_data
 from tests.gpu import GPU, HostWaitsError, MixedDevicesError, fake_gpu
 from tests.sentence.conftest import write_tiny_bert
@@ -24,36 +21,6 @@ from tests.steps import STEPS, TASKS, tiny_task, train
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 # A GRU's operators are called token by token.
 GRU = ("--encoder", "gru", "--longest", "4", "--batch-size", "10")
-
-
-@dataclasses.dataclass(frozen=True)
-class SparseMatrix:
-    """A CSR matrix of FakeTensors, which PyTorch does not support: its three parts, and products' shapes."""
-
-    parts: tuple[Tensor, Tensor, Tensor]
-    shape: tuple[int, int]
-
-    @classmethod
-    def on_gpu(cls, matrix: Tensor) -> "SparseMatrix":
-        parts = (matrix.crow_indices(), matrix.col_indices(), matrix.values())
-        return cls(tuple(part.clone().to(GPU) for part in parts), tuple(matrix.shape))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.parts[2].dtype
-
-    def crow_indices(self) -> Tensor:
-        return self.parts[0]
-
-    def col_indices(self) -> Tensor:
-        return self.parts[1]
-
-    def values(self) -> Tensor:
-        return self.parts[2]
-
-    def __matmul__(self, x: Tensor) -> Tensor:
-        assert (x.device, x.dtype, len(x)) == (GPU, self.dtype, self.shape[1])
-        return x.new_empty(self.shape[0], x.shape[1])
 
 
 class SameThread:
@@ -83,10 +50,6 @@ def data(tmp_path_factory):
 def make_task(data, tmp_path, monkeypatch):
     """Gives the task of a modality, on the GPU."""
 
-    def move(sums, device):
-        return SparseSum(SparseMatrix.on_gpu(sums.matrix), SparseMatrix.on_gpu(sums.transpose))
-
-    monkeypatch.setattr(SparseSum, "to", move)
     monkeypatch.setattr(triton_tiles, "is_usable", lambda embeddings: False)
     # The states of a GPU's generator, which are in the host's memory.
     monkeypatch.setattr(gradient_cache, "get_device_states", lambda *chunk: ([], []))
@@ -154,7 +117,8 @@ def test_images_of_the_hosts_memory_are_moved_without_a_wait(make_task, monkeypa
             assert train(task)[0].device == GPU
 
 
-def test_ordered_sums_of_deterministic_graph_steps(make_task):
+def test_deterministic_graph_steps(make_task):
+    """On a GPU the sums of ``embedding_bag`` are taken in order, those of the sparse product are not."""
     set_deterministic(True)
     try:
         with fake_gpu() as gpu:
@@ -163,7 +127,7 @@ def test_ordered_sums_of_deterministic_graph_steps(make_task):
                 train(task)
     finally:
         set_deterministic(False)
-    assert "segment_reduce" in gpu.operators
+    assert "_embedding_bag_forward_only" in gpu.operators
 
 
 class TestFaultsAreFound:

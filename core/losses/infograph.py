@@ -181,13 +181,14 @@ class _HardSoftplus(torch.autograd.Function):
         ctx: Any, scores: Tensor, beta: Tensor, row: Tensor, graph: Tensor, stop_gradient: bool
     ) -> tuple[Tensor, Tensor]:
         rows = scores.flatten(0, -2)
-        start = row * rows.shape[1]  # where a node's row begins
-        positive = rows.view(-1)[start + graph]
+        own = row * rows.shape[1] + graph  # the place of each node's own score
+        positive = rows.view(-1)[own]
         highest = rows.new_full((len(rows),), -torch.inf).scatter_reduce_(0, row, positive, "amax")
+        q_c = highest[row]
         # Of equal scores the last column, so that a GPU does not choose another one each time.
-        candidates = torch.where(positive == highest[row], graph, 0)
+        candidates = torch.where(positive == q_c, graph, 0)
         row_column = row.new_zeros(len(rows)).scatter_reduce_(0, row, candidates, "amax")  # c of each row
-        q_c, column = highest[row], row_column[row]
+        column = row_column[row]
         differs = graph != column  # Z has the node's own graph
 
         # Column c is replaced by its neighbour, which changes neither the minimum nor the maximum.
@@ -209,45 +210,45 @@ class _HardSoftplus(torch.autograd.Function):
             sigmoid, terms = _sigmoid_and_softplus(rows[block])
             torch.sum(terms.mul_(w), dim=1, out=means[block])
             torch.addcmul(sigmoid.mul_(w), terms, s_of_slope[block], out=slopes[block])
-        mean = means[row]
         log_z = s.squeeze(1) * largest - peaks.log()
         log_ratio = (s.squeeze(1) * highest - log_z)[row]  # of e^{s q_c} to Z
         # All sums are divided by the larger of Z and e^{s q_c}.
         z = torch.exp(-log_ratio.clamp(min=0)).where(differs, 1.0)
         weight_c = torch.exp(log_ratio.clamp(max=0)).where(differs, 0.0)
-        weight_o = weights.view(-1)[start + graph]
+        weight_o = weights.view(-1)[own]
         z_i = (1 - weight_o) * z + weight_c
-        mean = (mean - weight_o * softplus(positive)) * z + weight_c * softplus(q_c)
-        mean, z, weight_c = mean / z_i, z / z_i, weight_c / z_i
-        weight_o = -weight_o * z
+        q = torch.stack([positive, q_c])
+        terms = softplus(q)
+        mean = ((means[row] - weight_o * terms[0]) * z + weight_c * terms[1]) / z_i
+        z /= z_i
+        # The two columns in which a node's gradient differs from its row's: own graph and c.
+        node_s = s_of_slope.squeeze(1)[row]
+        column_weights = torch.stack([-weight_o * z, weight_c / z_i])
+        derivative = torch.sigmoid(q) + node_s * (terms - mean)
+        places = torch.stack([own, own - graph + column])
         ctx.stop_gradient = stop_gradient
         ctx.save_for_backward(
-            scores, beta, s, row, graph, column, weights, slopes, mean, z, weight_o, weight_c
+            *(scores, beta, row, graph, weights, slopes, mean, z, node_s),
+            *(column_weights, derivative, places),
         )
         return positive, mean
 
     @staticmethod
     @full_precision_backward
     def backward(ctx: Any, grad_positive: Tensor, grad_mean: Tensor) -> tuple[Tensor | None, ...]:
-        scores, beta, s, row, graph, column, weights, slopes, mean, z, weight_o, weight_c = ctx.saved_tensors
+        scores, beta, row, graph, *saved = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: the gradient needs a gradient itself
             outputs = hard_softplus(scores, beta, row, graph, ctx.stop_gradient)
             grad_outputs = grad_positive, grad_mean
             (grad,) = torch.autograd.grad(outputs, scores, grad_outputs, create_graph=True)
             return grad, None, None, None, None
-        if ctx.stop_gradient:
-            s = torch.zeros_like(s)
-        rows, node_s = scores.flatten(0, -2), s.squeeze(1)[row]
+        weights, slopes, mean, z, node_s, column_weights, derivative, places = saved
         row_sums = torch.stack([grad_mean * z, grad_mean * z * node_s * mean], dim=1)
-        row_sums = rows.new_zeros(len(rows), 2).index_add_(0, row, row_sums)
+        row_sums = slopes.new_zeros(len(slopes), 2).index_add_(0, row, row_sums)
         grad = (slopes * row_sums[:, :1]).addcmul_(weights, row_sums[:, 1:], value=-1)
-        # The two columns in which a node's sum differs from its row's.
-        at = row * rows.shape[1] + torch.stack([graph, column])
-        q = rows.view(-1)[at]
-        derivative = torch.sigmoid(q) + node_s * (softplus(q) - mean)
-        change = grad_mean * torch.stack([weight_o, weight_c]) * derivative
+        change = grad_mean * column_weights * derivative
         change[0] += grad_positive
-        grad.view(-1).scatter_add_(0, at.flatten(), change.flatten())
+        grad.view(-1).scatter_add_(0, places.flatten(), change.flatten())
         return grad.view(scores.shape), None, None, None, None
 
 

@@ -2,6 +2,7 @@
 
 from shared_eval.probes.cross_validation import (
     SENTEVAL_SEED,
+    Solver,
     best_accuracies,
     choose_penalties,
     fold_masks,
@@ -17,6 +18,7 @@ from shared_eval.probes.svm import svm_accuracies, svm_accuracy
 
 __all__ = [
     "SENTEVAL_SEED",
+    "Solver",
     "best_accuracies",
     "choose_penalties",
     "fit_logistic",

@@ -3,7 +3,9 @@
 Shapes: N samples · D features · P problems.
 """
 
+import warnings
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,9 +16,18 @@ from shared_eval.probes.logistic import fit_logistic, predict_logistic
 
 SENTEVAL_SEED = 1111  # of all its folds (facebookresearch/SentEval)
 
+# newton: all regressions at once, each to its minimum. lbfgs: scikit-learn, one after the other; its defaults
+# stop some digits before the minimum.
+Solver = Literal["newton", "lbfgs"]
+
 
 def nested_logistic_accuracy(
-    features: Tensor, labels: Tensor, penalties: Sequence[float], folds: int = 10, seed: int = SENTEVAL_SEED
+    features: Tensor,
+    labels: Tensor,
+    penalties: Sequence[float],
+    folds: int = 10,
+    seed: int = SENTEVAL_SEED,
+    solver: Solver = "newton",
 ) -> np.ndarray:
     """Test accuracy of a logistic regression on each fold, C chosen inside it: [N, D], [N] -> [folds].
 
@@ -30,8 +41,8 @@ def nested_logistic_accuracy(
     check_counts(labels.numpy(force=True), folds + 2, f"{folds} folds inside {folds} folds")
     outer = fold_masks(labels, torch.ones_like(labels, dtype=torch.bool), folds, seed)
     training, test = zip(*outer, strict=True)
-    chosen = choose_penalties(features, labels, training, penalties, folds, seed)
-    return logistic_accuracies(features, labels, training, test, chosen)
+    chosen = choose_penalties(features, labels, training, penalties, folds, seed, solver)
+    return logistic_accuracies(features, labels, training, test, chosen, solver)
 
 
 def choose_penalties(
@@ -41,6 +52,7 @@ def choose_penalties(
     penalties: Sequence[float],
     folds: int,
     seed: int,
+    solver: Solver = "newton",
 ) -> list[float]:
     """The penalty C with the best mean accuracy over stratified, shuffled folds of each part: [N, D], [N].
 
@@ -53,7 +65,7 @@ def choose_penalties(
             train_masks += [training] * len(penalties)
             test_masks += [test] * len(penalties)
     grid = list(penalties) * (len(parts) * folds)
-    accuracies = logistic_accuracies(features, labels, train_masks, test_masks, grid)
+    accuracies = logistic_accuracies(features, labels, train_masks, test_masks, grid, solver)
     means = accuracies.reshape(len(parts), folds, len(penalties)).mean(axis=1)
     return [penalties[best] for best in best_accuracies(means)]
 
@@ -64,9 +76,10 @@ def logistic_accuracies(
     train_masks: Sequence[Tensor],
     test_masks: Sequence[Tensor],
     penalties: Sequence[float],
+    solver: Solver = "newton",
 ) -> np.ndarray:
     """Test accuracy of P regressions, each with its own masks [N] of samples and its own C: [P]."""
-    predicted = logistic_predictions(features, labels, train_masks, test_masks, penalties)
+    predicted = logistic_predictions(features, labels, train_masks, test_masks, penalties, solver)
     return np.array(
         [
             (classes == labels[mask]).double().mean().item()
@@ -81,12 +94,15 @@ def logistic_predictions(
     train_masks: Sequence[Tensor],
     test_masks: Sequence[Tensor],
     penalties: Sequence[float],
+    solver: Solver = "newton",
 ) -> list[Tensor]:
     """The classes that P regressions, each with its own masks [N] and its own C, predict for test samples.
 
     Raises InputError if the features are not finite.
     """
     check_finite(features)
+    if solver == "lbfgs":
+        return _lbfgs_predictions(features, labels, train_masks, test_masks, penalties)
     # An offset changes nothing but the intercepts, which would lose digits to it.
     features = features - features.mean(dim=0, dtype=torch.float64).to(features.dtype)
     classes = int(labels.max()) + 1
@@ -96,6 +112,28 @@ def logistic_predictions(
         predict_logistic(features[mask], coefficient[None])[0]
         for mask, coefficient in zip(test_masks, coefficients, strict=True)
     ]
+
+
+def _lbfgs_predictions(
+    features: Tensor,
+    labels: Tensor,
+    train_masks: Sequence[Tensor],
+    test_masks: Sequence[Tensor],
+    penalties: Sequence[float],
+) -> list[Tensor]:
+    """``logistic_predictions`` by scikit-learn's LogisticRegression, on the features as they are."""
+    from sklearn.exceptions import ConvergenceWarning  # slow to import
+    from sklearn.linear_model import LogisticRegression
+
+    inputs, targets = features.numpy(force=True), labels.numpy(force=True)
+    predicted = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for train_mask, test_mask, penalty in zip(train_masks, test_masks, penalties, strict=True):
+            training, test = train_mask.numpy(force=True), test_mask.numpy(force=True)
+            model = LogisticRegression(C=penalty).fit(inputs[training], targets[training])
+            predicted.append(torch.from_numpy(model.predict(inputs[test])).to(features.device))
+    return predicted
 
 
 def best_accuracies(accuracies: np.ndarray) -> np.ndarray:

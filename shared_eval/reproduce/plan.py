@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from core.io.errors import InputError
@@ -42,14 +43,9 @@ def estimate_seconds(specs: Iterable[RunSpec]) -> dict[RunSpec, float | None]:
 
     Earlier records are those of the same dataset below the same root.
     """
-    by_folder: dict[tuple[Path, int], float | None] = {}
-    estimates: dict[RunSpec, float | None] = {}
-    for spec in specs:
-        key = spec.folder.parents[1], spec.epochs
-        if key not in by_folder:
-            by_folder[key] = _recorded_seconds(*key)
-        estimates[spec] = spec.seconds if by_folder[key] is None else by_folder[key]
-    return estimates
+    recorded = cache(_recorded_seconds)
+    estimates = {spec: recorded(spec.folder.parents[1], spec.epochs) for spec in specs}
+    return {spec: spec.seconds if seconds is None else seconds for spec, seconds in estimates.items()}
 
 
 def _recorded_seconds(folder: Path, epochs: int) -> float | None:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from itertools import product
 from pathlib import Path
@@ -195,13 +195,14 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _read_recipe(content: dict[str, Any]) -> Recipe:
-    tables: dict[str, Any] = {
-        "objectives": tuple(map(_read_objectives, content.get("objectives", ()))),
-        "published": tuple(_read_table(Figure, "published", entry) for entry in content["published"]),
+    readers: dict[str, Callable[[Any], Any]] = {
+        "objectives": lambda entries: tuple(map(_read_objectives, entries)),
+        "published": lambda entries: tuple(_read_table(Figure, "published", entry) for entry in entries),
+        "primary": lambda entry: _read_table(PrimaryComparisons, "primary", entry),
+        "epochs": _listed,
     }
-    if "primary" in content:
-        tables["primary"] = _read_table(PrimaryComparisons, "primary", content["primary"])
-    return _read_table(Recipe, "the recipe", content | {"epochs": _listed(content.get("epochs"))}, tables)
+    read = {name: read(content[name]) for name, read in readers.items() if name in content}
+    return _read_table(Recipe, "the recipe", content | read)
 
 
 def _read_objectives(entry: dict[str, Any]) -> Objectives:
@@ -218,13 +219,8 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _read_table(
-    kind: type[Table], where: str, entry: dict[str, Any], tables: dict[str, Any] | None = None
-) -> Table:
-    """A dataclass from the entries of a TOML table; ``tables`` are those of its fields that are read already.
-
-    Raises InputError if a key is unknown or missing, or a value has the wrong type.
-    """
+def _read_table(kind: type[Table], where: str, entry: dict[str, Any]) -> Table:
+    """A dataclass from a TOML table; raises InputError if a key is unknown, missing or of the wrong type."""
     hints = get_type_hints(kind)
     for name in entry:
         if name not in hints:
@@ -232,9 +228,7 @@ def _read_table(
     for item in fields(kind):  # type: ignore[arg-type]
         if item.name not in entry and item.default is item.default_factory is MISSING:
             raise InputError(f"{where} has no {item.name}")
-    tables = tables or {}
-    values = {name: check_type(name, entry[name], hints[name]) for name in entry if name not in tables}
-    return kind(**values, **tables)
+    return kind(**{name: check_type(name, value, hints[name]) for name, value in entry.items()})
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from core.io.errors import TrainingError
 from core.io.files import write_atomically
-from shared_eval.outputs import fits, show, writing
+from shared_eval.outputs import fits, show, text_table, writing
 from shared_eval.records import read_records
 from shared_eval.report_page import draw, write_report
 from shared_eval.reproduce.recipes import Recipe, primary_comparisons, published_figures
 from shared_eval.result_table import Content, ResultTable
 from shared_eval.summary import PARTS
-from shared_eval.table_formats import latex, markdown, terminal, to_csv, to_latex, to_markdown, to_terminal
+from shared_eval.table_formats import latex, markdown, to_csv, to_latex, to_markdown, to_terminal
 from shared_eval.tables import scores, summarise
 
 TITLES: dict[Content, str] = {
@@ -56,7 +56,7 @@ def show_table(table: ResultTable) -> None:
             show(drawn)
     for part in PARTS:
         if rows := part.rows(table):
-            show(terminal(f"{part.name}, {part.title}", part.head, rows))
+            show(text_table(part.head, rows, f"{part.name}, {part.title}"))
 
 
 def table_text(table: ResultTable, suffix: str) -> str:

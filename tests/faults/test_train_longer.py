@@ -1,4 +1,4 @@
-"""``--resume`` with more epochs: the run goes on, and its record is replaced once the longer one is whole."""
+"""``--resume`` with more epochs: the run goes on; its record is replaced when the longer one is complete."""
 
 import json
 import shutil
@@ -64,7 +64,7 @@ def test_unfinished_run_goes_on_to_another_end(tiny, longer_runs, tmp_path):
     assert_same_run(longer_runs(tiny.modality), tiny, folder)
 
 
-def test_interrupted_on_its_way_the_shorter_run_stays_whole(tiny, folder, longer_runs, capsys):
+def test_interrupted_on_its_way_the_shorter_run_stays_intact(tiny, folder, longer_runs, capsys):
     """Its record, encoder and settings; the shorter command reports it, the longer one resumes."""
     before = files_of(folder)
     with interrupted_before_step(2):
@@ -81,7 +81,7 @@ def test_interrupted_on_its_way_the_shorter_run_stays_whole(tiny, folder, longer
 
 @pytest.mark.faults
 def test_killed_before_any_change_of_its_end_nothing_is_lost(tiny, folder, longer_runs, tmp_path):
-    """There is a whole record of the shorter or the longer run, or none and the longer one resumes."""
+    """There is an intact record of the shorter or the longer run, or none and the longer one resumes."""
     counted = shutil.copytree(folder, tmp_path / "counted")
     changes = count_changes(tiny.module, tiny.flags(counted, *LONGER, "--resume"), tmp_path / "counted.log")
     for die_at in range(changes - 16, changes):

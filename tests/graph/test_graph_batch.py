@@ -11,7 +11,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GINConv, global_add_pool
 
 from core import InfoGraphLoss
-from graph.batch import SparseSum, make_batches, segment_sums
+from graph.batch import Rows, SparseSum, make_batches
 from graph.data import load_dataset
 from graph.encoder import Head, InfoGraph, make_models, state_of_run
 from graph.refinement import refine
@@ -87,7 +87,8 @@ def plain_model(models: InfoGraph, run: int, num_features: int, hidden: int, lay
 def in_double(batch):
     def convert(value):
         if isinstance(value, SparseSum):
-            return SparseSum(value.matrix.double(), value.transpose.double())
+            rows = value.matrix, value.transpose
+            return SparseSum(*(Rows(first, columns, x.double()) for first, columns, x in rows))
         return value.double() if value.is_floating_point() else value
 
     values = {field.name: convert(getattr(batch, field.name)) for field in dataclasses.fields(batch)}
@@ -105,7 +106,7 @@ def test_runs_trained_together_equal_each_run_alone_in_pyg(tiny_root, training, 
     models = make_models(dataset.num_features, 8, 3, SEEDS).double().train(training)
     plain = [plain_model(models, run, dataset.num_features, 8, 3).train(training) for run in range(3)]
     betas = [0.0, 1.0, 10.0]
-    assert batch.features.shape[1] < 30 < batch.count.min()  # equal nodes are computed once
+    assert batch.sums.shape[1] < 30 < batch.count.min()  # equal nodes are computed once
 
     local, global_, graphs = models(batch)
     losses = InfoGraphLoss(betas, 0.1, variant=variant)(local, global_, batch.graph, batch.node, batch.weight)
@@ -138,12 +139,12 @@ def test_shares_and_weights_sum_to_one(tiny_root):
 def test_sparse_sum_has_the_right_gradient(tiny_root):
     batch = in_double(make_batches(load_dataset("TINY", tiny_root), 24, SEEDS, CPU)[0])
     for sums in (batch.neighbours, batch.members):
-        x = torch.randn(*batch.features.shape[:2], 2, dtype=torch.float64, requires_grad=True)
+        x = torch.randn(*batch.sums.shape[:2], 2, dtype=torch.float64, requires_grad=True)
         assert torch.autograd.gradcheck(sums, (x,))
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-14), (torch.float32, 1e-6)])
-def test_ordered_sums_equal_the_sparse_product_and_its_gradient(dtype, bound):
+def test_sums_equal_the_dense_product_and_its_gradient(dtype, bound):
     """Also of rows without entries; ``bound`` is relative to the sum of the terms' absolute values."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(0, 40, (300,), generator=generator)
@@ -157,38 +158,32 @@ def test_ordered_sums_equal_the_sparse_product_and_its_gradient(dtype, bound):
     dense = torch.zeros(40, 30, dtype=dtype).index_put_((rows, columns), values, accumulate=True)
     assert not dense.any(dim=1).all()
     for matrix, product, factor in ((dense, sums.matrix, x), (dense.T, sums.transpose, weights)):
-        actual = segment_sums(product, factor)
+        actual = product @ factor
         size = (matrix.abs() @ factor.abs()).amax()
         torch.testing.assert_close(actual, matrix @ factor, rtol=0, atol=bound * size.item())
-        assert torch.equal(segment_sums(product, factor), actual)
+        assert torch.equal(product @ factor, actual)
 
 
-def test_ordered_sums_are_used_on_a_gpu_where_bits_must_be_equal(tiny_root, monkeypatch):
-    """Forward and backward; the fake GPU of ``tests/test_gpu_steps.py`` shows that they run there."""
-    [batch] = make_batches(load_dataset("TINY", tiny_root, False), 100, [0], CPU)
-    x = torch.randn(1, batch.features.shape[1], 3, requires_grad=True)
-    expected = batch.members(x)
-    expected_grad = torch.autograd.grad(expected.sum(), x)[0]
-    calls = []
-
-    def spy(matrix, factor):
-        calls.append(matrix)
-        return segment_sums(matrix, factor)
-
-    monkeypatch.setattr("graph.batch.segment_sums", spy)
-    monkeypatch.setattr("graph.batch.must_be_ordered", lambda x: True)
-    actual = batch.members(x)
-    torch.testing.assert_close(actual, expected)
-    torch.testing.assert_close(torch.autograd.grad(actual.sum(), x)[0], expected_grad)
-    assert [id(matrix) for matrix in calls] == [id(batch.members.matrix), id(batch.members.transpose)]
-
-
-def test_sums_on_a_cpu_have_the_bits_of_the_sparse_product(tiny_root):
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+def test_sums_have_the_bits_of_pytorchs_sparse_product(tiny_root):
     batch = make_batches(load_dataset("TINY", tiny_root), 10, SEEDS, CPU)[0]
     for sums in (batch.neighbours, batch.members):
-        x = torch.randn(*batch.features.shape[:2], 5)
-        assert torch.equal(sums(x).flatten(0, 1), sums.matrix @ x.flatten(0, 1))
-    assert torch.equal(batch.sums, batch.features + batch.neighbours(batch.features))
+        x = torch.randn(*batch.sums.shape[:2], 5)
+        size = (len(sums.matrix.first) - 1, len(x.flatten(0, 1)))
+        matrix = torch.sparse_csr_tensor(*sums.matrix, size=size, check_invariants=True)
+        assert torch.equal(sums(x).flatten(0, 1), matrix @ x.flatten(0, 1))
+
+
+def test_first_layer_takes_the_features_of_nodes_and_their_neighbours(tiny_root):
+    """All the graphs in one batch: each node's sum by a loop over its edges."""
+    dataset = load_dataset("TINY", tiny_root)
+    [batch] = make_batches(dataset, 100, [0], CPU, layers=1)
+    expected = {
+        tuple((graph.x[node] + graph.x[graph.edge_index[0, graph.edge_index[1] == node]].sum(0)).tolist())
+        for graph in dataset.graphs
+        for node in range(graph.num_nodes)
+    }
+    assert {tuple(row) for row in batch.sums[0].tolist()} == expected
 
 
 def test_batches_contain_every_graph_once_in_an_order_drawn_from_the_seed(tiny_root):

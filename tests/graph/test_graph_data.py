@@ -10,11 +10,14 @@ import torch
 from torch_geometric.utils import degree
 
 from core.io.errors import InputError
-from graph import tudataset
+from graph import names, tudataset
 from graph.data import load_dataset
+from graph.evaluate import main as evaluate_main
 from graph.motifs import make_motifs
 from graph.names import PAPER_DATASETS
+from graph.train import main as train_main
 from tests.graph.conftest import remove_labels, write_tu_dataset
+from tests.runs import failure_of
 
 
 def test_load_dataset_reads_graphs_labels_and_node_labels(tiny_root):
@@ -262,10 +265,11 @@ def test_changed_files_are_read_again(tiny_root):
 def test_unknown_or_missing_dataset_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"`dataset` is 'MUTAGG', which is unknown; did you mean MUTAG\?"):
         load_dataset("MUTAGG", tmp_path)
-    with pytest.raises(InputError, match=r"which is unknown. Known: motifs, MUTAG.* others with `download`"):
-        load_dataset("COLLAB", tmp_path)
-    with pytest.raises(InputError, match=r"has no PTC_MR_A.txt; set `download` to fetch it from https"):
-        load_dataset("PTC_MR", tmp_path)
+    with pytest.raises(InputError, match=r"which is unknown. Known: motifs, MUTAG.* other TUDatasets, any"):
+        load_dataset("mine", tmp_path)
+    for name in ("PTC_MR", "COLLAB", "Tox21_AR-LBD_testing"):
+        with pytest.raises(InputError, match=f"has no {name}_A.txt; set `download` to fetch it from https"):
+            load_dataset(name, tmp_path)
     for name in ("../MUTAG", "..", ".", ""):
         with pytest.raises(InputError, match="unknown"):
             load_dataset(name, tmp_path, download=True)
@@ -274,9 +278,10 @@ def test_unknown_or_missing_dataset_is_an_error(tmp_path):
 
 @pytest.fixture
 def server(served, monkeypatch):
-    """The served folder, as the publisher of TUDatasets."""
+    """The served folder, as the publisher of TUDatasets, one of which is TINY."""
     folder, address = served
     monkeypatch.setattr(tudataset, "TU_URL", address)
+    monkeypatch.setattr(names, "OTHER_DATASETS", ("TINY",))
     return folder
 
 
@@ -297,6 +302,33 @@ def test_download_creates_the_raw_folder(server, tiny_root, tmp_path):
     folder = fresh / "TUDataset" / "TINY"
     assert {path.name for path in (folder / "raw").iterdir()} == {path.name for path in raw.iterdir()}
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_training_downloads_a_missing_dataset_and_says_so(server, tiny_root, tmp_path, capsys):
+    (server / "TINY.zip").write_bytes(zip_of(tiny_root / "TUDataset" / "TINY" / "raw"))
+    flags = ["--dataset", "TINY", "--data-root", str(tmp_path / "fresh"), "--epochs", "1", "--device", "cpu"]
+    train_main([*flags, "--output-dir", str(tmp_path / "run")])
+    raw = tmp_path / "fresh" / "TUDataset" / "TINY" / "raw"
+    size = (server / "TINY.zip").stat().st_size / 1000
+    said = f"downloading {tudataset.TU_URL}/TINY.zip to {raw} ({size:.1f} kB)\n"
+    assert capsys.readouterr().err == said
+    train_main([*flags, "--output-dir", str(tmp_path / "again")])
+    evaluate_main([str(tmp_path / "run"), "--data-root", str(tmp_path / "fresh"), "--device", "cpu"])
+    assert not capsys.readouterr().err  # it is there
+
+
+@pytest.mark.parametrize("flags", [[], ["--no-download"]])
+def test_missing_dataset_without_a_network_ends_in_one_line(flags, tmp_path, monkeypatch, capsys):
+    """Nothing listens at the address of the publisher."""
+    monkeypatch.setattr(tudataset, "TU_URL", "http://127.0.0.1:9")
+    root = ["--dataset", "MUTAG", "--data-root", str(tmp_path / "data")]
+    [line] = failure_of(train_main, capsys, [*root, "--output-dir", str(tmp_path / "run"), *flags])
+    if flags:
+        assert line.startswith("error: --dataset is 'MUTAG', but")
+        assert "has no MUTAG_A.txt; set --download to fetch it from" in line
+    else:
+        assert line.startswith("error: could not download http://127.0.0.1:9/MUTAG.zip: 127.0.0.1 cannot be")
+    assert not list(tmp_path.rglob("*.txt"))
 
 
 @pytest.mark.parametrize("content", [None, b"<html>not found</html>", "truncated", "damaged"])

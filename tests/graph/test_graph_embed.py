@@ -59,6 +59,28 @@ def test_file_has_a_row_for_each_graph(trained, tmp_path, capsys):
     np.testing.assert_allclose(np.stack(table["embedding"]), expected_of(trained), rtol=1e-5, atol=1e-5)
 
 
+def test_projections_are_those_of_the_global_head(trained, tmp_path, capsys):
+    """By the head's equation in NumPy, from the vectors and the weights in the run's folder."""
+    embed(trained, tmp_path / "x.npz")
+    embed(trained, tmp_path / "p.npz", "--projections")
+    vectors, projections = (np.load(tmp_path / name)["embedding"] for name in ("x.npz", "p.npz"))
+    weights = load_file(trained / "run" / "heads.safetensors")
+
+    def linear(x, name):
+        return x @ weights[f"global.{name}.weight"].T + weights[f"global.{name}.bias"]
+
+    hidden = vectors
+    for layer in (0, 2, 4):
+        hidden = np.maximum(linear(hidden, f"block.{layer}"), 0)
+    expected = hidden + linear(vectors, "shortcut")
+    np.testing.assert_allclose(projections, expected, rtol=1e-4, atol=1e-4 * abs(expected).max())
+    shutil.copytree(trained / "run", tmp_path / "older")
+    (tmp_path / "older" / "heads.safetensors").unlink()
+    line = failure(capsys, trained, tmp_path / "y.npz", "--projections", run=tmp_path / "older")
+    assert line.startswith(f"error: --projections need {tmp_path / 'older' / 'heads.safetensors'}")
+    assert not (tmp_path / "y.npz").exists()
+
+
 @pytest.mark.parametrize("suffix", ["npz", "safetensors", "csv"])
 def test_other_formats_have_the_same_vectors(trained, tmp_path, suffix):
     output = tmp_path / f"x.{suffix}"

@@ -16,7 +16,7 @@ def batch(tiny_root):
 def test_model_has_the_right_shapes_and_initial_weights(batch):
     model = make_models(3, 8, 2, seeds=[0, 1])
     local, global_, graphs = model(batch)
-    assert local.shape == (2, batch.features.shape[1], 16)
+    assert local.shape == (2, batch.sums.shape[1], 16)
     assert global_.shape == graphs.shape == (2, 24, 16)
     for module in model.modules():
         if isinstance(module, Linear):

@@ -66,6 +66,7 @@ def test_finished_run_folder_has_every_file_and_a_full_record(tiny_root, tmp_pat
         "checkpoint",
         "config.json",
         "encoder.safetensors",
+        "heads.safetensors",
         "metrics.jsonl",
         "result.json",
         "sample.safetensors",

@@ -111,12 +111,15 @@ def test_evaluate_prints_the_recorded_scores(bare_root, tmp_path, capsys):
 
 
 def test_evaluate_scores_with_the_labels_that_are_there(tiny_root, bare_root, tmp_path, capsys):
-    """A run without labels where there are some now, and the other way round."""
+    """A run without labels where there are some now, and the other way round, which needs the heads."""
     train(bare_root, tmp_path / "run")
     expected = train(tiny_root, tmp_path / "labelled")["metrics"]
     flags = [tmp_path / "run", "--data-root", tiny_root, "--device", "cpu"]
     assert printed_scores(evaluate_main, capsys, flags) == as_printed(expected)
     flags = [str(tmp_path / "labelled"), "--data-root", str(bare_root), "--device", "cpu"]
+    expected = train(bare_root, tmp_path / "bare-run")["metrics"]
+    assert printed_scores(evaluate_main, capsys, flags) == as_printed(expected)
+    (tmp_path / "labelled" / "heads.safetensors").unlink()  # as an older version left the folder
     line = failure_of(evaluate_main, capsys, flags)[-1]
     assert "TINY has no labels, and the run in" in line
     assert "put the file with the labels back" in line
