@@ -32,7 +32,7 @@ class ImageTask(Task):
     """Train an encoder and its projection head on two views of each image."""
 
     card_lines = CardLines(
-        "A ResNet for images, trained without labels by SimCLR: two random views of an image are a pair.",
+        "An encoder of images, trained without labels by SimCLR: two random views of an image are a pair.",
         "import torch\nimport image\n\nencoder = image.load_encoder(RUN)\n"
         "vectors = encoder(encoder.transform(torch.rand(1, 3, 64, 64)))  # [images, encoder.dim]",
     )
