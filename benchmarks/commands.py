@@ -17,6 +17,9 @@ COMMANDS = {
     "image.train": Command(("--dataset", "no-such-dataset"), ("core.training.launch", "image.task")),
     "image.evaluate": Command(("no-such-run",), ("image.scoring",)),
     "image.embed": Command(("no-such-run", "digits", "--output", "x.npz"), ("image.embedding",)),
+    "image.export": Command(
+        ("no-such-run", "--to", "torchvision", "--output", "x.safetensors"), ("image.exporting",)
+    ),
     "image.cache": Command(("--trim", "no-such-size"), ("core.io.cache",)),
     "image.export": Command(
         ("no-such-run", "--to", "torchvision", "--output", "x.safetensors"), ("image.exporting",)

@@ -17,11 +17,10 @@ def embed(config: EmbedConfig) -> int:
     """Write the embeddings of the source's lines; return their number. Blank lines have none."""
     model = load_encoder(config.run, config.device, download=config.download)
     faults = Faults()
-    lines = read_stdin(faults) if config.source == STDIN else read_lines(Path(config.source), faults)
     name = "standard input" if config.source == STDIN else config.source
 
     def batches() -> Iterator[Rows]:
-        sentences = numbered(lines)
+        sentences = numbered(lines_of(config.source, faults))
         is_empty = True
         while chunk := list(islice(sentences, SENTENCES_AT_ONCE)):
             is_empty = False
@@ -33,6 +32,19 @@ def embed(config: EmbedConfig) -> int:
     count = write_embeddings(config.output, batches(), config.overwrite)
     faults.report()
     return count
+
+
+def lines_of(source: str, faults: Faults) -> Iterator[str]:
+    """The lines of a file, or of standard input."""
+    return read_stdin(faults) if source == STDIN else read_lines(Path(source), faults)
+
+
+def sentences_in(source: str) -> list[str]:
+    """The lines of a file, or of standard input, that are not blank."""
+    faults = Faults()
+    sentences = [text for _, text in numbered(lines_of(source, faults))]
+    faults.report()
+    return sentences
 
 
 def numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:

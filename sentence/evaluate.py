@@ -13,6 +13,7 @@ from core.training.cli import command, parse
 from core.training.config import default_data_root
 from core.training.settings import load_config
 from sentence.config import SENTEVAL_TASKS, Protocol, SentenceConfig
+from sentence.embed import check_source
 from sentence.models import find_model, is_run
 
 
@@ -23,10 +24,14 @@ class EvaluateConfig:
     model: Annotated[str, tyro.conf.Positional]
     """A run's folder, a SentenceTransformer's folder, or its name at the Hugging Face hub."""
     tasks: tuple[str, ...] = ()
-    """Tasks, or all for every one of SentEval's; by default those of the run, or of training."""
+    """Tasks, or all for every one of SentEval's; by default those of the run, or of training, and none with a
+    --text."""
+    text: str | None = None
+    """A text file with a sentence a line, or - for standard input: its first 400 sentences give scores
+    without labels, such as how often the next one is found."""
     protocol: Protocol = "senteval"
     """How penalties are chosen and embeddings scaled; figures of senteval and quickthoughts do not compare.
-    senteval-lbfgs: each fit by scikit-learn, as in the original harness; its figures to the digit, slower."""
+    senteval-lbfgs: each fit by scikit-learn, as in the original harness: nearer to its figures, slower."""
     data_root: Path = field(default_factory=default_data_root)
     """Folder with local copies of the datasets; $HCL_DATA sets the default."""
     download: bool = True
@@ -37,26 +42,36 @@ class EvaluateConfig:
 
 def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
     """The metrics of a run or model; of a run with its own tasks, what ``result.json`` has."""
+    if config.text is not None:
+        check_source(config.text)
     find_model(config.model, config.download)
-    names, precision = SENTEVAL_TASKS, "float32"
+    names, precision, normalize = SENTEVAL_TASKS, "float32", True
     if is_run(Path(config.model)):
         trained = load_config(Path(config.model), SentenceConfig)
-        names, precision = trained.tasks, trained.precision
-    from sentence.tasks import load_tasks
+        names, precision, normalize = trained.tasks, trained.precision, trained.normalize
+    tasks = {}
+    if config.text is None or config.tasks:
+        from sentence.tasks import load_tasks
 
-    tasks, _ = load_tasks(config.tasks or names, config.data_root, config.download)
-    if not tasks:
-        raise InputError("there is no task to evaluate on; name some with `tasks`")
+        tasks, _ = load_tasks(config.tasks or names, config.data_root, config.download)
+    if not tasks and config.text is None:
+        raise InputError("there is no task to evaluate on; name some with `tasks`, or a `text`")
     # Imported here because torch takes seconds, and help and errors do not need it.
     from core.training.runtime import choose_device, choose_precision, threads_for
+    from sentence.embedding import sentences_in
+    from sentence.held_out import scores_of_lines
     from sentence.quick_thought import load_model
     from sentence.scoring import encoder_of, evaluate
 
     device = choose_device(config.device)
     model = load_model(config.model, config.download, device)
     encode = encoder_of(model, choose_precision(precision, device))
+    parts = getattr(model[0], "parts", 1)
     with threads_for(math.inf):
-        return evaluate(encode, tasks, config.protocol, parts=getattr(model[0], "parts", 1))
+        metrics = evaluate(encode, tasks, config.protocol, parts)
+        if config.text is not None:
+            metrics |= scores_of_lines(sentences_in(config.text), encode, parts, normalize)
+    return metrics
 
 
 @command

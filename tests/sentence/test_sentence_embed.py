@@ -20,7 +20,7 @@ from sentence.quick_thought import save_encoders
 from sentence.train import main as train_main
 from sentence.training import corpus_of, train_on
 from tests.runs import failure_of, losses_of, result_of
-from tests.sentence.conftest import make_sentence, write_tiny_bert
+from tests.sentence.conftest import as_stdin, make_sentence, write_tiny_bert
 from tests.sentence.test_sentence_encoder import make_tokenizer
 
 LINES = ["The cold river held a stone.", "", "A  stone.\t", "unheard-of", "   ", "the river"]
@@ -68,10 +68,6 @@ def test_rows_are_the_lines_that_are_not_blank(model, source, tmp_path, suffix, 
     assert list(ids) == NUMBERS
     np.testing.assert_allclose(vectors, expected(model), rtol=1e-6)
     assert capsys.readouterr().out == f"{output}: 4 embeddings\n"
-
-
-def as_stdin(monkeypatch, content):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])

@@ -43,6 +43,7 @@ ORIGINAL = {
     "cr": {"accuracy": 0.8257},
     "trec": {"accuracy": 0.900},
     "msrp": {"accuracy": 0.7159, "f1": 0.8074},
+    "mpqa": {"accuracy": 0.8747},
 }
 
 
@@ -490,8 +491,8 @@ def test_pretrained_model_reaches_its_published_correlation(data_root, minilm, t
 @pytest.mark.data("SentEval")
 @pytest.mark.parametrize(("task", "original"), ORIGINAL.items())
 def test_pretrained_model_scores_as_in_the_original(data_root, minilm, task, original):
-    """To the two digits of a percent that it prints, by its solver; by ours to a tenth of a point or so."""
+    """By its solver to a sample or so, as embeddings differ in their last digits; by ours to a tenth."""
     loaded = {task: load_task(task, data_root)}
-    for protocol, tolerance in (("senteval-lbfgs", 5.5e-5), ("senteval", 1.5e-3)):
+    for protocol, tolerance in (("senteval-lbfgs", 5e-4), ("senteval", 1.5e-3)):
         expected = {f"{task}_{name}": pytest.approx(value, abs=tolerance) for name, value in original.items()}
         assert evaluate(minilm, loaded, protocol) == expected

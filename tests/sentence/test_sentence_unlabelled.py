@@ -13,10 +13,18 @@ from sentence.data import ConsecutiveBatches, encode_corpus
 from sentence.encoder import TwoEncoders
 from sentence.evaluate import main as evaluate_main
 from sentence.held_out import MAX_HELD_OUT, hold_out, scores
+from sentence.text import sentences_of
 from sentence.train import main as train_main
 from tests.processes import in_processes
-from tests.runs import epochs_and_losses, failure_of, interrupted_before_step, result_of
-from tests.sentence.conftest import write_books, write_senteval, write_tiny_bert
+from tests.runs import (
+    as_printed,
+    epochs_and_losses,
+    failure_of,
+    interrupted_before_step,
+    printed_scores,
+    result_of,
+)
+from tests.sentence.conftest import as_stdin, write_books, write_senteval, write_tiny_bert
 
 CPU = torch.device("cpu")
 FAST = ["--epochs", "2", "--batch-size", "20", "--embedding-dim", "8", "--hidden", "6", "--device", "cpu"]
@@ -265,11 +273,35 @@ def test_tasks_none_is_used_alone(books, tmp_path, capsys):
     assert line == "error: --tasks is none mr; none is used alone"
 
 
+def test_text_of_a_file_or_standard_input_is_scored(books, tmp_path, capsys, monkeypatch):
+    """The sentences that a run held out have the scores of its record."""
+    sentences = [f"{text}\n" for path in sorted(books.iterdir()) for text in sentences_of([path.read_text()])]
+    (tmp_path / "all.txt").write_text("".join(sentences))
+    result = train(f"lines:{tmp_path / 'all.txt'}", tmp_path / "run", "--tasks", "none")
+    held_out = "\n".join(sentences[-result["held_out_sentences"] :])
+    flags = [str(tmp_path / "run"), "--device", "cpu", "--text"]
+    capsys.readouterr()
+    as_stdin(monkeypatch, held_out.encode())
+    assert printed_scores(evaluate_main, capsys, [*flags, "-"]) == as_printed(result["metrics"])
+    (tmp_path / "part.txt").write_text(held_out)
+    scores = printed_scores(
+        evaluate_main, capsys, [*flags, str(tmp_path / "part.txt"), "--tasks", "neighbours"]
+    )
+    assert scores.pop("neighbours_accuracy")
+    assert scores == as_printed(result["metrics"])
+    as_stdin(monkeypatch, b"One line.\n")
+    assert failure_of(evaluate_main, capsys, [*flags, "-"]) == [
+        "error: the text has 1 sentences; at least 10 are needed"
+    ]
+    [line] = failure_of(evaluate_main, capsys, [*flags, "no-such-file"])
+    assert line.startswith("error: no-such-file cannot be read: No such file or directory")
+
+
 def test_evaluating_a_run_without_tasks_asks_for_some(books, tmp_path, capsys):
     train(f"folder:{books}", tmp_path / "run", "--tasks", "none")
     capsys.readouterr()
     error = failure_of(evaluate_main, capsys, [str(tmp_path / "run"), "--device", "cpu"])[-1]
-    assert error == "error: there is no task to evaluate on; name some with --tasks"
+    assert error == "error: there is no task to evaluate on; name some with --tasks, or a --text"
     evaluate_main([str(tmp_path / "run"), "--device", "cpu", "--tasks", "neighbours"])
     assert "neighbours_accuracy" in capsys.readouterr().out
 
