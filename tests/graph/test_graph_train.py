@@ -347,7 +347,10 @@ def test_non_finite_loss_ends_the_command_with_advice(tiny_root, tmp_path, capsy
     ("flags", "message"),
     [
         ("--dataset MUTAGG", "did you mean MUTAG?"),
-        ("--dataset MUTAG --data-root nowhere", "nowhere/TUDataset/MUTAG/raw has no MUTAG_A.txt"),
+        (
+            "--dataset MUTAG --no-download --data-root nowhere",
+            "nowhere/TUDataset/MUTAG/raw has no MUTAG_A.txt",
+        ),
         ("--objective simclr", "invalid choice 'simclr'"),
         ("--objective infograph --beta 1", "--objective infograph has beta 0"),
         ("--objective debiased --beta 1", "--objective debiased has beta 0"),
