@@ -44,13 +44,15 @@ def load_dataset(
         name: Of the dataset; or ``folder:PATH``, a folder with a TUDataset's files.
         data_root: The folder with the datasets.
         download: Download the dataset if it is missing.
-        node_features: What features are made of.
+        node_features: What features are made of, if there is no coding.
         coding: How they are made, if an encoder was trained with it; by default it is fitted to the graphs.
 
     Raises:
         InputError: The name is unknown, the data are missing and not to be downloaded, a file is damaged, or
             nodes have no such features.
     """
+    if coding is not None:
+        node_features = coding.kind
     if name == "motifs":
         return with_features(name, make_motifs(), NodeValues(), node_features, coding)
     files = load_tu_dataset(*_find_tu_dataset(name, data_root, download), node_features)

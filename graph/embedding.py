@@ -15,7 +15,7 @@ from graph.encoder import Head
 from graph.loading import GraphEncoder, load_encoder, load_global_head
 from shared_eval.embeddings import Rows, write_embeddings
 
-MAX_NODES = 1 << 16  # of a batch, unless it is a single graph
+BATCH_NODES = 1 << 16  # the graphs of a batch begin within so many nodes
 
 
 def embed(config: EmbedConfig, trained: GraphConfig) -> int:
@@ -27,9 +27,9 @@ def embed(config: EmbedConfig, trained: GraphConfig) -> int:
     device = choose_device(config.device)
     encoder = load_encoder(config.run)
     head = load_global_head(config.run, encoder.dim).to(device) if config.projections else None
-    coding = encoder.coding
-    kind = trained.node_features if coding is None else coding.kind
-    dataset = load_dataset(config.dataset, config.data_root, config.download, kind, coding)
+    dataset = load_dataset(
+        config.dataset, config.data_root, config.download, trained.node_features, encoder.coding
+    )
     if dataset.num_features != encoder.num_features:
         raise InputError(
             f"{dataset.name} has {dataset.num_features} features a node; the encoder in {config.run} takes "
@@ -52,12 +52,9 @@ def embed_batches(
     labels = dataset.labels
     if labels is not None and dataset.classes is not None:
         labels = dataset.classes[labels]
-    ends = sizes.cumsum()
-    start = 0
-    while start < len(sizes):
-        end = ends[start] - sizes[start] + MAX_NODES
-        batch = slice(start, max(start + 1, int(np.searchsorted(ends, end, side="right"))))
-        graphs, counts = dataset.graphs[batch], torch.from_numpy(sizes[batch])
+    batch_of_graph = (sizes.cumsum() - sizes) // BATCH_NODES
+    for batch in np.split(np.arange(len(sizes)), np.flatnonzero(np.diff(batch_of_graph)) + 1):
+        graphs, counts = [dataset.graphs[i] for i in batch], torch.from_numpy(sizes[batch])
         firsts = (counts.cumsum(0) - counts).tolist()
         edges = [graph.edge_index + first for graph, first in zip(graphs, firsts, strict=True)]
         embeddings = encoder(
@@ -70,4 +67,3 @@ def embed_batches(
         yield Rows(
             numbers[batch].tolist(), embeddings.cpu(), None if labels is None else labels[batch].tolist()
         )
-        start = batch.stop

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from core.io.errors import InputError
 from core.training.settings import check_type
-from graph.graphs import one_hot
 from graph.names import NodeFeatures
 
 MAX_ONE_HOT_DEGREE = 1000  # from this on, InfoGraph standardises degrees instead of coding them one-hot
@@ -104,7 +103,7 @@ class Coding:
                     f"{what} has node label {column[is_outside][0]}; the encoder was trained with labels "
                     f"{lowest} to {lowest + width - 1}"
                 )
-            coded.append(one_hot(column - lowest, width))
+            coded.append(_one_hot(column - lowest, width))
         return coded
 
     def _code_degrees(self, degrees: Tensor, what: str) -> Tensor:
@@ -117,7 +116,12 @@ class Coding:
                 f"{what} has a node of degree {highest}; the encoder was trained with degrees up to "
                 f"{self.max_degree}"
             )
-        return one_hot(degrees, self.max_degree + 1)
+        return _one_hot(degrees, self.max_degree + 1)
+
+
+def _one_hot(index: Tensor, num_classes: int) -> Tensor:
+    """[n] int64 -> [n, num_classes] float32."""
+    return torch.zeros(len(index), num_classes).scatter_(1, index.unsqueeze(1), 1)
 
 
 def fit_coding(wanted: NodeFeatures, values: NodeValues, degrees: Tensor, name: str) -> Coding:

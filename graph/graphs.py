@@ -1,8 +1,7 @@
-"""One graph, and the few functions of graphs that are needed without PyG, which is slow to import."""
+"""One graph, without PyG, which is slow to import."""
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -17,8 +16,3 @@ class Graph:
     num_nodes: int  # V
     y: Tensor | None = None  # (1,) int64, the class; None without labels
     x: Tensor | None = None  # (V, F) float32; None without node features
-
-
-def one_hot(index: Tensor, num_classes: int) -> Tensor:
-    """[n] int64 -> [n, num_classes] float32."""
-    return torch.zeros(len(index), num_classes).scatter_(1, index.unsqueeze(1), 1)

@@ -21,6 +21,7 @@ from graph.config import GraphConfig
 from graph.data import GraphDataset, load_dataset
 from graph.encoder import make_models, state_of_run
 from graph.scoring import evaluate, evaluate_without_labels, represent_batch, samples
+from shared_eval.metrics import SHOWN
 
 # A batch, and the prior's draws [R, G, D] if the prior has a weight.
 Batch = tuple[GraphBatch, Tensor | None]
@@ -63,6 +64,7 @@ class GraphTask(GroupTask):
             self.record_fields |= {"labels": "none"}
         model = make_models(self.dataset.num_features, config.hidden, config.layers, self.seeds)
         self.model = model.to(device)
+        self.shown_before = represent_batch(self.model.encoder, self.graph_batches[0])[:, :SHOWN]
         self.optimizer = make_optimizer("adam", self.model.parameters(), config.lr, weight_decay=0.0)
         hardness = torch.tensor([(single.beta, single.tau_plus) for single in configs]).T  # (2, R)
         self.objective = InfoGraphLoss(*hardness, variant=config.variant, stop_gradient=config.stop_gradient)
@@ -100,7 +102,22 @@ class GraphTask(GroupTask):
         for i, (run, sample) in enumerate(zip(runs, sampled, strict=True)):
             run.save_encoder(state_of_run(self.model.encoder, i))
             run.save_heads(state_of_run(self.model.heads, i))
-            run.save_sample(sample)
+            run.save_sample(sample | self._shown(i))
+
+    def _shown(self, run: int) -> dict[str, Tensor]:
+        """A few graphs, as their edges [2, E] between nodes [V] that each name their graph, for a page."""
+        positions = self.graph_batches[0].positions[run, :SHOWN].tolist()
+        graphs = [self.dataset.graphs[i] for i in positions]
+        sizes = torch.tensor([graph.num_nodes for graph in graphs])
+        starts = (sizes.cumsum(0) - sizes).tolist()
+        edges = [graph.edge_index + start for graph, start in zip(graphs, starts, strict=True)]
+        after = represent_batch(self.model.encoder, self.graph_batches[0])[run, :SHOWN]
+        return {
+            "shown_edges": torch.cat(edges, dim=1).int(),
+            "shown_nodes": torch.arange(len(graphs)).repeat_interleave(sizes).int(),
+            "shown_before": self.shown_before[run],
+            "shown_after": after,
+        }
 
 
 def fingerprint(dataset: GraphDataset) -> dict[str, int | str]:

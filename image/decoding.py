@@ -34,17 +34,33 @@ Decoded = tuple[np.ndarray, bool]  # an image, uint8 (S, S, 3), and whether its 
 
 def decode_ahead(paths: Sequence[str], size: int, chunk: int) -> Iterator[list[Decoded | str]]:
     """``decode_or_reason`` of ``chunk`` files at a time by all cores, the next ones while these are used."""
-    waiting: deque[list[Future[Decoded | str]]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    cores = os.cpu_count() or 1
+    # Each task is a part of a chunk: an interrupt while a task is submitted may leave the pool locked.
+    part = max(1, chunk // (4 * cores))
+    waiting: deque[list[Future[list[Decoded | str]]]] = deque()
+    with ThreadPoolExecutor(cores) as pool:
         try:
             for start in range(0, len(paths), chunk):
-                files = paths[start : start + chunk]
-                waiting.append([pool.submit(decode_or_reason, path, size) for path in files])
+                end = min(start + chunk, len(paths))
+                waiting.append(
+                    [
+                        pool.submit(_decode_part, paths[first : min(first + part, end)], size)
+                        for first in range(start, end, part)
+                    ]
+                )
                 if len(waiting) > 1:
-                    yield [future.result() for future in waiting.popleft()]
-            yield from ([future.result() for future in futures] for futures in waiting)
+                    yield _results(waiting.popleft())
+            yield from map(_results, waiting)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _decode_part(paths: Sequence[str], size: int) -> list[Decoded | str]:
+    return [decode_or_reason(path, size) for path in paths]
+
+
+def _results(futures: list[Future[list[Decoded | str]]]) -> list[Decoded | str]:
+    return [result for future in futures for result in future.result()]
 
 
 def decode_or_reason(path: str, size: int) -> Decoded | str:

@@ -22,7 +22,10 @@ from image.published import SOURCES
 from image.shapes import SIZE as SHAPES_SIZE
 from image.views import Normalise
 
-EMBEDDED_SIZES = {"shapes": SHAPES_SIZE, "digits": 16}
+IMAGE_SIZES = {
+    **{"shapes": SHAPES_SIZE, "digits": 16},
+    **{name: source.image_size for name, source in SOURCES.items()},
+}
 
 
 class Transform(nn.Module):
@@ -90,8 +93,4 @@ def load_model(run: Path, config: ImageConfig) -> SimCLR:
 
 def evaluation_size(config: ImageConfig) -> int:
     """S: the size of the images that a run evaluates on its own dataset."""
-    if config.image_size is not None:
-        return config.image_size
-    if config.dataset in EMBEDDED_SIZES:
-        return EMBEDDED_SIZES[config.dataset]
-    return SOURCES[config.dataset].image_size if config.dataset in SOURCES else FOLDER_IMAGE_SIZE
+    return config.image_size or IMAGE_SIZES.get(config.dataset, FOLDER_IMAGE_SIZE)

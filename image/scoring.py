@@ -16,11 +16,12 @@ from image.config import ImageConfig, Protocol
 from image.data import ImageDataset, Images
 from image.encoder import SimCLR
 from image.views import Normalise, Views
-from shared_eval.metrics import SAMPLED, effective_rank, embedding_metrics, split_similarities
+from shared_eval.metrics import SAMPLED, SHOWN, effective_rank, embedding_metrics, split_similarities
 from shared_eval.probes import knn_accuracy, linear_probe
 
 CHUNK = 512
 METRIC_SAMPLES = 1024
+THUMBNAIL = 64  # pixels
 
 
 def represent(model: nn.Module, images: Tensor, precision: str) -> Tensor:
@@ -74,6 +75,12 @@ class Scorer:
             "labels": images.labels,
             **split_similarities(view1 @ view2.T),
         }
+
+    def shown(self) -> tuple[Tensor, Tensor]:
+        """A few random test images, small enough for a page, and their representations [n, D]."""
+        images = self._random(self.dataset.test, SHOWN)
+        step = max(1, images.images.shape[-1] // THUMBNAIL)
+        return images.images[:, :, ::step, ::step], represent_all(self.model.encoder, images, self.precision)
 
     def _features(self) -> tuple[Tensor, Tensor]:
         """The representations of the labelled and of the test images."""

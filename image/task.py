@@ -32,7 +32,7 @@ class ImageTask(Task):
     """Train an encoder and its projection head on two views of each image."""
 
     card_lines = CardLines(
-        "A ResNet for images, trained without labels by SimCLR: two random views of an image are a pair.",
+        "An encoder of images, trained without labels by SimCLR: two random views of an image are a pair.",
         "import torch\nimport image\n\nencoder = image.load_encoder(RUN)\n"
         "vectors = encoder(encoder.transform(torch.rand(1, 3, 64, 64)))  # [images, encoder.dim]",
     )
@@ -56,6 +56,7 @@ class ImageTask(Task):
         if config.arch.startswith(TIMM):
             check_timm_encoder(self.model.encoder, config.arch, {config.view_size, dataset.image_size})
         self.scorer = Scorer(self.model, config, dataset, probed)
+        self.shown_images, self.shown_before = self.scorer.shown()
         self.view_batches = ViewBatches(dataset.train, self.scorer.views, config)
         self.steps_per_epoch = self.view_batches.steps
         self.samples_per_epoch = self.steps_per_epoch * config.batch_size
@@ -124,7 +125,9 @@ class ImageTask(Task):
     def save(self, runs: Sequence[Run]) -> None:
         [run] = runs
         run.save_encoder(self.model.state_dict())
-        run.save_sample(self.scorer.sample())
+        _, after = self.scorer.shown()
+        shown = {"images": self.shown_images, "before": self.shown_before, "after": after}
+        run.save_sample(self.scorer.sample() | {f"shown_{name}": value for name, value in shown.items()})
 
 
 def report_batches(config: ImageConfig, images: int, used: int) -> None:

@@ -9,6 +9,7 @@ from core.distributed import launched_processes
 from core.io.errors import InputError, did_you_mean, reason_of
 from core.training.loop import eval_mode
 from image.config import TIMM, check_timm
+from image.convolutions import Conv2d
 
 
 def make_timm_encoder(arch: str, size: int) -> nn.Module:
@@ -33,6 +34,9 @@ def make_timm_encoder(arch: str, size: int) -> nn.Module:
             continue
         except (AssertionError, RuntimeError, ValueError) as error:
             raise _refused(arch, size, error) from error
+    for module in encoder.modules():
+        if type(module) is nn.Conv2d:
+            module.__class__ = Conv2d  # the same module with the project's way to its gradients
     encoder.dim = encoder.head_hidden_size
     return encoder
 

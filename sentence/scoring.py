@@ -40,7 +40,7 @@ from sentence.data import SentenceBatch
 from sentence.encoder import TwoEncoders
 from sentence.senteval import Classification, Relatedness, Similarity
 from sentence.tasks import Choice, TransferTask
-from shared_eval.metrics import SAMPLED, split_similarities
+from shared_eval.metrics import SAMPLED, SHOWN, split_similarities
 from shared_eval.probes import (
     SENTEVAL_SEED,
     Solver,
@@ -248,3 +248,12 @@ def sample(
             sampled["labels"] = torch.from_numpy(task.labels[chosen])
             break
     return sampled
+
+
+def shown_texts(tasks: dict[str, TransferTask]) -> list[str]:
+    """A few sentences of the first classification task, for a page of neighbours; none without one."""
+    for task in tasks.values():
+        if isinstance(task, Classification):
+            chosen = np.random.default_rng(0).permutation(len(task.sentences))[:SHOWN]
+            return [task.sentences[i] for i in chosen]
+    return []

@@ -34,7 +34,7 @@ from sentence.corpora import Corpus, find_corpus
 from sentence.data import ConsecutiveBatches, EncodedCorpus, SentenceBatch, encode_corpus, split_sentences
 from sentence.encoder import TwoEncoders
 from sentence.objective import quick_thought_loss
-from sentence.scoring import EVALUATION, encoder_of, evaluate, sample
+from sentence.scoring import EVALUATION, encoder_of, evaluate, sample, shown_texts
 from sentence.tasks import load_tasks
 from sentence.transformer import PaddedTransformer
 
@@ -86,6 +86,8 @@ class SentenceTask(Task):
             cached(self.encoders, config.cache_chunk, split_sentences), device, has_unused=self.is_transformer
         )
         self.encode = encoder_of(self.model, config.precision)
+        self.shown_texts = shown_texts(self.tasks)
+        self.shown_before = self.encode(self.shown_texts) if self.shown_texts else None
         self.optimizer = make_optimizer("adam", self.model.parameters(), config.lr, weight_decay=0.0)
 
     def _record_fields(self, missing_tasks: list[str]) -> dict[str, Any]:
@@ -147,7 +149,12 @@ class SentenceTask(Task):
 
         [run] = runs
         batch = self._first_batch()
-        run.save_sample(sample(self.encoders, batch, self.local, self.config.window, self.encode, self.tasks))
+        sampled = sample(self.encoders, batch, self.local, self.config.window, self.encode, self.tasks)
+        if self.shown_before is not None:
+            texts = torch.frombuffer(bytearray(json.dumps(self.shown_texts).encode()), dtype=torch.uint8)
+            after = self.encode(self.shown_texts)
+            sampled |= {"shown_texts": texts, "shown_before": self.shown_before, "shown_after": after}
+        run.save_sample(sampled)
         run.save_encoder_folder(partial(save_model, self.model))
 
     def _first_batch(self) -> SentenceBatch:

@@ -48,10 +48,11 @@ class Rows(NamedTuple):
     labels: Sequence[str | None] | Sequence[int] | None = None
 
 
-def check_output(path: Path, overwrite: bool = False) -> None:
-    """Raise InputError unless embeddings can be written to ``path``; imports nothing heavy."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"`output` is {path}; its suffix must be one of {', '.join(SUFFIXES)}")
+def check_output(path: Path, overwrite: bool = False, suffixes: Sequence[str] = SUFFIXES) -> None:
+    """Raise InputError unless a file of these suffixes can be written to ``path``; imports nothing heavy."""
+    if path.suffix.lower() not in suffixes:
+        allowed = f"one of {', '.join(suffixes)}" if len(suffixes) > 1 else suffixes[0]
+        raise InputError(f"`output` is {path}; its suffix must be {allowed}")
     if path.exists() and not path.is_file():
         raise InputError(f"`output` is {path}, which is not a regular file; choose another path")
     if path.exists() and not overwrite:

@@ -7,7 +7,7 @@ import base64
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,9 @@ from core.io.files import readable, write_atomically
 from shared_eval.embeddings import Rows
 from shared_eval.outputs import writing
 
-TEMPLATE = Path(__file__).parent / "gallery.html.jinja"
+if TYPE_CHECKING:
+    import jinja2
+
 MAX_ITEMS = 1000  # of which neighbours are found
 QUERIES = 10
 NEIGHBOURS = 8
@@ -48,11 +50,28 @@ def write_gallery(
         items: N of them. Queries are taken evenly.
         embeddings: [N, D] by name, such as an objective's.
     """
+    page = template("gallery").render(title=title, rows=rows_of(items, embeddings), count=len(items))
+    with writing(output):
+        write_atomically(output, page)
+    return output
+
+
+def template(name: str) -> "jinja2.Template":
+    """A page of this folder by name."""
     import jinja2  # embeddings without a page do not need it
 
-    queries = np.unique(np.linspace(0, len(items) - 1, min(QUERIES, len(items))).astype(int))
-    found = {name: nearest(vectors, queries) for name, vectors in embeddings.items()}
-    rows = [
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(f"{name}.html.jinja")
+
+
+def rows_of(
+    items: Sequence[Item], embeddings: Mapping[str, np.ndarray], queries: int = QUERIES
+) -> list[tuple[Item, dict[str, list[Neighbour]]]]:
+    """Some items, taken evenly, each with its neighbours by the name of an embedding [N, D]."""
+    chosen = np.unique(np.linspace(0, len(items) - 1, min(queries, len(items))).astype(int))
+    found = {name: nearest(vectors, chosen) for name, vectors in embeddings.items()}
+    return [
         (
             items[query],
             {
@@ -60,15 +79,8 @@ def write_gallery(
                 for name, neighbours in found.items()
             },
         )
-        for row, query in enumerate(queries)
+        for row, query in enumerate(chosen)
     ]
-    import jinja2  # only a gallery needs it, not every embedding
-
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(TEMPLATE.read_text()).render(title=title, rows=rows, count=len(items))
-    with writing(output):
-        write_atomically(output, page)
-    return output
 
 
 def nearest(vectors: np.ndarray, queries: Sequence[int] | np.ndarray) -> list[tuple[list[int], list[float]]]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 SAMPLED = 500  # representations that a run saves for figures
+SHOWN = 40  # items that a run saves, with their embeddings before and after training, for neighbours
 KEPT_PER_ROW = 10  # negatives of each sample, evenly spread from the nearest to the farthest
 
 

@@ -38,14 +38,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Imported here because matplotlib and SciPy are slow, and help and errors do not need them.
     from shared_eval import figures
     from shared_eval.report_page import draw, write_report
-    from shared_eval.tables import scores, summarise
+    from shared_eval.tables import label_versions, scores, summarise
 
     records, recipes = read_records(paths), all_recipes()
     if records.empty:
         raise InputError("there are no valid records to report")
     published, primary = published_figures(recipes), primary_comparisons(recipes)
     table = summarise(scores(records), published, config.mix, primary)
-    drawn = draw(records, table, config.mix)
+    records = label_versions(records, config.mix)
+    drawn = draw(records, table)
     show(str(write_report(records, table, drawn, config.output)))
     if config.figures is None:
         return

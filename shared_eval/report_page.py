@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -16,15 +15,18 @@ from matplotlib.figure import Figure
 
 from core.io.files import read_json, write_atomically
 from shared_eval import figures
+from shared_eval.gallery import rows_of, template
 from shared_eval.outputs import writing
 from shared_eval.records import settings_of
 from shared_eval.result_table import ResultTable
+from shared_eval.shown import embeddings_of, shown_items
 from shared_eval.summary import PARTS
 from shared_eval.table_figures import GAINS, draw_table
-from shared_eval.tables import DESCRIPTIONS, label_versions, scores
+from shared_eval.tables import DESCRIPTIONS, scores
 
+OBJECTIVES_BESIDE = 3  # whose neighbours are compared
+QUERIES = 4  # of a dataset, with their neighbours
 MAX_PANELS = 8  # objectives in one figure of runs: as many as there are colours
-TEMPLATE = Path(__file__).parent / "report.html.jinja"
 
 Run = Mapping[str, Any]  # a record and its settings, as the page shows them
 
@@ -37,7 +39,7 @@ def write_report(
     Each number links to the records it comes from, each record to its settings and environment.
 
     Args:
-        records: As ``read_records`` returns them.
+        records: As ``label_versions`` returns them.
         table: What ``summarise`` makes of them.
         drawn: What ``draw`` makes of both.
         output: File of the page.
@@ -45,13 +47,13 @@ def write_report(
     parts = table.by_dataset()
     runs = {path: describe_run(Path(path)) for path in records["path"].unique()}
     plots = {title: to_svg(figure) for title, figure in drawn.items()}
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(TEMPLATE.read_text()).render(
+    page = template("report").render(
         tables=({"All of them": table} if len(parts) > 1 else {}) | parts,
         parts=[(part.name, part.title, part.head, rows) for part in PARTS if (rows := part.rows(table))],
         gains_title=GAINS,
         gains=plots.pop(GAINS, None),
         plots=plots,
+        neighbours=neighbours_of(records),
         runs=runs,
     )
     with writing(output):
@@ -59,14 +61,40 @@ def write_report(
     return output
 
 
-def draw(records: pd.DataFrame, table: ResultTable, merge: bool = False) -> dict[str, Figure]:
-    """The figures of a table, and those of each dataset, by title."""
+def draw(records: pd.DataFrame, table: ResultTable) -> dict[str, Figure]:
+    """The figures of a table, and those of each dataset, by title; ``records`` have a version."""
     # A dollar sign in a name must not start a formula.
     with matplotlib.rc_context({"text.parse_math": False}):
         drawn = draw_table(table)
-        for _, group in label_versions(records, merge).groupby(["modality", "dataset"], sort=False):
+        for _, group in records.groupby(["modality", "dataset"], sort=False):
             drawn |= draw_dataset(group)
     return drawn
+
+
+def neighbours_of(records: pd.DataFrame) -> dict[str, list[Any]]:
+    """By dataset: a few items, and those nearest to them before training and after it by some objectives."""
+    found = {}
+    for (_, dataset), group in records.groupby(["modality", "dataset"], sort=False):
+        samples = read_samples(first_runs(group, at_most=OBJECTIVES_BESIDE))
+        items = next(filter(None, map(shown_items, samples.values())), [])
+        if embeddings := embeddings_of(samples, len(items)):
+            found[str(dataset)] = rows_of(items, embeddings, queries=QUERIES)
+    return found
+
+
+def first_runs(records: pd.DataFrame, at_most: int) -> dict[str, Path]:
+    """The folders of the lowest seed's runs by label, evenly from the least to the hardest objective."""
+    first = records[records["seed"] == records["seed"].min()].sort_values(["beta", "tau_plus"], kind="stable")
+    first = first.drop_duplicates("label")
+    if len(first) > at_most:
+        first = first.iloc[np.linspace(0, len(first) - 1, at_most).round().astype(int)]
+    return {row["label"]: Path(row["path"]).parent for row in first.to_dict("records")}
+
+
+def read_samples(folders: Mapping[str, Path]) -> dict[str, figures.Sample]:
+    """The samples of runs that have one, by label."""
+    loaded = {label: figures.read_sample(folder) for label, folder in folders.items()}
+    return {label: sample for label, sample in loaded.items() if sample is not None}
 
 
 def describe_run(path: Path) -> Run:
@@ -91,13 +119,8 @@ def to_svg(figure: Figure) -> str:
 def draw_dataset(records: pd.DataFrame) -> dict[str, Figure]:
     """The figures of one dataset by title; ``records`` have a version, and figures of runs show one seed."""
     dataset = records["dataset"].iloc[0]
-    first = records[records["seed"] == records["seed"].min()].sort_values(["beta", "tau_plus"], kind="stable")
-    first = first.drop_duplicates("label")
-    if len(first) > MAX_PANELS:  # evenly from the least to the hardest
-        first = first.iloc[np.linspace(0, len(first) - 1, MAX_PANELS).round().astype(int)]
-    folders = {row["label"]: Path(row["path"]).parent for row in first.to_dict("records")}
-    loaded = {label: figures.read_sample(folder) for label, folder in folders.items()}
-    samples = {label: sample for label, sample in loaded.items() if sample is not None}
+    folders = first_runs(records, at_most=MAX_PANELS)
+    samples = read_samples(folders)
     scored = scores(records)
     drawn = {
         f"{dataset}: {metric} against {axis}": figures.score_against(axis, scored, f"{dataset} {metric}")

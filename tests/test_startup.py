@@ -38,9 +38,10 @@ WITHOUT_DATA = {
     "image.train": IMAGES,
     "image.evaluate": IMAGES,
     "image.embed": IMAGES,
+    "image.export": IMAGES,
     "sentence.train": SENTENCES,
 }
-WITH_A_MODEL = {"sentence.embed", "sentence.evaluate"}  # they import what the model needs
+WITH_A_MODEL = {"image.export", "sentence.embed", "sentence.evaluate"}  # they import what the model needs
 WITHOUT_FLAGS = {"image.cache": {"rich"}}
 MEASURING = {"benchmarks"}  # imports what it measures
 # On tiny data. sentence.train diverges in its first step: it would save its model by sentence_transformers.
@@ -108,6 +109,8 @@ def without_data(tmp_path_factory):
         flags[f"{modality}.evaluate"].append("--no-download")
     flags["graph.embed"] = [str(folder / "graph"), "MUTAG", "--output", str(folder / "x.csv"), *common]
     flags["image.embed"] = [str(folder / "image"), "cifar10", "--output", str(folder / "x.csv"), *common]
+    flags["image.export"] = [str(folder / "image"), "--to", "torchvision"]
+    flags["image.export"] += ["--output", str(folder / "x.safetensors")]
     by_torch, ended = outcomes([(command, *flags[command]) for command in flags], preload=["torch"])
     assert "torch" in by_torch
     return by_torch, dict(zip(flags, ended, strict=True))
@@ -117,7 +120,7 @@ def without_data(tmp_path_factory):
 def test_command_without_data_imports_what_it_uses(without_data, command):
     by_torch, ended = without_data
     assert ended[command].code == 2
-    message = "the run is not finished" if command.endswith(".embed") else "set --download"
+    message = "the run is not finished" if command.endswith((".embed", ".export")) else "set --download"
     assert message in ended[command].output
     assert ended[command].imported <= WITHOUT_DATA[command] | by_torch
 

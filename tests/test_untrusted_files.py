@@ -262,7 +262,7 @@ def test_invalid_settings_of_a_graph_run_are_refused(tmp_path, capsys, change, m
     [
         ({}, "does not hold this encoder"),
         ({"width": 10**5}, "does not hold this encoder"),
-        ({"arch": "resnet99"}, 'config.json: arch is "resnet99"'),
+        ({"arch": "resnet99"}, "config.json: arch is 'resnet99', which is unknown"),
         ({"crop_scale": 7.0}, "config.json: crop_scale is 7.0; it must be above 0 and at most 1"),
         ({"view_size": 10**5}, "config.json: view_size is 100000; it must be at most 1024"),
     ],

@@ -3,7 +3,7 @@
 Shapes: B batch · b this process's part of it · D dim.
 """
 
-from typing import TYPE_CHECKING, Literal, TypedDict, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -24,21 +24,8 @@ from .exchange import Exchange, choose_exchange
 from .functional import full_precision, log_negative_mean, loss_from_log_mean, reduced, supervised_losses
 from .tiled import log_negative_mean_of_views
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
 ExchangeChoice = Literal["auto", "gather", "ring"]
 Positives = Literal["view", "label"]
-
-
-class LossOptions(TypedDict, total=False):
-    """The settings of every loss here that leave its equation as it is; see ``HardNegativeLoss``."""
-
-    normalize: bool
-    reduction: Reduction
-    tile_size: int | None
-    gather_distributed: bool
-    exchange: ExchangeChoice
 
 
 class HardNegativeLoss(nn.Module):
@@ -206,24 +193,54 @@ class HardNegativeLoss(nn.Module):
 class NTXentLoss(HardNegativeLoss):
     """NT-Xent, SimCLR's loss (Chen et al., ICML 2020, eq. 1): ``HardNegativeLoss`` at beta 0, tau_plus 0.
 
-    With ``positives="label"`` it is SupCon (Khosla et al., NeurIPS 2020, eq. 2). ``options`` are
-    ``normalize``, ``reduction``, ``tile_size``, ``gather_distributed`` and ``exchange``, as there.
+    With ``positives="label"`` it is SupCon (Khosla et al., NeurIPS 2020, eq. 2).
     """
 
     def __init__(
-        self, temperature: Scalar = 0.5, *, positives: Positives = "view", **options: "Unpack[LossOptions]"
+        self,
+        temperature: Scalar = 0.5,
+        *,
+        normalize: bool = True,
+        reduction: Reduction = "mean",
+        tile_size: int | None = None,
+        positives: Positives = "view",
+        gather_distributed: bool = False,
+        exchange: ExchangeChoice = "auto",
     ) -> None:
-        super().__init__(0.0, 0.0, temperature, stop_gradient=False, positives=positives, **options)
+        super().__init__(
+            beta=0.0,
+            tau_plus=0.0,
+            temperature=temperature,
+            normalize=normalize,
+            reduction=reduction,
+            tile_size=tile_size,
+            positives=positives,
+            gather_distributed=gather_distributed,
+            exchange=exchange,
+        )
 
 
 class DebiasedLoss(HardNegativeLoss):
-    """The debiased loss (Chuang et al., NeurIPS 2020, eq. 7, 8): ``HardNegativeLoss`` at beta 0.
-
-    ``options`` are ``normalize``, ``reduction``, ``tile_size``, ``gather_distributed`` and ``exchange``, as
-    there.
-    """
+    """The debiased loss (Chuang et al., NeurIPS 2020, eq. 7, 8): ``HardNegativeLoss`` at beta 0."""
 
     def __init__(
-        self, tau_plus: float = 0.1, temperature: Scalar = 0.5, **options: "Unpack[LossOptions]"
+        self,
+        tau_plus: float = 0.1,
+        temperature: Scalar = 0.5,
+        *,
+        normalize: bool = True,
+        reduction: Reduction = "mean",
+        tile_size: int | None = None,
+        gather_distributed: bool = False,
+        exchange: ExchangeChoice = "auto",
     ) -> None:
-        super().__init__(0.0, tau_plus, temperature, stop_gradient=False, positives="view", **options)
+        super().__init__(
+            beta=0.0,
+            tau_plus=tau_plus,
+            temperature=temperature,
+            normalize=normalize,
+            reduction=reduction,
+            tile_size=tile_size,
+            gather_distributed=gather_distributed,
+            exchange=exchange,
+        )

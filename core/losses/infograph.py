@@ -84,8 +84,9 @@ class InfoGraphLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        for numbers in zip(*torch.broadcast_tensors(_row(beta), _row(tau_plus)), strict=True):
-            check_hardness(*(number.item() for number in numbers))
+        hardness = (torch.as_tensor(value, dtype=torch.float64).detach() for value in (beta, tau_plus))
+        for pair in torch.stack(torch.broadcast_tensors(*hardness), dim=-1).reshape(-1, 2).tolist():
+            check_hardness(*pair)
         if stop_gradient and requires_grad(beta):
             raise ValueError("`beta` requires a gradient, but `stop_gradient` makes the weights constants")
         check_choice("variant", variant, get_args(Variant))
@@ -250,10 +251,6 @@ class _HardSoftplus(torch.autograd.Function):
         change[0] += grad_positive
         grad.view(-1).scatter_add_(0, places.flatten(), change.flatten())
         return grad.view(scores.shape), None, None, None, None
-
-
-def _row(value: Setting) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.float64).detach().reshape(-1)
 
 
 def _like(value: Setting, scores: Tensor) -> Tensor:

@@ -152,7 +152,9 @@ class Run:
         """Write ``sample.safetensors``, which figures of the embedding are drawn from.
 
         ``representations`` [N, D] of test samples, and their ``labels`` [N] if there are any; cosines of
-        ``positives`` and ``negatives`` [M], as the objective sees them.
+        ``positives`` and ``negatives`` [M], as the objective sees them. ``shown_images``,
+        ``shown_texts`` (JSON), or ``shown_edges`` and ``shown_nodes`` are a few items; ``shown_before`` and
+        ``shown_after`` [n, D] are their embeddings before and after training.
         """
         self.sample = sample
         self._save_tensors("sample.safetensors", sample)

@@ -12,7 +12,7 @@ from shared_eval.reproduce.recipes import Recipe, primary_comparisons, published
 from shared_eval.result_table import Content, ResultTable
 from shared_eval.summary import PARTS
 from shared_eval.table_formats import latex, markdown, to_csv, to_latex, to_markdown, to_terminal
-from shared_eval.tables import scores, summarise
+from shared_eval.tables import label_versions, scores, summarise
 
 TITLES: dict[Content, str] = {
     "text": "accuracy in percent, mean ± standard deviation (seeds)",
@@ -36,8 +36,9 @@ def write_results(
     for path in outputs:
         with writing(path):
             write_atomically(path, table_text(table, path.suffix))
-    figures = draw(records, table, merge)
-    show(f"report: {write_report(records, table, figures, root / 'report.html')}")
+    records = label_versions(records, merge)
+    drawn = draw(records, table)
+    show(f"report: {write_report(records, table, drawn, root / 'report.html')}")
 
 
 def show_table(table: ResultTable) -> None:

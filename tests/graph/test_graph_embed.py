@@ -93,10 +93,10 @@ def test_other_formats_have_the_same_vectors(trained, tmp_path, suffix):
 
 
 def test_batches_do_not_change_the_rows(trained, tmp_path, monkeypatch):
-    """Of at most eleven nodes, and of one graph where it has more."""
+    """Of one, two and three graphs."""
     embed(trained, tmp_path / "whole.npz")
-    for nodes in (11, 5):
-        monkeypatch.setattr(embedding, "MAX_NODES", nodes)
+    for nodes in (11, 4):
+        monkeypatch.setattr(embedding, "BATCH_NODES", nodes)
         embed(trained, tmp_path / f"{nodes}.npz")
         whole, parts = (np.load(tmp_path / f"{name}.npz") for name in ("whole", nodes))
         assert parts["id"].tolist() == whole["id"].tolist()

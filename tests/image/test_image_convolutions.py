@@ -84,6 +84,22 @@ def test_others_are_torch_s_own(case, splits):
     assert not splits
 
 
+@pytest.mark.parametrize("stride", [2, 3])
+def test_gradient_of_weights_beside_an_image_of_one_pixel_is_zero(stride):
+    """Also in memory that held something else; oneDNN alone leaves that there."""
+    torch.manual_seed(0)
+    conv = Conv2d(192, 96, 3, stride, 1, bias=False)
+    images = torch.randn(64, 192, 1, 1)
+    for _ in range(10):
+        torch.full((4 * conv.weight.numel(),), torch.nan)
+        output, _, of_weight = gradients(conv, images)
+        assert output.shape == (64, 96, 1, 1)
+        middle = of_weight[:, :, 1, 1].clone()
+        of_weight[:, :, 1, 1] = 0
+        assert middle.abs().sum() > 0
+        assert torch.equal(of_weight, torch.zeros_like(of_weight))
+
+
 def test_encoders_use_them(splits):
     encoder = make_encoder("resnet10", 4)
     with torch.autocast("cpu", torch.bfloat16):

@@ -74,7 +74,7 @@ def test_text_under_several_embeddings_has_no_pictures(tmp_path):
     items = [Item(f"sentence {i}") for i in range(5)]
     embeddings = {"plain": vectors[0], "hard": vectors[1]}
     text = write_gallery(tmp_path / "page.html", "three novels", items, embeddings).read_text()
-    assert text.count("<h2>plain</h2>") == text.count("<h2>hard</h2>") == 5
+    assert text.count("<h3>plain</h3>") == text.count("<h3>hard</h3>") == 5
     assert "<img" not in text
     assert "sentence 4" in text
 

@@ -4,6 +4,7 @@ import html
 import json
 import re
 
+import numpy as np
 import pytest
 import safetensors.numpy
 
@@ -11,7 +12,7 @@ from shared_eval.planned import Primary
 from shared_eval.records import find_records, read_records
 from shared_eval.report import main as report_main
 from shared_eval.report_page import draw, write_report
-from shared_eval.tables import scores, summarise
+from shared_eval.tables import label_versions, scores, summarise
 from tests.shared_eval.conftest import HARD, write_record
 from tests.shared_eval.test_figures import a_sample
 
@@ -48,6 +49,7 @@ def page(runs, tmp_path):
 def write_page(runs, output, **options):
     records = read_records(find_records([runs]))
     table = summarise(scores(records), **options)
+    records = label_versions(records)
     return write_report(records, table, draw(records, table), output)
 
 
@@ -80,6 +82,50 @@ def test_published_figures_of_the_recipes_have_rows_of_their_own(runs, tmp_path,
     assert "InfoGraph, by GraphMAE: infograph" in text
     assert "89.0" in text
     assert "liubin06/BCL" not in text
+
+
+SHOWN = {
+    "texts": {"shown_texts": np.frombuffer(json.dumps([f"<b>{i}" for i in range(6)]).encode(), np.uint8)},
+    "images": {"shown_images": np.zeros((6, 3, 8, 8), np.uint8)},
+    "graphs": {
+        "shown_edges": np.array([[0, 1, 2, 3, 4, 6, 7], [1, 2, 0, 4, 5, 7, 8]]),
+        "shown_nodes": np.repeat(np.arange(6), (3, 3, 3, 1, 1, 300)),
+    },
+}
+
+
+@pytest.mark.parametrize("kind", SHOWN)
+def test_page_shows_neighbours_before_and_after_training(runs, tmp_path, kind):
+    for i, path in enumerate(sorted(runs.rglob("sample.safetensors"))):
+        draw_ = np.random.default_rng(i)
+        vectors = {f"shown_{name}": draw_.normal(size=(6, 4)) for name in ("before", "after")}
+        safetensors.numpy.save_file(a_sample() | SHOWN[kind] | vectors, path)
+    text = write_page(runs, tmp_path / "page.html").read_text()
+    assert text.count(": nearest neighbours</h2>") == 2
+    for name in ("before training", "infograph", "hard, beta 1, tau_plus 0.1"):
+        assert text.count(f"<h3>{name}</h3>") == 2 * 4
+    if kind == "texts":
+        assert "&lt;b&gt;3" in text
+    if kind == "graphs":
+        assert "300 nodes" in text
+        assert text.count("data:image/svg+xml") > 2 * 4 * 3 * 4
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"shown_texts": np.frombuffer(b"[1, ", np.uint8)},
+        {"shown_images": np.zeros((2, 2))},
+        {"shown_edges": np.array([[0, 9], [1, 0]]), "shown_nodes": np.arange(3)},
+        {"shown_edges": np.arange(3)},
+        {"shown_images": np.zeros((6, 3, 8, 8), np.uint8), "shown_before": np.ones((5, 2))},
+    ],
+)
+def test_damaged_items_are_not_shown(runs, tmp_path, damage):
+    for path in runs.rglob("sample.safetensors"):
+        vectors = {f"shown_{name}": np.ones((6, 4)) for name in ("before", "after")}
+        safetensors.numpy.save_file(a_sample() | vectors | damage, path)
+    assert "nearest neighbours</h2>" not in write_page(runs, tmp_path / "page.html").read_text()
 
 
 def test_values_in_a_record_are_escaped(page):
