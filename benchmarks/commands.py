@@ -21,9 +21,6 @@ COMMANDS = {
         ("no-such-run", "--to", "torchvision", "--output", "x.safetensors"), ("image.exporting",)
     ),
     "image.cache": Command(("--trim", "no-such-size"), ("core.io.cache",)),
-    "image.export": Command(
-        ("no-such-run", "--to", "torchvision", "--output", "x.safetensors"), ("image.exporting",)
-    ),
     "sentence.train": Command(("--dataset", "no-such-dataset"), ("core.training.launch", "sentence.task")),
     "sentence.evaluate": Command(("./no-such-folder",), ("sentence.quick_thought", "sentence.scoring")),
     "sentence.embed": Command(
