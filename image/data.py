@@ -165,11 +165,9 @@ def load_dataset(
 
 
 def load_datasets(
-    config: ImageConfig, device: torch.device, given: ImageDataset | None = None
+    config: ImageConfig, given: ImageDataset | None = None
 ) -> tuple[ImageDataset, ImageDataset | None]:
     """The dataset that a config names, or the ``given`` one, and the one for its probes if that is another.
-
-    Both are moved to ``device`` as ``ImageDataset.to`` does.
 
     Raises InputError as ``load_dataset`` does, and if the probes' dataset has no labels.
     """
@@ -181,12 +179,12 @@ def load_datasets(
     warn_skipped(dataset)
     name = config.probe_dataset
     if name is None:
-        return dataset.to(device), None
+        return dataset, None
     probed = load_dataset(name, *where, config.view_size, skip)
     if not probed.has_labels:
         raise InputError(f"`probe_dataset` is {name}, which has no labels, as {probed.why_unlabelled}")
     warn_skipped(probed)
-    return dataset.to(device), probed.to(device)
+    return dataset, probed
 
 
 def warn_skipped(dataset: ImageDataset) -> None:

@@ -66,9 +66,10 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     from image.scoring import Scorer
 
     device = choose_device(config.device)
-    dataset, probed = load_datasets(scored, device)
+    dataset, probed = load_datasets(scored)
     model = load_model(config.run, trained).to(device)
-    scorer = Scorer(model, with_precision(scored, device), dataset, probed)
+    datasets = dataset.to(device), probed and probed.to(device)
+    scorer = Scorer(model, with_precision(scored, device), *datasets)
     with threads_for(math.inf):
         return scorer.evaluate(config.protocol, config.epochs)
 

@@ -43,9 +43,9 @@ class ImageTask(Task):
         """``dataset`` is used instead of the one that the config names."""
         [config] = configs
         self.config, self.device = config, device
-        dataset, probed = load_datasets(config, device, dataset)
+        dataset, probed = load_datasets(config, dataset)
         check_fits(config, dataset)
-        self.dataset = dataset
+        self.dataset = dataset = dataset.to(device)
         self.fingerprint = fingerprint(dataset)
         self.record_fields = {"labelled": dataset.has_labels}
         if skipped := dataset.skipped.as_record():
@@ -55,7 +55,7 @@ class ImageTask(Task):
         self.model = self.initial_model().to(device)
         if config.arch.startswith(TIMM):
             check_timm_encoder(self.model.encoder, config.arch, {config.view_size, dataset.image_size})
-        self.scorer = Scorer(self.model, config, dataset, probed)
+        self.scorer = Scorer(self.model, config, dataset, probed and probed.to(device))
         self.shown_images, self.shown_before = self.scorer.shown()
         self.view_batches = ViewBatches(dataset.train, self.scorer.views, config)
         self.steps_per_epoch = self.view_batches.steps
