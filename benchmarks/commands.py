@@ -18,6 +18,9 @@ COMMANDS = {
     "image.evaluate": Command(("no-such-run",), ("image.scoring",)),
     "image.embed": Command(("no-such-run", "digits", "--output", "x.npz"), ("image.embedding",)),
     "image.cache": Command(("--trim", "no-such-size"), ("core.io.cache",)),
+    "image.export": Command(
+        ("no-such-run", "--to", "torchvision", "--output", "x.safetensors"), ("image.exporting",)
+    ),
     "sentence.train": Command(("--dataset", "no-such-dataset"), ("core.training.launch", "sentence.task")),
     "sentence.evaluate": Command(("./no-such-folder",), ("sentence.quick_thought", "sentence.scoring")),
     "sentence.embed": Command(
