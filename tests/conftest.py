@@ -3,10 +3,14 @@
 import functools
 import http.server
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+# A shell's background jobs ignore Ctrl-C, and so would the commands that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Workers share the cores as processes; threads on top of that get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Commands that tests start in other folders import the packages of this checkout, which are not installed.

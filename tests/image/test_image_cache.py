@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -136,6 +137,7 @@ def test_command_lists_and_removes_those_not_used_for_longest(tmp_path, cache, c
     roots = [write_class_folders(tmp_path / name, per_class=2) for name in ("first", "second", "third")]
     for root in (*roots, roots[0]):  # the first is used again
         read_class_folders(files_of(root), 16)
+        time.sleep(0.02)  # the clock of a file system ticks every few milliseconds
     size = sum(path.stat().st_size for path in cache.glob("*/*"))
     *listed, total = lines()
     for line, root in zip(listed, (roots[1], roots[2], roots[0]), strict=True):
