@@ -12,21 +12,17 @@ from core.training.config import default_data_root
 from core.training.settings import load_config
 from graph.config import GraphConfig
 from graph.names import check_name
-from shared_eval.embeddings import check_output
+from shared_eval.embeddings import EmbeddingFiles
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig:
+class EmbedConfig(EmbeddingFiles):
     """Write the embeddings of graphs by a run's trained encoder to a file, a row a graph."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""
     dataset: Annotated[str, tyro.conf.Positional]
     """A dataset's name, or folder:PATH with a TUDataset's files."""
-    output: Path
-    """The file: .parquet, .npz, .safetensors or .csv."""
-    overwrite: bool = False
-    """Replace the file if it exists."""
     projections: bool = False
     """Write the output of the global head, which the objective compares with nodes, instead of the
     encoder's."""
@@ -41,14 +37,13 @@ class EmbedConfig:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EmbedConfig, argv, "python -m graph.embed")
-    check_output(config.output, config.overwrite)
+    config.check()
     trained = load_config(config.run, GraphConfig)
     check_name(config.dataset, config.data_root)
     # Imported here because torch takes seconds, and help and errors do not need it.
     from graph.embedding import embed
-    from shared_eval.outputs import show
 
-    show(f"{config.output}: {embed(config, trained):,} embeddings")
+    config.show(embed(config, trained))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """The work of ``graph.embed``: graphs are encoded and written a batch at a time."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,8 +14,12 @@ from graph.config import GraphConfig
 from graph.data import GraphDataset, load_dataset
 from graph.embed import EmbedConfig
 from graph.encoder import Head
+from graph.graphs import Graph
 from graph.loading import GraphEncoder, load_encoder, load_global_head
-from shared_eval.embeddings import Rows, write_embeddings
+from shared_eval.embeddings import Rows
+
+if TYPE_CHECKING:
+    from shared_eval.gallery import Item
 
 BATCH_NODES = 1 << 16  # the graphs of a batch begin within so many nodes
 
@@ -37,7 +43,8 @@ def embed(config: EmbedConfig, trained: GraphConfig) -> int:
         )
     with threads_for(math.inf), torch.no_grad():
         rows = embed_batches(encoder.to(device), head, dataset, device)
-        return write_embeddings(config.output, rows, config.overwrite, len(dataset.graphs))
+        title = f"{config.dataset}, embedded by {config.run}"
+        return config.write(rows, title, len(dataset.graphs))
 
 
 def embed_batches(
@@ -64,6 +71,13 @@ def embed_batches(
         )
         if head is not None:
             embeddings = head(embeddings.unsqueeze(0)).squeeze(0)
-        yield Rows(
-            numbers[batch].tolist(), embeddings.cpu(), None if labels is None else labels[batch].tolist()
-        )
+        ids = numbers[batch].tolist()
+        own_labels = None if labels is None else labels[batch].tolist()
+        yield Rows(ids, embeddings.cpu(), own_labels, partial(shown, ids, graphs))
+
+
+def shown(ids: Sequence[int], graphs: Sequence[Graph], i: int) -> "Item":
+    """Graph i of some graphs as a gallery draws it."""
+    from shared_eval.shown import graph_item  # imports SciPy and matplotlib
+
+    return graph_item(f"graph {ids[i]}", graphs[i].edge_index.numpy(), graphs[i].num_nodes)

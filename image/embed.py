@@ -12,23 +12,17 @@ from core.training.cli import command, parse
 from core.training.config import default_data_root
 from core.training.settings import load_config
 from image.config import KNOWN, ImageConfig, Labels
-from shared_eval.embeddings import check_output
+from shared_eval.embeddings import EmbeddingFiles
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig:
+class EmbedConfig(EmbeddingFiles):
     """Write the embeddings of images by a run's trained encoder to a file, a row an image."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""
     source: Annotated[str, tyro.conf.Positional]
     """folder:PATH with images, or a dataset's name."""
-    output: Path
-    """The file: .parquet, .npz, .safetensors or .csv."""
-    overwrite: bool = False
-    """Replace the file if it exists."""
-    gallery: Path | None = None
-    """Also write a page that shows some of the images with their nearest neighbours, such as page.html."""
     projections: bool = False
     """Write the output of the projection head, of unit length, instead of the encoder's."""
     labels: Labels = "auto"
@@ -56,19 +50,13 @@ def check_source(source: str) -> None:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EmbedConfig, argv, "python -m image.embed")
-    check_output(config.output, config.overwrite)
-    if config.gallery is not None and config.gallery.exists() and not config.overwrite:
-        raise InputError(f"`gallery` {config.gallery} exists; set `overwrite` to replace it")
+    config.check()
     trained = load_config(config.run, ImageConfig)
     check_source(config.source)
     # Imported here because torch takes seconds, and help and errors do not need it.
     from image.embedding import embed
-    from shared_eval.outputs import show
 
-    count = embed(config, trained)
-    show(f"{config.output}: {count:,} embeddings")
-    if config.gallery is not None:
-        show(str(config.gallery))
+    config.show(embed(config, trained))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ Shapes: n images of a chunk · S size · D dim.
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,8 @@ from image.loading import evaluation_size, load_model
 from image.scoring import CHUNK, represent
 from image.skipped import Skipped
 from image.views import Normalise
-from shared_eval.embeddings import Rows, write_embeddings
-from shared_eval.gallery import Collector
+from shared_eval.embeddings import Rows
+from shared_eval.gallery import Item, picture_of
 
 Encode = Callable[[Tensor], np.ndarray]  # uint8 [n, 3, S, S] -> float32 [n, D]
 
@@ -55,32 +56,21 @@ def embed(config: EmbedConfig, trained: ImageConfig) -> int:
     normalise = Normalise().to(device)
     size = evaluation_size(trained)
 
-    collector: Collector | None = None
+    title = f"{config.source}, embedded by {config.run}"
 
     def encode(images: Tensor) -> np.ndarray:
-        if collector is not None:
-            collector.add_images(images.numpy(force=True))
         return represent(network, normalise(images.to(device)), precision).cpu().numpy()
-
-    def write(rows: Iterator[Rows], total: int) -> int:
-        nonlocal collector
-        if config.gallery is None:
-            return write_embeddings(config.output, rows, config.overwrite, total)
-        collector = Collector(total)
-        count = write_embeddings(config.output, collector.rows(rows), config.overwrite, total)
-        collector.write(config.gallery, f"{config.source}, embedded by {config.run}")
-        return count
 
     with threads_for(math.inf), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata, and of sizes that are refused
         if not config.source.startswith("folder:"):
             rows, total = embed_dataset(config, size, encode)
-            return write(rows, total)
+            return config.write(rows, title, total)
         root = Path(config.source.removeprefix("folder:"))
         skipped = Skipped(config.skip_unreadable)
         tree = read_tree(root, config.labels, skipped)
         rows = embed_tree(root, tree, size, encode, skipped)
-        count = write(rows, len(tree.files))
+        count = config.write(rows, title, len(tree.files))
     if description := skipped.describe():
         print(readable(" ".join(f"{config.source}: {description}".splitlines())), file=sys.stderr)
     return count
@@ -103,12 +93,20 @@ def embed_tree(root: Path, tree: Tree, size: int, encode: Encode, skipped: Skipp
         images = [result[0] for result in results if not isinstance(result, str)]
         start += len(results)
         if images and (skipped.skip_unreadable or not skipped.unreadable):
-            yield Rows(
-                [Path(tree.files[i]).relative_to(root).as_posix() for i in chosen],
-                encode(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)),
-                None if tree.labels is None else [tree.labels[i] for i in chosen],
-            )
+            names = [Path(tree.files[i]).relative_to(root).as_posix() for i in chosen]
+            labels = None if tree.labels is None else [tree.labels[i] for i in chosen]
+            yield rows_of(names, torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2), labels, encode)
     skipped.check()
+
+
+def rows_of(names: list[str], images: Tensor, labels: Sequence[str | None] | None, encode: Encode) -> Rows:
+    """The rows of some images, and how a gallery shows them: uint8 [n, 3, S, S]."""
+    return Rows(names, encode(images), labels, partial(shown, names, images))
+
+
+def shown(names: Sequence[str], images: Tensor, i: int) -> Item:
+    """Image i of some images, with its name."""
+    return Item(readable(names[i]), picture_of(images[i].numpy(force=True)))
 
 
 def embed_dataset(config: EmbedConfig, size: int, encode: Encode) -> tuple[Iterator[Rows], int]:
@@ -123,6 +121,6 @@ def embed_dataset(config: EmbedConfig, size: int, encode: Encode) -> tuple[Itera
                 labels = part.labels[indices].tolist()
                 names = [dataset.classes[label] if label >= 0 else None for label in labels]
                 ids = [f"{split}/{i}" for i in indices.tolist()]
-                yield Rows(ids, encode(part.images[indices]), names if dataset.has_labels else None)
+                yield rows_of(ids, part.images[indices], names if dataset.has_labels else None, encode)
 
     return rows(), sum(map(len, parts.values()))

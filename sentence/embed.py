@@ -11,23 +11,20 @@ from core.io.errors import InputError
 from core.io.files import check_regular
 from core.training.cli import command, parse
 from sentence.models import find_model
-from shared_eval.embeddings import check_output
+from shared_eval.embeddings import EmbeddingFiles
 
 STDIN = "-"
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig:
+class EmbedConfig(EmbeddingFiles):
     """Write the embeddings of sentences by a run's trained encoder to a file, a row a sentence."""
 
     run: Annotated[str, tyro.conf.Positional]
     """The run's folder, a SentenceTransformer's folder, or its name at the Hugging Face hub."""
     source: Annotated[str, tyro.conf.Positional]
-    """A text file, plain or gzipped, with a sentence a line; - is standard input."""
-    output: Path
-    """The file: .parquet, .npz, .safetensors or .csv. The id of a row is the number of its line, from 0."""
-    overwrite: bool = False
-    """Replace the file if it exists."""
+    """A text file, plain or gzipped, with a sentence a line, whose number from 0 is its id; - is standard
+    input."""
     download: bool = True
     """Download a model that is named, unless it is in the hub's cache."""
     device: str = "auto"
@@ -48,15 +45,13 @@ def check_source(source: str) -> None:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EmbedConfig, argv, "python -m sentence.embed")
-    check_output(config.output, config.overwrite)
+    config.check()
     check_source(config.source)
     find_model(config.run, config.download)
     # Imported here because torch takes seconds, and help and errors do not need it.
     from sentence.embedding import embed
-    from shared_eval.outputs import show
 
-    count = embed(config)
-    show(f"{config.output}: {count:,} embeddings")
+    config.show(embed(config))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,20 @@
 """The work of ``sentence.embed``: lines of text in, rows with vectors out, in constant memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.io.errors import InputError
+from core.io.files import readable
 from sentence.corpora import Faults, read_lines, read_stdin
 from sentence.embed import STDIN, EmbedConfig
 from sentence.loading import load_encoder
-from shared_eval.embeddings import Rows, write_embeddings
+from shared_eval.embeddings import Rows
+
+if TYPE_CHECKING:
+    from shared_eval.gallery import Item
 
 SENTENCES_AT_ONCE = 4096
 
@@ -25,13 +31,21 @@ def embed(config: EmbedConfig) -> int:
         while chunk := list(islice(sentences, SENTENCES_AT_ONCE)):
             is_empty = False
             numbers, texts = zip(*chunk, strict=True)
-            yield Rows(numbers, model.encode(list(texts), show_progress_bar=False))
+            vectors = model.encode(list(texts), show_progress_bar=False)
+            yield Rows(numbers, vectors, item=partial(shown, texts))
         if is_empty:
             raise InputError(f"{name} has no line with text; at least one is needed")
 
-    count = write_embeddings(config.output, batches(), config.overwrite)
+    count = config.write(batches(), f"{name}, embedded by {config.run}")
     faults.report()
     return count
+
+
+def shown(texts: Sequence[str], i: int) -> "Item":
+    """Sentence i of some sentences as a gallery shows it."""
+    from shared_eval.gallery import Item  # only a gallery needs it
+
+    return Item(readable(texts[i]))
 
 
 def lines_of(source: str, faults: Faults) -> Iterator[str]:

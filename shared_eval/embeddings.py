@@ -20,18 +20,21 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Union
 
 from core.io.errors import InputError
 from core.io.files import readable, write_atomically
-from shared_eval.outputs import writing
+from shared_eval.outputs import show, writing
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from torch import Tensor
+
+    from shared_eval.gallery import Item
 
 SUFFIXES = (".parquet", ".npz", ".safetensors", ".csv")
 SAFETENSORS_TYPES = {"int64": "I64", "float32": "F32", "uint8": "U8"}
@@ -46,17 +49,55 @@ class Rows(NamedTuple):
     ids: Sequence[str] | Sequence[int]
     embeddings: Union["np.ndarray", "Tensor"]  # [n, D]
     labels: Sequence[str | None] | Sequence[int] | None = None
+    item: Callable[[int], "Item"] | None = None  # what a gallery shows of row i of the batch; else its id
 
 
-def check_output(path: Path, overwrite: bool = False, suffixes: Sequence[str] = SUFFIXES) -> None:
-    """Raise InputError unless a file of these suffixes can be written to ``path``; imports nothing heavy."""
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingFiles:
+    """What the ``embed`` command of each modality writes."""
+
+    output: Path
+    """The file: .parquet, .npz, .safetensors or .csv."""
+    gallery: Path | None = None
+    """Also write a page that shows some of the items with their nearest neighbours, such as page.html."""
+    overwrite: bool = False
+    """Replace files that exist."""
+
+    def check(self) -> None:
+        """Raise InputError unless the files can be written; imports nothing heavy."""
+        check_output(self.output, self.overwrite)
+        if self.gallery is not None:
+            check_output(self.gallery, self.overwrite, (".html",), "gallery")
+
+    def write(self, batches: Iterable[Rows], title: str, total: int | None = None) -> int:
+        """``write_embeddings``, then the gallery with this title if there is to be one."""
+        if self.gallery is None:
+            return write_embeddings(self.output, batches, self.overwrite, total)
+        from shared_eval.gallery import Collector
+
+        collector = Collector()
+        count = write_embeddings(self.output, collector.rows(batches), self.overwrite, total)
+        collector.write(self.gallery, title)
+        return count
+
+    def show(self, count: int) -> None:
+        """Print what was written."""
+        show(f"{self.output}: {count:,} embeddings")
+        if self.gallery is not None:
+            show(str(self.gallery))
+
+
+def check_output(
+    path: Path, overwrite: bool = False, suffixes: Sequence[str] = SUFFIXES, name: str = "output"
+) -> None:
+    """Raise InputError unless a file of these suffixes can be written to ``path``, the argument ``name``."""
     if path.suffix.lower() not in suffixes:
         allowed = f"one of {', '.join(suffixes)}" if len(suffixes) > 1 else suffixes[0]
-        raise InputError(f"`output` is {path}; its suffix must be {allowed}")
+        raise InputError(f"`{name}` is {path}; its suffix must be {allowed}")
     if path.exists() and not path.is_file():
-        raise InputError(f"`output` is {path}, which is not a regular file; choose another path")
+        raise InputError(f"`{name}` is {path}, which is not a regular file; choose another path")
     if path.exists() and not overwrite:
-        raise InputError(f"`output` {path} exists; set `overwrite` to replace it, or choose another path")
+        raise InputError(f"`{name}` {path} exists; set `overwrite` to replace it, or choose another path")
 
 
 def write_embeddings(

@@ -103,34 +103,24 @@ def picture_of(image: np.ndarray) -> str:
 
 
 class Collector:
-    """Keeps an even selection of the items that are embedded, for a gallery; at most MAX_ITEMS."""
+    """Keeps an even selection of the rows that are embedded, at most MAX_ITEMS, for a gallery."""
 
-    def __init__(self, total: int) -> None:
-        self.every = -(-total // MAX_ITEMS) or 1
-        self.pictures: list[str] = []
-        self.captions: list[str] = []
+    def __init__(self) -> None:
+        self.items: list[Item] = []
         self.vectors: list[np.ndarray] = []
-        self.seen_images = self.seen_rows = 0
-
-    def add_images(self, images: np.ndarray) -> None:
-        """The images of the next rows: uint8 [n, 3, H, W]."""
-        self.pictures += [picture_of(images[i]) for i in self._chosen(self.seen_images, len(images))]
-        self.seen_images += len(images)
+        self.seen, self.every = 0, 1
 
     def rows(self, batches: Iterable[Rows]) -> Iterator[Rows]:
         """The batches as they are, on their way to a file."""
         for batch in batches:
-            chosen = self._chosen(self.seen_rows, len(batch.ids))
-            self.captions += [readable(str(batch.ids[i])) for i in chosen]
-            self.vectors.append(np.asarray(batch.embeddings)[chosen])
-            self.seen_rows += len(batch.ids)
+            for i in range(-self.seen % self.every, len(batch.ids), self.every):
+                self.items.append(batch.item(i) if batch.item else Item(readable(str(batch.ids[i]))))
+                self.vectors.append(np.asarray(batch.embeddings[i]).copy())
+            self.seen += len(batch.ids)
+            while len(self.items) > MAX_ITEMS:
+                self.items, self.vectors, self.every = self.items[::2], self.vectors[::2], 2 * self.every
             yield batch
-
-    def _chosen(self, start: int, count: int) -> list[int]:
-        return [i for i in range(count) if (start + i) % self.every == 0]
 
     def write(self, output: Path, title: str) -> Path:
         """Write the page of what was kept."""
-        pictures = self.pictures or [""] * len(self.captions)
-        items = [Item(*pair) for pair in zip(self.captions, pictures, strict=True)]
-        return write_gallery(output, title, items, {"": np.concatenate(self.vectors)})
+        return write_gallery(output, title, self.items, {"": np.stack(self.vectors)})

@@ -55,9 +55,13 @@ def _graphs(edges: np.ndarray, graph_of_node: np.ndarray) -> list[Item]:
         nodes = np.flatnonzero(graph_of_node == graph)
         own = edges[:, np.isin(edges[0], nodes)]
         local = np.searchsorted(nodes, own)
-        picture = draw_graph(local, len(nodes)) if len(nodes) <= MAX_DRAWN_NODES else ""
-        items.append(Item(f"{len(nodes)} nodes", picture))
+        items.append(graph_item(f"{len(nodes)} nodes", local, len(nodes)))
     return items
+
+
+def graph_item(caption: str, edges: np.ndarray, nodes: int) -> Item:
+    """A graph with so many nodes and [2, E] edges, drawn unless it is large."""
+    return Item(caption, draw_graph(edges, nodes) if nodes <= MAX_DRAWN_NODES else "")
 
 
 def draw_graph(edges: np.ndarray, nodes: int) -> str:

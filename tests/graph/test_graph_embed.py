@@ -228,3 +228,16 @@ def test_vectors_of_mutag_without_labels_have_the_svm_accuracy_of_the_labelled_r
     labels = load_dataset("MUTAG", data_root).labels
     expected = result_of(tmp_path / "labelled")["metrics"]["svm_accuracy"]
     assert svm_accuracy(vectors, labels, seed=2).mean() == pytest.approx(expected, abs=1e-9)
+
+
+def test_gallery_draws_graphs_with_their_neighbours(trained, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    embed(trained, tmp_path / "x.npz", "--gallery", str(page))
+    assert capsys.readouterr().out.endswith(f"{page}\n")
+    vectors = np.load(tmp_path / "x.npz")["embedding"]
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    nearest = 1 + int((unit[1:] @ unit[0]).argmax())
+    text = page.read_text()
+    first = text[text.index("<section>") : text.index("</section>")]
+    assert first.index("graph 0") < first.index(f"graph {nearest}")
+    assert first.count("data:image/svg+xml;base64,") == 1 + 8

@@ -173,7 +173,7 @@ def test_gallery_shows_images_with_their_neighbours(run, tiny_folder, tmp_path, 
     assert first.index(vectors["id"][0]) < first.index(nearest)
     assert f"{nearest} <b>{cosines[1:].max():.2f}</b>" in first
     [line] = failure_of(embed_main, capsys, [*words[:3], str(tmp_path / "y.npz"), *words[4:]])
-    assert line == f"error: --gallery {page} exists; set --overwrite to replace it"
+    assert line == f"error: --gallery {page} exists; set --overwrite to replace it, or choose another path"
 
 
 def test_dataset_by_name_is_embedded_with_its_splits(run, tmp_path):

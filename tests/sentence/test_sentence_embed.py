@@ -250,3 +250,18 @@ def test_texts_are_named_by_what_their_sentences_are():
 def test_bad_texts_or_settings_are_one_line(tmp_path, texts, settings, message):
     with pytest.raises(InputError, match=message):
         train_on(texts, output_dir=tmp_path / "run", **(FAST | settings))
+
+
+def test_gallery_shows_sentences_with_their_neighbours(model, source, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    embed(model, source, "--output", tmp_path / "x.npz", "--gallery", page)
+    assert capsys.readouterr().out.endswith(f"{page}\n")
+    vectors = np.load(tmp_path / "x.npz")["embedding"]
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    nearest = LINES[NUMBERS[1 + int((unit[1:] @ unit[0]).argmax())]]
+    text = page.read_text()
+    first = text[text.index("<section>") : text.index("</section>")]
+    assert LINES[0] in first
+    assert " ".join(nearest.split()) in first[: first.index("</li>")]
+    [line] = failure_of(embed_main, capsys, [str(model), str(source), "--output", "y.npz", "--gallery", "y"])
+    assert line == "error: --gallery is y; its suffix must be .html"

@@ -41,22 +41,24 @@ def test_picture_is_a_thumbnail_of_the_image():
 
 def test_collector_keeps_an_even_selection_and_passes_rows_on():
     total = 2 * MAX_ITEMS + 1
-    collector = Collector(total)
+    collector = Collector()
     batches = [
         Rows([str(i) for i in range(start, min(start + 300, total))], np.ones((min(300, total - start), 2)))
         for start in range(0, total, 300)
     ]
     assert [batch is other for batch, other in zip(collector.rows(batches), batches, strict=True)]
-    assert collector.captions == [str(i) for i in range(0, total, 3)]
+    assert [item.caption for item in collector.items] == [str(i) for i in range(0, total, 4)]
+    assert len(collector.vectors) == len(collector.items)
 
 
 @pytest.fixture
 def page(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (12, 3, 8, 8), dtype=np.uint8)
     vectors = np.random.default_rng(1).normal(size=(12, 4))
-    collector = Collector(12)
-    list(collector.rows([Rows([f"<b>{i}</b>.png" for i in range(12)], vectors)]))
-    collector.add_images(images)
+    collector = Collector()
+    names = [f"<b>{i}</b>.png" for i in range(12)]
+    batch = Rows(names, vectors, item=lambda i: Item(names[i], picture_of(images[i])))
+    list(collector.rows([batch]))
     return collector.write(tmp_path / "page.html", "folder:photos")
 
 
