@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from sentence.config import defaults_for as sentence_defaults
 from shared_eval.reproduce.locate import locate
 from shared_eval.reproduce.spec import Job, RunSpec
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ROOT = Path(__file__).parents[2]
 CONFIGS = {
     "image": (ImageConfig, image_defaults),
@@ -96,14 +94,3 @@ def recipe(tmp_path, monkeypatch):
     path = tmp_path / "two.toml"
     path.write_text(MOTIFS)
     return path
-
-
-@pytest.fixture
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no chromium is installed")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
