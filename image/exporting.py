@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from core.io.errors import InputError, reason_of
-from core.io.files import write_atomically
 from image.config import ImageConfig
 from image.export import ExportConfig
 from image.loading import load_encoder
 from image.views import Normalise
-from shared_eval.outputs import writing
+from shared_eval.outputs import write_output
 
 BATCHES = (1, 3)  # sizes of the batches that are compared
 TOLERANCE = 1e-3  # of the largest output; a wrong graph is far above
@@ -52,7 +51,7 @@ def write_torchvision(encoder: nn.Module, trained: ImageConfig, output: Path) ->
     check_outputs(encoder, model.eval(), encoder.transform.size)
     normalise = encoder.transform.normalise
     statistics = {name: str(getattr(normalise, name).flatten().tolist()) for name in ("mean", "std")}
-    put_in_place(output, safetensors.torch.save(state, {"format": "pt", **statistics}))
+    write_output(output, safetensors.torch.save(state, {"format": "pt", **statistics}))
     return "\n".join([*lines, f"model.load_state_dict(safetensors.torch.load_file({str(output)!r}))"])
 
 
@@ -84,7 +83,7 @@ def write_onnx(encoder: nn.Module, trained: ImageConfig, output: Path) -> str:
         return torch.from_numpy(embeddings)
 
     check_outputs(network, run, size)
-    put_in_place(output, file.getvalue())
+    write_output(output, file.getvalue())
     return f"{output}: images [batch, 3, {size}, {size}], from 0 to 1, to embeddings [batch, {encoder.dim}]"
 
 
@@ -97,8 +96,3 @@ def check_outputs(encoder: nn.Module, other: Callable[[Tensor], Tensor], size: i
         limit = TOLERANCE * expected.abs().max()
         if found.shape != expected.shape or not (found - expected).abs().max() <= limit:
             raise InputError(f"the exported encoder does not compute what the run's does, for {batch} images")
-
-
-def put_in_place(output: Path, content: bytes) -> None:
-    with writing(output):
-        write_atomically(output, content)

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Union
 
 from core.io.errors import InputError
-from core.io.files import readable, write_atomically
-from shared_eval.outputs import show, writing
+from core.io.files import readable
+from shared_eval.outputs import show, write_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,8 +137,7 @@ def write_embeddings(
         first = next(rows, None)  # before the file is made: what is wrong with the data is said first
         if first is None:
             raise InputError("there is nothing to embed")
-        with writing(path):
-            write_atomically(path, lambda file: write(file, first.schema, chain([first], rows)))
+        write_output(path, lambda file: write(file, first.schema, chain([first], rows)))
     return written
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image
 
-from core.io.files import readable, write_atomically
+from core.io.files import readable
 from shared_eval.embeddings import Rows
-from shared_eval.outputs import writing
+from shared_eval.outputs import write_output
 
 if TYPE_CHECKING:
     import jinja2
@@ -51,8 +51,7 @@ def write_gallery(
         embeddings: [N, D] by name, such as an objective's.
     """
     page = template("gallery").render(title=title, rows=rows_of(items, embeddings), count=len(items))
-    with writing(output):
-        write_atomically(output, page)
+    write_output(output, page)
     return output
 
 

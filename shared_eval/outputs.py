@@ -1,13 +1,13 @@
 """What commands print and write: text and tables on stdout, and files. No name in them can break it."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from core.io.errors import InputError
-from core.io.files import readable
+from core.io.files import readable, write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,3 +59,9 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}; choose another path") from error
+
+
+def write_output(path: Path, content: str | bytes | Callable[[BinaryIO], Any]) -> None:
+    """``write_atomically``, with the folder made first; InputError that names the path if it fails."""
+    with writing(path):
+        write_atomically(path, content)

@@ -12,11 +12,11 @@ import tyro
 
 from core.io.digests import checksum
 from core.io.errors import InputError
-from core.io.files import read_json, readable, write_atomically
+from core.io.files import read_json, readable
 from core.training.cli import command, parse, with_flags
 from core.training.config import TrainConfig
 from core.training.records import objective_fields, read_record
-from shared_eval.outputs import show, text_table, writing
+from shared_eval.outputs import show, text_table, write_output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,11 +186,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     records = select(read_records(find_records(config.roots)), config)
     warn_failed_runs(config.roots)
     if config.csv is not None:
-        with writing(config.csv):
-            write_atomically(config.csv, records.to_csv(index=False))
+        write_output(config.csv, records.to_csv(index=False))
     if config.parquet is not None:
-        with writing(config.parquet):
-            write_atomically(config.parquet, records.to_parquet(index=False))
+        write_output(config.parquet, records.to_parquet(index=False))
     rows = records[list(LISTED)].to_dict("records")
     show(text_table(LISTED, ([_shown(value) for value in row.values()] for row in rows)))
     show(f"{records['path'].nunique()} records")

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from core.io.files import read_json, write_atomically
+from core.io.files import read_json
 from shared_eval import figures
 from shared_eval.gallery import rows_of, template
-from shared_eval.outputs import writing
+from shared_eval.outputs import write_output
 from shared_eval.records import settings_of
 from shared_eval.result_table import ResultTable
 from shared_eval.shown import embeddings_of, shown_items
@@ -56,8 +56,7 @@ def write_report(
         neighbours=neighbours_of(records),
         runs=runs,
     )
-    with writing(output):
-        write_atomically(output, page)
+    write_output(output, page)
     return output
 
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.io.errors import TrainingError
-from core.io.files import write_atomically
-from shared_eval.outputs import fits, show, text_table, writing
+from shared_eval.outputs import fits, show, text_table, write_output
 from shared_eval.records import read_records
 from shared_eval.report_page import draw, write_report
 from shared_eval.reproduce.recipes import Recipe, primary_comparisons, published_figures
@@ -34,8 +33,7 @@ def write_results(
         raise TrainingError(f"the table has no rows: none of {len(paths)} records has a score")
     show_table(table)
     for path in outputs:
-        with writing(path):
-            write_atomically(path, table_text(table, path.suffix))
+        write_output(path, table_text(table, path.suffix))
     records = label_versions(records, merge)
     drawn = draw(records, table)
     show(f"report: {write_report(records, table, drawn, root / 'report.html')}")
