@@ -17,7 +17,7 @@ from graph.data import GraphDataset
 from graph.refinement import refine
 
 
-class Rows(NamedTuple):
+class SparseMatrix(NamedTuple):
     """A sparse matrix [m, n]. The entries of row i are those from ``first[i]`` to ``first[i + 1]``."""
 
     first: Tensor  # (m + 1,) int
@@ -25,7 +25,9 @@ class Rows(NamedTuple):
     values: Tensor  # (entries,)
 
     @classmethod
-    def from_entries(cls, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> "Rows":
+    def from_entries(
+        cls, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]
+    ) -> "SparseMatrix":
         """The matrix with ``values`` at ``rows`` and ``columns``, [n] each; those of one place are added."""
         places, entry = (rows * shape[1] + columns).unique(return_inverse=True)
         first = F.pad((places // shape[1]).bincount(minlength=shape[0]).cumsum(0), (1, 0))
@@ -47,8 +49,8 @@ class Rows(NamedTuple):
 class SparseSum:
     """Weighted sums of rows in each of S runs: [S, n, D] -> [S, m, D]."""
 
-    matrix: Rows  # (S·m, S·n), block-diagonal
-    transpose: Rows  # for the gradient
+    matrix: SparseMatrix  # (S·m, S·n), block-diagonal
+    transpose: SparseMatrix  # for the gradient
 
     @classmethod
     def from_entries(
@@ -56,8 +58,8 @@ class SparseSum:
     ) -> "SparseSum":
         """The sums of a matrix that has ``values`` [n] at ``rows`` [n] and ``columns`` [n]."""
         return cls(
-            Rows.from_entries(rows, columns, values, shape),
-            Rows.from_entries(columns, rows, values, shape[::-1]),
+            SparseMatrix.from_entries(rows, columns, values, shape),
+            SparseMatrix.from_entries(columns, rows, values, shape[::-1]),
         )
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -66,7 +68,7 @@ class SparseSum:
 
     def to(self, *arguments: Any) -> "SparseSum":
         matrices = self.matrix, self.transpose
-        return SparseSum(*(Rows(*(part.to(*arguments) for part in matrix)) for matrix in matrices))
+        return SparseSum(*(SparseMatrix(*(part.to(*arguments) for part in matrix)) for matrix in matrices))
 
 
 class _SparseSum(torch.autograd.Function):

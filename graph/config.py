@@ -29,7 +29,6 @@ class GraphConfig(GroupConfig):
     dataset: str = "motifs"
     """motifs (embedded), a TUDataset of the paper (MUTAG, PTC_MR, ENZYMES, PROTEINS, DD, REDDIT-BINARY,
     IMDB-BINARY, IMDB-MULTI), another TUDataset's name, or folder:PATH with the files of one."""
-    download: bool = True
     objective: Literal["infograph", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     variant: Literal["corrected", "released"] = objective_option(

@@ -48,7 +48,6 @@ class ImageConfig(TrainConfig):
     objective: Literal["simclr", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     temperature: float = 0.5
-    download: bool = True
     precision: Precision = "auto"
     epochs: int = 400
     batch_size: int = 256

@@ -51,7 +51,6 @@ class SentenceConfig(TrainConfig):
     """Treat the negatives' weights as constants."""
     window: int = objective_option(1, slug="window{}", label="window {}")
     """Sentences to each side that are positives."""
-    download: bool = True
     epochs: int = 1
     batch_size: int = 400
     cache_chunk: int | None = None

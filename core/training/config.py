@@ -99,7 +99,7 @@ class TrainConfig:
     """Seeds weights, order, augmentation and the folds of the evaluation."""
     data_root: Path = field(default_factory=default_data_root)
     """Folder with local copies of the datasets; $HCL_DATA sets the default."""
-    download: bool = False
+    download: bool = True
     """Download the dataset from its publisher if there is no local copy."""
     output_dir: Path | None = None
     """Folder of the run; by default runs/MODALITY/DATASET/OBJECTIVE/seed-N. {seed} becomes the seed."""

@@ -49,7 +49,6 @@ def fit(task: Task, runs: Sequence[Run]) -> TrainResult:
     state = checkpointer.restore() or TrainState.before_training(evaluate(task, runs))
     write_metrics(runs, state)
     stopwatch = Stopwatch()
-
     tracker = Tracker(task, runs, state)
 
     with progress_bar() as progress, signals.shielded(), closing(tracker):

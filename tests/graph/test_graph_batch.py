@@ -11,7 +11,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GINConv, global_add_pool
 
 from core import InfoGraphLoss
-from graph.batch import Rows, SparseSum, make_batches
+from graph.batch import SparseMatrix, SparseSum, make_batches
 from graph.data import load_dataset
 from graph.encoder import Head, InfoGraph, make_models, state_of_run
 from graph.refinement import refine
@@ -88,7 +88,7 @@ def in_double(batch):
     def convert(value):
         if isinstance(value, SparseSum):
             rows = value.matrix, value.transpose
-            return SparseSum(*(Rows(first, columns, x.double()) for first, columns, x in rows))
+            return SparseSum(*(SparseMatrix(first, columns, x.double()) for first, columns, x in rows))
         return value.double() if value.is_floating_point() else value
 
     values = {field.name: convert(getattr(batch, field.name)) for field in dataclasses.fields(batch)}
