@@ -4,9 +4,6 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
-# The modalities, and how each names its objective at beta 0 and tau_plus 0.
-PLAIN_OBJECTIVES = {"image": "simclr", "graph": "infograph", "sentence": "quickthought"}
-
 # What an objective is compared with at the same seeds: its counterpart at beta 0, of the same tau_plus, the
 # plain objective of its family, and its encoder before training.
 Baseline = Literal["beta 0", "plain", "untrained"]

@@ -151,7 +151,7 @@ class RecordsConfig:
     dataset: str | None = None
     """Name of the dataset."""
     objective: str | None = None
-    """Name of the objective: simclr, infograph, quickthought, debiased, hard."""
+    """Name of the objective, such as debiased."""
     metric: str | None = None
     """Name of the metric."""
     seed: int | None = None

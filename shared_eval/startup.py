@@ -8,6 +8,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
+def modalities() -> list[str]:
+    """The project's packages that have a trainer."""
+    return sorted(path.parent.name for path in ROOT.glob("*/train.py"))
+
+
 def start_command(*packages: str) -> None:
     """Check that the project's ``packages`` are those that Python imports, and prepare for Ctrl-C.
 

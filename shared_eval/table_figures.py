@@ -8,14 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from shared_eval.figures import STYLES
-from shared_eval.planned import PLAIN_OBJECTIVES, Baseline
+from shared_eval.planned import Baseline
 from shared_eval.result_table import ResultTable, Row
 from shared_eval.statistics import Ranks
 from shared_eval.summary import Answer, answers, summarise_modalities
 
-# What a published figure's label begins with, where it is a baseline of the hard objective.
-PUBLISHED_AS: dict[str, Baseline] = dict.fromkeys(("plain", *PLAIN_OBJECTIVES.values()), "plain")
-PUBLISHED_AS["debiased"] = "beta 0"
 GAINS = "gains of hard negatives"  # title of the forest plot
 FOREST: dict[Baseline, str] = {"plain": "plain", "beta 0": "debiased"}  # the baselines in the forest plot
 
@@ -75,6 +72,7 @@ def published_gains(table: ResultTable, column: str, baseline: Baseline, row: Ro
     Of a source's betas that of ``row`` counts; figures that name no beta count for any.
     """
     beta = f"beta {row.point.beta:g}" if row.point else ""
+    names = baseline_names(table, baseline)
     hard: dict[str, float] = {}
     others: dict[str, float] = {}
     for quoted in table.rows:
@@ -83,9 +81,17 @@ def published_gains(table: ResultTable, column: str, baseline: Baseline, row: Ro
             name, *details = label.split(", ")
             if name == "hard" and (beta in details or not any(d.startswith("beta ") for d in details)):
                 hard[source] = quoted.cells[column].mean
-            elif PUBLISHED_AS.get(name) == baseline:
+            elif name in names:
                 others[source] = quoted.cells[column].mean
     return [gain - others[source] for source, gain in hard.items() if source in others]
+
+
+def baseline_names(table: ResultTable, baseline: Baseline) -> set[str]:
+    """What the label of a baseline's published figure may begin with."""
+    if baseline != "plain":
+        return {"debiased"}
+    plain = [row.label for row in table.rows if row.point and row.point.beta == row.point.tau_plus == 0]
+    return {"plain", *(label.partition(", ")[0] for label in plain)}
 
 
 def critical_difference(ranks: Ranks, modality: str) -> Figure:

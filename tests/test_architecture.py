@@ -1,9 +1,11 @@
 """Who may import whom: ``core.losses`` only torch, modalities never each other, benchmarks never tests."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,22 @@ def test_importing_core_loads_nothing_heavy_but_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert answer.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_evaluation_does_not_name_what_one_modality_alone_trains(modality):
+    """Neither a plain objective nor a slug of an option; recipes name them, and records bring them."""
+    config = next(
+        value
+        for value in vars(import_module(f"{modality}.config")).values()
+        if isinstance(value, type) and value.__dict__.get("modality") == modality
+    )
+    slugs = [option.slug.partition("{")[0] for option in config.objective_options().values()]
+    names = {config.plain_objective, *filter(None, slugs)}
+    found = [
+        (path.name, name)
+        for path in sorted((ROOT / "shared_eval").rglob("*.py"))
+        for name in names
+        if re.search(rf"\b{name}\b", path.read_text())
+    ]
+    assert not found

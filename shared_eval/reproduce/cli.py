@@ -18,7 +18,7 @@ from core.training.settings import MAX_FLOAT, check_ranges
 from shared_eval.outputs import show
 from shared_eval.records import warn_failed_runs
 from shared_eval.reproduce.locate import locate
-from shared_eval.reproduce.plan import describe_estimate, longest_first, plan_specs
+from shared_eval.reproduce.plan import describe_estimate, longest_first, plan_specs, select_objectives
 from shared_eval.reproduce.recipes import load_recipes
 from shared_eval.reproduce.run import Outcome, run_here, run_on_ray, share_cores
 from shared_eval.reproduce.spec import Job, RunSpec, group_jobs
@@ -35,7 +35,7 @@ class ReproduceConfig:
     datasets: tuple[str, ...] = ()
     """Datasets instead of the recipe's."""
     objectives: tuple[str, ...] = ()
-    """Objectives to select, by name: simclr, infograph, quickthought, debiased, hard."""
+    """Objectives to select, by name, such as debiased and hard."""
     betas: tuple[float, ...] = ()
     """Hardnesses instead of the recipe's; 0 is the debiased objective."""
     seeds: int | None = None
@@ -78,7 +78,8 @@ class ReproduceConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ReproduceConfig, argv, "python -m shared_eval.reproduce").checked()
     recipes = load_recipes(config.table)
-    specs = locate(plan_specs(recipes, config.datasets, config.objectives, config.betas, config.seeds))
+    specs = locate(plan_specs(recipes, config.datasets, config.betas, config.seeds))
+    specs = select_objectives(specs, config.objectives)
     missing = [spec for spec in specs if not (spec.finished or spec.conflict)]
     if config.dry_run:
         for spec in specs:

@@ -14,7 +14,7 @@ from shared_eval.startup import check_package
 
 
 def locate(specs: Sequence[RunSpec]) -> list[RunSpec]:
-    """The runs with what their modalities say of them, ``folder``, ``finished`` and others; each run once.
+    """The runs with what their modalities say of them, ``objective``, ``folder`` and others; each run once.
 
     A modality compares all settings of the run in a folder: those that a recipe does not name must have their
     defaults. Raises InputError if a modality refuses a setting, or if two runs would share a folder.
@@ -30,6 +30,7 @@ def locate(specs: Sequence[RunSpec]) -> list[RunSpec]:
             together = answer["trains_together"] if spec.seeds_together is None else spec.seeds_together
             found = replace(
                 spec,
+                objective=settings["objective"],
                 seeds_together=together,
                 folder=folder,
                 finished=run["finished"],

@@ -16,7 +16,6 @@ UNITS = (("days", 86400), ("h", 3600), ("min", 60), ("s", 1))
 def plan_specs(
     recipes: Sequence[Recipe],
     datasets: Sequence[str] = (),
-    objectives: Sequence[str] = (),
     betas: Sequence[float] = (),
     seeds: int | None = None,
 ) -> list[RunSpec]:
@@ -29,13 +28,20 @@ def plan_specs(
     for recipe in recipes:
         own = [name for name in datasets if len(recipes) == 1 or name in recipe.datasets]
         if own or not datasets:
-            specs |= dict.fromkeys(recipe.specs(own, objectives, betas, seeds))
+            specs |= dict.fromkeys(recipe.specs(own, betas, seeds))
     if not specs:
-        given = [f"`datasets` {' '.join(datasets)}"] if datasets else []
-        given += [f"`objectives` {' '.join(objectives)}"] if objectives else []
         titles = ", ".join(recipe.title for recipe in recipes)
-        raise InputError(f"no run of {titles} is left with {' and '.join(given)}")
+        raise InputError(f"no run of {titles} is left with `datasets` {' '.join(datasets)}")
     return list(specs)
+
+
+def select_objectives(specs: Sequence[RunSpec], objectives: Sequence[str]) -> list[RunSpec]:
+    """The located runs of the objectives named, all if none is; raises InputError if no run is left."""
+    selected = [spec for spec in specs if not objectives or spec.objective in objectives]
+    if not selected:
+        known = ", ".join(dict.fromkeys(spec.objective for spec in specs))
+        raise InputError(f"`objectives` is {' '.join(objectives)}; the table has {known}")
+    return selected
 
 
 def estimate_seconds(specs: Iterable[RunSpec]) -> dict[RunSpec, float | None]:

@@ -11,8 +11,9 @@ from typing import Any, TypeVar, get_type_hints
 from core.io.errors import InputError, did_you_mean, reason_of
 from core.io.files import check_regular
 from core.training.settings import MAX_FLOAT, check_hardness, check_type
-from shared_eval.planned import PLAIN_OBJECTIVES, Baseline, Primary, Published
+from shared_eval.planned import Baseline, Primary, Published
 from shared_eval.reproduce.spec import RunSpec, Value
+from shared_eval.startup import modalities
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -101,11 +102,10 @@ class Recipe:
     def specs(
         self,
         datasets: Sequence[str] = (),
-        objectives: Sequence[str] = (),
         betas: Sequence[float] = (),
         seeds: int | None = None,
     ) -> list[RunSpec]:
-        """The recipe's runs; ``objectives`` selects some, the other arguments replace what the recipe has.
+        """The recipe's runs; arguments replace what the recipe has.
 
         Raises InputError if these are more than MAX_RUNS.
         """
@@ -114,11 +114,11 @@ class Recipe:
         runs = len(datasets) * len(self.epochs) * seeds * len(points)
         if runs > MAX_RUNS:
             raise InputError(f"{self.title} would have {runs:,} runs; a table has at most {MAX_RUNS:,}")
-        specs = [
+        return [
             RunSpec(
                 modality=self.modality,
                 dataset=dataset,
-                objective=self._name(entry.objective, beta, tau_plus),
+                objective=entry.objective,
                 beta=beta,
                 tau_plus=tau_plus,
                 seed=seed,
@@ -132,13 +132,6 @@ class Recipe:
             for dataset, epochs, seed in product(datasets, self.epochs, range(seeds))
             for entry, tau_plus, beta in points
         ]
-        return [spec for spec in specs if not objectives or spec.objective in objectives]
-
-    def _name(self, objective: str, beta: float, tau_plus: float) -> str:
-        """The name that an objective has at these numbers."""
-        if objective != "hard" or beta:
-            return objective
-        return "debiased" if tau_plus else PLAIN_OBJECTIVES[self.modality]
 
     def published_figures(self) -> Published:
         """By label, which begins with the figure's source, and column."""
@@ -233,9 +226,8 @@ def _read_table(kind: type[Table], where: str, entry: dict[str, Any]) -> Table:
 
 def check_recipe(recipe: Recipe) -> None:
     """Raise ValueError if a value is out of range, or no run can come of it."""
-    if recipe.modality not in PLAIN_OBJECTIVES:
-        known = ", ".join(PLAIN_OBJECTIVES)
-        raise ValueError(f"modality is {recipe.modality!r}; it must be one of {known}")
+    if recipe.modality not in modalities():
+        raise ValueError(f"modality is {recipe.modality!r}; it must be one of {', '.join(modalities())}")
     points = recipe.points()
     for entry, tau_plus, beta in points:
         check_hardness(beta, tau_plus)

@@ -18,7 +18,7 @@ class RunSpec:
 
     modality: str
     dataset: str
-    objective: str
+    objective: str  # after ``locate``, as its beta and tau_plus name it
     beta: float
     tau_plus: float
     seed: int

@@ -339,7 +339,11 @@ def test_small_table_on_ray(recipe, capsys):
         (["demo", "--output", "table.doc"], "its suffix must be one of .md, .csv, .tex"),
         (
             ["graphs", "--objectives", "simclr"],
-            "no run of TUDatasets, TUDatasets, large is left with --objectives simclr",
+            "--objectives is simclr; the table has infograph, debiased, hard",
+        ),
+        (
+            ["graphs", "--datasets", "nothing"],
+            "no run of TUDatasets, TUDatasets, large is left with --datasets nothing",
         ),
     ],
 )
