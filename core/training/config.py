@@ -223,6 +223,11 @@ class TrainConfig:
         """Every setting, in types that JSON holds."""
         return json.loads(json.dumps(dataclasses.asdict(self), default=str))
 
+    def as_text(self) -> str:
+        """The text of ``config.json``."""
+        settings = {"modality": self.modality, "objective_fields": self.objective_fields(), **self.as_dict()}
+        return json.dumps(settings, indent=2) + "\n"
+
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """The settings that have one default for all datasets, in types that JSON holds."""

@@ -14,12 +14,9 @@ the longer run are written, in ``.finished/``. Then the record goes, and they ta
 """
 
 import errno
-import fcntl
 import json
 import os
-import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -42,24 +39,17 @@ from core.io.errors import (
     reason_of,
 )
 from core.io.files import readable, write_atomically
-from core.training.checkpoints import Checkpoints, restoring
+from core.training.checkpoints import Checkpoints
+from core.training.claim import FINISHED, LOCK, claim
 from core.training.config import TrainConfig
 from core.training.divergence import Divergence
 from core.training.provenance import describe_environment, peak_memory_bytes
 from core.training.records import HEADS, SCHEMA, check_files, read_result, record_text
-from core.training.settings import describe_changes, differing_settings, read_settings
-
-LOCK = ".lock"
-FINISHED = ".finished"  # the files of a run's end, until all are written
-# Names that a process leaves if it is killed, also one of earlier code.
-TEMPORARY = re.compile(
-    r"\.(config\.json|metrics\.jsonl|(encoder|heads|sample)\.safetensors|result\.json|failure\.json"
-    r"|state-[ab]\.pt)\..+|\.encoder-.+|\.finished"
-)
+from core.training.settings import describe_changes
 
 
 class Run:
-    """The folder of one training run. Only this class writes to it.
+    """The folder of one training run. Only this class writes to it, once ``claim`` has made it ready.
 
     Of several processes only the main one writes. What cannot be written is a TrainingError.
     """
@@ -69,7 +59,7 @@ class Run:
         self.folder = config.folder()
         self.has_diverged = False
         self.sample: Mapping[str, Tensor] = {}  # what ``save_sample`` was given
-        self._lock: IO[str] | None = None
+        self.lock: IO[str] | None = None
 
     @classmethod
     @contextmanager
@@ -83,12 +73,12 @@ class Run:
         run = cls(config)
         try:
             if is_main_process():
-                run._claim()
+                claim(run)
             barrier()
             yield run
         finally:
-            if run._lock is not None:
-                run._lock.close()
+            if run.lock is not None:
+                run.lock.close()
 
     @cached_property
     def checkpoints(self) -> Checkpoints:
@@ -96,10 +86,10 @@ class Run:
 
     def is_finished(self) -> bool:
         """Whether there is an intact record of so many epochs; InputError for one of a newer schema."""
-        record = self._record()
+        record = self.record()
         return record is not None and record.get("epochs") == self.config.epochs
 
-    def _record(self) -> dict[str, Any] | None:
+    def record(self) -> dict[str, Any] | None:
         """The record if there is an intact one, perhaps of fewer epochs."""
         path = self.folder / "result.json"
         try:
@@ -184,7 +174,7 @@ class Run:
             result["files"] = {str(path.relative_to(finished)): file_checksum(path) for path in files}
         # Not named result.json yet, for which readers search every folder.
         self._write(f"{FINISHED}/record.json", record_text(result))
-        self._write(f"{FINISHED}/config.json", self._settings_text())
+        self._write(f"{FINISHED}/config.json", self.config.as_text())
         self._write(f"{FINISHED}/README.md", card)
         with self.writing("result.json"):
             self._publish()
@@ -213,7 +203,7 @@ class Run:
         advice = kept + diverged.advice(epoch, step, self._settings_to_try())
         message = f"{diverged.description} in epoch {epoch}, step {step}; {advice}"
         failure = {"reason": diverged.reason, "epoch": epoch, "step": step, "message": message}
-        if is_main_process() and self._record() is None:
+        if is_main_process() and self.record() is None:
             self._write("failure.json", record_text(self._header() | failure))
         return DivergedError(diverged.reason, epoch, step, message)
 
@@ -243,104 +233,6 @@ class Run:
             "seed": self.config.seed,
         }
 
-    def _claim(self) -> None:
-        """Make the folder this run's, or raise InputError."""
-        folder, config = self.folder, self.config
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._check_is_ours()
-            if self.is_finished():
-                return
-            self._take_lock()
-            self._check_is_ours()
-            if self.is_finished():  # by a process that has ended since
-                return
-            if self.checkpoints.exist() and not config.resume:
-                raise InputError(
-                    f"{folder} holds this run unfinished, {self._epochs_done()} of {config.epochs} epochs "
-                    "done; add `resume` to continue it, or choose another `output_dir`"
-                )
-            remove_temporaries(folder)
-            if (folder / "config.json").exists():
-                self._check_epochs()
-            if self._record() is None:
-                write_atomically(folder / "config.json", self._settings_text())
-                if (folder / "result.json").exists():
-                    print(f"warning: {folder}/result.json is damaged and is written again", file=sys.stderr)
-            self.checkpoints.folder.mkdir(exist_ok=True)
-            (folder / "failure.json").unlink(missing_ok=True)
-        except OSError as error:
-            raise InputError(f"`output_dir` {folder} cannot be written: {error.strerror}") from error
-
-    def _check_is_ours(self) -> None:
-        """Raise InputError if the folder holds another run, or files of something else."""
-        names = {path.name for path in self.folder.iterdir()} - {LOCK}
-        if "config.json" not in names:
-            if not all(map(TEMPORARY.fullmatch, names)):
-                raise InputError(
-                    f"{self.folder} holds files that are not a run's; choose another `output_dir`"
-                )
-            return
-        others = names - {"config.json", "checkpoint"}
-        if all(map(TEMPORARY.fullmatch, others)) and not self.checkpoints.exist():
-            return  # a run that ended before it began, perhaps because of its data or settings
-        changes = differing_settings(self.config, self.folder, ignored=("epochs",))
-        advice = "" if changes else "add `resume` to train it until then, or "
-        if not self.config.resume:
-            changes = differing_settings(self.config, self.folder)
-        if changes:
-            raise InputError(
-                f"{self.folder} holds a run of other settings ({changes}); {advice}choose another "
-                "`output_dir`"
-            )
-
-    def _check_epochs(self) -> None:
-        """Raise InputError if the run was begun with other ``epochs`` and cannot be resumed to these."""
-        wanted, begun_with = self.config.epochs, read_settings(self.folder).get("epochs")
-        if wanted == begun_with:
-            return
-        if reason := self.config.depends_on_epochs():
-            raise InputError(
-                f"`epochs` is {wanted}, but the run in {self.folder} was begun with {begun_with}, and "
-                f"{reason} depends on it; start a new run from its weights with `init`, in another "
-                "`output_dir`"
-            )
-        state = self.load_checkpoint()
-        if state is None and self._record() is not None:
-            raise InputError(
-                f"{self.folder} holds a finished run of {begun_with} epochs without its checkpoint, so it "
-                "cannot be trained on; choose another `output_dir`"
-            )
-        trained = 0 if state is None else epochs_begun(state)
-        if wanted < trained:
-            raise InputError(
-                f"`epochs` is {wanted}, but the run in {self.folder} is in epoch {trained}; it cannot be "
-                "shortened: choose another `output_dir`"
-            )
-
-    def _settings_text(self) -> str:
-        config = self.config
-        settings = {"modality": config.modality, "objective_fields": config.objective_fields()}
-        return json.dumps(settings | config.as_dict(), indent=2) + "\n"
-
-    def _take_lock(self) -> None:
-        """Lock the folder while this process lives; raise InputError if another process has the lock."""
-        self._lock = open(self.folder / LOCK, "a")  # noqa: SIM115 -- ``open`` closes it
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{self.folder} is in use: another process trains this run; wait until it ends, or choose "
-                "another `output_dir`"
-            ) from None
-
-    def _epochs_done(self) -> int:
-        try:
-            lines = (self.folder / "metrics.jsonl").read_bytes().count(b"\n")
-        except OSError:
-            lines = 0
-        return max(lines - 1, 0)
-
     def _save_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         with self.writing(name):
@@ -369,26 +261,12 @@ class Run:
 
     def _has_its_folder(self) -> bool:
         """Whether the folder is the one that this process has locked."""
-        if self._lock is None:
+        if self.lock is None:
             return True
         try:
-            return os.path.samestat(os.fstat(self._lock.fileno()), (self.folder / LOCK).stat())
+            return os.path.samestat(os.fstat(self.lock.fileno()), (self.folder / LOCK).stat())
         except OSError:
             return False
-
-
-def epochs_begun(state: Mapping[str, Any]) -> int:
-    """Epochs that a checkpoint has trained, the one in progress included."""
-    with restoring(Path("the checkpoint")):
-        progress = state["progress"]
-        return progress["epoch"] - (len(progress["step_statistics"]) == 0)
-
-
-def remove_temporaries(folder: Path) -> None:
-    """Remove the temporary files that killed writes have left in a run's folder."""
-    for path in [*folder.glob(".*"), *folder.glob("checkpoint/.*")]:
-        if TEMPORARY.fullmatch(path.name):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def load_encoder_state(

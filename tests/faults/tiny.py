@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.training.checkpoints import read_checkpoint
+from core.training.claim import TEMPORARY
 from core.training.records import read_record
-from core.training.run_folder import TEMPORARY
 from tests.graph.conftest import write_tu_dataset
 from tests.image.conftest import write_class_folders
 from tests.processes import TrainProcess
