@@ -47,7 +47,7 @@ class ImageConfig(TrainConfig):
     """shapes or digits (embedded), cifar10, cifar100, stl10, tinyimagenet, or folder:PATH (any images)."""
     objective: Literal["simclr", "debiased", "hard"] = "hard"
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
-    temperature: float = 0.5
+    temperature: float = objective_option(0.5, slug="temperature{}", label="temperature {}")
     precision: Precision = "auto"
     epochs: int = 400
     batch_size: int = 256

@@ -90,6 +90,13 @@ def test_dataset_name_brings_the_papers_settings():
     assert (config.beta, config.tau_plus, config.lr) == (0, 0, 0.5)
 
 
+def test_temperature_sets_an_objective_apart():
+    config = parsed("--objective", "simclr", "--temperature", "0.1")
+    assert config.objective_slug() == "simclr-temperature0.1"
+    assert config.objective_label() == "simclr, temperature 0.1"
+    assert config.objective_family() == config.objective_family(plain=True) == "temperature 0.1"
+
+
 def test_slug_names_changed_options():
     config = parsed("--anneal-beta", "down", "--positives", "label", "--stop-gradient")
     assert config.objective_slug() == "hard-beta1-tau0.1-annealed-stopgradient-truepositives"
