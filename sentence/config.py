@@ -31,7 +31,8 @@ class SentenceConfig(TrainConfig):
     not_identity: ClassVar[frozenset[str]] = TrainConfig.not_identity | {"strict"}
     minimums: ClassVar[Mapping[str, float]] = {
         **TrainConfig.minimums,
-        **dict.fromkeys(("window", "embedding_dim", "hidden", "vocab_size", "longest", "cache_chunk"), 1),
+        **dict.fromkeys(("window", "embedding_dim", "hidden", "vocab_size", "longest"), 1),
+        **dict.fromkeys(("max_steps", "cache_chunk"), 1),
     }
     # Each offset inside the window is a term of its own, made one after the other.
     maximums: ClassVar[Mapping[str, float]] = {**TrainConfig.maximums, "window": 2**20}
@@ -52,6 +53,8 @@ class SentenceConfig(TrainConfig):
     window: int = objective_option(1, slug="window{}", label="window {}")
     """Sentences to each side that are positives."""
     epochs: int = 1
+    max_steps: int | None = None
+    """Steps of an epoch at most, on batches that the seed chooses; by default all of the text is read."""
     batch_size: int = 400
     cache_chunk: int | None = None
     """Sentences that a process encodes at a time at most (gradient caching)."""

@@ -222,7 +222,7 @@ class ConsecutiveBatches:
 
     The first sentence of the first batch of each book is random in every epoch, so that all pairs of
     neighbours occur. Batches are shuffled, the sentences of a batch are not. Both depend on seed and epoch
-    alone.
+    alone. Of more than ``max_steps`` batches the epoch has the first ones of its order.
     """
 
     def __init__(
@@ -233,6 +233,7 @@ class ConsecutiveBatches:
         seed: int,
         part: slice,
         device: torch.device,
+        max_steps: int | None = None,
     ) -> None:
         self.corpus, self.batch_size, self.max_tokens, self.seed = corpus, batch_size, max_tokens, seed
         self.part, self.device = part, device
@@ -246,7 +247,8 @@ class ConsecutiveBatches:
                 f"`batch_size` is {batch_size}; it must be at most {sentences}, the sentences of the corpus"
                 f"{others}"
             )
-        self.steps = sentences // batch_size
+        self.batches = sentences // batch_size
+        self.steps = min(self.batches, max_steps or self.batches)
 
     def positions(self, epoch: int) -> list[np.ndarray]:
         """The positions [B] of each batch's sentences in the corpus, in the order of the epoch."""
@@ -262,7 +264,7 @@ class ConsecutiveBatches:
             rests += [np.arange(first, start), np.arange(stop, end)]
         rest = np.concatenate(rests)
         batches += list(rest[: len(rest) // size * size].reshape(-1, size))
-        return [batches[i] for i in rng.permutation(len(batches))]
+        return [batches[i] for i in rng.permutation(len(batches))[: self.steps]]
 
     def epoch(self, epoch: int) -> Iterator[SentenceBatch]:
         for positions in self.positions(epoch):

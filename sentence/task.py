@@ -69,7 +69,7 @@ class SentenceTask(Task):
 
         self.local = local_slice(config.batch_size)
         self.sentence_batches = ConsecutiveBatches(
-            corpus, config.batch_size, config.longest, config.seed, self.local, device
+            corpus, config.batch_size, config.longest, config.seed, self.local, device, config.max_steps
         )
         self.fingerprint = fingerprint(corpus)
         self.steps_per_epoch = self.sentence_batches.steps
@@ -77,8 +77,11 @@ class SentenceTask(Task):
         self.record_fields = self._record_fields(missing)
         if is_main_process():
             describe(config, source, corpus)
-        dropped = self.fingerprint["sentences"] - self.samples_per_epoch
-        warn_dropped_samples(dropped, "sentences", config.batch_size)
+            if self.steps_per_epoch < self.sentence_batches.batches:
+                parts = f"{self.steps_per_epoch:,} of {self.sentence_batches.batches:,}"
+                print(f"each epoch has {parts} batches", file=sys.stderr)
+        filled = self.sentence_batches.batches * config.batch_size
+        warn_dropped_samples(self.fingerprint["sentences"] - filled, "sentences", config.batch_size)
 
         self.encoders = PaddedTransformer(self.model) if self.is_transformer else self.model[0]
         # Many checkpoints have parameters that the embedding does not use, such as a pooler's.

@@ -207,9 +207,9 @@ def test_hub_corpus_is_downloaded_once(tmp_path, monkeypatch, capsys):
     assert [path.name for path in (corpora.user_cache() / "corpora").iterdir()] == ["wikitext-103.txt"]
 
 
-def make_batches(books, size=20, seed=0, part=slice(None)):
+def make_batches(books, size=20, seed=0, part=slice(None), max_steps=None):
     corpus = encoded(books)
-    return corpus, ConsecutiveBatches(corpus, size, 30, seed, part, torch.device("cpu"))
+    return corpus, ConsecutiveBatches(corpus, size, 30, seed, part, torch.device("cpu"), max_steps)
 
 
 def test_batches_are_consecutive_sentences_of_one_book_or_the_rests_of_several(books):
@@ -251,6 +251,15 @@ def test_batches_depend_on_seed_and_epoch_alone(books):
     assert np.concatenate(batches.positions(2)).tolist() != first
     assert np.concatenate(batches.positions(1)).tolist() == first
     assert np.concatenate(others.positions(1)).tolist() != first
+
+
+def test_short_epoch_has_the_first_batches_of_a_whole_one(books):
+    _, whole = make_batches(books)
+    for max_steps, steps in ((2, 2), (6, 6), (7, 6)):
+        _, short = make_batches(books, max_steps=max_steps)
+        assert short.steps == steps
+        for epoch in (1, 2):
+            assert np.array_equal(short.positions(epoch), whole.positions(epoch)[:steps])
 
 
 def test_process_gets_the_tokens_of_its_part_and_all_positions(books):

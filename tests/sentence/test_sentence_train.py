@@ -75,6 +75,16 @@ def test_dropped_sentences_are_named(books, data_root, tmp_path, capsys):
     assert f"{total % 37} sentences are dropped in each epoch (others each time): they do not fill" in message
 
 
+def test_short_epochs_are_named_and_trained(books, data_root, tmp_path, capsys):
+    flags = ["--epochs", "2", "--batch-size", "20", "--max-steps", "3", "--checkpoint-seconds", "0"]
+    result = trained(books, data_root, tmp_path / "run", *flags)
+    message = capsys.readouterr().err
+    assert "each epoch has 3 of 6 batches" in message
+    assert "15 sentences are dropped in each epoch (others each time): they do not fill" in message
+    assert result["epochs"] == 2
+    assert result["metrics"] != result["untrained_metrics"]
+
+
 def test_finished_run_folder_has_every_file_and_a_full_record(books, data_root, tmp_path, capsys):
     folder = tmp_path / "run"
     result = trained(books, data_root, folder, "--objective", "hard", "--beta", "2", "--seed", "3")
