@@ -2,7 +2,8 @@
 
 ``benchmarks/results/README.md`` and the README are written by hand, but for what stands between
 ``<!-- begin KIND STUDIES: SELECTED -->`` and ``<!-- end -->``. KIND is a key of ``KINDS``, STUDIES are
-folders with records, and SELECTED, separated by semicolons, are columns of a table or labels of its rows.
+folders with records, and SELECTED, separated by semicolons, are columns of a table, labels of its rows, or
+titles of its figures.
 """
 
 import re
@@ -17,12 +18,13 @@ from core.io.errors import InputError
 from core.io.files import write_atomically
 from core.training.cli import command, parse
 from shared_eval.figures import save
+from shared_eval.outputs import writing
 from shared_eval.records import find_records, read_records
 from shared_eval.reproduce.recipes import all_recipes, primary_comparisons, published_figures
 from shared_eval.result_table import ResultTable, Row
 from shared_eval.statistics import paired_difference
 from shared_eval.summary import PARTS, answers
-from shared_eval.table_figures import baseline_names, forest
+from shared_eval.table_figures import baseline_names, draw_table
 from shared_eval.table_formats import markdown
 from shared_eval.tables import baselines_of, scores, summarise
 
@@ -40,11 +42,7 @@ class EvidenceConfig:
     results: Path = RESULTS
     """Folder of studies, each a folder with records."""
     pages: tuple[Path, ...] = (RESULTS / "README.md", ROOT / "README.md")
-    """Pages to fill in."""
-    studies: str = "images graphs sentences"
-    """Studies in the figure of gains."""
-    gains: Path = ROOT / "docs" / "figures" / "gains"
-    """The figure of gains, without its suffix."""
+    """Pages to fill in; their figures are in a folder beside them."""
 
 
 class Studies:
@@ -71,9 +69,29 @@ def fill(page: Path, studies: Studies) -> str:
         begin, kind, names, selected, end = block.groups()
         if kind not in KINDS:
             raise InputError(f"{page} has a block {kind}, which is not one of {', '.join(KINDS)}")
-        return begin + KINDS[kind](studies.table(names), selected.split("; ") if selected else [], page) + end
+        return begin + KINDS[kind](studies.table(names), listed(selected), page) + end
 
     return BLOCK.sub(made, page.read_text("utf-8"))
+
+
+def draw(page: Path, studies: Studies) -> None:
+    """Write the figures of the page's blocks."""
+    for _, kind, names, selected, _ in BLOCK.findall(page.read_text("utf-8")):
+        if kind == "figures":
+            drawn = draw_table(studies.table(names))
+            for title in listed(selected):
+                path = figure_path(title, page)
+                with writing(path):
+                    save(drawn[title], path)
+
+
+def listed(selected: str | None) -> list[str]:
+    return selected.split("; ") if selected else []
+
+
+def figure_path(title: str, page: Path) -> Path:
+    """Where a figure is, without its suffix."""
+    return page.parent / "figures" / re.sub(r"\W+", "-", title)
 
 
 def summary(table: ResultTable, selected: Selected, page: Path) -> str:
@@ -145,6 +163,11 @@ def overall(table: ResultTable, selected: Selected, page: Path) -> str:
     return markdown(PARTS[1].head, PARTS[1].rows(table))
 
 
+def figure_links(table: ResultTable, selected: Selected, page: Path) -> str:
+    paths = (relpath(figure_path(title, page).with_suffix(".svg"), page.parent) for title in selected)
+    return "\n".join(f"![{title}]({path})\n" for title, path in zip(selected, paths, strict=True))
+
+
 KINDS = {
     "summary": summary,
     "scores": score_table,
@@ -152,6 +175,7 @@ KINDS = {
     "pairs": pairs,
     "primary": primary,
     "overall": overall,
+    "figures": figure_links,
 }
 
 
@@ -161,9 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     studies = Studies(config.results)
     for page in config.pages:
         write_atomically(page, fill(page, studies))
-    figure = forest(studies.table(config.studies))
-    if figure is not None:
-        save(figure, config.gains)
+        draw(page, studies)
 
 
 if __name__ == "__main__":

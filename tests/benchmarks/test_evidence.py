@@ -28,12 +28,11 @@ def page_with(results, *blocks):
 
 
 def test_blocks_are_filled_in_and_numbers_link_to_their_records(results, capsys):
-    page = page_with(
-        results, "summary graphs", "pairs graphs: hard, beta 1, tau_plus 0.1; infograph", "scores graphs"
-    )
-    figure = results.parent / "gains"
-    main(["--results", str(results), "--pages", str(page), "--studies", "graphs", "--gains", str(figure)])
-    summary, pairs, scores = (match.group() for match in BLOCK.finditer(page.read_text()))
+    labels, title = "hard, beta 1, tau_plus 0.1; infograph", "gains of hard negatives"
+    blocks = "summary graphs", f"pairs graphs: {labels}", "scores graphs", f"figures graphs: {title}"
+    page = page_with(results, *blocks)
+    main(["--results", str(results), "--pages", str(page)])
+    summary, pairs, scores, figures = (match.group() for match in BLOCK.finditer(page.read_text()))
     plain = "[80.0 ± 0.0 (4)](results/graphs/MUTAG/infograph)"
     hard = "[82.0 ± 0.0 (4)](results/graphs/MUTAG/hard)"
     untrained = plain.replace("80.0", "70.0")  # scored by the same runs, before they trained
@@ -41,7 +40,8 @@ def test_blocks_are_filled_in_and_numbers_link_to_their_records(results, capsys)
     assert "| MUTAG svm_accuracy | infograph | +2.0 [2.0, 2.0] | 4 |" in pairs
     assert f"| infograph | {plain} |\n| hard, beta 1, tau_plus 0.1 | {hard} |" in scores
     assert "\nold\n" not in page.read_text()
-    assert figure.with_suffix(".svg").exists()
+    assert f"![{title}](figures/gains-of-hard-negatives.svg)" in figures
+    assert "<svg" in (page.parent / "figures" / "gains-of-hard-negatives.svg").read_text()
 
 
 def test_page_that_is_filled_in_stays_as_it_is(results):
