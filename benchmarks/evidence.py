@@ -30,6 +30,7 @@ from shared_eval.tables import baselines_of, scores, summarise
 
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- begin (\w+) ([\w -]+?)(?:: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
+LINK = re.compile(r"\[([^]]+ \(\d+\))\]\([^)]+\)")
 SUMMARY_HEAD = ("", "untrained", "plain", "debiased", "hard, beta 1", "gain over plain", "plain, published")
 
 Selected = Sequence[str]
@@ -109,6 +110,11 @@ def summary(table: ResultTable, selected: Selected, page: Path) -> str:
     return markdown(SUMMARY_HEAD, lines)
 
 
+def brief(table: ResultTable, selected: Selected, page: Path) -> str:
+    """The summary without links, for a page that is also read as text."""
+    return LINK.sub(r"\1", summary(table, selected, page))
+
+
 def published_plain(table: ResultTable, column: str) -> str:
     """The first published figure of the plain objective; empty if there is none."""
     names = baseline_names(table, "plain")
@@ -170,6 +176,7 @@ def figure_links(table: ResultTable, selected: Selected, page: Path) -> str:
 
 KINDS = {
     "summary": summary,
+    "brief": brief,
     "scores": score_table,
     "differences": differences,
     "pairs": pairs,
