@@ -191,7 +191,7 @@ def subfolders(folder: Path, skipped: Skipped) -> list[Path]:
     folders = []
     with reading(folder):
         for entry in sorted(folder.iterdir()):
-            if is_hidden(entry):
+            if is_hidden(entry.name):
                 skipped.hidden += 1
             elif entry.is_dir():
                 folders.append(entry)

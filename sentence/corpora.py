@@ -130,7 +130,7 @@ def books_in(folder: Path, name: str) -> Corpus:
     try:
         paths, hidden = visible_files(folder)
         files = [Path(path) for path in paths]
-        folders = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path)]
+        folders = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)]
     except OSError as error:
         raise InputError(f"{folder} cannot be read: {error}") from error
     books = [path for path in (*files, *folders) if path.name.lower().endswith((".txt", ".txt.gz"))]

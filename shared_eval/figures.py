@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import safetensors.numpy
 from cycler import Cycler, cycler
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
@@ -154,12 +155,13 @@ def alignment_against_uniformity(records: pd.DataFrame, title: str) -> Figure | 
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write the figure as PNG and SVG; ``path`` has no suffix."""
-    paths = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
-    for written in paths:
-        kind = written.suffix.removeprefix(".")
-        write_atomically(written, partial(figure.savefig, format=kind, dpi=200))
-    return paths
+    """Write the figure as PNG and SVG, the same bytes for the same figure; ``path`` has no suffix."""
+    paths = {kind: path.with_suffix(f".{kind}") for kind in ("png", "svg")}
+    with rc_context({"svg.hashsalt": path.name}):
+        for kind, written in paths.items():
+            metadata = {"Date": None} if kind == "svg" else None
+            write_atomically(written, partial(figure.savefig, format=kind, dpi=200, metadata=metadata))
+    return list(paths.values())
 
 
 def _axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:

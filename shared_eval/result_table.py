@@ -101,6 +101,7 @@ class Row:
     kind: Literal["untrained", "objective", "oracle", "published"] = "objective"
     point: Point | None = None  # of an objective
     plain_family: str = ""  # family of its plain objective
+    names: frozenset[str] = frozenset()  # of its objective, which modalities name differently
 
     def text(self, column: str, content: Content = "text") -> str:
         """A cell's text, empty where there is no cell; published figures show no number of seeds."""

@@ -17,21 +17,32 @@ def start_command(*packages: str) -> None:
     """Check that the project's ``packages`` are those that Python imports, and prepare for Ctrl-C.
 
     Every package that has commands calls this when it is imported. Raises ImportError if another file or
-    folder would be imported; ``python -m`` exits instead, with the message in one line.
+    folder would be imported; ``python -m`` exits instead, with the message in one line, and also if what the
+    commands need is not installed.
     """
     is_command = sys.argv[:1] == ["-m"]  # as long as Python looks for the module to run
-    for package in packages:
-        try:
+    try:
+        for package in packages:
             check_package(package)
-        except ImportError as error:
-            if not is_command:
-                raise
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+        if is_command:
+            check_installation()
+    except ImportError as error:
+        if not is_command:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     if is_command:
         from core.training.signals import handle_imports
 
         handle_imports()
+
+
+def check_installation() -> None:
+    """Raise ImportError if the losses alone are installed: commands need the extra ``train``."""
+    if importlib.util.find_spec("tyro") is None:
+        raise ImportError(
+            f"the commands need more than the losses; install it with pip install -e '{ROOT}[train]'"
+        )
 
 
 def check_package(package: str) -> None:

@@ -96,7 +96,9 @@ def modality_rows(table: ResultTable) -> list[list[str]]:
     for summary in summarise_modalities(table):
         count = str(len(summary.columns))
         for baseline, gain in summary.gains.items():
-            text = f"{100 * gain.estimate:+.1f} [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
+            text = f"{100 * gain.estimate:+.1f}"
+            if gain.low < gain.high:  # not of one seed of one dataset
+                text += f" [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
             rows.append([summary.modality, f"primary objective - {baseline}", text, count])
         if summary.ranks:
             for label, rank in sorted(summary.ranks.means.items(), key=lambda item: item[1]):

@@ -90,8 +90,8 @@ def baseline_names(table: ResultTable, baseline: Baseline) -> set[str]:
     """What the label of a baseline's published figure may begin with."""
     if baseline != "plain":
         return {"debiased"}
-    plain = [row.label for row in table.rows if row.point and row.point.beta == row.point.tau_plus == 0]
-    return {"plain", *(label.partition(", ")[0] for label in plain)}
+    plain = [row.names for row in table.rows if row.point and row.point.beta == row.point.tau_plus == 0]
+    return {"plain"}.union(*plain)
 
 
 def critical_difference(ranks: Ranks, modality: str) -> Figure:

@@ -123,7 +123,8 @@ def _objective_rows(records: pd.DataFrame) -> list[Row]:
         cells = _cells(group, "value")
         for column, before in _cells(group.dropna(subset="untrained"), "untrained").items():
             cells[column] = replace(cells[column], untrained=before.scores)
-        rows.append(Row(first["label"], cells, point=point, plain_family=first["plain_family"]))
+        names = frozenset(group["objective"])
+        rows.append(Row(first["label"], cells, "objective", point, first["plain_family"], names))
     return rows
 
 

@@ -79,7 +79,7 @@ def watched(view, address, events):
 def test_every_page_is_whole_and_fits(site, browser, setting):
     folder, address = site
     paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.html"))
-    assert {"index.html", "losses.html", "results/graphs/index.html"} <= set(paths)
+    assert {"index.html", "losses.html", "results/index.html"} <= set(paths)
     view, events = browser.new_context(**SETTINGS[setting]).new_page(), []
     watched(view, address, events)
     found = {}

@@ -7,6 +7,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,9 +44,8 @@ def readable(text: str, encoding: str = "utf-8") -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def is_hidden(path: str | Path) -> bool:
-    """Whether the name says that no user put it there: ``.ipynb_checkpoints``, ``._a.png``, ``__MACOSX``."""
-    name = os.path.basename(path)
+def is_hidden(name: str) -> bool:
+    """Whether a name says that no user put it there: ``.ipynb_checkpoints``, ``._a.png``, ``__MACOSX``."""
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
@@ -53,11 +53,12 @@ def visible_files(folder: Path) -> tuple[list[str], int]:
     """The path of every file below ``folder``, sorted, and the number of hidden ones; see ``walk``."""
     found = list(walk(folder))
     files = [path for path, hidden in found if not hidden]
-    return sorted(files, key=lambda path: path.split(os.sep)), len(found) - len(files)
+    # Name by name: no character of a name comes before the zero byte.
+    return sorted(files, key=lambda path: path.replace(os.sep, "\0")), len(found) - len(files)
 
 
 def walk(folder: Path) -> Iterator[tuple[str, bool]]:
-    """The path of every file below ``folder`` and of its hidden folders, and whether it is hidden.
+    """Yield every file and hidden folder below ``folder``, in any order, and whether it is hidden.
 
     A link to a folder is followed unless it leads to a folder that was visited before, or to one that
     contains ``folder``: each folder is read once, and cycles end. Raises OSError if a folder cannot be read.
@@ -68,16 +69,17 @@ def walk(folder: Path) -> Iterator[tuple[str, bool]]:
     visited = {_identity(parent) for start in starts for parent in start.parents}
     folders, links = [str(folder)], list[str]()
     while folders or links:
-        current = folders.pop() if folders else links.pop(0)  # links last: those to folders below add nothing
+        # Links last, by name: those to folders below add nothing.
+        current = folders.pop() if folders else heappop(links)
         if _identity(current) in visited:
             continue
         visited.add(_identity(current))
         with os.scandir(current) as entries:  # knows files from folders without a stat of each
-            for entry in sorted(entries, key=lambda entry: entry.name):
+            for entry in entries:
                 if is_hidden(entry.name):
                     yield entry.path, True
                 elif os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():
-                    (links if entry.is_symlink() else folders).append(entry.path)
+                    heappush(links, entry.path) if entry.is_symlink() else folders.append(entry.path)
                 else:
                     yield entry.path, False
 

@@ -10,6 +10,7 @@ from mkdocs.structure.files import File, Files
 
 RESULTS = Path("benchmarks/results")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+TO_RECORDS = re.compile(r"\[([^]]+)\]\((?:graphs|images|sentences)[^)]*\)")
 INLINE_CODE = re.compile(r"<code>[^<]*--[^<]*</code>")
 FLAG = re.compile(r"--[a-z][a-z-]*")
 
@@ -25,9 +26,14 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Links between pages work in the repository; here the results are below the other pages."""
-    return markdown.replace("](../benchmarks/results/", "](results/")
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Links between pages work in the repository; here the results are below the other pages.
+
+    The records are not in the site, so numbers are not linked to them.
+    """
+    if page.file.src_uri == "results/README.md":
+        markdown = TO_RECORDS.sub(r"\1", markdown)
+    return markdown.replace("](../benchmarks/results/", "](results/").replace("](../../docs/", "](../")
 
 
 def on_page_content(html: str, **_: Any) -> str:

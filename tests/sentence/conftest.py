@@ -136,3 +136,9 @@ def real_model():
 
 def as_stdin(monkeypatch, content):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
+
+
+@pytest.fixture
+def data_folder(tmp_path):
+    write_senteval(tmp_path)
+    return tmp_path

@@ -107,6 +107,9 @@ def test_alignment_against_uniformity(records):
 
 def test_figure_is_saved_as_png_and_svg(tmp_path, records):
     paths = figures.save(figures.score_against("beta", records, "MUTAG svm_accuracy"), tmp_path / "figure")
+    content = [path.read_bytes() for path in paths]
+    figures.save(figures.score_against("beta", records, "MUTAG svm_accuracy"), tmp_path / "figure")
+    assert [path.read_bytes() for path in paths] == content
     assert [path.suffix for path in paths] == [".png", ".svg"]
     assert paths[0].read_bytes().startswith(b"\x89PNG")
     assert "<svg" in paths[1].read_text()

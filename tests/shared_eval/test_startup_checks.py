@@ -38,6 +38,19 @@ def test_command_names_what_shadows_core(tmp_path, module, other):
     )
 
 
+def test_command_without_what_it_needs_says_what_to_install(monkeypatch, capsys):
+    """As where the losses alone are installed, which need PyTorch alone."""
+    monkeypatch.setattr(sys, "argv", ["-m"])
+    monkeypatch.setattr(startup.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as exit_:
+        startup.start_command("core")
+    assert exit_.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"error: the commands need more than the losses; install it with pip install -e '{ROOT}[train]'"
+    )
+
+
 def test_import_names_what_shadows_core(tmp_path):
     (tmp_path / "core.py").write_text("")
     answer = run_python(tmp_path, "-c", "import graph.encoder")

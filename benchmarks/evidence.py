@@ -1,0 +1,199 @@
+"""The page of evidence: ``python -m benchmarks.evidence`` fills in its tables and figures from the records.
+
+``benchmarks/results/README.md`` and the README are written by hand, but for what stands between
+``<!-- begin KIND STUDIES: SELECTED -->`` and ``<!-- end -->``. KIND is a key of ``KINDS``, STUDIES are
+folders with records, and SELECTED, separated by semicolons, are columns of a table, labels of its rows, or
+titles of its figures.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from os.path import commonpath, relpath
+from pathlib import Path
+
+from benchmarks.measure import ROOT
+from core.io.errors import InputError
+from core.io.files import write_atomically
+from core.training.cli import command, parse
+from shared_eval.figures import save
+from shared_eval.outputs import writing
+from shared_eval.records import find_records, read_records
+from shared_eval.reproduce.recipes import all_recipes, primary_comparisons, published_figures
+from shared_eval.result_table import ResultTable, Row
+from shared_eval.statistics import paired_difference
+from shared_eval.summary import PARTS, answers
+from shared_eval.table_figures import baseline_names, draw_table
+from shared_eval.table_formats import markdown
+from shared_eval.tables import baselines_of, scores, summarise
+
+RESULTS = ROOT / "benchmarks" / "results"
+BLOCK = re.compile(r"(<!-- begin (\w+) ([\w -]+?)(?:: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
+LINK = re.compile(r"\[([^]]+ \(\d+\))\]\([^)]+\)")
+SUMMARY_HEAD = ("", "untrained", "plain", "debiased", "hard, beta 1", "gain over plain", "plain, published")
+
+Selected = Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvidenceConfig:
+    """Fill in the tables and figures of the page of evidence."""
+
+    results: Path = RESULTS
+    """Folder of studies, each a folder with records."""
+    pages: tuple[Path, ...] = (RESULTS / "README.md", ROOT / "README.md")
+    """Pages to fill in; their figures are in a folder beside them."""
+
+
+class Studies:
+    """The tables of some folders in ``results``, each with records."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        recipes = all_recipes()
+        self.published, self.primary = published_figures(recipes), primary_comparisons(recipes)
+
+    @cache  # noqa: B019 -- lives as long as the command
+    def table(self, names: str) -> ResultTable:
+        """One table of the folders that ``names`` lists. Raises InputError if they have no records."""
+        paths = [path for name in names.split() for path in find_records([self.results / name])]
+        if not paths:
+            raise InputError(f"{self.results} has no records of {names}")
+        return summarise(scores(read_records(paths)), self.published, primary=self.primary)
+
+
+def fill(page: Path, studies: Studies) -> str:
+    """The page's text with each block as the records have it. Raises InputError for an unknown block."""
+
+    def made(block: re.Match[str]) -> str:
+        begin, kind, names, selected, end = block.groups()
+        if kind not in KINDS:
+            raise InputError(f"{page} has a block {kind}, which is not one of {', '.join(KINDS)}")
+        return begin + KINDS[kind](studies.table(names), listed(selected), page) + end
+
+    return BLOCK.sub(made, page.read_text("utf-8"))
+
+
+def draw(page: Path, studies: Studies) -> None:
+    """Write the figures of the page's blocks."""
+    for _, kind, names, selected, _ in BLOCK.findall(page.read_text("utf-8")):
+        if kind == "figures":
+            drawn = draw_table(studies.table(names))
+            for title in listed(selected):
+                path = figure_path(title, page)
+                with writing(path):
+                    save(drawn[title], path)
+
+
+def listed(selected: str | None) -> list[str]:
+    return selected.split("; ") if selected else []
+
+
+def figure_path(title: str, page: Path) -> Path:
+    """Where a figure is, without its suffix."""
+    return page.parent / "figures" / re.sub(r"\W+", "-", title)
+
+
+def summary(table: ResultTable, selected: Selected, page: Path) -> str:
+    """A line for each primary column: the primary objective, its baselines, and its gain over plain."""
+    untrained = next(row for row in table.rows if row.kind == "untrained")
+    lines = []
+    for row, column, comparison in answers(table):
+        if comparison.baseline != "plain" or (selected and column not in selected):
+            continue
+        baselines = baselines_of(row, table.rows)
+        shown = (untrained, baselines["plain"], baselines.get("beta 0"), row)
+        cells = [linked(other, column, page) if other else "" for other in shown]
+        gain, _, _ = comparison.text.partition(" p ")
+        lines.append([column, *cells, gain, published_plain(table, column)])
+    return markdown(SUMMARY_HEAD, lines)
+
+
+def brief(table: ResultTable, selected: Selected, page: Path) -> str:
+    """The summary without links, for a page that is also read as text."""
+    return LINK.sub(r"\1", summary(table, selected, page))
+
+
+def published_plain(table: ResultTable, column: str) -> str:
+    """The first published figure of the plain objective; empty if there is none."""
+    names = baseline_names(table, "plain")
+    rows = [row for row in table.rows if row.kind == "published" and column in row.cells]
+    return next((row.text(column) for row in rows if row.label.partition(": ")[2] in names), "")
+
+
+def score_table(table: ResultTable, selected: Selected, page: Path) -> str:
+    """All scores, each with a link to its records; ``selected`` are columns."""
+    columns = selected or table.columns
+    rows = [row for row in table.rows if any(column in row.cells for column in columns)]
+    lines = ([row.label, *(linked(row, column, page) for column in columns)] for row in rows)
+    return markdown(["objective", *columns], lines)
+
+
+def linked(row: Row, column: str, page: Path) -> str:
+    """A cell's text, with a link to the folder of its records; published figures have none."""
+    text = row.text(column)
+    if not text or not row.cells[column].records:
+        return text
+    folder = commonpath([Path(path).parent for path in row.cells[column].records])
+    return f"[{text}]({relpath(folder, page.parent)})"
+
+
+def differences(table: ResultTable, selected: Selected, page: Path) -> str:
+    """Each objective's difference to beta 0; ``selected`` are columns."""
+    columns = selected or table.columns
+    lines = [[row.label, *(row.text(column, "difference_text") for column in columns)] for row in table.rows]
+    return markdown(["objective", *columns], [line for line in lines if any(line[1:])])
+
+
+def pairs(table: ResultTable, selected: Selected, page: Path) -> str:
+    """The first of the ``selected`` rows against each of the others, at the same seeds."""
+    first, *others = (table.row(label) for label in selected)
+    lines = []
+    for column in table.columns:
+        for other in others:
+            if column in first.cells.keys() & other.cells.keys():
+                ours, theirs = first.cells[column].scores, other.cells[column].scores
+                seeds = sorted(ours.keys() & theirs.keys())
+                d = paired_difference([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
+                interval = f" [{100 * d.low:.1f}, {100 * d.high:.1f}]" if d.pairs > 1 else ""
+                lines.append([column, other.label, f"{100 * d.mean:+.1f}{interval}", str(d.pairs)])
+    return markdown(["", f"{first.label}, against", "difference", "seeds"], lines)
+
+
+def primary(table: ResultTable, selected: Selected, page: Path) -> str:
+    return markdown(PARTS[0].head, PARTS[0].rows(table))
+
+
+def overall(table: ResultTable, selected: Selected, page: Path) -> str:
+    return markdown(PARTS[1].head, PARTS[1].rows(table))
+
+
+def figure_links(table: ResultTable, selected: Selected, page: Path) -> str:
+    paths = (relpath(figure_path(title, page).with_suffix(".svg"), page.parent) for title in selected)
+    return "\n".join(f"![{title}]({path})\n" for title, path in zip(selected, paths, strict=True))
+
+
+KINDS = {
+    "summary": summary,
+    "brief": brief,
+    "scores": score_table,
+    "differences": differences,
+    "pairs": pairs,
+    "primary": primary,
+    "overall": overall,
+    "figures": figure_links,
+}
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse(EvidenceConfig, argv, "python -m benchmarks.evidence")
+    studies = Studies(config.results)
+    for page in config.pages:
+        write_atomically(page, fill(page, studies))
+        draw(page, studies)
+
+
+if __name__ == "__main__":
+    main()

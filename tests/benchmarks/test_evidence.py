@@ -1,0 +1,77 @@
+"""The page of evidence says what its records say."""
+
+import re
+
+import pytest
+
+from benchmarks.evidence import BLOCK, RESULTS, EvidenceConfig, Studies, fill, main
+from tests.runs import failure_of
+from tests.shared_eval.conftest import HARD, PLAIN, write_record
+
+INTERVAL = re.compile(r"\[-?\d+\.\d, -?\d+\.\d\]")
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A study of MUTAG: hard negatives gain 2 points over plain, 12 over the untrained encoder."""
+    for seed in range(4):
+        for objective, value in ((PLAIN, 0.8), (HARD, 0.82)):
+            folder = tmp_path / "results" / "graphs" / "MUTAG" / objective["name"] / f"seed-{seed}"
+            write_record(folder, seed=seed, objective=objective, metrics={"svm_accuracy": value})
+    return tmp_path / "results"
+
+
+def page_with(results, *blocks):
+    page = results.parent / "page.md"
+    page.write_text("".join(f"<!-- begin {block} -->\nold\n<!-- end -->\n" for block in blocks))
+    return page
+
+
+def test_blocks_are_filled_in_and_numbers_link_to_their_records(results, capsys):
+    labels, title = "hard, beta 1, tau_plus 0.1; infograph", "gains of hard negatives"
+    blocks = "summary graphs", f"pairs graphs: {labels}", "scores graphs", f"figures graphs: {title}"
+    page = page_with(results, *blocks)
+    main(["--results", str(results), "--pages", str(page)])
+    summary, pairs, scores, figures = (match.group() for match in BLOCK.finditer(page.read_text()))
+    plain = "[80.0 ± 0.0 (4)](results/graphs/MUTAG/infograph)"
+    hard = "[82.0 ± 0.0 (4)](results/graphs/MUTAG/hard)"
+    untrained = plain.replace("80.0", "70.0")  # scored by the same runs, before they trained
+    assert f"| MUTAG svm_accuracy | {untrained} | {plain} |  | {hard} | +2.0 [2.0, 2.0] | 89.0 |" in summary
+    assert "| MUTAG svm_accuracy | infograph | +2.0 [2.0, 2.0] | 4 |" in pairs
+    assert f"| infograph | {plain} |\n| hard, beta 1, tau_plus 0.1 | {hard} |" in scores
+    assert "\nold\n" not in page.read_text()
+    assert f"![{title}](figures/gains-of-hard-negatives.svg)" in figures
+    assert "<svg" in (page.parent / "figures" / "gains-of-hard-negatives.svg").read_text()
+
+
+def test_page_that_is_filled_in_stays_as_it_is(results):
+    page = page_with(results, "differences graphs", "primary graphs", "overall graphs: MUTAG svm_accuracy")
+    page.write_text(fill(page, Studies(results)))
+    assert fill(page, Studies(results)) == page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("nothing graphs", "has a block nothing, which is not one of summary,"),
+        ("scores no", "no records of no"),
+    ],
+)
+def test_block_that_cannot_be_filled_is_an_error_of_one_line(results, block, message, capsys):
+    page = page_with(results, block)
+    [error] = failure_of(main, capsys, ["--results", str(results), "--pages", str(page)])
+    assert message in error
+    assert "\nold\n" in page.read_text()
+
+
+@pytest.mark.parametrize("page", EvidenceConfig.pages, ids=lambda page: page.parent.name)
+def test_pages_have_what_their_records_say(page):
+    assert fill(page, Studies(RESULTS)) == page.read_text(), "run python -m benchmarks.evidence"
+
+
+def test_interval_in_the_text_is_one_of_the_tables():
+    text = (RESULTS / "README.md").read_text()
+    written = INTERVAL.findall(BLOCK.sub("", text))
+    made = INTERVAL.findall("".join(match.group() for match in BLOCK.finditer(text)))
+    assert written
+    assert set(written) <= set(made)
