@@ -193,6 +193,7 @@ def _read_recipe(content: dict[str, Any]) -> Recipe:
         "published": lambda entries: tuple(_read_table(Figure, "published", entry) for entry in entries),
         "primary": lambda entry: _read_table(PrimaryComparisons, "primary", entry),
         "epochs": _listed,
+        "settings": lambda entry: {name: _hashable(value) for name, value in entry.items()},
     }
     read = {name: read(content[name]) for name, read in readers.items() if name in content}
     return _read_table(Recipe, "the recipe", content | read)
@@ -210,6 +211,11 @@ def _read_objectives(entry: dict[str, Any]) -> Objectives:
 def _listed(value: Any) -> list[Any]:
     """A list as it is, one value as a list of it."""
     return value if isinstance(value, list) else [value]
+
+
+def _hashable(value: Any) -> Any:
+    """A list as a tuple, anything else as it is: run specs are keys."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _read_table(kind: type[Table], where: str, entry: dict[str, Any]) -> Table:
@@ -263,7 +269,8 @@ def _check_settings(where: str, settings: dict[str, Value]) -> None:
     for name, value in settings.items():
         if name in OWN_SETTINGS:
             raise ValueError(f"{where} has {name}, which the recipe's own keys and the seeds determine")
-        _check_word(f"{where} {name}", value)
+        for word in value if isinstance(value, tuple) else (value,):
+            _check_word(f"{where} {name}", word)
 
 
 def _check_word(name: str, value: Value) -> None:

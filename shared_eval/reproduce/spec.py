@@ -9,7 +9,7 @@ from pathlib import Path
 from core.training.cli import flag
 from core.training.records import read_record
 
-Value = str | int | float | bool  # of a setting
+Value = str | int | float | bool | tuple[str, ...]  # of a setting
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ def _flag_words(name: str, value: Value) -> list[str]:
     """A setting on a command line; a boolean is ``--name`` or ``--no-name``."""
     if isinstance(value, bool):
         return [flag(name if value else f"no_{name}")]
+    if isinstance(value, tuple):
+        return [flag(name), *value]
     return [flag(name), str(value)]
 
 
