@@ -62,6 +62,14 @@ def test_recipe_makes_commands_that_its_trainer_accepts(name):
         assert is_of_another_method or figure.label in labels
 
 
+def test_recipes_that_share_a_folder_agree_on_its_runs():
+    """``locate`` refuses two runs of one folder that differ in a setting."""
+    located = locate([spec for recipe in all_recipes() for spec in recipe.specs(seeds=1)])
+    names = {spec.folder.parent.name for spec in located if spec.dataset == "books" and spec.beta == 1}
+    suffixes = ("", "-bow", "-normalized", "-all-MiniLM-L6-v2-normalized")
+    assert names == {f"hard-beta1-tau0.1{suffix}" for suffix in suffixes}
+
+
 def test_map_has_every_beta_and_tau_plus_of_both_variants_in_few_processes():
     """InfoGraph, beta 0 and tau_plus 0, is one objective in both."""
     [recipe] = load_recipes("graphs-map")
