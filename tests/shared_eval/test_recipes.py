@@ -320,7 +320,8 @@ def test_estimate_has_a_readable_unit(seconds, text):
 
 def test_demo_and_graphs_can_be_estimated():
     """Every run of the tables that were measured has a cost; those of images and BookCorpus take GPUs."""
-    for table in ("demo", "graphs", "books-small", "images-small"):
+    books = ("books-small", "books-bow", "books-normalized", "books-transformer")
+    for table in ("demo", "graphs", "images-small", *books):
         for recipe in load_recipes(table):
             assert set(recipe.seconds) == set(recipe.datasets)
 
