@@ -21,7 +21,7 @@ from shared_eval.figures import save
 from shared_eval.outputs import writing
 from shared_eval.records import find_records, read_records
 from shared_eval.reproduce.recipes import all_recipes, primary_comparisons, published_figures
-from shared_eval.result_table import ResultTable, Row
+from shared_eval.result_table import ResultTable, Row, points
 from shared_eval.statistics import paired_difference
 from shared_eval.summary import PARTS, answers
 from shared_eval.table_figures import baseline_names, draw_table
@@ -156,8 +156,8 @@ def pairs(table: ResultTable, selected: Selected, page: Path) -> str:
                 ours, theirs = first.cells[column].scores, other.cells[column].scores
                 seeds = sorted(ours.keys() & theirs.keys())
                 d = paired_difference([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
-                interval = f" [{100 * d.low:.1f}, {100 * d.high:.1f}]" if d.pairs > 1 else ""
-                lines.append([column, other.label, f"{100 * d.mean:+.1f}{interval}", str(d.pairs)])
+                text = points(d.mean, d.low, d.high) if d.pairs > 1 else f"{100 * d.mean:+.1f}"
+                lines.append([column, other.label, text, str(d.pairs)])
     return markdown(["", f"{first.label}, against", "difference", "seeds"], lines)
 
 

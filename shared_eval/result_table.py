@@ -11,6 +11,11 @@ from shared_eval.statistics import LEVEL, Difference
 Content = Literal["text", "difference_text"]  # what a table's cells show
 
 
+def points(mean: float, low: float, high: float) -> str:
+    """A difference of fractions with its interval, as ``+1.2 [0.3, 2.1]``: points."""
+    return f"{100 * mean:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """An objective's difference to one of its baselines, at the same seeds."""
@@ -37,7 +42,7 @@ class Comparison:
         if d.pairs == 1:
             return f"{100 * d.mean:+.1f}"
         p = f"(p {d.p:.3f})" if self.corrected_p is None else f"p {self.corrected_p:.3f}"
-        return f"{100 * d.mean:+.1f} [{100 * d.low:.1f}, {100 * d.high:.1f}] {p}"
+        return f"{points(d.mean, d.low, d.high)} {p}"
 
 
 @dataclass(frozen=True)

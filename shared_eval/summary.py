@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shared_eval.planned import BASELINES, Baseline
-from shared_eval.result_table import Comparison, ResultTable, Row
+from shared_eval.result_table import Comparison, ResultTable, Row, points
 from shared_eval.statistics import Interval, Ranks, mean_over_datasets, mean_ranks
 
 PRIMARY_TITLE = (
@@ -98,7 +98,7 @@ def modality_rows(table: ResultTable) -> list[list[str]]:
         for baseline, gain in summary.gains.items():
             text = f"{100 * gain.estimate:+.1f}"
             if gain.low < gain.high:  # not of one seed of one dataset
-                text += f" [{100 * gain.low:.1f}, {100 * gain.high:.1f}]"
+                text = points(gain.estimate, gain.low, gain.high)
             rows.append([summary.modality, f"primary objective - {baseline}", text, count])
         if summary.ranks:
             for label, rank in sorted(summary.ranks.means.items(), key=lambda item: item[1]):
