@@ -56,6 +56,8 @@ from shared_eval.probes.checks import check_finite
 # The rules by which scores are made, in every record; scores by other rules are not averaged with them.
 # Change it with the rules.
 EVALUATION = "senteval-2"
+# The tasks whose mean accuracy Gao et al. (SimCSE, EMNLP 2021) report as the average of transfer tasks.
+TRANSFER_TASKS = ("mr", "cr", "subj", "mpqa", "sst2", "trec", "msrp")
 FOLDS = 10
 TOKENS_AT_ONCE = 16_384
 # Penalties C of the logistic regressions: of cross-validated tasks and of those with a validation part.
@@ -110,7 +112,7 @@ def evaluate(
 ) -> dict[str, float]:
     """The scores of every task: accuracies, for MSRP also F1, for similarities correlations.
 
-    An embedding is the concatenation of ``parts`` encoders; quick-thoughts' protocol normalises each.
+    ``transfer_accuracy`` is the mean accuracy of TRANSFER_TASKS, where all of them are evaluated. An embedding is the concatenation of ``parts`` encoders; quick-thoughts' protocol normalises each.
 
     Raises InputError if an embedding is not finite.
     """
@@ -125,6 +127,8 @@ def evaluate(
 
             scores = _score(encode_finite, task, protocol)
             metrics |= {f"{name}_{what}": value for what, value in scores.items()}
+    if set(TRANSFER_TASKS) <= tasks.keys():
+        metrics["transfer_accuracy"] = float(np.mean([metrics[f"{name}_accuracy"] for name in TRANSFER_TASKS]))
     return metrics
 
 

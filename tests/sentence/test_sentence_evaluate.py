@@ -115,6 +115,9 @@ def test_scores_equal_those_of_scikit_learn(data_folder, protocol):
     expected = spearmanr((first * second).sum(axis=1) / norms, task.scores).statistic
     assert metrics["stsb_spearman"] == pytest.approx(expected, abs=1e-5)
 
+    accuracies = [metrics[f"{name}_accuracy"] for name in "mr cr subj mpqa sst2 trec msrp".split()]
+    assert metrics["transfer_accuracy"] == pytest.approx(np.mean(accuracies))
+
 
 def test_lbfgs_is_scikit_learn_with_its_own_settings(data_folder):
     """The same predictions, also where it has not converged."""
