@@ -103,24 +103,16 @@ def mean_shares(task: "SentenceTask", settings: FalseNegativeSettings) -> dict[s
     from itertools import islice
 
     from core.training.loop import eval_mode
+    from sentence.objective import neighbour_scores
 
     config = task.config
     shares = []
     with eval_mode(task.encoders):
         for batch in islice(task.batches(epoch=1), settings.batches):
             f, g = task.encoders(batch.ids, batch.lengths)
-            scores = scores_of(f, g, config)
+            scores = neighbour_scores(f, g, config.temperature)
             shares.append(shares_of(scores, batch.positions, batch.book, config.window, settings.distance))
     return {name: statistics.mean(share[name] for share in shares) for name in shares[0]}
-
-
-def scores_of(f: "Tensor", g: "Tensor", config: SentenceConfig) -> "Tensor":
-    """Scores as the run's objective computes them: [B, D], [B, D] -> [B, B]."""
-    import torch.nn.functional as F
-
-    if config.normalize:
-        f, g = F.normalize(f, dim=1) / config.temperature, F.normalize(g, dim=1)
-    return f @ g.T
 
 
 def shares_of(

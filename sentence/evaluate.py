@@ -45,10 +45,10 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
     if config.text is not None:
         check_source(config.text)
     find_model(config.model, config.download)
-    names, precision, normalize = SENTEVAL_TASKS, "float32", True
+    names, precision, temperature = SENTEVAL_TASKS, "float32", 1.0  # scores are cosines
     if is_run(Path(config.model)):
         trained = load_config(Path(config.model), SentenceConfig)
-        names, precision, normalize = trained.tasks, trained.precision, trained.normalize
+        names, precision, temperature = trained.tasks, trained.precision, trained.temperature
     tasks = {}
     if config.text is None or config.tasks:
         from sentence.tasks import load_tasks
@@ -70,7 +70,7 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
     with threads_for(math.inf):
         metrics = evaluate(encode, tasks, config.protocol, parts)
         if config.text is not None:
-            metrics |= scores_of_lines(sentences_in(config.text), encode, parts, normalize)
+            metrics |= scores_of_lines(sentences_in(config.text), encode, parts, temperature)
     return metrics
 
 

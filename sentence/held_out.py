@@ -17,6 +17,7 @@ from core.io.errors import InputError
 from core.training.loop import eval_mode
 from core.training.runtime import autocast
 from sentence.data import EncodedCorpus, split_sentences
+from sentence.objective import neighbour_scores
 from shared_eval.metrics import effective_rank, embedding_metrics
 from shared_eval.probes.checks import check_finite
 
@@ -52,7 +53,7 @@ def scores(
     encoders: nn.Module,
     corpus: EncodedCorpus,
     longest: int,
-    normalize: bool,
+    temperature: float | None,
     device: torch.device,
     precision: str,
 ) -> dict[str, float]:
@@ -64,10 +65,12 @@ def scores(
     books = np.searchsorted(ends, positions, side="right")
     with autocast(device, precision):
         f, g = _embed(encoders, corpus, positions, longest, device)
-    return text_scores(f, g, torch.from_numpy(positions), torch.from_numpy(books), normalize)
+    return text_scores(f, g, torch.from_numpy(positions), torch.from_numpy(books), temperature)
 
 
-def text_scores(f: Tensor, g: Tensor, positions: Tensor, books: Tensor, normalize: bool) -> dict[str, float]:
+def text_scores(
+    f: Tensor, g: Tensor, positions: Tensor, books: Tensor, temperature: float | None
+) -> dict[str, float]:
     """The scores of sentences by f and g [N, D], which are at ``positions`` [N] of a text, in ``books`` [N].
 
     ``next_sentence_accuracy`` is the share of anchors whose next sentence has a larger score, as the
@@ -80,7 +83,7 @@ def text_scores(f: Tensor, g: Tensor, positions: Tensor, books: Tensor, normaliz
     distance = (position + 1) - position[:, None]  # [A, A], from the anchor to the candidate
     is_negative = (book != book[:, None]) | (distance.abs() > 1)
     unit_f, unit_g = F.normalize(f[anchors], dim=1), F.normalize(g[anchors + 1], dim=1)
-    scored = unit_f @ unit_g.T if normalize else f[anchors] @ g[anchors + 1].T
+    scored = neighbour_scores(f[anchors], g[anchors + 1], temperature)
     hardest = scored.masked_fill(~is_negative, -torch.inf).amax(dim=1)
     return {
         "next_sentence_accuracy": (scored.diagonal() > hardest).double().mean().item(),
@@ -90,7 +93,7 @@ def text_scores(f: Tensor, g: Tensor, positions: Tensor, books: Tensor, normaliz
 
 
 def scores_of_lines(
-    sentences: Sequence[str], encode: Callable[[Sequence[str]], Tensor], parts: int, normalize: bool
+    sentences: Sequence[str], encode: Callable[[Sequence[str]], Tensor], parts: int, temperature: float | None
 ) -> dict[str, float]:
     """``text_scores`` of the first sentences of a text, as many as a run holds out at most.
 
@@ -104,7 +107,7 @@ def scores_of_lines(
     check_finite(embeddings, "the embeddings of the text")
     f, g = embeddings.chunk(2, dim=1) if parts == 2 else (embeddings, embeddings)
     positions = torch.arange(len(embeddings))
-    return text_scores(f, g, positions, torch.zeros_like(positions), normalize)
+    return text_scores(f, g, positions, torch.zeros_like(positions), temperature)
 
 
 def _embed(

@@ -1,13 +1,21 @@
 """The quick-thought objective with hard negatives: neighbours in the text are positives.
 
-Shapes: b rows (anchors, this process's part of the batch) · B columns (candidates, the whole batch).
+Shapes: b rows (anchors, this process's part of the batch) · B columns (candidates, the whole batch) · D dim.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from core import hard_negative_loss
 from sentence.config import Denominator
+
+
+def neighbour_scores(f: Tensor, g: Tensor, temperature: float | None = None) -> Tensor:
+    """Inner products, or with a temperature the cosines divided by it: [b, D], [B, D] -> [b, B]."""
+    if temperature is None:
+        return f @ g.T
+    return F.normalize(f, dim=1) / temperature @ F.normalize(g, dim=1).T
 
 
 def quick_thought_loss(

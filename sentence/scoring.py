@@ -112,7 +112,8 @@ def evaluate(
 ) -> dict[str, float]:
     """The scores of every task: accuracies, for MSRP also F1, for similarities correlations.
 
-    ``transfer_accuracy`` is the mean accuracy of TRANSFER_TASKS, where all of them are evaluated. An embedding is the concatenation of ``parts`` encoders; quick-thoughts' protocol normalises each.
+    ``transfer_accuracy`` is the mean accuracy of TRANSFER_TASKS, where all of them are evaluated. An
+    embedding is the concatenation of ``parts`` encoders; quick-thoughts' protocol normalises each.
 
     Raises InputError if an embedding is not finite.
     """
@@ -128,7 +129,8 @@ def evaluate(
             scores = _score(encode_finite, task, protocol)
             metrics |= {f"{name}_{what}": value for what, value in scores.items()}
     if set(TRANSFER_TASKS) <= tasks.keys():
-        metrics["transfer_accuracy"] = float(np.mean([metrics[f"{name}_accuracy"] for name in TRANSFER_TASKS]))
+        accuracies = [metrics[f"{name}_accuracy"] for name in TRANSFER_TASKS]
+        metrics["transfer_accuracy"] = float(np.mean(accuracies))
     return metrics
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -33,7 +32,7 @@ from sentence.config import SentenceConfig
 from sentence.corpora import Corpus, find_corpus
 from sentence.data import ConsecutiveBatches, EncodedCorpus, SentenceBatch, encode_corpus, split_sentences
 from sentence.encoder import TwoEncoders
-from sentence.objective import quick_thought_loss
+from sentence.objective import neighbour_scores, quick_thought_loss
 from sentence.scoring import EVALUATION, encoder_of, evaluate, sample, shown_texts
 from sentence.tasks import load_tasks
 from sentence.transformer import PaddedTransformer
@@ -113,10 +112,8 @@ class SentenceTask(Task):
         config = self.config
         f, g = self.network(batch.ids, batch.lengths)
         with torch.autocast(f.device.type, enabled=False):
-            if config.normalize:
-                f, g = F.normalize(f, dim=1) / config.temperature, F.normalize(g, dim=1)
             loss = quick_thought_loss(
-                f @ all_gather(g).T,  # (b, B)
+                neighbour_scores(f, all_gather(g), config.temperature),
                 batch.positions,
                 batch.book,
                 self.local.start,
@@ -124,7 +121,7 @@ class SentenceTask(Task):
                 tau_plus=config.tau_plus,
                 window=config.window,
                 denominator=config.denominator,
-                floor=-1 / config.temperature if config.normalize else None,
+                floor=-1 / config.temperature if config.temperature else None,
                 stop_gradient=config.stop_gradient,
             )
         return loss.unsqueeze(0), f.unsqueeze(0)
@@ -138,7 +135,7 @@ class SentenceTask(Task):
             return [{}]
         return [
             held_out.scores(
-                self.encoders, self.corpus, config.longest, config.normalize, self.device, config.precision
+                self.encoders, self.corpus, config.longest, config.temperature, self.device, config.precision
             )
         ]
 

@@ -115,7 +115,9 @@ def test_scores_equal_those_of_scikit_learn(data_folder, protocol):
     expected = spearmanr((first * second).sum(axis=1) / norms, task.scores).statistic
     assert metrics["stsb_spearman"] == pytest.approx(expected, abs=1e-5)
 
-    accuracies = [metrics[f"{name}_accuracy"] for name in "mr cr subj mpqa sst2 trec msrp".split()]
+    accuracies = [
+        metrics[f"{name}_accuracy"] for name in ("mr", "cr", "subj", "mpqa", "sst2", "trec", "msrp")
+    ]
     assert metrics["transfer_accuracy"] == pytest.approx(np.mean(accuracies))
 
 

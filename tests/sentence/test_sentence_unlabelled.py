@@ -131,10 +131,10 @@ def test_at_most_a_batch_is_held_out_of_the_longest_books(tmp_path):
     assert (held_out <= lengths / 10).all()
 
 
-def reference(f, g, positions, books, normalize):
+def reference(f, g, positions, books, temperature):
     """Accuracy, alignment, uniformity and similarities by loops, in float64."""
     unit = [[row / np.linalg.norm(row) for row in side] for side in (f, g)]
-    rows = unit if normalize else (f, g)
+    rows = unit if temperature else (f, g)
     is_next = lambda i, j: books[i] == books[j] and positions[j] == positions[i] + 1  # noqa: E731
     pairs = [(i, j) for i in range(len(f)) for j in range(len(f)) if is_next(i, j)]
     correct, positive, hardest, others = [], [], [], []
@@ -159,9 +159,9 @@ def reference(f, g, positions, books, normalize):
     }
 
 
-@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("temperature", [None, 0.1])
 @pytest.mark.parametrize("kind", ["gru", "bow"])
-def test_scores_equal_a_loop_over_pairs(books, kind, normalize):
+def test_scores_equal_a_loop_over_pairs(books, kind, temperature):
     corpus = hold_out(corpus_in(books))
     torch.manual_seed(1)
     module = TwoEncoders(corpus.tokenizer, kind, 6, 5, True, 30)
@@ -172,8 +172,8 @@ def test_scores_equal_a_loop_over_pairs(books, kind, normalize):
     with torch.no_grad():
         alone = [module.embed_pair(*corpus.take(np.array([position]), 30)) for position in positions]
     f, g = (torch.cat(side).double().numpy() for side in zip(*alone, strict=True))
-    measured = scores(module, corpus, 30, normalize, CPU, "float32")
-    assert measured == pytest.approx(reference(f, g, positions, books_of, normalize), rel=1e-4)
+    measured = scores(module, corpus, 30, temperature, CPU, "float32")
+    assert measured == pytest.approx(reference(f, g, positions, books_of, temperature), rel=1e-4)
     assert 0 < measured["next_sentence_accuracy"] < 1
 
 
