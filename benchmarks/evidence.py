@@ -3,7 +3,8 @@
 ``benchmarks/results/README.md`` and the README are written by hand, but for what stands between
 ``<!-- begin KIND STUDIES: SELECTED -->`` and ``<!-- end -->``. KIND is a key of ``KINDS``, STUDIES are
 folders with records, and SELECTED, separated by semicolons, are columns of a table, labels of its rows, or
-titles of its figures.
+titles of its figures. A study of thousands of runs has them in one file instead, which ``python -m
+shared_eval.records RUNS --csv STUDY/records.csv`` writes.
 """
 
 import re
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from os.path import commonpath, relpath
 from pathlib import Path
+
+import pandas as pd
 
 from benchmarks.measure import ROOT
 from core.io.errors import InputError
@@ -31,6 +34,8 @@ from shared_eval.tables import baselines_of, scores, summarise
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- begin (\w+) ([\w -]+?)(?:: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 LINK = re.compile(r"\[([^]]+ \(\d+\))\]\([^)]+\)")
+# Columns of records that are texts, and empty in most of them.
+MAY_BE_EMPTY = ("encoder", "family", "plain_family", "settings", "evaluation")
 SUMMARY_HEAD = ("", "untrained", "plain", "debiased", "hard, beta 1", "gain over plain", "plain, published")
 
 Selected = Sequence[str]
@@ -57,10 +62,20 @@ class Studies:
     @cache  # noqa: B019 -- lives as long as the command
     def table(self, names: str) -> ResultTable:
         """One table of the folders that ``names`` lists. Raises InputError if they have no records."""
-        paths = [path for name in names.split() for path in find_records([self.results / name])]
-        if not paths:
+        found = [records_of(self.results / name) for name in names.split()]
+        if all(records.empty for records in found):
             raise InputError(f"{self.results} has no records of {names}")
-        return summarise(scores(read_records(paths)), self.published, primary=self.primary)
+        records = pd.concat([records for records in found if not records.empty])
+        return summarise(scores(records), self.published, primary=self.primary)
+
+
+def records_of(study: Path) -> pd.DataFrame:
+    """The records in ``records.csv``, which is then the path of them all, or in the folders of runs."""
+    export = study / "records.csv"
+    if not export.exists():
+        return read_records(find_records([study]))
+    records = pd.read_csv(export, dtype=dict.fromkeys((*MAY_BE_EMPTY, "revision"), "str"))
+    return records.fillna(dict.fromkeys(MAY_BE_EMPTY, "")).assign(path=str(export))
 
 
 def fill(page: Path, studies: Studies) -> str:

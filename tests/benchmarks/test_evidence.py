@@ -1,10 +1,12 @@
 """The page of evidence says what its records say."""
 
 import re
+import shutil
 
 import pytest
 
 from benchmarks.evidence import BLOCK, RESULTS, EvidenceConfig, Studies, fill, main
+from shared_eval.records import main as write_csv
 from tests.runs import failure_of
 from tests.shared_eval.conftest import HARD, PLAIN, write_record
 
@@ -42,6 +44,19 @@ def test_blocks_are_filled_in_and_numbers_link_to_their_records(results, capsys)
     assert "\nold\n" not in page.read_text()
     assert f"![{title}](figures/gains-of-hard-negatives.svg)" in figures
     assert "<svg" in (page.parent / "figures" / "gains-of-hard-negatives.svg").read_text()
+
+
+def test_study_in_one_file_gives_the_same_tables(results, capsys):
+    """Its numbers link to the study's folder, as there are no folders of runs."""
+    blocks = "summary graphs", "scores graphs", "differences graphs", "primary graphs", "overall graphs"
+    page = page_with(results, *blocks)
+    from_runs = fill(page, Studies(results))
+    export = results / "one-file" / "records.csv"
+    export.parent.mkdir()
+    write_csv([str(results / "graphs"), "--csv", str(export)])
+    shutil.rmtree(results / "graphs")
+    export.parent.rename(results / "graphs")
+    assert fill(page, Studies(results)) == re.sub(r"results/graphs/MUTAG/\w+", "results/graphs", from_runs)
 
 
 def test_page_that_is_filled_in_stays_as_it_is(results):
