@@ -10,9 +10,13 @@ from rich.table import Table
 
 from core.io.errors import InputError
 from core.io.files import read_json
+from core.training.config import TrainConfig
 from shared_eval.outputs import text_table
 from shared_eval.records import settings_of
 from shared_eval.statistics import holm, paired_difference
+
+# Settings that change no score, and a list that describes the others; the device is in the environment.
+NOT_SHOWN = TrainConfig.not_identity - {"deterministic"} | {"objective_fields"}
 
 
 def compare_scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -80,7 +84,8 @@ def _settings_and_environment(folder: Path) -> dict[str, Any]:
     settings, environment = settings_of(folder), record["environment"]
     if "evaluation" in record:
         settings["evaluation"] = record["evaluation"]
-    settings.pop("objective_fields", None)  # describes the settings
+    for name in NOT_SHOWN:
+        settings.pop(name, None)
     names = ("revision", "torch", "device", "device_name")
     return settings | {name: environment[name] for name in names if name in environment}
 

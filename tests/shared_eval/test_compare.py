@@ -17,7 +17,8 @@ def write_set(root, gain, objective=HARD, seeds=6, lr=0.1):
         write_record(
             folder, seed=seed, objective=objective, metrics={"svm_accuracy": 0.8 + seed / 100 + gain}
         )
-        (folder / "config.json").write_text(json.dumps({"lr": lr, "hidden": 32}))
+        settings = {"lr": lr, "hidden": 32, "output_dir": str(folder), "resume": seed > 0}
+        (folder / "config.json").write_text(json.dumps(settings))
     return root
 
 
@@ -30,7 +31,8 @@ def test_two_runs_show_scores_and_different_settings(tmp_path, capsys):
     said = capsys.readouterr().out
     for expected in ("0.8000", "0.8500", "+0.0500", "lr", "0.1", "0.2"):
         assert expected in said
-    assert "hidden" not in said
+    for same_or_without_effect in ("hidden", "output_dir"):
+        assert same_or_without_effect not in said
 
 
 def test_two_folders_are_paired_by_seed(tmp_path):
