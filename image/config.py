@@ -61,7 +61,7 @@ class ImageConfig(TrainConfig):
     warmup: int = 0
     """Epochs in which the learning rate rises linearly."""
     anneal_beta: Literal["none", "down"] = objective_option("none", slug="annealed", label="annealed")
-    """down: beta falls from its value to 0 in nine steps over the epochs."""
+    """down: beta takes nine values over the epochs, from its own to 0; with fewer epochs it ends above 0."""
     stop_gradient: bool = objective_option(False, slug="stopgradient", label="weights constant")
     """Treat the negatives' weights as constants."""
     tile_size: int | None = None

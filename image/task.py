@@ -139,7 +139,7 @@ def report_batches(config: ImageConfig, images: int, used: int) -> None:
 
 
 def annealed(beta: float, how: str, epoch: int, epochs: int) -> float:
-    """The hardness of an epoch, counted from 1: constant, or down to 0 in nine steps."""
+    """The hardness of an epoch, counted from 1: constant, or one of nine values down to 0."""
     if how == "none":
         return beta
     step = (epoch - 1) * ANNEAL_STEPS // epochs

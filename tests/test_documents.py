@@ -55,10 +55,11 @@ def write_novels() -> None:
     stored = sorted((REAL_DATA_ROOT / "books").glob("*.txt.gz"))[:3]
     if not stored:
         write_books(Path("novels"), sizes=(300, 200, 100))
-        return
-    Path("novels").mkdir()
-    for path in stored:
-        Path("novels", path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+    else:
+        Path("novels").mkdir()
+        for path in stored:
+            Path("novels", path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+    Path("other.txt").write_text("\n".join(f"This is sentence {i}." for i in range(20)))
 
 
 def write_photos() -> None:

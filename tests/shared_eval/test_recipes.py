@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.io.errors import InputError
+from sentence.config import SENTEVAL_TASKS
 from shared_eval import reproduce
 from shared_eval.reproduce import run
 from shared_eval.reproduce.locate import locate
@@ -128,6 +129,26 @@ def test_primary_comparisons_of_a_recipe(recipe):
     assert read_recipe(recipe).primary_comparisons() == {
         ("motifs svm_accuracy", "", 0.1, 1.0, baseline) for baseline in ("beta 0", "plain", "untrained")
     }
+
+
+def metrics_of(recipe):
+    """The names of the scores that a recipe's runs have."""
+    if recipe.modality == "image":
+        return {"knn_accuracy", "linear_accuracy"}
+    if recipe.modality == "graph":
+        return {"svm_accuracy"}
+    endings = dict.fromkeys(SENTEVAL_TASKS, "accuracy") | {"stsb": "spearman"}
+    endings |= {f"sts{year}": "all_spearman" for year in range(12, 17)}
+    tasks = recipe.settings.get("tasks", SENTEVAL_TASKS)
+    return {"transfer_accuracy", *(f"{task}_{endings[task]}" for task in tasks)}
+
+
+@pytest.mark.parametrize("named", all_recipes(), ids=lambda recipe: recipe.title)
+def test_published_figures_and_comparisons_are_of_scores_that_the_runs_have(named):
+    metrics = {figure.metric for figure in named.published}
+    if named.primary is not None:
+        metrics |= set(named.primary.metrics)
+    assert metrics <= metrics_of(named)
 
 
 def test_demo_has_every_modality_at_three_objectives():
