@@ -65,7 +65,7 @@ class Studies:
         found = [records_of(self.results / name) for name in names.split()]
         if all(records.empty for records in found):
             raise InputError(f"{self.results} has no records of {names}")
-        records = pd.concat([records for records in found if not records.empty])
+        records = pd.concat([records for records in found if not records.empty], ignore_index=True)
         return summarise(scores(records), self.published, primary=self.primary)
 
 
@@ -96,6 +96,8 @@ def draw(page: Path, studies: Studies) -> None:
         if kind == "figures":
             drawn = draw_table(studies.table(names))
             for title in listed(selected):
+                if title not in drawn:
+                    raise InputError(f"the table of {names} has no figure {title}, only {'; '.join(drawn)}")
                 path = figure_path(title, page)
                 with writing(path):
                     save(drawn[title], path)
@@ -112,13 +114,13 @@ def figure_path(title: str, page: Path) -> Path:
 
 def summary(table: ResultTable, selected: Selected, page: Path) -> str:
     """A line for each primary column: the primary objective, its baselines, and its gain over plain."""
-    untrained = next(row for row in table.rows if row.kind == "untrained")
     lines = []
     for row, column, comparison in answers(table):
         if comparison.baseline != "plain" or (selected and column not in selected):
             continue
         baselines = baselines_of(row, table.rows)
-        shown = (untrained, baselines["plain"], baselines.get("beta 0"), row)
+        untrained = (r for r in table.rows if r.kind == "untrained" and r.version == row.version)
+        shown = (next(untrained, None), baselines["plain"], baselines.get("beta 0"), row)
         cells = [linked(other, column, page) if other else "" for other in shown]
         gain, _, _ = comparison.text.partition(" p ")
         lines.append([column, *cells, gain, published_plain(table, column)])
@@ -139,10 +141,17 @@ def published_plain(table: ResultTable, column: str) -> str:
 
 def score_table(table: ResultTable, selected: Selected, page: Path) -> str:
     """All scores, each with a link to its records; ``selected`` are columns."""
-    columns = selected or table.columns
+    columns = columns_of(table, selected)
     rows = [row for row in table.rows if any(column in row.cells for column in columns)]
     lines = ([row.label, *(linked(row, column, page) for column in columns)] for row in rows)
     return markdown(["objective", *columns], lines)
+
+
+def columns_of(table: ResultTable, selected: Selected) -> Selected:
+    """The selected columns, by default all; raises InputError if the table lacks one."""
+    if missing := set(selected) - set(table.columns):
+        raise InputError(f"the table has no column {missing.pop()}, only {'; '.join(table.columns)}")
+    return selected or table.columns
 
 
 def linked(row: Row, column: str, page: Path) -> str:
@@ -156,20 +165,24 @@ def linked(row: Row, column: str, page: Path) -> str:
 
 def differences(table: ResultTable, selected: Selected, page: Path) -> str:
     """Each objective's difference to beta 0; ``selected`` are columns."""
-    columns = selected or table.columns
+    columns = columns_of(table, selected)
     lines = [[row.label, *(row.text(column, "difference_text") for column in columns)] for row in table.rows]
     return markdown(["objective", *columns], [line for line in lines if any(line[1:])])
 
 
 def pairs(table: ResultTable, selected: Selected, page: Path) -> str:
     """The first of the ``selected`` rows against each of the others, at the same seeds."""
-    first, *others = (table.row(label) for label in selected)
+    try:
+        first, *others = map(table.row, selected)
+    except LookupError as error:
+        raise InputError(error.args[0]) from error
     lines = []
     for column in table.columns:
         for other in others:
             if column in first.cells.keys() & other.cells.keys():
                 ours, theirs = first.cells[column].scores, other.cells[column].scores
-                seeds = sorted(ours.keys() & theirs.keys())
+                if not (seeds := sorted(ours.keys() & theirs.keys())):
+                    raise InputError(f"{first.label} and {other.label} have no common seed in {column}")
                 d = paired_difference([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
                 text = points(d.mean, d.low, d.high) if d.pairs > 1 else f"{100 * d.mean:+.1f}"
                 lines.append([column, other.label, text, str(d.pairs)])
@@ -206,8 +219,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EvidenceConfig, argv, "python -m benchmarks.evidence")
     studies = Studies(config.results)
     for page in config.pages:
-        write_atomically(page, fill(page, studies))
         draw(page, studies)
+        write_atomically(page, fill(page, studies))
 
 
 if __name__ == "__main__":

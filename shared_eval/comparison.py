@@ -26,10 +26,11 @@ def compare_scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     compared. p is corrected for the number of rows.
 
     Raises:
-        InputError: A seed has several runs; counted more than once, it would make any difference significant.
+        InputError: They share no objective and one has several, or a seed has several runs; counted more than
+            once, it would make any difference significant.
     """
     shares_labels = bool(set(first["label"]) & set(second["label"]))
-    keys = ["dataset", "metric", *(["label"] if shares_labels else [])]
+    keys = ["modality", "dataset", "metric", *(["label"] if shares_labels else [])]
     for name, side in (("first", first), ("second", second)):
         repeated = side[side.duplicated([*keys, "seed"])]
         if len(repeated):
@@ -37,6 +38,12 @@ def compare_scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
             raise InputError(
                 f"the {name} folder has several runs of one seed ({', '.join(paths[:2])}); "
                 "name folders with one run for each seed, such as an objective's"
+            )
+        if not shares_labels and side["label"].nunique() > 1:
+            labels = "; ".join(side["label"].unique())
+            raise InputError(
+                f"the folders share no objective, and the {name} has several ({labels}); "
+                "name the folder of one of them"
             )
     rows = []
     groups = dict(iter(second.groupby(keys)))

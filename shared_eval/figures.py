@@ -50,26 +50,33 @@ def _can_be_drawn(sample: Sample) -> bool:
 def score_against(axis: Literal["beta", "epochs"], records: pd.DataFrame, column: str) -> Figure | None:
     """A score against hardness or the length of training: a point for each seed, a line through their means.
 
-    ``column`` is ``dataset metric``; against beta there is a line for each family, tau_plus and version, as
-    ``tables.label_versions`` gives it; against epochs also for each beta. None if there is only one of them.
+    ``column`` is ``dataset metric``. There is a line for each family, tau_plus and version, as
+    ``tables.label_versions`` gives it; against epochs one for each beta too. None if there is only one of
+    them.
     """
     rows = records[(records["dataset"] + " " + records["metric"]) == column]
     if rows[axis].nunique() < 2:
         return None
-    keys = ["family", "tau_plus", *(["version"] if axis == "beta" else ["beta"])]
+    keys = ["family", "tau_plus", "version"]
+    if axis == "epochs":
+        keys.append("beta")
+        versions = [
+            [part for part in v.split("/") if not part.startswith("epochs ")] for v in rows["version"]
+        ]
+        rows = rows.assign(version=["/".join(parts) for parts in versions])
     figure, axes = _axes(column, axis, "percent")
     for (_, line), style in zip(rows.groupby(keys), cycle(STYLES)):
         first = line.iloc[0]
         numbers = [f"{number} {first[number]:g}" for number in ("beta", "tau_plus") if number in keys]
-        version = first["version"] if "version" in keys else ""
-        name = ", ".join(filter(None, [*numbers, first["family"], version]))
+        name = ", ".join(filter(None, [*numbers, first["family"], first["version"]]))
         means = line.groupby(axis)["value"].mean()
         colour, mark = style["color"], style["marker"]
         axes.plot(line[axis], 100 * line["value"], mark, color=colour, alpha=0.35, markersize=4)
         axes.plot(means.index, 100 * means, mark, linestyle="-", color=colour, label=name)
-    untrained = rows.drop_duplicates("seed")["untrained"].mean()
-    if not np.isnan(untrained):
-        axes.axhline(100 * untrained, color="0.4", linestyle="--", label="untrained encoder")
+    untrained = rows.dropna(subset="untrained").drop_duplicates(["seed", "encoder"])
+    for encoder, group in untrained.groupby("encoder"):
+        name = ", ".join(filter(None, ["untrained encoder", str(encoder)]))
+        axes.axhline(100 * group["untrained"].mean(), color="0.4", linestyle="--", label=name)
     axes.set_xscale("symlog", linthresh=1)
     ticks = sorted(rows[axis].unique())
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -84,7 +91,7 @@ def training_curves(folders: Mapping[str, Path], title: str) -> Figure | None:
         try:
             lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
             points = [(float(line["epoch"]), float(line["loss"])) for line in lines if "loss" in line]
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        except (OSError, ValueError, OverflowError, LookupError, TypeError, RecursionError):
             continue
         if points:
             every = max(1, len(points) // 10)

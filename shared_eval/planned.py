@@ -1,6 +1,6 @@
 """What a table is planned to show: its primary comparisons, and published figures beside them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
@@ -18,10 +18,25 @@ class Primary(NamedTuple):
     """A comparison that was chosen before any run; all others are exploratory."""
 
     column: str  # dataset and metric
+    epochs: int
     family: str
     tau_plus: float
     beta: float
     baseline: Baseline
 
 
-NO_COMPARISONS: Collection[Primary] = frozenset()
+class Plan(NamedTuple):
+    """The primary comparisons that are corrected together, whether all of them were run or not."""
+
+    name: str
+    size: int
+
+
+Planned = Mapping[Primary, Plan]
+NO_COMPARISONS: Planned = MappingProxyType({})
+
+
+def planned_together(name: str, comparisons: Iterable[Primary]) -> dict[Primary, Plan]:
+    """Primary comparisons that are one plan."""
+    comparisons = set(comparisons)
+    return dict.fromkeys(comparisons, Plan(name, len(comparisons)))

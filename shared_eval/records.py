@@ -1,6 +1,7 @@
 """Records: read the ``result.json`` of finished runs into one table: ``python -m shared_eval.records``."""
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,8 +37,8 @@ RECORD_TYPES: Types = {
 }
 OBJECTIVE_TYPES: Types = {
     "name": str,
-    "beta": (*NUMBER, type(None)),
-    "tau_plus": (*NUMBER, type(None)),
+    "beta": NUMBER,
+    "tau_plus": NUMBER,
     "encoder": (str, type(None)),
     "label": str,
     "family": str,
@@ -89,12 +90,14 @@ def warn_failed_runs(roots: Iterable[Path]) -> None:
 
 def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     record = {"evaluation": ""} | record
-    objective = {"beta": None, "tau_plus": None, "encoder": None} | record["objective"]
+    objective = {"encoder": None} | record["objective"]
     _check_types(record, RECORD_TYPES)
     _check_types(objective, OBJECTIVE_TYPES)
     _check_types(record["environment"], {"revision": (str, type(None))})
     for metrics in (record["metrics"], record["untrained_metrics"]):
         _check_types(metrics, dict.fromkeys(metrics, NUMBER))
+        if not all(map(math.isfinite, metrics.values())):
+            raise ValueError(f"its scores are not all finite: {metrics}")
     row = record | {name: objective[name] for name in OBJECTIVE_TYPES}
     row |= {"objective": objective["name"], "encoder": objective["encoder"] or ""}
     row |= {"revision": record["environment"]["revision"], "settings": settings_fingerprint(path.parent)}
@@ -181,7 +184,7 @@ def select(records: "pd.DataFrame", config: RecordsConfig) -> "pd.DataFrame":
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(RecordsConfig, argv, "python -m shared_eval.records")
     for root in config.roots:
-        if not os.path.exists(root):
+        if not os.path.isdir(root):
             raise InputError(f"{root} is not a folder; name one with runs in it")
     records = select(read_records(find_records(config.roots)), config)
     warn_failed_runs(config.roots)

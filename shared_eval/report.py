@@ -26,7 +26,7 @@ class ReportConfig:
     figures: Path | None = None
     """Folder for every figure, as PNG and SVG; by default figures are only in the page."""
     mix: bool = False
-    """Average records of different code or settings, which otherwise get rows of their own."""
+    """Average records of different code, settings or epochs, which otherwise get rows of their own."""
 
 
 @command

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from core.io.digests import checksum
 from core.io.files import read_json
 from shared_eval import figures
 from shared_eval.gallery import rows_of, template
@@ -100,7 +100,7 @@ def describe_run(path: Path) -> Run:
     """A record and the settings beside it, as the page shows them."""
     record = read_json(path)
     return {
-        "id": "run-" + re.sub(r"\W+", "-", str(path.parent)).strip("-"),
+        "id": "run-" + checksum([str(path.parent)])[:12],
         "name": str(path.parent),
         "record": json.dumps(record, indent=2),
         "settings": json.dumps(settings_of(path.parent), indent=2),

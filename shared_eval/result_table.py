@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from shared_eval.planned import Baseline
@@ -16,21 +17,38 @@ def points(mean: float, low: float, high: float) -> str:
     return f"{100 * mean:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def at_version(label: str, version: str) -> str:
+    """A label with the version of its records, if it has one."""
+    return f"{label} @ {version}" if version else label
+
+
 @dataclass(frozen=True)
 class Comparison:
     """An objective's difference to one of its baselines, at the same seeds."""
 
     baseline: Baseline
     difference: Difference
-    is_primary: bool = False
-    corrected_p: float | None = (
-        None  # over the table's primary comparisons; None for others, and for one seed
-    )
+    planned_with: int = 0  # comparisons that are corrected together, itself included; 0 if exploratory
+    corrected_p: float | None = None  # None for exploratory comparisons, and for one seed
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether it was planned before any run."""
+        return self.planned_with > 0
 
     @property
     def is_gain(self) -> bool:
-        """Whether this is a gain that is significant after correction; an exploratory one never is."""
-        return self.corrected_p is not None and self.corrected_p < LEVEL and self.difference.mean > 0
+        """Whether this is a gain that is significant after correction; an exploratory one never is.
+
+        The interval must agree with the test: an outlier can give the mean another sign than most seeds have.
+        """
+        return self.corrected_p is not None and self.corrected_p < LEVEL and self.difference.low > 0
+
+    @property
+    def detectable(self) -> float:
+        """That of its difference; nan where no p of so few seeds is significant after correction."""
+        is_possible = self.difference.smallest_p * max(1, self.planned_with) < LEVEL
+        return self.difference.detectable if is_possible else np.nan
 
     @property
     def text(self) -> str:
@@ -54,6 +72,7 @@ class TableCell:
     untrained: dict[int, float] = field(default_factory=dict)  # of the same runs, before training
     comparisons: tuple[Comparison, ...] = ()  # with each baseline that the table has
     is_score: bool = True  # a fraction, shown in percent; if not, it describes the embedding
+    epochs: int | None = None  # of its runs; None if they differ
 
     @property
     def mean(self) -> float:
@@ -107,6 +126,7 @@ class Row:
     point: Point | None = None  # of an objective
     plain_family: str = ""  # family of its plain objective
     names: frozenset[str] = frozenset()  # of its objective, which modalities name differently
+    version: str = ""  # of the code and settings of its records, where a dataset has several
 
     def text(self, column: str, content: Content = "text") -> str:
         """A cell's text, empty where there is no cell; published figures show no number of seeds."""
@@ -125,7 +145,11 @@ class ResultTable:
     modalities: dict[str, str] = field(default_factory=dict)  # of the columns
 
     def row(self, label: str) -> Row:
-        return next(row for row in self.rows if row.label == label)
+        """The row of a label; raises LookupError, naming the others, if there is none."""
+        rows = {row.label: row for row in self.rows}
+        if label not in rows:
+            raise LookupError(f"the table has no row {label}, only {'; '.join(rows)}")
+        return rows[label]
 
     def texts(self, content: Content = "text") -> list[tuple[Row, list[str]]]:
         """Each row with the texts of its cells."""

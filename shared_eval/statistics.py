@@ -15,7 +15,7 @@ DIGITS = 9  # of a difference: 0.9 - 0.8 and 0.3 - 0.2 are a tie, though their 1
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of paired differences, with its 95 % bootstrap interval and Wilcoxon's signed-rank p."""
+    """Mean of paired differences, with its 95 % interval and Wilcoxon's signed-rank p."""
 
     mean: float
     low: float  # nan, like the two below, if there is only one pair
@@ -40,15 +40,18 @@ class Difference:
     @property
     def is_equivalent(self) -> bool:
         """Whether the mean's 90 % interval lies within a point: two one-sided t-tests (TOST) at 5 %."""
-        from scipy.stats import t
-
-        reach = t.ppf(1 - LEVEL, self.pairs - 1) * self.deviation / np.sqrt(self.pairs)
-        return bool(abs(self.mean) + reach < MARGIN)
+        low, high = t_interval(self.differences, 1 - 2 * LEVEL)
+        return max(-low, high) < MARGIN
 
     @property
     def detectable(self) -> float:
         """The smallest true difference that so many pairs show four times in five; nan for one pair."""
         return smallest_detectable(self.deviation, self.pairs)
+
+    @property
+    def smallest_p(self) -> float:
+        """The p of so many pairs that all gain, or all lose."""
+        return 2.0 ** (1 - self.pairs)
 
 
 def paired_difference(values: ArrayLike, baseline: ArrayLike) -> Difference:
@@ -56,21 +59,43 @@ def paired_difference(values: ArrayLike, baseline: ArrayLike) -> Difference:
 
     The smallest p of five pairs is 0.0625: fewer than six are never significant at 0.05.
     """
-    from scipy.stats import bootstrap, wilcoxon  # slow to import
-
     differences = (np.asarray(values, float) - np.asarray(baseline, float)).round(DIGITS)
     if differences.ndim != 1 or not len(differences):
         raise ValueError(f"the differences have shape {list(differences.shape)}; at least one pair is needed")
     mean, count = float(differences.mean()), len(differences)
     if count == 1:
         return Difference(mean, np.nan, np.nan, np.nan, (mean,))
-    if np.ptp(differences) == 0:
-        low = high = mean  # nothing to resample
-    else:
-        interval = bootstrap((differences,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=0)
-        low, high = map(float, interval.confidence_interval)
-    p = float(wilcoxon(differences).pvalue) if differences.any() else 1.0
-    return Difference(mean, low, high, p, tuple(differences.tolist()))
+    low, high = t_interval(differences, 1 - LEVEL)
+    return Difference(mean, low, high, signed_rank_p(differences), tuple(differences.tolist()))
+
+
+def t_interval(values: ArrayLike, level: float) -> tuple[float, float]:
+    """The interval of the mean by the t distribution: [n] -> low, high; nan for one value.
+
+    A bootstrap's 95 % interval of eight values covers the mean 90 times in 100, this one 95 times.
+    """
+    from scipy.stats import t  # slow to import
+
+    values = np.asarray(values, float)
+    if len(values) == 1:
+        return np.nan, np.nan
+    reach = t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - reach), float(values.mean() + reach)
+
+
+def signed_rank_p(differences: np.ndarray) -> float:
+    """The two-sided p of Wilcoxon's signed-rank test (1945): exact, also with ties; zeros are left out."""
+    from scipy.stats import rankdata
+
+    nonzero = differences[differences != 0]
+    ranks = (2 * rankdata(abs(nonzero))).astype(int)  # twice each rank: an integer also where some share it
+    # The share of all combinations of signs that have each sum of the gains' ranks.
+    shares = np.zeros(ranks.sum() + 1)
+    shares[0] = 1
+    for rank in ranks:
+        shares = (shares + np.concatenate([np.zeros(rank), shares[:-rank]])) / 2
+    gains = ranks[nonzero > 0].sum()
+    return float(min(1, 2 * min(shares[: gains + 1].sum(), shares[gains:].sum())))
 
 
 def smallest_detectable(deviation: float, pairs: int) -> float:
@@ -90,11 +115,14 @@ def smallest_detectable(deviation: float, pairs: int) -> float:
     return float(shift * deviation / np.sqrt(pairs))
 
 
-def holm(p_values: ArrayLike) -> np.ndarray:
-    """Correct p-values for their number by Holm's step-down method (1979): [n] -> [n]."""
+def holm(p_values: ArrayLike, planned: int = 0) -> np.ndarray:
+    """Correct p-values for their number by Holm's step-down method (1979): [n] -> [n].
+
+    Where more tests are ``planned`` than there are, the missing ones count as having the largest p.
+    """
     p = np.asarray(p_values, float)
     order = p.argsort(kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    stepped = np.maximum.accumulate(p[order] * (max(planned, len(p)) - np.arange(len(p))))
     corrected = np.empty_like(p)
     corrected[order] = stepped.clip(max=1)
     return corrected
@@ -102,7 +130,7 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its 95 % bootstrap interval."""
+    """An estimate and its 95 % interval."""
 
     estimate: float
     low: float
@@ -110,13 +138,16 @@ class Interval:
 
 
 def mean_over_datasets(differences: Sequence[ArrayLike]) -> Interval:
-    """The mean of datasets' mean differences, [seeds] of each, with both datasets and seeds resampled.
+    """The mean of datasets' mean differences, [seeds] of each, with a bootstrap over datasets and seeds.
 
     Datasets are drawn with replacement, then seeds within each: the interval is about other datasets of this
-    kind, not about these alone. With one dataset it is that of its seeds.
+    kind, not about these alone. With one dataset it is the t interval of its seeds.
     """
     generator = np.random.default_rng(0)
     samples = [np.asarray(values, float) for values in differences]
+    estimate = float(np.mean([values.mean() for values in samples]))
+    if len(samples) == 1:
+        return Interval(estimate, *t_interval(samples[0], 1 - LEVEL))
     # Means of resampled seeds, for each dataset: [datasets, RESAMPLES].
     means = np.stack(
         [values[generator.integers(len(values), size=(RESAMPLES, len(values)))].mean(1) for values in samples]
@@ -125,7 +156,7 @@ def mean_over_datasets(differences: Sequence[ArrayLike]) -> Interval:
     drawn = generator.integers(len(samples), size=means.shape)
     draws = generator.integers(RESAMPLES, size=means.shape)
     low, high = np.quantile(means[drawn, draws].mean(axis=0), [0.025, 0.975])
-    return Interval(float(np.mean([values.mean() for values in samples])), float(low), float(high))
+    return Interval(estimate, float(low), float(high))
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from shared_eval.planned import BASELINES, Baseline
-from shared_eval.result_table import Comparison, ResultTable, Row, points
+from shared_eval.result_table import Comparison, ResultTable, Row, at_version, points
 from shared_eval.statistics import Interval, Ranks, mean_over_datasets, mean_ranks
 
 PRIMARY_TITLE = (
-    "chosen before the runs: points [95 % interval], Wilcoxon's p corrected by Holm for "
-    "their number; detectable: the true difference that so many seeds show four times in five; equivalent: "
-    "the mean's 90 % interval lies within ± 1 point"
+    "chosen before the runs: points [95 % interval], Wilcoxon's p corrected by Holm for the planned number; "
+    "detectable: the true difference that a t-test of so many seeds finds four times in five, empty where so "
+    "few can never be significant after correction; equivalent: the 90 % interval lies within ± 1 point"
 )
 PRIMARY_HEAD = ("comparison", "with", "difference", "p (Holm)", "seeds", "detectable", "equivalent")
 MODALITIES_TITLE = (
@@ -33,9 +33,9 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class ModalitySummary:
-    """The primary columns of a modality together."""
+    """The primary columns of a modality together, of one version of code and settings."""
 
-    modality: str
+    modality: str  # with the version, if a dataset has several
     columns: list[str]
     gains: dict[Baseline, Interval]  # of the primary objective over each of its baselines
     ranks: Ranks | None  # of the rows that have every column; None for one row or one column
@@ -48,15 +48,13 @@ def answers(table: ResultTable) -> list[Answer]:
 
 def summarise_modalities(table: ResultTable) -> list[ModalitySummary]:
     """A summary of each modality that has primary comparisons."""
-    primary = answers(table)
-    modalities = dict.fromkeys(table.modalities[answer.column] for answer in primary)
-    return [
-        _summarise(table, modality, [a for a in primary if table.modalities[a.column] == modality])
-        for modality in modalities
-    ]
+    groups: dict[tuple[str, str], list[Answer]] = {}
+    for answer in answers(table):
+        groups.setdefault((table.modalities[answer.column], answer.row.version), []).append(answer)
+    return [_summarise(table, *key, primary) for key, primary in groups.items()]
 
 
-def _summarise(table: ResultTable, modality: str, primary: list[Answer]) -> ModalitySummary:
+def _summarise(table: ResultTable, modality: str, version: str, primary: list[Answer]) -> ModalitySummary:
     columns = list(dict.fromkeys(answer.column for answer in primary))
     gains = {}
     for baseline in BASELINES:
@@ -69,12 +67,14 @@ def _summarise(table: ResultTable, modality: str, primary: list[Answer]) -> Moda
     everywhere = [
         row
         for row in table.rows
-        if row.kind in ("untrained", "objective") and set(columns) <= row.cells.keys()
+        if row.kind in ("untrained", "objective")
+        and row.version == version
+        and set(columns) <= row.cells.keys()
     ]
     ranks = None
     if len(columns) > 1 and len(everywhere) > 1:
         ranks = mean_ranks({row.label: [row.cells[c].mean for c in columns] for row in everywhere})
-    return ModalitySummary(modality, columns, gains, ranks)
+    return ModalitySummary(at_version(modality, version), columns, gains, ranks)
 
 
 def primary_rows(table: ResultTable) -> list[list[str]]:
@@ -83,7 +83,7 @@ def primary_rows(table: ResultTable) -> list[list[str]]:
     for row, column, comparison in answers(table):
         d = comparison.difference
         text, _, p = comparison.text.partition(" p ")
-        detectable = "" if np.isnan(d.detectable) else f"{100 * d.detectable:.1f}"
+        detectable = "" if np.isnan(comparison.detectable) else f"{100 * comparison.detectable:.1f}"
         equivalent = "" if d.pairs == 1 else "yes" if d.is_equivalent else "no"
         named = f"{column}: {row.label}"
         rows.append([named, comparison.baseline, text, p, str(d.pairs), detectable, equivalent])

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from shared_eval.figures import STYLES
 from shared_eval.planned import Baseline
-from shared_eval.result_table import ResultTable, Row
+from shared_eval.result_table import ResultTable, Row, at_version
 from shared_eval.statistics import Ranks
 from shared_eval.summary import Answer, answers, summarise_modalities
 
@@ -33,19 +33,21 @@ def forest(table: ResultTable) -> Figure | None:
     Points with their 95 % interval; published gains are hollow. None without such comparisons.
     """
     shown = [answer for answer in answers(table) if answer.comparison.baseline in FOREST]
-    columns = sorted(dict.fromkeys(a.column for a in shown), key=lambda column: table.modalities[column])
-    if not columns:
+    lines = sorted(dict.fromkeys(map(_line, shown)), key=lambda line: table.modalities[line[0]])
+    if not lines:
         return None
-    figure = Figure(figsize=(6.4, 1.6 + 0.4 * len(columns)), layout="constrained")
+    figure = Figure(figsize=(6.4, 1.6 + 0.4 * len(lines)), layout="constrained")
     axes = figure.subplots()
     for i, ((baseline, name), style) in enumerate(zip(FOREST.items(), STYLES, strict=False)):
         own = [answer for answer in shown if answer.comparison.baseline == baseline]
-        _draw_gains(axes, table, own, {column: y + 0.3 * i - 0.15 for y, column in enumerate(columns)}, style)
+        _draw_gains(axes, table, own, {line: y + 0.3 * i - 0.15 for y, line in enumerate(lines)}, style)
         axes.plot([], [], **style, linestyle="", label=f"over {name}")
         axes.plot([], [], **style, linestyle="", fillstyle="none", label=f"over {name}, published")
     axes.axvline(0, color="0.4", linewidth=0.8)
+    names = [at_version(column.removesuffix("_accuracy"), version) for column, version in lines]
     axes.set_yticks(
-        range(len(columns)), [f"{table.modalities[c]}: {c.removesuffix('_accuracy')}" for c in columns]
+        range(len(lines)),
+        [f"{table.modalities[c]}: {name}" for (c, _), name in zip(lines, names, strict=True)],
     )
     axes.invert_yaxis()
     axes.set_xlabel("gain of hard negatives in points, 95 % interval over seeds")
@@ -54,16 +56,25 @@ def forest(table: ResultTable) -> Figure | None:
     return figure
 
 
+def _line(answer: Answer) -> tuple[str, str]:
+    """What has a line of its own: a column, in each version."""
+    return answer.column, answer.row.version
+
+
 def _draw_gains(
-    axes: Axes, table: ResultTable, shown: list[Answer], heights: dict[str, float], style: dict[str, Any]
+    axes: Axes,
+    table: ResultTable,
+    shown: list[Answer],
+    heights: dict[tuple[str, str], float],
+    style: dict[str, Any],
 ) -> None:
-    for row, column, comparison in shown:
-        d = comparison.difference
+    for answer in shown:
+        d, height = answer.comparison.difference, heights[_line(answer)]
         if d.pairs > 1:
-            axes.plot([100 * d.low, 100 * d.high], [heights[column]] * 2, color=style["color"])
-        axes.plot(100 * d.mean, heights[column], **style)
-        for gain in published_gains(table, column, comparison.baseline, row):
-            axes.plot(100 * gain, heights[column], **style, fillstyle="none")
+            axes.plot([100 * d.low, 100 * d.high], [height, height], color=style["color"])
+        axes.plot(100 * d.mean, height, **style)
+        for gain in published_gains(table, answer.column, answer.comparison.baseline, answer.row):
+            axes.plot(100 * gain, height, **style, fillstyle="none")
 
 
 def published_gains(table: ResultTable, column: str, baseline: Baseline, row: Row) -> list[float]:

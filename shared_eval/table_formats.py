@@ -41,7 +41,8 @@ def to_markdown(table: ResultTable, content: Content = "text") -> str:
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Texts as a table in Markdown."""
-    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *rows))
+    lines = ([text.replace("|", r"\|") for text in line] for line in (head, ["---"] * len(head), *rows))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def to_csv(table: ResultTable) -> str:
@@ -80,7 +81,7 @@ def _csv_comparison(comparison: Comparison | None) -> dict[str, Any]:
         return dict.fromkeys(names)
     d = comparison.difference
     numbers = (d.mean, d.low, d.high, d.p, comparison.corrected_p)
-    known = (comparison.baseline, comparison.is_primary, d.detectable, d.is_equivalent)
+    known = (comparison.baseline, comparison.is_primary, comparison.detectable, d.is_equivalent)
     return dict(zip(names, (*numbers, *known), strict=True))
 
 

@@ -3,13 +3,13 @@
 ``table_formats`` writes them for terminals, in Markdown, CSV and LaTeX.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pandas as pd
 
-from shared_eval.planned import NO_COMPARISONS, NO_FIGURES, Baseline, Primary, Published
-from shared_eval.result_table import Comparison, Point, ResultTable, Row, TableCell
+from shared_eval.planned import NO_COMPARISONS, NO_FIGURES, Baseline, Plan, Planned, Primary, Published
+from shared_eval.result_table import Comparison, Point, ResultTable, Row, TableCell, at_version
 from shared_eval.statistics import Difference, holm, paired_difference
 
 UNTRAINED = "untrained encoder"
@@ -23,15 +23,19 @@ DESCRIPTIONS = (
     "uniformity",
     "positive_similarity",
     "hardest_negative_similarity",
+    "own_graph_accuracy",  # depends on the batch size
+    "next_sentence_accuracy",
 )
 ORACLE = "best beta (oracle: chosen on the figures themselves)"
+Key = tuple[int, str, Baseline]  # of a comparison: the number of its row, its column, its baseline
 BEST_LENGTH = "each seed's best epochs (oracle: chosen on the figures themselves)"
 
 
 def scores(records: pd.DataFrame) -> pd.DataFrame:
     """The rows whose metric scores a representation, or describes it in a record without any score."""
-    is_score = records["metric"].str.endswith(SCORES)
-    has_scores = is_score.groupby(records["path"]).transform("any")
+    is_score = records["metric"].str.endswith(SCORES) & ~records["metric"].isin(DESCRIPTIONS)
+    run = [records[name].fillna("") for name in ("path", "dataset", "label", "settings", "epochs", "seed")]
+    has_scores = is_score.groupby(run).transform("any")
     describes = records["metric"].isin(DESCRIPTIONS) & ~has_scores
     return records[(is_score & ~records["metric"].str.contains("top5")) | describes]
 
@@ -40,16 +44,16 @@ def summarise(
     records: pd.DataFrame,
     published: Published = NO_FIGURES,
     merge: bool = False,
-    primary: Collection[Primary] = NO_COMPARISONS,
+    primary: Planned = NO_COMPARISONS,
 ) -> ResultTable:
     """Make a table: the untrained encoder first, then objectives by family, tau_plus and beta.
 
     Columns are ``dataset metric``. Records of different code or settings, or of an unclean work tree, get
     rows of their own (see ``label_versions``) unless ``merge``. Several records of one seed count as their
     mean; equal scores of an untrained encoder, which depend on the seed alone, count as one. Comparisons are
-    exploratory unless they are ``primary``, for whose number p is corrected.
+    exploratory unless they are ``primary``: then p is corrected for the number of their plan.
     """
-    records = records.assign(column=records["dataset"] + " " + records["metric"])
+    records = records.assign(column=_column_names(records))
     if records["modality"].nunique() > 1:
         is_plain = (records["beta"] == 0) & (records["tau_plus"] == 0)
         plain = records["family"].map(lambda family: _join(PLAIN, family))
@@ -65,6 +69,13 @@ def summarise(
         *_published_rows(columns, published),
     ]
     return ResultTable(columns, rows, modalities)
+
+
+def _column_names(records: pd.DataFrame) -> pd.Series:
+    """``dataset metric`` of each row, after the modality where two modalities share this name."""
+    names = records["dataset"] + " " + records["metric"]
+    is_shared = records.groupby(names)["modality"].transform("nunique") > 1
+    return names.mask(is_shared, records["modality"] + " " + names)
 
 
 def label_versions(records: pd.DataFrame, merge: bool = False) -> pd.DataFrame:
@@ -89,12 +100,8 @@ def label_versions(records: pd.DataFrame, merge: bool = False) -> pd.DataFrame:
             *parts,
         ]
     version = ["/".join(filter(None, names)) for names in zip(*parts, strict=True)]
-    labels = [_at_version(*pair) for pair in zip(records["label"], version, strict=True)]
+    labels = [at_version(*pair) for pair in zip(records["label"], version, strict=True)]
     return records.assign(version=version, label=labels)
-
-
-def _at_version(label: str, version: str) -> str:
-    return f"{label} @ {version}" if version else label
 
 
 def _join(*parts: str) -> str:
@@ -109,8 +116,8 @@ def _untrained_rows(records: pd.DataFrame) -> list[Row]:
     rows = []
     for _, group in untrained.groupby(["encoder", "version"]):
         encoder, version = group[["encoder", "version"]].iloc[0]
-        label = _at_version(_join(UNTRAINED, encoder), version)
-        rows.append(Row(label, _cells(group, "untrained"), "untrained"))
+        label = at_version(_join(UNTRAINED, encoder), version)
+        rows.append(Row(label, _cells(group, "untrained"), "untrained", version=version))
     return rows
 
 
@@ -124,7 +131,8 @@ def _objective_rows(records: pd.DataFrame) -> list[Row]:
         for column, before in _cells(group.dropna(subset="untrained"), "untrained").items():
             cells[column] = replace(cells[column], untrained=before.scores)
         names = frozenset(group["objective"])
-        rows.append(Row(first["label"], cells, "objective", point, first["plain_family"], names))
+        label, plain_family = first["label"], first["plain_family"]
+        rows.append(Row(label, cells, "objective", point, plain_family, names, point.version))
     return rows
 
 
@@ -135,20 +143,33 @@ def _cells(records: pd.DataFrame, name: str) -> dict[str, TableCell]:
         seeds = group.groupby("seed")[name].mean()
         by_seed = dict(zip(seeds.index.tolist(), seeds.tolist(), strict=True))
         is_score = group["metric"].iloc[0] not in DESCRIPTIONS
-        cells[str(column)] = TableCell(by_seed, tuple(group["path"].unique()), is_score=is_score)
+        [first, *others] = group["epochs"].unique().tolist()
+        epochs = None if others else first
+        paths = tuple(group["path"].unique())
+        cells[str(column)] = TableCell(by_seed, paths, is_score=is_score, epochs=epochs)
     return cells
 
 
-def _with_comparisons(rows: list[Row], primary: Collection[Primary]) -> list[Row]:
-    """Add every objective's comparisons, p corrected over the primary ones that have several seeds."""
+def _with_comparisons(rows: list[Row], primary: Planned) -> list[Row]:
+    """Add every objective's comparisons, p corrected over the primary ones of a plan, version by version."""
     differences = _differences(rows)
-    chosen = {key for key in differences if _as_primary(rows[key[0]], *key[1:]) in primary}
-    tested = [key for key in differences if key in chosen and differences[key].pairs > 1]
-    corrected = dict(zip(tested, map(float, holm([differences[key].p for key in tested])), strict=True))
+    named = {key: _as_primary(rows[key[0]], *key[1:]) for key in differences}
+    plans = {
+        key: primary[chosen] for key, chosen in named.items() if chosen is not None and chosen in primary
+    }
+    tested: dict[tuple[Plan, str], list[Key]] = {}
+    for key, plan in plans.items():
+        if differences[key].pairs > 1:
+            tested.setdefault((plan, rows[key[0]].version), []).append(key)
+    corrected: dict[Key, float] = {}
+    for (plan, _), keys in tested.items():
+        p_values = holm([differences[key].p for key in keys], plan.size)
+        corrected |= zip(keys, p_values.tolist(), strict=True)
     comparisons: dict[tuple[int, str], list[Comparison]] = {}
     for key, difference in differences.items():
         i, column, baseline = key
-        comparison = Comparison(baseline, difference, key in chosen, corrected.get(key))
+        size = plans[key].size if key in plans else 0
+        comparison = Comparison(baseline, difference, size, corrected.get(key))
         comparisons.setdefault((i, column), []).append(comparison)
     return [
         replace(
@@ -163,13 +184,14 @@ def _with_comparisons(rows: list[Row], primary: Collection[Primary]) -> list[Row
 
 
 def _as_primary(row: Row, column: str, baseline: Baseline) -> Primary | None:
-    """A comparison as recipes name it."""
-    if row.point is None:
+    """A comparison as recipes name it; None of what no recipe can name."""
+    epochs = row.cells[column].epochs
+    if row.point is None or epochs is None:
         return None
-    return Primary(column, row.point.family, row.point.tau_plus, row.point.beta, baseline)
+    return Primary(column, epochs, row.point.family, row.point.tau_plus, row.point.beta, baseline)
 
 
-def _differences(rows: list[Row]) -> dict[tuple[int, str, Baseline], Difference]:
+def _differences(rows: list[Row]) -> dict[Key, Difference]:
     """By row, column and baseline: an objective's difference to the baseline, at the seeds that both have."""
     differences = {}
     for i, row in enumerate(rows):
@@ -216,7 +238,7 @@ def _oracle_rows(rows: list[Row], columns: list[str]) -> list[Row]:
                 if candidates := [cell for cell in cells_of_column if cell.is_score]:
                     best = max(candidates, key=lambda cell: cell.mean)
                     cells[column] = TableCell(best.scores, best.records)
-            label = _at_version(_join(ORACLE, f"tau_plus {point.tau_plus:g}", point.family), point.version)
+            label = at_version(_join(ORACLE, f"tau_plus {point.tau_plus:g}", point.family), point.version)
             if cells:
                 oracles.append(Row(label, cells, "oracle"))
     return oracles

@@ -54,7 +54,7 @@ class ReproduceConfig:
     """Print the runs, whether they are done (other: the folder holds another run), and how long the rest may
     take; run nothing."""
     mix: bool = False
-    """Average records of different code or settings, which otherwise get rows of their own."""
+    """Average records of different code, settings or epochs, which otherwise get rows of their own."""
     output: tuple[Path, ...] = ()
     """Write the table to these files as well: .md, .csv or .tex."""
 

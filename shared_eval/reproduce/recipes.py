@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 from core.io.errors import InputError, did_you_mean, reason_of
 from core.io.files import check_regular
 from core.training.settings import MAX_FLOAT, check_hardness, check_type
-from shared_eval.planned import Baseline, Primary, Published
+from shared_eval.planned import Baseline, Plan, Planned, Primary, Published, planned_together
 from shared_eval.reproduce.spec import RunSpec, Value
 from shared_eval.startup import modalities
 
@@ -64,7 +64,7 @@ class Figure:
 class PrimaryComparisons:
     """What a table is made to answer: one objective against its baselines, by one metric a dataset."""
 
-    metrics: tuple[str, ...]  # one, or one for each task that scores an encoder of sentences
+    metrics: tuple[str, ...]  # usually one: several of one dataset depend on each other
     beta: float
     tau_plus: float
     against: tuple[Baseline, ...]
@@ -140,13 +140,19 @@ class Recipe:
             for figure in self.published
         }
 
-    def primary_comparisons(self) -> set[Primary]:
-        """The comparisons that its tests are corrected for."""
+    def primary_comparisons(self) -> Planned:
+        """The comparisons that are corrected together."""
         if self.primary is None:
-            return set()
+            return {}
         family, tau_plus, beta = self.primary.family, self.primary.tau_plus, self.primary.beta
-        pairs = product(self.datasets, self.primary.metrics, self.primary.against)
-        return {Primary(f"{dataset} {metric}", family, tau_plus, beta, b) for dataset, metric, b in pairs}
+        named = product(self.datasets, self.primary.metrics, self.epochs, self.primary.against)
+        return planned_together(
+            self.title,
+            (
+                Primary(f"{dataset} {metric}", epochs, family, tau_plus, beta, baseline)
+                for dataset, metric, epochs, baseline in named
+            ),
+        )
 
 
 def load_recipes(table: str) -> list[Recipe]:
@@ -170,9 +176,13 @@ def published_figures(recipes: Iterable[Recipe]) -> "Published":
     return {key: value for recipe in recipes for key, value in recipe.published_figures().items()}
 
 
-def primary_comparisons(recipes: Iterable[Recipe]) -> set[Primary]:
-    """The primary comparisons of some recipes."""
-    return {comparison for recipe in recipes for comparison in recipe.primary_comparisons()}
+def primary_comparisons(recipes: Iterable[Recipe]) -> Planned:
+    """The primary comparisons of some recipes; one of several recipes belongs to the largest plan."""
+    plans: dict[Primary, Plan] = {}
+    for recipe in recipes:
+        for comparison, plan in recipe.primary_comparisons().items():
+            plans[comparison] = max(plans.get(comparison, plan), plan, key=lambda plan: plan.size)
+    return plans
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -205,6 +215,9 @@ def _read_objectives(entry: dict[str, Any]) -> Objectives:
     options = {name: value for name, value in entry.items() if name not in own}
     own["tau_plus"] = _listed(own.get("tau_plus", 0.0))
     read = _read_table(Objectives, "objectives", own | {"options": options})
+    for name in ("betas", "tau_plus"):
+        if not getattr(read, name):
+            raise InputError(f"{name} of an entry of objectives is empty; leave it out, or add a number")
     return replace(read, betas=tuple(map(float, read.betas)))
 
 
@@ -250,6 +263,10 @@ def check_recipe(recipe: Recipe) -> None:
     if primary and (primary.tau_plus, primary.beta) not in {point[1:] for point in points}:
         named = f"beta {primary.beta:g} and tau_plus {primary.tau_plus:g}"
         raise ValueError(f"primary has {named}, which no entry of objectives has")
+    numbers = {"plain": (0.0, 0.0), "beta 0": (primary.tau_plus, 0.0)} if primary else {}
+    for baseline, number in numbers.items():
+        if primary and baseline in primary.against and number not in {point[1:] for point in points}:
+            raise ValueError(f"primary is against {baseline}, which no entry of objectives is")
     runs = len(recipe.datasets) * recipe.seeds * len(recipe.epochs) * len(points)
     if not 1 <= runs <= MAX_RUNS or min(recipe.epochs) < 1:
         epochs = ", ".join(map(str, recipe.epochs))

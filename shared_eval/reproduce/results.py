@@ -15,8 +15,8 @@ from shared_eval.tables import label_versions, scores, summarise
 
 TITLES: dict[Content, str] = {
     "text": "accuracy in percent, mean ± standard deviation (seeds)",
-    "difference_text": "difference to beta 0 at the same seeds: points [95 % interval], Wilcoxon's p, "
-    "corrected by Holm if primary; in parentheses the uncorrected p of an exploratory comparison",
+    "difference_text": "difference to beta 0, or to plain, at the same seeds: points [95 % interval], "
+    "Wilcoxon's p, corrected by Holm if primary; in parentheses the uncorrected p of an exploratory one",
 }
 
 

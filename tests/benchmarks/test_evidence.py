@@ -70,6 +70,9 @@ def test_page_that_is_filled_in_stays_as_it_is(results):
     [
         ("nothing graphs", "has a block nothing, which is not one of summary,"),
         ("scores no", "no records of no"),
+        ("scores graphs: MUTAG svm", "no column MUTAG svm, only MUTAG svm_accuracy"),
+        ("pairs graphs: infograph; hard", "no row hard, only untrained encoder; infograph; hard, beta 1,"),
+        ("figures graphs: gains", "no figure gains, only gains of hard negatives"),
     ],
 )
 def test_block_that_cannot_be_filled_is_an_error_of_one_line(results, block, message, capsys):

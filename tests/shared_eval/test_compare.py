@@ -99,3 +99,11 @@ def test_scores_by_different_rules_are_named(tmp_path, capsys):
     said = capsys.readouterr()
     assert said.err == ""
     assert "evaluation" not in said.out
+
+
+def test_folder_of_several_objectives_is_refused_where_none_is_shared(tmp_path, capsys):
+    write_set(tmp_path / "a" / "one", 0.0, seeds=1)
+    write_record(tmp_path / "a" / "two", seed=1, objective=HARD | {"beta": 2.0})
+    write_set(tmp_path / "b", 0.0, objective=HARD | {"beta": 3.0}, seeds=1)
+    [error] = failure_of(compare_main, capsys, [str(tmp_path / "a"), str(tmp_path / "b")])
+    assert "share no objective, and the first has several (hard, beta 1, tau_plus 0.1; hard, beta 2," in error

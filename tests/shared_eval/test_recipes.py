@@ -12,7 +12,14 @@ from shared_eval import reproduce
 from shared_eval.reproduce import run
 from shared_eval.reproduce.locate import locate
 from shared_eval.reproduce.plan import describe_estimate, estimate_seconds, longest_first, select_objectives
-from shared_eval.reproduce.recipes import FOLDER, TABLES, all_recipes, load_recipes, read_recipe
+from shared_eval.reproduce.recipes import (
+    FOLDER,
+    TABLES,
+    all_recipes,
+    load_recipes,
+    primary_comparisons,
+    read_recipe,
+)
 from shared_eval.reproduce.spec import Job, RunSpec, group_jobs
 from tests.runs import failure_of
 from tests.shared_eval.conftest import HARD, MOTIFS, parsed, run_spec, write_record
@@ -22,7 +29,7 @@ PRIMARY = """
 metrics = ["svm_accuracy"]
 beta = 1.0
 tau_plus = 0.1
-against = ["beta 0", "plain", "untrained"]
+against = ["beta 0", "untrained"]
 """
 
 
@@ -113,8 +120,10 @@ def test_each_length_of_training_has_a_folder(recipe):
             ('dataset = "motifs"', 'dataset = "motif"'),
             "published dataset is motif, which the recipe does not have; did you mean motifs?",
         ),
+        (("betas = [0.0, 1.0]", "betas = []"), "betas of an entry of objectives is empty"),
+        (("betas = [0.0, 1.0]", "betas = [1.0]" + PRIMARY), "primary is against beta 0, which no entry of"),
         (("[settings]", PRIMARY.replace("1.0", "2.0") + "[settings]"), "primary has beta 2 and tau_plus 0.1"),
-        (("[settings]", PRIMARY.replace("plain", "simple") + "[settings]"), "against is"),
+        (("[settings]", PRIMARY.replace("untrained", "simple") + "[settings]"), "against is"),
     ],
 )
 def test_bad_figure_or_comparison_is_one_clear_line(recipe, change, said):
@@ -126,9 +135,19 @@ def test_bad_figure_or_comparison_is_one_clear_line(recipe, change, said):
 
 def test_primary_comparisons_of_a_recipe(recipe):
     recipe.write_text(MOTIFS.replace("[settings]", PRIMARY + "[settings]"))
-    assert read_recipe(recipe).primary_comparisons() == {
-        ("motifs svm_accuracy", "", 0.1, 1.0, baseline) for baseline in ("beta 0", "plain", "untrained")
+    planned = read_recipe(recipe).primary_comparisons()
+    assert planned == {
+        ("motifs svm_accuracy", 2, "", 0.1, 1.0, baseline): ("two epochs", 2)
+        for baseline in ("beta 0", "untrained")
     }
+
+
+def test_comparison_of_several_recipes_is_corrected_for_the_largest_plan(recipe):
+    recipe.write_text(MOTIFS.replace("[settings]", PRIMARY + "[settings]"))
+    small = read_recipe(recipe)
+    large = dataclasses.replace(small, title="large", datasets=("motifs", "MUTAG"))
+    for recipes in ([small, large], [large, small]):
+        assert {plan.size for plan in primary_comparisons(recipes).values()} == {4}
 
 
 def metrics_of(recipe):

@@ -1,6 +1,7 @@
 """Records: reading, labels, settings, listing."""
 
 import json
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -140,3 +141,17 @@ def test_missing_folder_is_an_error(tmp_path, capsys):
         main([str(tmp_path / "nowhere")])
     assert exit_.value.code == 2
     assert "nowhere is not a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"metrics": {"svm_accuracy": math.nan}}, "its scores are not all finite"),
+        ({"objective": PLAIN | {"beta": None}}, "its beta is None"),
+    ],
+)
+def test_record_that_no_table_can_hold_is_skipped(tmp_path, changes, said, capsys):
+    write_record(tmp_path / "good")
+    write_record(tmp_path / "bad", **changes)
+    assert list(read_records(find_records([tmp_path]))["path"]) == [str(tmp_path / "good" / "result.json")]
+    assert said in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Differences and corrections compared with SciPy and with values computed by hand."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from shared_eval.statistics import (
     mean_ranks,
     paired_difference,
     smallest_detectable,
+    t_interval,
 )
 
 
@@ -21,22 +24,45 @@ def test_difference_equals_scipy():
     values = baseline + draw.normal(0.01, 0.01, 10)
     difference = paired_difference(values, baseline)
     assert difference.mean == pytest.approx((values - baseline).mean())
-    assert difference.p == stats.wilcoxon(values, baseline).pvalue
-    # The percentile interval of the mean is near its normal one.
-    error = (values - baseline).std(ddof=1) / np.sqrt(10)
-    assert difference.low == pytest.approx(difference.mean - 1.96 * error, abs=0.4 * error)
-    assert difference.high == pytest.approx(difference.mean + 1.96 * error, abs=0.4 * error)
-    assert difference == paired_difference(values, baseline)
+    assert difference.p == pytest.approx(stats.wilcoxon(values, baseline).pvalue)
+    interval = stats.ttest_1samp(values - baseline, 0).confidence_interval(0.95)
+    assert (difference.low, difference.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+
+
+def p_by_enumeration(differences):
+    """Wilcoxon's p from all 2^n combinations of signs; zeros are left out."""
+    nonzero = np.array([d for d in differences if d])
+    ranks = stats.rankdata(abs(nonzero))
+    sums = np.array([ranks @ signs for signs in product((0, 1), repeat=len(ranks))])
+    gains = ranks[nonzero > 0].sum()
+    return min(1.0, 2 * min((sums <= gains).mean(), (sums >= gains).mean()))
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 188), st.integers(0, 188)), min_size=2, max_size=9))
+def test_p_is_exact_and_fractions_tie_where_their_counts_do(pairs):
+    """Fractions of 188 graphs, whose last digits differ by rounding."""
+    expected = p_by_enumeration([first - second for first, second in pairs])
+    values, baseline = (np.array(counts) / 188 for counts in zip(*pairs, strict=True))
+    assert paired_difference(values, baseline).p == pytest.approx(expected)
 
 
 @settings(max_examples=25)
-@given(st.lists(st.tuples(st.integers(0, 188), st.integers(0, 188)), min_size=6, max_size=12))
-def test_fractions_tie_where_their_counts_do(pairs):
-    """Fractions of 188 graphs, whose last digits differ by rounding."""
-    differences = [first - second for first, second in pairs]
-    expected = stats.wilcoxon(differences).pvalue if any(differences) else 1.0
-    values, baseline = (np.array(counts) / 188 for counts in zip(*pairs, strict=True))
-    assert paired_difference(values, baseline).p == pytest.approx(expected)
+@given(st.lists(st.integers(-1000, 1000).filter(bool), min_size=20, max_size=40, unique_by=abs))
+def test_p_of_many_seeds_is_that_of_scipy_s_exact_test(differences):
+    exact = stats.wilcoxon(differences, method="exact").pvalue
+    assert paired_difference(differences, np.zeros(len(differences))).p == pytest.approx(exact)
+
+
+def test_zeros_do_not_make_few_gains_significant():
+    assert paired_difference([0.0] * 15 + [0.1, 0.2, 0.3, 0.4, 0.5], [0.0] * 20).p == pytest.approx(0.0625)
+
+
+def test_interval_covers_the_mean_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(0.01, 0.02, (2000, 8))
+    lows, highs = zip(*(t_interval(draw, 0.95) for draw in draws), strict=True)
+    covered = (np.array(lows) < 0.01) & (np.array(highs) > 0.01)
+    assert covered.mean() == pytest.approx(0.95, abs=0.015)
 
 
 def test_smallest_p_of_few_seeds():
@@ -61,6 +87,13 @@ def test_holm_equals_values_by_hand():
     assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1, 1])
     assert len(holm([])) == 0
+
+
+def test_holm_of_fewer_tests_than_planned_counts_the_missing_ones():
+    """As if the missing p were 1: the same as correcting all six, and never smaller than without them."""
+    p = [0.01, 0.02, 0.2]
+    assert holm(p, planned=6) == pytest.approx(holm([*p, 1, 1, 1])[:3])
+    assert holm(p, planned=2) == pytest.approx(holm(p))
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

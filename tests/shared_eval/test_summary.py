@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from shared_eval.planned import Primary
+from shared_eval.planned import Plan, Primary, planned_together
 from shared_eval.records import find_records, read_records
 from shared_eval.summary import modality_rows, primary_rows, summarise_modalities
 from shared_eval.table_figures import _groups, critical_difference, draw_table, forest, gain_maps
@@ -12,11 +12,14 @@ from tests.shared_eval.conftest import HARD, PLAIN, write_record
 
 DATASETS = ("DD", "MUTAG", "PTC_MR")
 DEBIASED = {"name": "debiased", "beta": 0.0, "tau_plus": 0.1, "variant": "corrected"}
-PRIMARY = {
-    Primary(f"{dataset} svm_accuracy", "", 0.1, 1.0, baseline)
-    for dataset in DATASETS
-    for baseline in ("beta 0", "plain", "untrained")
-}
+PRIMARY = planned_together(
+    "graphs",
+    (
+        Primary(f"{dataset} svm_accuracy", 200, "", 0.1, 1.0, baseline)
+        for dataset in DATASETS
+        for baseline in ("beta 0", "plain", "untrained")
+    ),
+)
 PUBLISHED = {
     ("one: hard, beta 1, tau_plus 0.1", "MUTAG svm_accuracy"): 0.90,
     ("one: hard, beta 2, tau_plus 0.1", "MUTAG svm_accuracy"): 0.10,
@@ -45,10 +48,11 @@ def test_every_primary_comparison_has_a_line(table):
     assert len(rows) == 3 * 3
     label = "hard, beta 1, tau_plus 0.1"
     first = rows[0]
-    assert first == [f"DD svm_accuracy: {label}", "beta 0", "+2.0 [2.0, 2.0]", "0.070", "8", "0.0", "no"]
+    assert first == [f"DD svm_accuracy: {label}", "beta 0", "+2.0 [2.0, 2.0]", "0.070", "8", "", "no"]
     level = next(row for row in rows if row[:2] == [f"PTC_MR svm_accuracy: {label}", "plain"])
-    # The differences are 0.002 (seed - 3.5): deviation 0.49 points, detectable 0.57, 90 % interval +- 0.33.
-    assert level[3:] == ["1.000", "8", "0.6", "yes"]
+    # The differences are 0.002 (seed - 3.5): deviation 0.49 points, 90 % interval +- 0.33. No difference is
+    # detectable: the smallest p of eight seeds, 0.0078, is 0.07 after correction for nine comparisons.
+    assert level[3:] == ["1.000", "8", "", "yes"]
 
 
 def test_gains_and_ranks_of_a_modality(table):
@@ -87,6 +91,40 @@ def test_no_primary_comparison_is_no_figure(table, tmp_path):
     assert draw_table(exploratory) == {}
     assert primary_rows(exploratory) == modality_rows(exploratory) == []
     assert set(draw_table(table)) == {"gains of hard negatives", "graph: mean ranks"}
+
+
+def test_versions_are_summarised_apart(tmp_path):
+    """Two lengths of training with opposite gains: neither a mean over both nor a family of both."""
+    for epochs, gain in ((5, 0.05), (200, -0.05)):
+        for seed in range(6):
+            noise = 0.001 * seed
+            for objective, value in ((PLAIN, 0.8), (HARD, 0.8 + gain + noise)):
+                folder = tmp_path / str(epochs) / objective["name"] / str(seed)
+                metrics = {"svm_accuracy": value}
+                write_record(folder, seed=seed, epochs=epochs, objective=objective, metrics=metrics)
+    [plain] = [key for key in PRIMARY if key.column.startswith("MUTAG") and key.baseline == "plain"]
+    planned = planned_together("one", [plain, plain._replace(epochs=5)])
+    table = summarise(read_records(find_records([tmp_path])), primary=planned)
+    short, long = summarise_modalities(table)
+    assert (short.modality, long.modality) == ("graph @ epochs 5", "graph @ epochs 200")
+    assert short.gains["plain"].low > 0.04
+    assert long.gains["plain"].high < -0.04
+    assert [row[3] for row in primary_rows(table)] == ["0.062", "0.062"]
+    [axes] = forest(table).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["graph: MUTAG svm @ epochs 5", "graph: MUTAG svm @ epochs 200"]
+
+
+def test_detectable_is_that_of_a_t_test_where_a_corrected_p_can_be_significant(tmp_path):
+    for seed in range(8):
+        for objective, value in ((PLAIN, 0.8), (HARD, 0.8 + 0.002 * (seed - 3.5))):
+            folder = tmp_path / objective["name"] / str(seed)
+            write_record(folder, seed=seed, objective=objective, metrics={"svm_accuracy": value})
+    [plain] = [key for key in PRIMARY if key.column.startswith("MUTAG") and key.baseline == "plain"]
+    for planned, expected in ((1, "0.6"), (6, "0.6"), (7, "")):
+        table = summarise(read_records(find_records([tmp_path])), primary={plain: Plan("one", planned)})
+        [row] = primary_rows(table)
+        assert row[5] == expected
 
 
 def test_bars_join_ranks_within_the_critical_difference(table):

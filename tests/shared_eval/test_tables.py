@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from shared_eval.planned import Primary
+from shared_eval.planned import Primary, planned_together
 from shared_eval.records import find_records, read_records
 from shared_eval.table_formats import to_csv, to_latex, to_markdown, to_terminal
 from shared_eval.tables import BEST_LENGTH, ORACLE, PLAIN, UNTRAINED, baselines_of, scores, summarise
@@ -19,7 +19,8 @@ def table_of(tmp_path, **options):
 
 def primary(*baselines):
     """Comparisons of hard at beta 1, tau_plus 0.1, on MUTAG."""
-    return {Primary("MUTAG svm_accuracy", "", 0.1, 1.0, baseline) for baseline in baselines}
+    named = (Primary("MUTAG svm_accuracy", 200, "", 0.1, 1.0, baseline) for baseline in baselines)
+    return planned_together("graphs", named)
 
 
 def write_seeds(tmp_path, name, values, **changes):
@@ -318,7 +319,7 @@ def test_significant_gain_is_bold(tmp_path):
     write_seeds(tmp_path, "hard", [0.85, 0.87, 0.865, 0.88, 0.845, 0.885], objective=HARD)
     table = table_of(tmp_path, primary=primary("plain"))
     assert "| hard, beta 1, tau_plus 0.1 | **86.6 ± 1.6 (6)** |" in to_markdown(table)
-    assert "| hard, beta 1, tau_plus 0.1 | **+5.1 [4.8, 5.3] p 0.031** |" in to_markdown(
+    assert "| hard, beta 1, tau_plus 0.1 | **+5.1 [4.7, 5.5] p 0.031** |" in to_markdown(
         table, "difference_text"
     )
     assert r"\textbf{86.6 $\pm$ 1.6 (6)}" in to_latex(table)
@@ -394,3 +395,23 @@ def test_runs_without_labels_show_what_describes_their_embedding(tmp_path):
     assert hard.text(columns[0], "difference_text") == ""
     assert table.row(UNTRAINED).text(columns[1]) == "7.00 ± 0.00 (2)"
     assert not [row for row in table.rows if row.kind == "oracle"]
+
+
+def test_gain_of_the_mean_alone_is_not_bold(tmp_path):
+    """Nineteen of twenty seeds lose a little; where the baseline collapsed, one gains 40 points."""
+    write_seeds(tmp_path, "plain", [0.80] * 19 + [0.40])
+    losses = [0.80 - 0.002 - seed / 10_000 for seed in range(19)]
+    write_seeds(tmp_path, "hard", [*losses, 0.80], objective=HARD)
+    table = table_of(tmp_path, primary=primary("plain"))
+    [comparison] = [c for _, _, c in table.comparisons() if c.is_primary]
+    assert comparison.difference.mean > 0
+    assert comparison.corrected_p < 0.05
+    assert not comparison.is_gain
+
+
+def test_column_of_two_modalities_is_two_columns(tmp_path):
+    for modality, value in (("image", 0.2), ("sentence", 0.4)):
+        metrics = {"knn_accuracy": value}
+        write_record(tmp_path / modality, modality=modality, dataset="folder:data", metrics=metrics)
+    table = table_of(tmp_path)
+    assert table.columns == ["image folder:data knn_accuracy", "sentence folder:data knn_accuracy"]
