@@ -153,7 +153,8 @@ def _fit_degrees(degrees: Tensor, name: str) -> Coding:
     """Degrees one-hot, or standardised from ``MAX_ONE_HOT_DEGREE`` on."""
     max_degree = int(degrees.max())
     if max_degree >= MAX_ONE_HOT_DEGREE:
-        return Coding(mean=degrees.float().mean().item(), std=degrees.float().std().item())
+        # Where all degrees are equal, their deviation is 0.
+        return Coding(mean=degrees.float().mean().item(), std=degrees.float().std().item() or 1.0)
     if len(degrees) * (max_degree + 1) > MAX_FEATURE_ENTRIES:
         raise InputError(
             f"`dataset` is {name!r}, whose {len(degrees)} nodes have degrees up to {max_degree}; "

@@ -55,15 +55,18 @@ class GraphEncoder(nn.Module):
             ValueError: A shape is another one, or ``x`` is None and the encoder was trained on other features
                 than degrees.
         """
+        num_graphs = None
         if edge_index is None:
             data = x
+            num_graphs = getattr(data, "num_graphs", None)
             x, edge_index, batch = getattr(data, "x", None), data.edge_index, getattr(data, "batch", None)
             if x is None or (self.coding is not None and self.coding.is_degree):
                 x = self._degrees(edge_index, getattr(data, "num_nodes", None))
         nodes = self.nodes(x, edge_index)
         if batch is None:
             return nodes.sum(dim=0, keepdim=True)
-        return nodes.new_zeros(int(batch.max()) + 1, self.dim).index_add_(0, batch, nodes)
+        rows = int(batch.max()) + 1 if num_graphs is None else num_graphs
+        return nodes.new_zeros(rows, self.dim).index_add_(0, batch, nodes)
 
     def nodes(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """The representations of nodes [V, L·H] from their features [V, F] and the edges [2, E]."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from core.io.errors import InputError, unknown_name
+from core.io.files import path_in
 
 PAPER_DATASETS = (
     *("MUTAG", "PTC_MR", "ENZYMES", "PROTEINS", "DD"),
@@ -44,7 +45,7 @@ def tu_files(name: str, data_root: Path) -> tuple[Path, str]:
     """
     if not name.startswith(FOLDER):
         return data_root / "TUDataset" / name / "raw", name
-    path = Path(name.removeprefix(FOLDER))
+    path = path_in(name)
     for folder in (path, path / "raw"):
         prefixes = sorted(file.name.removesuffix("_A.txt") for file in folder.glob("*_A.txt"))
         if len(prefixes) > 1:

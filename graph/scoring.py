@@ -10,11 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from core.io.errors import InputError
 from core.training.loop import eval_mode
 from graph.batch import GraphBatch
 from graph.encoder import GIN, InfoGraph
 from shared_eval.metrics import SAMPLED, effective_rank, split_similarities
 from shared_eval.probes import svm_accuracies
+from shared_eval.probes.checks import check_counts
+
+FOLDS = 10  # of the SVM's cross-validation
 
 SAME = 1e-5  # scores that differ less, relative to the larger, are equal but for rounding
 
@@ -30,6 +34,14 @@ def represent(encoder: GIN, batches: Sequence[GraphBatch]) -> np.ndarray:
     graphs = torch.cat([represent_batch(encoder, batch) for batch in batches], dim=1)
     order = torch.cat([batch.positions for batch in batches], dim=1).argsort(dim=1)
     return graphs.take_along_dim(order.unsqueeze(2), dim=1).cpu().numpy()
+
+
+def check_classes(labels: np.ndarray, what: str, remedy: str) -> None:
+    """Raise InputError, with the ``remedy``, if the SVM cannot score the labels, those of ``what``."""
+    try:
+        check_counts(labels, FOLDS, f"{FOLDS}-fold cross-validation")
+    except InputError as error:
+        raise InputError(f"{what}: {error}; {remedy} to train and score without labels") from None
 
 
 def evaluate(

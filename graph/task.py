@@ -20,7 +20,7 @@ from graph.batch import GraphBatch, make_batches, step_elements
 from graph.config import GraphConfig
 from graph.data import GraphDataset, load_dataset
 from graph.encoder import make_models, state_of_run
-from graph.scoring import evaluate, evaluate_without_labels, represent_batch, samples
+from graph.scoring import check_classes, evaluate, evaluate_without_labels, represent_batch, samples
 from shared_eval.metrics import SHOWN
 
 # A batch, and the prior's draws [R, G, D] if the prior has a weight.
@@ -58,7 +58,9 @@ class GraphTask(GroupTask):
             "trained_together": len(configs),
             "node_features": self.dataset.coding.as_dict(),
         }
-        if self.dataset.labels is None:
+        if self.dataset.labels is not None:
+            check_classes(self.dataset.labels, self.dataset.name, "remove its _graph_labels.txt")
+        else:
             if dataset is None:  # files: perhaps one is missing
                 print(f"{self.dataset.name} has no labels: scores are those that need none", file=sys.stderr)
             self.record_fields |= {"labels": "none"}

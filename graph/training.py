@@ -23,10 +23,8 @@ from graph.features import NodeValues
 from graph.graphs import Graph
 from graph.loading import GraphEncoder, load_encoder
 from graph.names import NodeFeatures
+from graph.scoring import check_classes
 from graph.task import GraphTask
-from shared_eval.probes.checks import check_counts
-
-FOLDS = 10  # of the SVM's cross-validation
 
 
 def train_on(
@@ -69,7 +67,7 @@ def dataset_of(data: Sequence[Any], node_features: NodeFeatures = "auto") -> Gra
     labels = [graph.y for graph in graphs if graph.y is not None]
     if len(labels) == len(graphs):
         classes = torch.cat(labels).unique(return_inverse=True)[1]
-        _check_classes(classes.numpy())
+        check_classes(classes.numpy(), "`data` with y", "remove y")
         graphs = [replace(graph, y=label) for graph, label in zip(graphs, classes.split(1), strict=True)]
     else:
         graphs = [replace(graph, y=None) for graph in graphs]
@@ -114,8 +112,8 @@ def _graph_of(item: Any, number: int) -> Graph:
 
 def _class_of(y: Any) -> Tensor | None:
     """The class [1] of a graph; None for a regression target, several numbers or nothing."""
-    if isinstance(y, bool | int):
-        y = torch.tensor(y)
+    if isinstance(y, bool | int | np.integer | np.ndarray):
+        y = torch.as_tensor(y)
     if not isinstance(y, Tensor) or y.numel() != 1 or y.is_floating_point() or y.is_complex():
         return None
     return y.detach().cpu().long().reshape(1)
@@ -128,11 +126,3 @@ def _check_alike(features: Sequence[Tensor | None]) -> None:
         if width != widths[0]:
             said = ["no x" if value is None else f"{value} features a node" for value in (widths[0], width)]
             raise InputError(f"graph 0 of `data` has {said[0]} and graph {number} {said[1]}; they must agree")
-
-
-def _check_classes(classes: np.ndarray) -> None:
-    """Raise InputError if the SVM cannot score these classes [graphs]."""
-    try:
-        check_counts(classes, FOLDS, f"{FOLDS}-fold cross-validation")
-    except InputError as error:
-        raise InputError(f"`data` with y: {error}; remove y to train and score without labels") from None

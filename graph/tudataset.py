@@ -112,7 +112,7 @@ def check_raw_files(name: str, raw: Path) -> RawGraphs:
     """
     edges_path, labels_path = raw / f"{name}_A.txt", raw / f"{name}_graph_labels.txt"
     targets_path = raw / f"{name}_graph_attributes.txt"
-    labels = _read_numbers(labels_path, columns=1)[:, 0] if labels_path.exists() else None
+    labels = _read_classes(labels_path) if labels_path.exists() else None
     counted: tuple[str, int] | None = None  # the file that has a line for each graph, also without nodes
     if labels is not None:
         counted = labels_path.name, len(labels)
@@ -147,6 +147,15 @@ def check_raw_files(name: str, raw: Path) -> RawGraphs:
         )
     graphs = int(graph_of_node[-1]) if counted is None else counted[1]
     return RawGraphs(graph_of_node - 1, np.stack(np.divmod(forward, nodes)), graphs, labels)
+
+
+def _read_classes(path: Path) -> np.ndarray:
+    """The class of each graph [G]."""
+    try:
+        return _read_numbers(path, columns=1)[:, 0]
+    except InputError as error:
+        attributes = path.name.replace("labels", "attributes")
+        raise InputError(f"{error}; targets that are no classes belong in {attributes}") from error
 
 
 def _read_graph_of_node(path: Path, counted: tuple[str, int] | None) -> np.ndarray:

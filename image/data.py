@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.distributed import is_main_process
 from core.io.errors import InputError, unknown_name
-from core.io.files import readable
+from core.io.files import path_in, readable
 from image import published
 from image.config import KNOWN, MIN_IMAGE_SIZE, ImageConfig, Labels
 from image.decoded import read_splits, read_unlabelled
@@ -25,6 +25,7 @@ from image.shapes import CLASSES as SHAPES
 from image.shapes import make_shapes
 from image.skipped import Skipped
 
+MIN_TEST_IMAGES = 2  # uniformity is about pairs of images
 FOLDER_IMAGE_SIZE = 64  # of folder:PATH, unless an image size is given
 MAX_RESIDENT_SHARE = 0.5  # of the device's free memory; training needs the rest
 
@@ -151,7 +152,7 @@ def load_dataset(
     elif name == "digits":
         dataset = _load_digits()
     elif name.startswith("folder:"):
-        path = Path(name.removeprefix("folder:"))
+        path = path_in(name)
         dataset = _load_folder(name, path, image_size or FOLDER_IMAGE_SIZE, skipped, labels)
     elif name in published.SOURCES:
         dataset = _load_published(name, data_root, download, image_size, skipped)
@@ -161,6 +162,11 @@ def load_dataset(
         dataset = dataset.without_labels()
     if len(dataset.classes) == 1:
         raise InputError(f"`dataset` is {name!r}, which has 1 class; at least 2 are needed")
+    if dataset.has_labels and len(dataset.test) < MIN_TEST_IMAGES:
+        raise InputError(
+            f"`dataset` is {name!r}, which has 1 test image; at least {MIN_TEST_IMAGES} are needed: "
+            "add some, or set `labels` none"
+        )
     return dataset if image_size is None else dataset.resized(image_size)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from core.io.errors import InputError
+from core.io.files import path_in
 from core.training.cli import command, parse
 from core.training.config import default_data_root
 from core.training.settings import load_config
@@ -40,8 +41,8 @@ class EmbedConfig(EmbeddingFiles):
 def check_source(source: str) -> None:
     """Raise InputError unless ``source`` is a dataset's name, or folder:PATH with a folder there."""
     if source.startswith("folder:"):
-        if not Path(source.removeprefix("folder:")).is_dir():
-            raise InputError(f"{source.removeprefix('folder:')} is not a folder")
+        if not path_in(source).is_dir():
+            raise InputError(f"{path_in(source)} is not a folder")
     elif source not in KNOWN:
         hint = f"; did you mean folder:{source}?" if Path(source).is_dir() else "."
         raise InputError(f"{source} is not a dataset{hint} Known: {', '.join(KNOWN)}")

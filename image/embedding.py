@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.io.files import readable
+from core.io.files import path_in, readable
 from core.training.runtime import choose_device, choose_precision, threads_for
 from image.config import ImageConfig
 from image.data import load_dataset
@@ -66,7 +66,7 @@ def embed(config: EmbedConfig, trained: ImageConfig) -> int:
         if not config.source.startswith("folder:"):
             rows, total = embed_dataset(config, size, encode)
             return config.write(rows, title, total)
-        root = Path(config.source.removeprefix("folder:"))
+        root = path_in(config.source)
         skipped = Skipped(config.skip_unreadable)
         tree = read_tree(root, config.labels, skipped)
         rows = embed_tree(root, tree, size, encode, skipped)

@@ -153,7 +153,7 @@ def list_class_folders(folder: Path, skipped: Skipped) -> tuple[list[LabelledFil
 
 def list_images(folder: Path, classes: list[Path], skipped: Skipped) -> tuple[list[LabelledFile], list[str]]:
     if not classes:
-        raise InputError(f"{folder} contains no class folders")
+        raise InputError(f"{folder} contains no class folders; add them, or set `labels` none")
     files = [
         (image, label)
         for label, class_folder in enumerate(classes)

@@ -43,7 +43,9 @@ class Transform(nn.Module):
 
     def forward(self, image: Image.Image | Tensor) -> Tensor:
         if isinstance(image, Image.Image):
-            square = to_square(ImageOps.exif_transpose(image), self.size)
+            upright = image.copy()
+            ImageOps.exif_transpose(upright, in_place=True)  # a copy would lack the tags of a TIFF
+            square = to_square(upright, self.size)
             image = torch.from_numpy(square.copy()).permute(2, 0, 1)
         if image.ndim not in (3, 4) or image.shape[-3] != 3:
             raise ValueError(f"`image` has shape {list(image.shape)}; it must be [3, H, W] or [B, 3, H, W]")

@@ -16,7 +16,7 @@ from torch import Tensor
 from core.io.cache import build_once, save_progress
 from core.io.digests import digest_of
 from core.io.downloads import fetch_archive
-from core.io.errors import InputError
+from core.io.errors import InputError, is_out_of_memory
 from core.io.files import user_cache
 from image.decoded import CACHE_FORMAT, map_images, read_splits
 from image.folders import tiny_imagenet_files
@@ -67,6 +67,8 @@ def load(name: str, data_root: Path, download: bool, skipped: Skipped) -> Splits
     try:
         return read() if source.has_image_files else _through_cache(folder, read)
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"{folder} is damaged: the publisher's checksums do not match; delete it and set `download`"
         ) from error

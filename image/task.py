@@ -107,7 +107,7 @@ class ImageTask(Task):
 
     def lr_factor(self, epochs_done: float) -> float:
         config = self.config
-        return lr_factor(config.schedule, config.epochs, config.warmup, epochs_done)
+        return lr_factor(config.schedule, config.epochs, config.warmup, epochs_done, 1 / self.steps_per_epoch)
 
     def evaluate(self) -> list[Scores]:
         return [self.scorer.evaluate()]

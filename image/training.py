@@ -15,7 +15,7 @@ from core.io.errors import InputError
 from core.training.from_python import python_config
 from core.training.launch import TaskType, launch
 from image.config import ImageConfig, defaults_for
-from image.data import ImageDataset, Images
+from image.data import MIN_TEST_IMAGES, ImageDataset, Images
 from image.loading import load_encoder
 from image.skipped import Skipped
 from image.task import ImageTask
@@ -41,8 +41,11 @@ def train_on(
         TrainingError: Training diverged or collapsed, or the folder cannot be written.
     """
     task_type: TaskType = ImageTask
+    if not isinstance(data, Tensor | str | os.PathLike):
+        kind = type(data).__name__
+        raise InputError(f"`data` is of type {kind}; it must be a tensor [N, 3, S, S], or a folder's path")
     if isinstance(data, Tensor):
-        dataset = dataset_of(data, targets)
+        dataset = dataset_of(data, None if targets is None else torch.as_tensor(targets))
         task_type = partial(ImageTask, dataset=dataset)
         settings = {"image_size": dataset.image_size} | settings | {"dataset": dataset.name}
     elif targets is not None:
@@ -82,5 +85,9 @@ def dataset_of(images: Tensor, targets: Tensor | None = None) -> ImageDataset:
         is_test[(labels == label).nonzero()[4::5]] = True
     if not is_test.any():
         raise InputError("`targets` has fewer than 5 images in every class; every fifth is a test image")
+    if is_test.sum() < MIN_TEST_IMAGES:
+        raise InputError(
+            f"`targets` gives 1 test image, every fifth of a class; at least {MIN_TEST_IMAGES} are needed"
+        )
     train, test = (Images(images[mask], labels[mask]) for mask in (~is_test, is_test))
     return ImageDataset(name, train, train, test, tuple(str(value) for value in values.tolist()))

@@ -139,7 +139,8 @@ def crop_boxes(
 def resized_crop(images: Tensor, boxes: Tensor, flipped: Tensor, size: int) -> Tensor:
     """Crop to boxes (top, left, height, width), resize bilinearly, flip: [B, 3, H, W], [4, B], [B] -> S x S.
 
-    Bilinear resizing is linear and separable: each image has a small matrix for columns and one for rows.
+    Crops that shrink are antialiased, as by torchvision and Pillow. Resizing is linear and separable: each
+    image has a small matrix for columns and one for rows.
     """
     top, left, height, width = boxes
     down = interpolation(top, height, size, images.shape[2])
@@ -151,12 +152,15 @@ def resized_crop(images: Tensor, boxes: Tensor, flipped: Tensor, size: int) -> T
 def interpolation(start: Tensor, length: Tensor, size: int, source: int) -> Tensor:
     """Weights of ``source`` pixels in ``size`` points of a crop: [B], [B] -> [B, size, source].
 
-    Points lie at pixel centres and use no pixel outside the crop, as in torch's interpolate.
+    A triangle as wide as two points, at least as two pixels, on the pixels of the crop alone.
     """
-    points = (torch.arange(size, device=start.device) + 0.5) * (length / size).unsqueeze(1) - 0.5
-    points = points.clamp(min=0).minimum(length.unsqueeze(1) - 1) + start.unsqueeze(1)
-    pixels = torch.arange(source, device=start.device)
-    return (1 - (points.unsqueeze(2) - pixels).abs()).clamp(min=0)
+    step = (length / size).unsqueeze(1)  # pixels from one point to the next
+    points = (torch.arange(size, device=start.device) + 0.5) * step  # of the crop
+    pixels = torch.arange(source, device=start.device) + 0.5 - start.unsqueeze(1)
+    distance = (points.unsqueeze(2) - pixels.unsqueeze(1)).abs()
+    is_inside = (pixels > 0) & (pixels < length.unsqueeze(1))
+    weights = (1 - distance / step.clamp(min=1).unsqueeze(2)).clamp(min=0) * is_inside.unsqueeze(1)
+    return weights / weights.sum(dim=2, keepdim=True)
 
 
 def colour_jitter(images: Tensor, factors: Tensor, hue: Tensor, order: Tensor) -> Tensor:

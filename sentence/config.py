@@ -116,7 +116,7 @@ class SentenceConfig(TrainConfig):
         """The encoder, or its checkpoint, if it is not the one that the dataset's name brings."""
         if self.encoder == defaults_for(self.dataset).encoder:
             return None
-        return Path(self.model).name if self.model else self.encoder
+        return Path(self.model).resolve().name if self.model else self.encoder  # . is a name too
 
 
 def defaults_for(dataset: str = "pydoc", objective: str = "hard", encoder: str = "gru") -> SentenceConfig:

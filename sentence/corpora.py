@@ -17,7 +17,15 @@ from core.io.cache import locked
 from core.io.digests import digest_of
 from core.io.downloads import announce
 from core.io.errors import InputError, reason_of, unknown_name
-from core.io.files import check_regular, is_hidden, readable, user_cache, visible_files, write_atomically
+from core.io.files import (
+    check_regular,
+    is_hidden,
+    path_in,
+    readable,
+    user_cache,
+    visible_files,
+    write_atomically,
+)
 from core.training.progress import progress_bar
 from sentence.config import KNOWN, Lines
 
@@ -98,9 +106,9 @@ def find_corpus(name: str, data_root: Path, download: bool = False) -> Corpus:
     if name == "pydoc":
         return Corpus(name, texts={title: text.splitlines() for title, text in embedded_topics().items()})
     if name.startswith("folder:"):
-        return books_in(Path(name.removeprefix("folder:")), name)
+        return books_in(path_in(name), name)
     if name.startswith("lines:"):
-        return lines_in(name.removeprefix("lines:"), name)
+        return lines_in(path_in(name), name)
     if name not in KNOWN:
         raise unknown_name("dataset", name, KNOWN)
     folder = data_root / name
@@ -140,19 +148,19 @@ def books_in(folder: Path, name: str) -> Corpus:
     return Corpus(name, tuple(sorted(books)), other_files=others, hidden=hidden)
 
 
-def lines_in(path: str, name: str) -> Corpus:
+def lines_in(path: Path, name: str) -> Corpus:
     """The file ``path`` with a sentence a line, plain or gzipped; of a folder its .txt and .txt.gz files.
 
     Raises InputError if there is no such file or folder.
     """
-    if path and Path(path).is_dir():
-        return replace(books_in(Path(path), name), lines="sentences")
-    if not path or not Path(path).exists():
+    if path.is_dir():
+        return replace(books_in(path, name), lines="sentences")
+    if not path.exists():
         raise InputError(
-            f"{path or name} is not a file or a folder; lines:PATH needs a text file with a sentence a line, "
+            f"{path} is not a file or a folder; lines:PATH needs a text file with a sentence a line, "
             "or a folder of such files"
         )
-    return Corpus(name, (Path(path),), lines="sentences")
+    return Corpus(name, (path,), lines="sentences")
 
 
 def in_memory(books: Sequence[Sequence[str]]) -> Corpus:

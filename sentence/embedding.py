@@ -53,10 +53,10 @@ def lines_of(source: str, faults: Faults) -> Iterator[str]:
     return read_stdin(faults) if source == STDIN else read_lines(Path(source), faults)
 
 
-def sentences_in(source: str) -> list[str]:
-    """The lines of a file, or of standard input, that are not blank."""
+def sentences_in(source: str, at_most: int) -> list[str]:
+    """The first lines of a file, or of standard input, that are not blank; no more are read."""
     faults = Faults()
-    sentences = [text for _, text in numbered(lines_of(source, faults))]
+    sentences = [text for _, text in islice(numbered(lines_of(source, faults)), at_most)]
     faults.report()
     return sentences
 

@@ -59,7 +59,7 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
     # Imported here because torch takes seconds, and help and errors do not need it.
     from core.training.runtime import choose_device, choose_precision, threads_for
     from sentence.embedding import sentences_in
-    from sentence.held_out import scores_of_lines
+    from sentence.held_out import MAX_HELD_OUT, scores_of_lines
     from sentence.quick_thought import load_model
     from sentence.scoring import encoder_of, evaluate
 
@@ -70,7 +70,7 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
     with threads_for(math.inf):
         metrics = evaluate(encode, tasks, config.protocol, parts)
         if config.text is not None:
-            metrics |= scores_of_lines(sentences_in(config.text), encode, parts, temperature)
+            metrics |= scores_of_lines(sentences_in(config.text, MAX_HELD_OUT), encode, parts, temperature)
     return metrics
 
 

@@ -95,7 +95,7 @@ def text_scores(
 def scores_of_lines(
     sentences: Sequence[str], encode: Callable[[Sequence[str]], Tensor], parts: int, temperature: float | None
 ) -> dict[str, float]:
-    """``text_scores`` of the first sentences of a text, as many as a run holds out at most.
+    """``text_scores`` of the sentences of a text.
 
     An embedding is f and g concatenated, or with one of ``parts`` both of them.
 
@@ -103,7 +103,7 @@ def scores_of_lines(
     """
     if len(sentences) < MIN_HELD_OUT:
         raise InputError(f"the text has {len(sentences)} sentences; at least {MIN_HELD_OUT} are needed")
-    embeddings = encode(sentences[:MAX_HELD_OUT]).cpu()
+    embeddings = encode(sentences).cpu()
     check_finite(embeddings, "the embeddings of the text")
     f, g = embeddings.chunk(2, dim=1) if parts == 2 else (embeddings, embeddings)
     positions = torch.arange(len(embeddings))

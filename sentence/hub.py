@@ -49,11 +49,11 @@ def find_at_hub(name: str, download: bool) -> Path:
 def cached(repository: str) -> Path | None:
     """The folder of a model in the hub's cache, if it is there."""
     from huggingface_hub import snapshot_download  # slow to import
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repository, local_files_only=True, **FILES))
-    except LocalEntryNotFoundError:
+    except (LocalEntryNotFoundError, HFValidationError):  # the latter: no model can have this name
         return None
 
 

@@ -77,7 +77,7 @@ def load_tasks(
         except InputError as error:
             if required:
                 raise
-            print(with_flags(f"warning: {error}"), file=sys.stderr)
+            warn(str(error))
     loaded = {name: load_task(name, data_root) for name in names}
     tasks = {name: task for name, task in loaded.items() if task is not None}
     missing = [name for name in names if name not in tasks]
@@ -90,8 +90,16 @@ def load_tasks(
         instead = "the other tasks are evaluated"
         if not tasks:
             instead = f"the run is scored without labels; {advice}, or set `tasks` to {NO_TASKS}"
-        print(with_flags(f"warning: {where}; {instead}"), file=sys.stderr)
+        warn(f"{where}; {instead}")
     return tasks, missing
+
+
+def warn(message: str) -> None:
+    """Print a warning on stderr, in the main process alone."""
+    from core.distributed import is_main_process  # imports torch, which errors do not need
+
+    if is_main_process():
+        print(with_flags(f"warning: {message}"), file=sys.stderr)
 
 
 def load_task(name: str, data_root: Path) -> TransferTask | None:

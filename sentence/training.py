@@ -52,10 +52,10 @@ def corpus_of(texts: Iterable[str] | Iterable[Iterable[str]]) -> Corpus:
     if isinstance(texts, str):
         raise InputError("`texts` is one text; it must be a list of sentences, or a Path")
     items = [item if isinstance(item, str) else _book(item) for item in texts]
-    kinds = {type(item) for item in items}
-    if len(kinds) > 1:
+    are_sentences = {isinstance(item, str) for item in items}
+    if len(are_sentences) > 1:
         raise InputError("`texts` has sentences beside lists of sentences; it must have one of them")
-    books: Sequence[Any] = [items] if kinds == {str} else items
+    books: Sequence[Any] = [items] if are_sentences == {True} else items
     if not any(books):
         raise InputError("`texts` is empty; at least 2 sentences are needed")
     return in_memory(books)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PaddedTransformer(nn.Module):
-    """A pretrained transformer to fine-tune. It is both f and g; an embedding is the mean of its tokens."""
+    """A pretrained transformer to fine-tune, with its own pooling. It is both f and g."""
 
     def __init__(self, model: "SentenceTransformer") -> None:
         super().__init__()

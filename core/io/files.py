@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from core.io.errors import DamagedFileError, NewerSchemaError
+from core.io.errors import DamagedFileError, InputError, NewerSchemaError
 
 # Folders that systems add beside a user's: macOS in archives, Synology, Windows, file systems.
 SYSTEM_FOLDERS = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found")
@@ -42,6 +42,14 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], obj
 def readable(text: str, encoding: str = "utf-8") -> str:
     """The text, what ``encoding`` lacks escaped: the ``\\udcff`` of an undecodable file name, for one."""
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def path_in(name: str) -> Path:
+    """The path in ``folder:PATH`` or ``lines:PATH``, with ~ expanded; raises InputError if it is empty."""
+    kind, _, path = name.partition(":")
+    if not path:
+        raise InputError(f"{name} has no path; it must be {kind}:PATH")
+    return Path(os.path.expanduser(path))
 
 
 def is_hidden(name: str) -> bool:

@@ -33,6 +33,12 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def with_dashes(word: str) -> str:
+    """A word of a command line, with dashes in the name of a flag: tyro takes ``--view_size`` too."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
 def with_flags(message: str) -> str:
     """A message with every ``argument`` in backquotes written as its flag."""
     return re.sub(r"`([A-Za-z_]\w*)`", lambda match: flag(match[1]), message)
@@ -56,7 +62,8 @@ def parse_config(
     selector = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in inspect.signature(defaults_for).parameters:
         selector.add_argument(flag(name), nargs="?", default=argparse.SUPPRESS)
-    selected = {name: value for name, value in vars(selector.parse_known_args(argv)[0]).items() if value}
+    dashed = [with_dashes(word) for word in argv]
+    selected = {name: value for name, value in vars(selector.parse_known_args(dashed)[0]).items() if value}
     config = parse(config_type, argv, prog, default=defaults_for(**selected)).checked()
     try:
         config.check_dataset()

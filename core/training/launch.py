@@ -12,6 +12,7 @@ from core.io.errors import DivergedError, InputError
 from core.training import signals
 from core.training.checkpointer import group_by_progress
 from core.training.config import TrainConfig
+from core.training.describe import is_finished
 from core.training.loop import fit, record
 from core.training.run_folder import Run
 from core.training.runtime import choose_device, choose_precision, set_deterministic, threads_for
@@ -37,7 +38,10 @@ def launch(task_type: TaskType, config: TrainConfig) -> None:
     device = choose_device(config.device)
     errors = []
     with signals.graceful_shutdown(), process_group(device), ExitStack() as stack:
-        configs = [with_precision(single, device) for single in config.expand()]
+        configs = [
+            single if is_finished(single, single.folder()) else with_precision(single, device)
+            for single in config.expand()
+        ]
         runs = [stack.enter_context(Run.open(single)) for single in configs]
         pending = [run for run in runs if not run.is_finished()]
         while pending:

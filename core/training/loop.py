@@ -145,9 +145,11 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients inside: the statistics of batch norm do not move."""
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        yield
-    model.train(was_training)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
 
 
 def warn_dropped_samples(count: int, what: str, batch_size: int) -> None:

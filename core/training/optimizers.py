@@ -98,10 +98,13 @@ def make_optimizer(
     return OPTIMIZERS[name](parameters, lr=lr, weight_decay=weight_decay)
 
 
-def lr_factor(schedule: str, epochs: int, warmup: int, done: float) -> float:
-    """The factor of the learning rate after ``done`` of ``epochs``: a linear warm-up, then the schedule."""
+def lr_factor(schedule: str, epochs: int, warmup: int, done: float, step: float) -> float:
+    """The factor of the learning rate of the step after ``done`` of ``epochs``: a warm-up, then the schedule.
+
+    A ``step`` is this part of an epoch. The warm-up is linear, and its last step has the whole rate.
+    """
     if done < warmup:
-        return done / warmup if done else 1 / (10 * warmup)
+        return min(1.0, (done + step) / warmup)
     if schedule == "constant":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (done - warmup) / max(epochs - warmup, 1e-9)))

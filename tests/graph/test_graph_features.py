@@ -11,7 +11,7 @@ from core.io.errors import InputError
 from graph.config import GraphConfig
 from graph.data import load_dataset
 from graph.evaluate import main as evaluate_main
-from graph.features import Coding, NodeValues
+from graph.features import Coding, NodeValues, fit_coding
 from graph.train import main as train_main
 from tests.graph.conftest import write_attributes, write_tu_dataset
 from tests.graph.test_graph_train import FAST, train, train_failure
@@ -177,3 +177,10 @@ def test_coding_survives_a_record():
         assert Coding.from_dict(json.loads(json.dumps(coding.as_dict()))) == coding
     with pytest.raises(InputError, match='`max_degree` is "many"'):
         Coding.from_dict({"max_degree": "many"})
+
+
+def test_equal_degrees_of_a_thousand_are_finite_features():
+    """Standardised degrees have deviation 0 there."""
+    degrees = torch.full((2002,), 1000)
+    coding = fit_coding("degree", NodeValues(), degrees, "one")
+    assert (coding.features(NodeValues(), degrees, "one") == 0).all()

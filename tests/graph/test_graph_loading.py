@@ -155,3 +155,13 @@ def test_mutag_s_encoder_equals_ours(data_root, tmp_path):
         found = graph.load_encoder(tmp_path)(Batch.from_data_list(data_of(dataset)))
     expected = ours(tmp_path, dataset, GraphConfig(beta=1.0, tau_plus=0.1).hidden)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_last_graph_of_a_batch_may_have_no_nodes(tiny_root, tmp_path):
+    train(tiny_root, tmp_path / "run")
+    encoder = graph.load_encoder(tmp_path / "run")
+    data = data_of(load_dataset("TINY", tiny_root))[:2]
+    empty = Data(x=data[0].x[:0], edge_index=data[0].edge_index[:, :0], num_nodes=0)
+    rows = encoder(Batch.from_data_list([*data, empty]))
+    assert rows.shape == (3, encoder.dim)
+    assert (rows[2] == 0).all()

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Batch, Data
@@ -183,3 +184,15 @@ def test_import_of_graph_imports_nothing_heavy():
     """Torch is imported at the first use of ``load_encoder`` or ``train_on``."""
     imported, _ = outcomes([], preload=["graph"])
     assert imported == set()
+
+
+def test_numpy_integers_are_classes(tiny, tmp_path):
+    """As ints and tensors are: the run has an SVM's score."""
+    as_numpy = [Data(x=item.x, edge_index=item.edge_index, y=item.y.numpy()) for item in tiny]
+    as_scalars = [
+        SimpleNamespace(x=item.x, edge_index=item.edge_index, y=np.int64(item.y.item())) for item in tiny
+    ]
+    expected = graph.train_on(tiny, output_dir=tmp_path / "tensors", **SETTINGS)
+    for name, data in (("arrays", as_numpy), ("scalars", as_scalars)):
+        assert same_weights(graph.train_on(data, output_dir=tmp_path / name, **SETTINGS), expected)
+        assert result_of(tmp_path / name)["metrics"] == result_of(tmp_path / "tensors")["metrics"]

@@ -136,13 +136,16 @@ def test_runs_trained_together_have_the_scores_of_single_runs(bare_root, tmp_pat
         assert together["labels"] == "none"
 
 
-def test_table_shows_the_accuracy_of_runs_without_labels(bare_root, tmp_path):
+def test_table_shows_what_describes_runs_without_labels(bare_root, tmp_path):
     result = train(bare_root, tmp_path / "run")
     table = summarise(scores(read_records([tmp_path / "run" / "result.json"])))
-    assert table.columns == ["TINY own_graph_accuracy"]
+    shown = {f"TINY {name}": name for name in ("own_graph_accuracy", "effective_rank", "positive_similarity")}
+    assert shown.keys() <= set(table.columns)
     untrained, trained = table.rows
     for row, part in ((untrained, "untrained_metrics"), (trained, "metrics")):
-        assert row.cells[table.columns[0]].mean == result[part]["own_graph_accuracy"]
+        for column, name in shown.items():
+            assert row.cells[column].mean == result[part][name]
+            assert not row.cells[column].is_score
 
 
 def test_changed_labels_are_other_data(tiny_root, bare_root, tmp_path, capsys):

@@ -364,8 +364,15 @@ def test_unreadable_datasets_are_errors_of_one_line(tiny_folder, tmp_path):
     assert "only one of train and test has the class extra" in message(f"folder:{tiny_folder}")
     few = write_class_folders(tmp_path / "few", per_class=4)
     assert "fewer than 5 images in every class" in message(f"folder:{few}")
+    for i, folder in enumerate(sorted(few.iterdir())):
+        if i == 0:
+            Image.new("RGB", (16, 16)).save(folder / "fifth.png")
+    assert "which has 1 test image; at least 2 are needed" in message(f"folder:{few}")
+    assert "folder: has no path; it must be folder:PATH" in message("folder:")
     (tmp_path / "empty").mkdir()
-    assert "contains no class folders" in message(f"folder:{tmp_path / 'empty'}", labels="folders")
+    assert "contains no class folders; add them, or set `labels` none" in message(
+        f"folder:{tmp_path / 'empty'}", labels="folders"
+    )
     assert "contains no images" in message(f"folder:{tmp_path / 'empty'}")
 
 

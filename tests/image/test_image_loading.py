@@ -18,6 +18,7 @@ from core.io.errors import InputError
 from core.training.settings import load_config
 from image.config import ImageConfig
 from image.data import load_dataset
+from image.decoding import decode
 from image.embed import main as embed_main
 from image.evaluate import main as evaluate_main
 from image.loading import Transform, evaluation_size, load_encoder
@@ -297,6 +298,13 @@ def test_run_on_a_tensor_is_evaluated_on_a_named_dataset(tmp_path, capsys):
         (torch.zeros(20, 3, 16, 16), torch.zeros(3), {}, r"`targets` has shape \[3\]; `data` has 20 images"),
         (torch.zeros(20, 3, 16, 16), torch.zeros(20), {}, r"`targets` names 1 class; at least 2 are needed"),
         (torch.rand(20, 3, 16, 16), torch.arange(20), {}, r"fewer than 5 images in every class"),
+        (torch.rand(8, 3, 16, 16), [0] * 5 + [1] * 3, {}, r"`targets` gives 1 test image, every fifth"),
+        (
+            [torch.rand(3, 16, 16)],
+            None,
+            {},
+            r"`data` is of type list; it must be a tensor \[N, 3, S, S\], or",
+        ),
         ("nowhere", None, {}, "nowhere is not a folder"),
         ("nowhere", torch.zeros(3), {}, "`targets` are those of a tensor"),
         (torch.rand(1, 3, 16, 16), None, {}, r"tensor-\w+ has 1 training image; at least 2 are needed"),
@@ -314,3 +322,16 @@ def test_what_cannot_be_trained_on_is_one_line(tmp_path, monkeypatch, data, targ
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         image.train_on(data, targets, **(SMALL | settings))
+
+
+@pytest.mark.parametrize(
+    ("kind", "tags"), [(np.uint16, {262: 0}), (np.float32, {340: 0.0, 341: 63.0})], ids=["inverted", "scaled"]
+)
+def test_transform_reads_tiffs_as_training_does(tmp_path, kind, tags):
+    """The tags that say what a pixel means are kept: white is zero, or the largest sample is 63."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.arange(64).reshape(8, 8).astype(kind)).save(path, tiffinfo=tags)
+    pixels, _ = decode(path, 8)
+    wanted = Transform(8)(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
+    with Image.open(path) as opened:
+        torch.testing.assert_close(Transform(8)(opened), wanted)

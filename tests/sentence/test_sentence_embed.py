@@ -265,3 +265,9 @@ def test_gallery_shows_sentences_with_their_neighbours(model, source, tmp_path, 
     assert " ".join(nearest.split()) in first[: first.index("</li>")]
     [line] = failure_of(embed_main, capsys, [str(model), str(source), "--output", "y.npz", "--gallery", "y"])
     assert line == "error: --gallery is y; its suffix must be .html"
+
+
+def test_array_of_numpy_strings_is_a_list_of_sentences():
+    sentences = ["The cat sat.", "It was warm.", "It slept."]
+    assert corpus_of(np.array(sentences)).name == corpus_of(sentences).name
+    assert corpus_of([sentences[0], *np.array(sentences[1:])]).name == corpus_of(sentences).name

@@ -91,3 +91,9 @@ def test_missing_model_is_one_clear_line(hub, capsys):
         "network, or name a folder"
     )
     assert hub.downloads == 0
+
+
+@pytest.mark.parametrize("name", ["runs--x", "foo..bar", "seed-", "my.git"])
+def test_name_that_no_model_can_have_is_one_line(name):
+    with pytest.raises(InputError, match="is not a folder; name that of a run"):
+        find_at_hub(name, download=False)

@@ -341,7 +341,7 @@ def test_the_dataset_says_how_lines_are_read(tmp_path):
         (b"One only.\n", "lines:a.txt", "lines:a.txt has no file with 2 sentences; at least one is needed"),
         (b"a\0b\n", "lines:a.txt", "a.txt is binary: byte 1 is 0"),
         (b"", "lines:b.txt", "b.txt is not a file or a folder; lines:PATH needs a text file with a sentence"),
-        (b"", "lines:", "lines: is not a file or a folder; lines:PATH needs a text file"),
+        (b"", "lines:", "lines: has no path; it must be lines:PATH"),
         (
             b"",
             "folder:a.txt",

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from core.io.errors import InputError, TrainingError
-from core.training.cli import command
+from core.training.cli import command, parse_config
+from image.config import ImageConfig, defaults_for
 
 ROOT = Path(__file__).parents[3]
 MANY_LINES = "for number in range(100_000): print('line', number)"
@@ -149,3 +150,13 @@ def test_ctrl_c_before_a_command_begins_shows_no_traceback(tmp_path):
         [sys.executable, "-m", "graph.train"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert (answer.returncode, answer.stderr) == (130, "interrupted\n")
+
+
+def test_flag_with_underscores_selects_the_defaults_of_its_own():
+    """tyro takes both spellings."""
+    written = [
+        parse_config(ImageConfig, defaults_for, [flag, "224"], "image.train")
+        for flag in ("--view-size", "--view_size")
+    ]
+    assert written[0] == written[1]
+    assert written[0].stem == "imagenet"

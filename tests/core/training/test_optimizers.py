@@ -103,12 +103,17 @@ def test_unknown_optimizer_is_refused():
 
 
 def test_learning_rate_schedule_at_its_corners():
-    assert lr_factor("constant", 10, 0, 7.3) == 1
-    assert lr_factor("cosine", 10, 0, 0) == 1
-    assert lr_factor("cosine", 10, 0, 5) == pytest.approx(0.5)
-    assert lr_factor("cosine", 10, 0, 10) == pytest.approx(0)
-    assert lr_factor("cosine", 10, 2, 2) == 1
-    assert lr_factor("cosine", 10, 2, 6) == pytest.approx(0.5)
-    assert [lr_factor("constant", 10, 4, done) for done in (1, 2, 4)] == [0.25, 0.5, 1]
-    assert 0 < lr_factor("constant", 10, 4, 0) < 0.25
-    assert lr_factor("cosine", 3, 3, 3) == 1
+    assert lr_factor("constant", 10, 0, 7.3, 0.1) == 1
+    assert lr_factor("cosine", 10, 0, 0, 0.1) == 1
+    assert lr_factor("cosine", 10, 0, 5, 0.1) == pytest.approx(0.5)
+    assert lr_factor("cosine", 10, 0, 10, 0.1) == pytest.approx(0)
+    assert lr_factor("cosine", 10, 2, 2, 0.1) == 1
+    assert lr_factor("cosine", 10, 2, 6, 0.1) == pytest.approx(0.5)
+    assert lr_factor("cosine", 3, 3, 3, 0.1) == 1
+
+
+@pytest.mark.parametrize("steps", [1, 3, 20])
+def test_warm_up_is_linear_from_the_first_step_to_the_whole_rate(steps):
+    factors = [lr_factor("constant", 10, 4, step / steps, 1 / steps) for step in range(4 * steps + 2)]
+    ramp = [(step + 1) / (4 * steps) for step in range(4 * steps)]
+    assert factors == pytest.approx([*ramp, 1, 1])
