@@ -92,25 +92,32 @@ def decode(path: str | Path, size: int) -> Decoded:
         # Pillow applies the orientation of a TIFF itself and forgets it, so none is applied twice.
         with suppress(Exception):  # on damaged EXIF Pillow raises errors of many types; the pixels are intact
             ImageOps.exif_transpose(image, in_place=True)
-        return to_square(image, size), has_more_frames
+        return to_square(image, size, tags_of(image)), has_more_frames
 
 
-def to_square(image: Image.Image, size: int) -> np.ndarray:
-    """The image as RGB, resized at the short side and cropped in the centre: uint8 [S, S, 3]."""
+def tags_of(image: Image.Image) -> Any:
+    """The tags of an opened TIFF, which copies of the image lack; of others none."""
+    return getattr(image, "tag_v2", {})
+
+
+def to_square(image: Image.Image, size: int, tags: Any) -> np.ndarray:
+    """The image as RGB, resized at the short side and cropped in the centre: uint8 [S, S, 3].
+
+    ``tags`` are those of the TIFF that it comes from, if any.
+    """
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
     # Resizing the box alone keeps a strip of one pixel's width small: its rest is never enlarged.
-    return np.asarray(to_rgb(image).resize((size, size), Image.Resampling.BILINEAR, box))
+    return np.asarray(to_rgb(image, tags).resize((size, size), Image.Resampling.BILINEAR, box))
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, tags: Any) -> Image.Image:
     """The image as RGB: more than 8 bits are scaled to 8, transparent pixels lie on white.
 
     Raises ValueError if the values' range is neither known from their type nor declared by the file.
     """
-    tags = getattr(image, "tag_v2", {})  # of a TIFF
     if image.mode in ("I", "F") or image.mode.startswith("I;16") or SIGNED in tags.get(SAMPLE_FORMAT, ()):
         return _grey(image, tags).convert("RGB")
     if image.has_transparency_data:

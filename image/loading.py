@@ -16,7 +16,7 @@ from core.training.run_folder import load_encoder_state
 from core.training.settings import load_config
 from image.config import TIMM, ImageConfig
 from image.data import FOLDER_IMAGE_SIZE, resize
-from image.decoding import to_square
+from image.decoding import tags_of, to_square
 from image.encoder import SimCLR, make_model
 from image.published import SOURCES
 from image.shapes import SIZE as SHAPES_SIZE
@@ -43,9 +43,7 @@ class Transform(nn.Module):
 
     def forward(self, image: Image.Image | Tensor) -> Tensor:
         if isinstance(image, Image.Image):
-            upright = image.copy()
-            ImageOps.exif_transpose(upright, in_place=True)  # a copy would lack the tags of a TIFF
-            square = to_square(upright, self.size)
+            square = to_square(ImageOps.exif_transpose(image), self.size, tags_of(image))
             image = torch.from_numpy(square.copy()).permute(2, 0, 1)
         if image.ndim not in (3, 4) or image.shape[-3] != 3:
             raise ValueError(f"`image` has shape {list(image.shape)}; it must be [3, H, W] or [B, 3, H, W]")
