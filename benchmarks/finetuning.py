@@ -20,10 +20,13 @@ import tyro
 from core.io.files import write_atomically
 from core.training.cli import command, parse
 from core.training.config import default_data_root
+from shared_eval.statistics import paired_difference
+from shared_eval.table_formats import markdown
 
 UNTRAINED = "untrained"
+PLAIN = "beta 0 (MultipleNegativesRankingLoss)"
 OBJECTIVES: dict[str, dict[str, float]] = {
-    "beta 0 (MultipleNegativesRankingLoss)": {"beta": 0.0},
+    PLAIN: {"beta": 0.0},
     "debiased, tau_plus 0.1": {"beta": 0.0, "tau_plus": 0.1},
     "hard, beta 0.5": {"beta": 0.5},
 }
@@ -37,12 +40,12 @@ class FinetuningSettings:
     """A folder, or a name at the Hugging Face hub."""
     output: Path = Path("benchmarks/results/finetuning")
     """Folder of runs.json and table.md."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     epochs: int = 1
     batch_size: int = 64
     lr: float = 2e-5
-    max_pairs: int = 640
-    """The first ones of the file, so that a run takes a minute on one thread."""
+    max_pairs: int | None = None
+    """The first ones of the file at most; by default all."""
     min_score: float = 4.0
     """Pairs that people gave at least this similarity, of 0 to 5, are positives."""
     data_root: Path = field(default_factory=default_data_root)
@@ -135,13 +138,19 @@ def score_of(model: str, data_root: Path) -> float:
 
 
 def table_of(runs: Sequence[dict[str, Any]]) -> str:
-    """Mean ± standard deviation (number of seeds) of each objective."""
-    lines = ["| objective | STS-B |", "| --- | --- |"]
-    for objective in (UNTRAINED, *OBJECTIVES):
-        values = [run["stsb"] for run in runs if run["objective"] == objective]
+    """Mean ± standard deviation (seeds) of each objective, and its difference to plain at the same seeds."""
+    scores = {
+        name: [run["stsb"] for run in runs if run["objective"] == name] for name in (UNTRAINED, *OBJECTIVES)
+    }
+    lines = []
+    for objective, values in scores.items():
         spread = f" ± {statistics.stdev(values):.2f} ({len(values)})" if len(values) > 1 else ""
-        lines.append(f"| {objective} | {statistics.mean(values):.2f}{spread} |")
-    return "\n".join(lines) + "\n"
+        gain = ""
+        if objective not in (UNTRAINED, PLAIN) and len(values) > 1:
+            difference = paired_difference(values, scores[PLAIN])
+            gain = f"{difference.mean:+.2f} [{difference.low:.2f}, {difference.high:.2f}]"
+        lines.append([objective, f"{statistics.mean(values):.2f}{spread}", gain])
+    return markdown(("objective", "STS-B", "difference to beta 0"), lines)
 
 
 if __name__ == "__main__":

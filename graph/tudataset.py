@@ -155,7 +155,7 @@ def _read_classes(path: Path) -> np.ndarray:
         return _read_numbers(path, columns=1)[:, 0]
     except InputError as error:
         attributes = path.name.replace("labels", "attributes")
-        raise InputError(f"{error}; targets that are no classes belong in {attributes}") from error
+        raise InputError(f"{error}; targets that are not classes belong in {attributes}") from error
 
 
 def _read_graph_of_node(path: Path, counted: tuple[str, int] | None) -> np.ndarray:

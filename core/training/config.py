@@ -84,7 +84,7 @@ class TrainConfig:
     objective: str
     """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
     beta: float
-    """Hardness: how far negatives near the anchor weigh more."""
+    """Hardness: how much more negatives near the anchor weigh."""
     tau_plus: float
     """Prior probability that a negative has the anchor's class."""
     temperature: float | None

@@ -23,6 +23,8 @@ def test_every_objective_and_seed_is_in_the_table(tmp_path, capsys):
     assert {run["pairs"] for run in runs} == {5}
     assert all(run["stsb"] != untrained["stsb"] for run in runs)
     lines = (tmp_path / "out" / "table.md").read_text().splitlines()
-    assert lines[2] == f"| untrained | {untrained['stsb']:.2f} |"
-    assert all(re.fullmatch(r"\| .* \| -?[\d.]+ ± [\d.]+ \(2\) \|", line) for line in lines[3:])
+    assert lines[2] == f"| untrained | {untrained['stsb']:.2f} |  |"
+    score, gain = r"-?[\d.]+ ± [\d.]+ \(2\)", r"[+-][\d.]+ \[-?[\d.]+, -?[\d.]+\]"
+    assert re.fullmatch(rf"\| beta 0 .* \| {score} \|  \|", lines[3])
+    assert all(re.fullmatch(rf"\| .* \| {score} \| {gain} \|", line) for line in lines[4:])
     assert len(lines) == 3 + len(OBJECTIVES)
