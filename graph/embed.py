@@ -1,14 +1,14 @@
 """Write the embeddings of graphs to a file: ``python -m graph.embed RUN NAME --output x.parquet``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from core.training.cli import command, parse
-from core.training.config import default_data_root
+from core.training.config import DataConfig
 from core.training.settings import load_config
 from graph.config import GraphConfig
 from graph.names import check_name
@@ -16,7 +16,7 @@ from shared_eval.embeddings import EmbeddingFiles
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig(EmbeddingFiles):
+class EmbedConfig(DataConfig, EmbeddingFiles):
     """Write the embeddings of graphs by a run's trained encoder to a file, a row a graph."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -26,12 +26,6 @@ class EmbedConfig(EmbeddingFiles):
     projections: bool = False
     """Write the output of the global head, which the objective compares with nodes, instead of the
     encoder's."""
-    data_root: Path = field(default_factory=default_data_root)
-    """Folder with local copies of the datasets; $HCL_DATA sets the default."""
-    download: bool = True
-    """Download the dataset from its publisher if there is no local copy."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 
 
 @command

@@ -1,7 +1,7 @@
 """Evaluate a run's encoder again: ``python -m graph.evaluate RUN``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,26 +9,21 @@ import tyro
 
 from core.io.errors import InputError
 from core.training.cli import command, parse
-from core.training.config import default_data_root
+from core.training.config import DataConfig
 from core.training.records import HEADS
 from core.training.settings import load_config
 from graph.config import GraphConfig
+from shared_eval.outputs import show_scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(DataConfig):
     """Evaluate a run's trained encoder again, on the run's dataset and folds.
 
     Without labels the scores are those that need none."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""
-    data_root: Path = field(default_factory=default_data_root)
-    """Folder with local copies of the datasets; $HCL_DATA sets the default."""
-    download: bool = True
-    """Download the dataset from its publisher if there is no local copy."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 
 
 def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
@@ -69,8 +64,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    for name, value in evaluate_run(parse(EvaluateConfig, argv, "python -m graph.evaluate")).items():
-        print(f"{name} {value:.4f}")
+    show_scores(evaluate_run(parse(EvaluateConfig, argv, "python -m graph.evaluate")))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Write the embeddings of images to a file: ``python -m image.embed RUN folder:PATH --output x.parquet``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,14 +10,14 @@ import tyro
 from core.io.errors import InputError
 from core.io.files import path_in
 from core.training.cli import command, parse
-from core.training.config import default_data_root
+from core.training.config import DataConfig
 from core.training.settings import load_config
 from image.config import KNOWN, ImageConfig, Labels
 from shared_eval.embeddings import EmbeddingFiles
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedConfig(EmbeddingFiles):
+class EmbedConfig(DataConfig, EmbeddingFiles):
     """Write the embeddings of images by a run's trained encoder to a file, a row an image."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -30,12 +30,6 @@ class EmbedConfig(EmbeddingFiles):
     """Of folder:PATH: folders, its class folders; auto, these if two or more hold all images; none."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read; by default they are an error."""
-    data_root: Path = field(default_factory=default_data_root)
-    """Folder with local copies of the datasets; $HCL_DATA sets the default."""
-    download: bool = True
-    """Download the dataset from its official place if there is no local copy."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 
 
 def check_source(source: str) -> None:

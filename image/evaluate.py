@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +10,14 @@ import tyro
 
 from core.io.errors import InputError
 from core.training.cli import command, parse
-from core.training.config import default_data_root
+from core.training.config import DataConfig
 from core.training.settings import check_ranges, load_config
 from image.config import ImageConfig, Labels, Protocol
+from shared_eval.outputs import show_scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(DataConfig):
     """Evaluate a run's trained encoder again, on the run's dataset or on another."""
 
     run: Annotated[Path, tyro.conf.Positional]
@@ -29,14 +30,8 @@ class EvaluateConfig:
     """frozen: features of whole images, computed once. paper: of images augmented in every epoch."""
     epochs: int = 100
     """Epochs of the linear probe."""
-    data_root: Path = field(default_factory=default_data_root)
-    """Folder with local copies of the datasets; $HCL_DATA sets the default."""
-    download: bool = True
-    """Download the dataset from its official place if there is no local copy."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, as a run does that was trained without them."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 
 
 def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
@@ -76,8 +71,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    for name, value in evaluate_run(parse(EvaluateConfig, argv, "python -m image.evaluate")).items():
-        print(f"{name} {value:.4f}")
+    show_scores(evaluate_run(parse(EvaluateConfig, argv, "python -m image.evaluate")))
 
 
 if __name__ == "__main__":

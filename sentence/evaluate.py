@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,15 +10,16 @@ import tyro
 
 from core.io.errors import InputError
 from core.training.cli import command, parse
-from core.training.config import default_data_root
+from core.training.config import DataConfig
 from core.training.settings import load_config
 from sentence.config import SENTEVAL_TASKS, Protocol, SentenceConfig
 from sentence.embed import check_source
 from sentence.models import find_model, is_run
+from shared_eval.outputs import show_scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(DataConfig):
     """Evaluate a run's sentence encoder, or any SentenceTransformer."""
 
     model: Annotated[str, tyro.conf.Positional]
@@ -32,12 +33,8 @@ class EvaluateConfig:
     protocol: Protocol = "senteval"
     """How penalties are chosen and embeddings scaled; figures of senteval and quickthoughts do not compare.
     senteval-lbfgs: each fit by scikit-learn, as in the original harness: nearer to its figures, slower."""
-    data_root: Path = field(default_factory=default_data_root)
-    """Folder with local copies of the datasets; $HCL_DATA sets the default."""
     download: bool = True
     """Download the tasks, and a model that is named, if there is no local copy."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
 
 
 def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
@@ -76,8 +73,7 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    for name, value in evaluate_model(parse(EvaluateConfig, argv, "python -m sentence.evaluate")).items():
-        print(f"{name} {value:.4f}")
+    show_scores(evaluate_model(parse(EvaluateConfig, argv, "python -m sentence.evaluate")))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from sentence.data import SentenceBatch
 from sentence.encoder import TwoEncoders
 from sentence.senteval import Classification, Relatedness, Similarity
 from sentence.tasks import Choice, TransferTask
-from shared_eval.metrics import SAMPLED, SHOWN, split_similarities
+from shared_eval.metrics import SAMPLED, split_similarities
 from shared_eval.probes import (
     SENTEVAL_SEED,
     Solver,
@@ -247,19 +247,16 @@ def sample(
     distance = (positions - positions[:, None]).abs()
     is_neighbour = (book == book[:, None]) & (distance > 0) & (distance <= window)
     sampled = split_similarities(f @ g.T, is_neighbour, distance > 0)
-    for task in tasks.values():
-        if isinstance(task, Classification):
-            chosen = np.random.default_rng(0).permutation(len(task.sentences))[:SAMPLED]
-            sampled["representations"] = encode([task.sentences[i] for i in chosen])
-            sampled["labels"] = torch.from_numpy(task.labels[chosen])
-            break
+    sentences, labels = some_sentences(tasks, SAMPLED)
+    if sentences:
+        sampled |= {"representations": encode(sentences), "labels": torch.from_numpy(labels)}
     return sampled
 
 
-def shown_texts(tasks: dict[str, TransferTask]) -> list[str]:
-    """A few sentences of the first classification task, for a page of neighbours; none without one."""
+def some_sentences(tasks: dict[str, TransferTask], count: int) -> tuple[list[str], np.ndarray]:
+    """Random sentences of the first classification task and their labels; none without such a task."""
     for task in tasks.values():
         if isinstance(task, Classification):
-            chosen = np.random.default_rng(0).permutation(len(task.sentences))[:SHOWN]
-            return [task.sentences[i] for i in chosen]
-    return []
+            chosen = np.random.default_rng(0).permutation(len(task.sentences))[:count]
+            return [task.sentences[i] for i in chosen], task.labels[chosen]
+    return [], np.empty(0, np.int64)

@@ -33,9 +33,10 @@ from sentence.corpora import Corpus, find_corpus
 from sentence.data import ConsecutiveBatches, EncodedCorpus, SentenceBatch, encode_corpus, split_sentences
 from sentence.encoder import TwoEncoders
 from sentence.objective import neighbour_scores, quick_thought_loss
-from sentence.scoring import EVALUATION, encoder_of, evaluate, sample, shown_texts
+from sentence.scoring import EVALUATION, encoder_of, evaluate, sample, some_sentences
 from sentence.tasks import load_tasks
 from sentence.transformer import PaddedTransformer
+from shared_eval.metrics import SHOWN
 
 
 class SentenceTask(Task):
@@ -88,7 +89,7 @@ class SentenceTask(Task):
             cached(self.encoders, config.cache_chunk, split_sentences), device, has_unused=self.is_transformer
         )
         self.encode = encoder_of(self.model, config.precision)
-        self.shown_texts = shown_texts(self.tasks)
+        self.shown_texts, _ = some_sentences(self.tasks, SHOWN)
         self.shown_before = self.encode(self.shown_texts) if self.shown_texts else None
         self.optimizer = make_optimizer("adam", self.model.parameters(), config.lr, weight_decay=0.0)
 

@@ -1,7 +1,7 @@
 """What commands print and write: text and tables on stdout, and files. No name in them can break it."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -28,6 +28,12 @@ def console(width: int | None = None) -> "Console":
 def fits(table: "Table") -> bool:
     """Whether stdout is wide enough to print the table without breaking words."""
     return console(UNLIMITED_WIDTH).measure(table).minimum <= console().width
+
+
+def show_scores(scores: Mapping[str, float]) -> None:
+    """Print scores, one a line."""
+    for name, value in scores.items():
+        print(f"{name} {value:.4f}")
 
 
 def show(content: "str | Table") -> None:

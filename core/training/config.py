@@ -61,6 +61,18 @@ def objective_option(default: Any, *, slug: str, label: str, affects_plain: bool
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The settings of commands that read data and use a trained encoder."""
+
+    data_root: Path = field(default_factory=default_data_root)
+    """Folder with local copies of the datasets; $HCL_DATA sets the default."""
+    download: bool = True
+    """Download the dataset from its publisher if there is no local copy."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ...; auto takes a GPU if there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """The settings that the trainers of all modalities share. Each modality adds its own."""
 
