@@ -21,7 +21,8 @@ bench: .venv/bench
 # With the lowest versions that pyproject.toml allows.
 test-lowest: .venv-lowest/ready
 	PYTHONPATH=$(CURDIR) .venv-lowest/bin/python -m pytest -n 2 -m "not slow and not faults" \
-		tests/core tests/graph tests/image tests/sentence
+		tests/core tests/graph tests/image tests/sentence \
+		tests/shared_eval/test_statistics.py tests/shared_eval/test_summary.py tests/shared_eval/test_tables.py
 
 # The wheel without the checkout, then the tests of the losses with the lowest PyTorch that they support.
 test-wheel: .venv-wheel/ready
