@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
+LEVEL = 0.05  # a corrected p below this is significant
+
 # What an objective is compared with at the same seeds: its counterpart at beta 0, of the same tau_plus, the
 # plain objective of its family, and its encoder before training.
 Baseline = Literal["beta 0", "plain", "untrained"]

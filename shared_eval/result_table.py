@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from shared_eval.planned import Baseline
-from shared_eval.statistics import LEVEL, Difference
+from shared_eval.planned import LEVEL, Baseline
+from shared_eval.statistics import Difference
 
 Content = Literal["text", "difference_text"]  # what a table's cells show
 

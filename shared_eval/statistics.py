@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
+from shared_eval.planned import LEVEL
+
 RESAMPLES = 9999
-LEVEL = 0.05  # a corrected p below this is significant
 POWER = 0.8
 MARGIN = 0.01  # differences within one point are equivalent
 DIGITS = 9  # of a difference: 0.9 - 0.8 and 0.3 - 0.2 are a tie, though their 17th digits differ

@@ -18,7 +18,13 @@ from core.training.settings import MAX_FLOAT, check_ranges
 from shared_eval.outputs import show
 from shared_eval.records import warn_failed_runs
 from shared_eval.reproduce.locate import locate
-from shared_eval.reproduce.plan import describe_estimate, longest_first, plan_specs, select_objectives
+from shared_eval.reproduce.plan import (
+    describe_estimate,
+    describe_power,
+    longest_first,
+    plan_specs,
+    select_objectives,
+)
 from shared_eval.reproduce.recipes import load_recipes
 from shared_eval.reproduce.run import Outcome, run_here, run_on_ray, share_cores
 from shared_eval.reproduce.spec import Job, RunSpec, group_jobs
@@ -84,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.dry_run:
         for spec in specs:
             show(f"{'done  ' if spec.finished else 'other ' if spec.conflict else 'to run'} {spec}")
+        planned = {spec.dataset for spec in specs}
+        for line in describe_power((r for r in recipes if planned & set(r.datasets)), config.seeds):
+            print(line)
         print(f"{len(missing)} of {len(specs)} to run: {describe_plan(missing, config)}")
         return
     failed: list[Outcome] = []

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from core.io.errors import InputError
+from shared_eval.planned import LEVEL
 from shared_eval.records import find_records, read_records
 from shared_eval.reproduce.recipes import Recipe
 from shared_eval.reproduce.spec import Job, RunSpec
@@ -42,6 +43,20 @@ def select_objectives(specs: Sequence[RunSpec], objectives: Sequence[str]) -> li
         known = ", ".join(dict.fromkeys(spec.objective for spec in specs))
         raise InputError(f"`objectives` is {' '.join(objectives)}; the table has {known}")
     return selected
+
+
+def describe_power(recipes: Iterable[Recipe], seeds: int | None = None) -> list[str]:
+    """A line for each recipe whose seeds are too few for any primary comparison to be significant."""
+    lines = []
+    for recipe in recipes:
+        planned, count = len(recipe.primary_comparisons()), seeds or recipe.seeds
+        smallest = min(1.0, planned * 2.0 ** (1 - count))  # if all seeds of all comparisons gain
+        if planned and smallest >= LEVEL:
+            lines.append(
+                f"{recipe.title}: {count} seeds are too few for its {planned} primary comparisons: after "
+                f"correction no p can be below {smallest:.2g}"
+            )
+    return lines
 
 
 def estimate_seconds(specs: Iterable[RunSpec]) -> dict[RunSpec, float | None]:

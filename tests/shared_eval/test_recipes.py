@@ -11,7 +11,13 @@ from sentence.config import SENTEVAL_TASKS
 from shared_eval import reproduce
 from shared_eval.reproduce import run
 from shared_eval.reproduce.locate import locate
-from shared_eval.reproduce.plan import describe_estimate, estimate_seconds, longest_first, select_objectives
+from shared_eval.reproduce.plan import (
+    describe_estimate,
+    describe_power,
+    estimate_seconds,
+    longest_first,
+    select_objectives,
+)
 from shared_eval.reproduce.recipes import (
     FOLDER,
     TABLES,
@@ -148,6 +154,15 @@ def test_comparison_of_several_recipes_is_corrected_for_the_largest_plan(recipe)
     large = dataclasses.replace(small, title="large", datasets=("motifs", "MUTAG"))
     for recipes in ([small, large], [large, small]):
         assert {plan.size for plan in primary_comparisons(recipes).values()} == {4}
+
+
+@pytest.mark.parametrize(("seeds", "said"), [(5, "below 0.12"), (6, "below 0.062"), (7, None)])
+def test_seeds_that_are_too_few_for_the_planned_comparisons_are_named(recipe, seeds, said):
+    """Two comparisons: the smallest p of six seeds is 2/2^6, and twice that after correction."""
+    recipe.write_text(MOTIFS.replace("[settings]", PRIMARY + "[settings]"))
+    lines = describe_power([read_recipe(recipe)], seeds)
+    start = f"two epochs: {seeds} seeds are too few for its 2 primary comparisons: after correction no p"
+    assert lines == ([f"{start} can be {said}"] if said else [])
 
 
 def metrics_of(recipe):
@@ -328,8 +343,9 @@ def test_dry_run_runs_nothing_and_estimates(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     reproduce.main(["graphs", "--datasets", "MUTAG", "--seeds", "2", "--betas", "0", "1", "--dry-run"])
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 * (1 + 2 * 2) + 1
-    assert all(line.startswith("to run") for line in lines[:-1])
+    assert len(lines) == 2 * (1 + 2 * 2) + 2
+    assert all(line.startswith("to run") for line in lines[:-2])
+    assert lines[-2].startswith("TUDatasets: 2 seeds are too few for its 18 primary comparisons")
     assert lines[-1] == "10 of 10 to run: about 25 s with 1 process x 1 thread"  # by the recipe
     assert not list(tmp_path.iterdir())
     record = {"train_seconds": 100.0, "eval_seconds": 10.0, "epochs": 100, "objective": HARD}
