@@ -38,6 +38,11 @@ Planned = Mapping[Primary, Plan]
 NO_COMPARISONS: Planned = MappingProxyType({})
 
 
+def smallest_p(pairs: int) -> float:
+    """The two-sided p of Wilcoxon's test of so many pairs that all gain, or all lose."""
+    return 2.0 ** (1 - pairs)
+
+
 def planned_together(name: str, comparisons: Iterable[Primary]) -> dict[Primary, Plan]:
     """Primary comparisons that are one plan."""
     comparisons = set(comparisons)

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from shared_eval.planned import LEVEL, Baseline
+from shared_eval.planned import LEVEL, Baseline, smallest_p
 from shared_eval.statistics import Difference
 
 Content = Literal["text", "difference_text"]  # what a table's cells show
@@ -47,7 +47,7 @@ class Comparison:
     @property
     def detectable(self) -> float:
         """That of its difference; nan where no p of so few seeds is significant after correction."""
-        is_possible = self.difference.smallest_p * max(1, self.planned_with) < LEVEL
+        is_possible = smallest_p(self.difference.pairs) * max(1, self.planned_with) < LEVEL
         return self.difference.detectable if is_possible else np.nan
 
     @property

@@ -49,11 +49,6 @@ class Difference:
         """The smallest true difference that so many pairs show four times in five; nan for one pair."""
         return smallest_detectable(self.deviation, self.pairs)
 
-    @property
-    def smallest_p(self) -> float:
-        """The p of so many pairs that all gain, or all lose."""
-        return 2.0 ** (1 - self.pairs)
-
 
 def paired_difference(values: ArrayLike, baseline: ArrayLike) -> Difference:
     """The differences ``values - baseline``, pair by pair, tested two-sided: [n], [n].

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from core.io.errors import InputError
-from shared_eval.planned import LEVEL
+from shared_eval.planned import LEVEL, smallest_p
 from shared_eval.records import find_records, read_records
 from shared_eval.reproduce.recipes import Recipe
 from shared_eval.reproduce.spec import Job, RunSpec
@@ -50,7 +50,7 @@ def describe_power(recipes: Iterable[Recipe], seeds: int | None = None) -> list[
     lines = []
     for recipe in recipes:
         planned, count = len(recipe.primary_comparisons()), seeds or recipe.seeds
-        smallest = min(1.0, planned * 2.0 ** (1 - count))  # if all seeds of all comparisons gain
+        smallest = min(1.0, planned * smallest_p(count))
         if planned and smallest >= LEVEL:
             lines.append(
                 f"{recipe.title}: {count} seeds are too few for its {planned} primary comparisons: after "
