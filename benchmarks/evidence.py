@@ -184,8 +184,7 @@ def pairs(table: ResultTable, selected: Selected, page: Path) -> str:
                 if not (seeds := sorted(ours.keys() & theirs.keys())):
                     raise InputError(f"{first.label} and {other.label} have no common seed in {column}")
                 d = paired_difference([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds])
-                text = points(d.mean, d.low, d.high) if d.pairs > 1 else f"{100 * d.mean:+.1f}"
-                lines.append([column, other.label, text, str(d.pairs)])
+                lines.append([column, other.label, points(d.mean, d.low, d.high), str(d.pairs)])
     return markdown(["", f"{first.label}, against", "difference", "seeds"], lines)
 
 

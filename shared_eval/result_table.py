@@ -13,8 +13,9 @@ Content = Literal["text", "difference_text"]  # what a table's cells show
 
 
 def points(mean: float, low: float, high: float) -> str:
-    """A difference of fractions with its interval, as ``+1.2 [0.3, 2.1]``: points."""
-    return f"{100 * mean:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    """A difference of fractions in points, with its interval: ``+1.2 [0.3, 2.1]``; of one pair ``+1.2``."""
+    interval = "" if np.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * mean:+.1f}{interval}"
 
 
 def at_version(label: str, version: str) -> str:
@@ -57,10 +58,11 @@ class Comparison:
         The uncorrected p of an exploratory comparison is in parentheses.
         """
         d = self.difference
+        text = points(d.mean, d.low, d.high)
         if d.pairs == 1:
-            return f"{100 * d.mean:+.1f}"
+            return text
         p = f"(p {d.p:.3f})" if self.corrected_p is None else f"p {self.corrected_p:.3f}"
-        return f"{points(d.mean, d.low, d.high)} {p}"
+        return f"{text} {p}"
 
 
 @dataclass(frozen=True)
