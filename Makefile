@@ -1,6 +1,10 @@
 # Every target sets up .venv by itself; if that is interrupted, call it again.
 PYTHON ?= python3
 
+# Makes the environment of a target in its folder. uv installs in an eighth of pip's time.
+VENV = $(PYTHON) -m venv $(@D) && $(@D)/bin/python -m pip install --quiet --disable-pip-version-check uv
+INSTALL = $(@D)/bin/uv pip install --quiet --python $(@D)/bin/python
+
 .PHONY: demo test test-all test-lowest test-wheel bench docs docs-serve lint clean
 
 # Its nine runs get a core each, as many at a time as there are cores.
@@ -43,36 +47,32 @@ docs-serve: .venv/docs
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs serve
 
 .venv/docs: .venv/ready
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(INSTALL) -e '.[docs]'
 	touch .venv/docs
 
-.venv/ready: pyproject.toml
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,dev]'
+.venv/ready: Makefile pyproject.toml
+	$(VENV)
+	$(INSTALL) -e '.[test,dev]'
 	touch .venv/ready
 
 # --no-deps: only lightly's losses are used, which need none of its dependencies. One of them,
 # pytorch-lightning, has had compromised releases and must never be installed.
 .venv/bench: .venv/ready
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps lightly
+	$(INSTALL) -e '.[bench]'
+	$(INSTALL) --no-deps lightly
 	touch .venv/bench
 
-.venv-lowest/ready: pyproject.toml
-	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
-	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python \
-		--resolution lowest-direct --only-binary :all: -r pyproject.toml --extra test
+.venv-lowest/ready: Makefile pyproject.toml
+	$(VENV)
+	$(INSTALL) --resolution lowest-direct --only-binary :all: -r pyproject.toml --extra test
 	touch .venv-lowest/ready
 
 .venv-wheel/ready: Makefile pyproject.toml $(wildcard core/losses/*)
-	rm -rf build dist
-	$(PYTHON) -m venv --clear .venv-wheel
-	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check uv
-	.venv-wheel/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
-	.venv-wheel/bin/uv pip install --quiet --python .venv-wheel/bin/python --resolution lowest-direct \
-		dist/*.whl "torch>=2.4" "numpy>=1.26" "hypothesis>=6.100" "pytest>=8.0" "pytest-timeout>=2.3" \
-		"pytest-xdist>=3.5" "setuptools>=77"
+	rm -rf build dist .venv-wheel
+	$(VENV)
+	$(@D)/bin/uv build --quiet --wheel --out-dir dist .
+	$(INSTALL) --resolution lowest-direct dist/*.whl "torch>=2.4" "numpy>=1.26" "hypothesis>=6.100" \
+		"pytest>=8.0" "pytest-timeout>=2.3" "pytest-xdist>=3.5" "setuptools>=77"
 	touch .venv-wheel/ready
 
 clean:
