@@ -122,8 +122,7 @@ def summary(table: ResultTable, selected: Selected, page: Path) -> str:
         untrained = (r for r in table.rows if r.kind == "untrained" and r.version == row.version)
         shown = (next(untrained, None), baselines["plain"], baselines.get("beta 0"), row)
         cells = [linked(other, column, page) if other else "" for other in shown]
-        gain, _, _ = comparison.text.partition(" p ")
-        lines.append([column, *cells, gain, published_plain(table, column)])
+        lines.append([column, *cells, comparison.points, published_plain(table, column)])
     return markdown(SUMMARY_HEAD, lines)
 
 

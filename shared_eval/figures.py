@@ -51,24 +51,20 @@ def score_against(axis: Literal["beta", "epochs"], records: pd.DataFrame, column
     """A score against hardness or the length of training: a point for each seed, a line through their means.
 
     ``column`` is ``dataset metric``. There is a line for each family, tau_plus and version, as
-    ``tables.label_versions`` gives it; against epochs one for each beta too. None if there is only one of
-    them.
+    ``tables.label_versions`` gives it; against epochs one for each beta too. None if all scores are at one
+    place of the axis.
     """
     rows = records[(records["dataset"] + " " + records["metric"]) == column]
     if rows[axis].nunique() < 2:
         return None
-    keys = ["family", "tau_plus", "version"]
+    version, numbers = ("version", ["tau_plus"])
     if axis == "epochs":
-        keys.append("beta")
-        versions = [
-            [part for part in v.split("/") if not part.startswith("epochs ")] for v in rows["version"]
-        ]
-        rows = rows.assign(version=["/".join(parts) for parts in versions])
+        version, numbers = ("version_at_any_length", ["beta", "tau_plus"])
     figure, axes = _axes(column, axis, "percent")
-    for (_, line), style in zip(rows.groupby(keys), cycle(STYLES)):
+    for (_, line), style in zip(rows.groupby(["family", *numbers, version]), cycle(STYLES)):
         first = line.iloc[0]
-        numbers = [f"{number} {first[number]:g}" for number in ("beta", "tau_plus") if number in keys]
-        name = ", ".join(filter(None, [*numbers, first["family"], first["version"]]))
+        settings = [f"{number} {first[number]:g}" for number in numbers]
+        name = ", ".join(filter(None, [*settings, first["family"], first[version]]))
         means = line.groupby(axis)["value"].mean()
         colour, mark = style["color"], style["marker"]
         axes.plot(line[axis], 100 * line["value"], mark, color=colour, alpha=0.35, markersize=4)

@@ -52,17 +52,20 @@ class Comparison:
         return self.difference.detectable if is_possible else np.nan
 
     @property
+    def points(self) -> str:
+        """As ``+1.2 [0.3, 2.1]``: points and 95 % interval; for one seed only points."""
+        return points(self.difference.mean, self.difference.low, self.difference.high)
+
+    @property
     def text(self) -> str:
-        """As ``+1.2 [0.3, 2.1] p 0.031``: points, 95 % interval, corrected p; for one seed only points.
+        """As ``+1.2 [0.3, 2.1] p 0.031``: with the corrected p; for one seed only points.
 
         The uncorrected p of an exploratory comparison is in parentheses.
         """
-        d = self.difference
-        text = points(d.mean, d.low, d.high)
-        if d.pairs == 1:
-            return text
-        p = f"(p {d.p:.3f})" if self.corrected_p is None else f"p {self.corrected_p:.3f}"
-        return f"{text} {p}"
+        if self.difference.pairs == 1:
+            return self.points
+        p = f"(p {self.difference.p:.3f})" if self.corrected_p is None else f"p {self.corrected_p:.3f}"
+        return f"{self.points} {p}"
 
 
 @dataclass(frozen=True)

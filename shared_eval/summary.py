@@ -82,11 +82,11 @@ def primary_rows(table: ResultTable) -> list[list[str]]:
     rows = []
     for row, column, comparison in answers(table):
         d = comparison.difference
-        text, _, p = comparison.text.partition(" p ")
+        p = "" if comparison.corrected_p is None else f"{comparison.corrected_p:.3f}"
         detectable = "" if np.isnan(comparison.detectable) else f"{100 * comparison.detectable:.1f}"
         equivalent = "" if d.pairs == 1 else "yes" if d.is_equivalent else "no"
         named = f"{column}: {row.label}"
-        rows.append([named, comparison.baseline, text, p, str(d.pairs), detectable, equivalent])
+        rows.append([named, comparison.baseline, comparison.points, p, str(d.pairs), detectable, equivalent])
     return rows
 
 
@@ -96,9 +96,7 @@ def modality_rows(table: ResultTable) -> list[list[str]]:
     for summary in summarise_modalities(table):
         count = str(len(summary.columns))
         for baseline, gain in summary.gains.items():
-            text = f"{100 * gain.estimate:+.1f}"
-            if gain.low < gain.high:  # not of one seed of one dataset
-                text = points(gain.estimate, gain.low, gain.high)
+            text = points(gain.estimate, gain.low, gain.high)
             rows.append([summary.modality, f"primary objective - {baseline}", text, count])
         if summary.ranks:
             for label, rank in sorted(summary.ranks.means.items(), key=lambda item: item[1]):

@@ -84,6 +84,7 @@ def label_versions(records: pd.DataFrame, merge: bool = False) -> pd.DataFrame:
     A version names the revision if a dataset has records of several, or if the work tree was unclean, the
     settings' fingerprint and the epochs if a dataset has several; none of them if all are to ``merge``. It
     always names the rules of the evaluation if a dataset has records of several: such scores do not compare.
+    ``version_at_any_length`` leaves the epochs out.
     """
     dataset = [records["modality"], records["dataset"]]
 
@@ -91,17 +92,18 @@ def label_versions(records: pd.DataFrame, merge: bool = False) -> pd.DataFrame:
         return records[name].fillna("").groupby(dataset).transform("nunique") > 1
 
     revision = records["revision"].fillna("")
-    parts = [records["evaluation"].where(differs("evaluation"), "")]
-    if not merge:
-        parts = [
-            revision.where(differs("revision") | revision.str.endswith("-dirty"), ""),
-            records["settings"].where(differs("settings"), ""),
-            ("epochs " + records["epochs"].astype(str)).where(differs("epochs"), ""),
-            *parts,
-        ]
-    version = ["/".join(filter(None, names)) for names in zip(*parts, strict=True)]
+    rules = records["evaluation"].where(differs("evaluation"), "")
+    code = revision.where(differs("revision") | revision.str.endswith("-dirty"), "")
+    settings = records["settings"].where(differs("settings"), "")
+    epochs = ("epochs " + records["epochs"].astype(str)).where(differs("epochs"), "")
+
+    def joined(*parts: pd.Series) -> list[str]:
+        return ["/".join(filter(None, names)) for names in zip(*parts, strict=True)]
+
+    version = joined(rules) if merge else joined(code, settings, epochs, rules)
+    at_any_length = joined(rules) if merge else joined(code, settings, rules)
     labels = [at_version(*pair) for pair in zip(records["label"], version, strict=True)]
-    return records.assign(version=version, label=labels)
+    return records.assign(version=version, version_at_any_length=at_any_length, label=labels)
 
 
 def _join(*parts: str) -> str:
