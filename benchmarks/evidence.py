@@ -14,6 +14,7 @@ from functools import cache
 from os.path import commonpath, relpath
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from benchmarks.measure import ROOT
@@ -187,6 +188,29 @@ def pairs(table: ResultTable, selected: Selected, page: Path) -> str:
     return markdown(["", f"{first.label}, against", "difference", "seeds"], lines)
 
 
+def variants(table: ResultTable, selected: Selected, page: Path) -> str:
+    """Each variant against the default at the same tau_plus: a line for each beta above 0, one for all."""
+    rows = {row.point: row for row in table.rows if row.point is not None}
+    differences = [
+        (column, point.family, point.beta, seed, score - default.cells[column].scores[seed])
+        for point, row in rows.items()
+        if point.beta > 0 and point.family != row.plain_family
+        if (default := rows.get(point._replace(family=row.plain_family))) is not None
+        for column in row.cells.keys() & default.cells.keys()
+        for seed, score in row.cells[column].scores.items()
+        if seed in default.cells[column].scores
+    ]
+    frame = pd.DataFrame(differences, columns=["column", "family", "beta", "seed", "difference"])
+    lines = []
+    for (column, family), group in frame.groupby(["column", "family"]):
+        betas = [(f"{beta:g}", own) for beta, own in group.groupby("beta")]
+        for beta, own in [*betas, ("all of these", group)]:
+            of_seeds = own.groupby("seed")["difference"].mean()
+            d = paired_difference(of_seeds, np.zeros(len(of_seeds)))
+            lines.append([column, family, beta, points(d.mean, d.low, d.high), str(d.pairs)])
+    return markdown(["", "variant", "beta", "variant - default", "seeds"], lines)
+
+
 def primary(table: ResultTable, selected: Selected, page: Path) -> str:
     return markdown(PARTS[0].head, PARTS[0].rows(table))
 
@@ -206,6 +230,7 @@ KINDS = {
     "scores": score_table,
     "differences": differences,
     "pairs": pairs,
+    "variants": variants,
     "primary": primary,
     "overall": overall,
     "figures": figure_links,

@@ -3,7 +3,9 @@
 import re
 import shutil
 
+import numpy as np
 import pytest
+import scipy.stats
 
 from benchmarks.evidence import BLOCK, RESULTS, EvidenceConfig, Studies, fill, main
 from shared_eval.records import main as write_csv
@@ -57,6 +59,29 @@ def test_study_in_one_file_gives_the_same_tables(results, capsys):
     shutil.rmtree(results / "graphs")
     export.parent.rename(results / "graphs")
     assert fill(page, Studies(results)) == re.sub(r"results/graphs/MUTAG/\w+", "results/graphs", from_runs)
+
+
+def test_variants_are_compared_with_the_default_at_the_same_beta_and_tau_plus(results):
+    """A seed's differences at several tau_plus count as their mean; other settings have no counterpart."""
+    gains = {(1.0, 0.1): 0.03, (1.0, 0.5): 0.01, (2.0, 0.1): -0.02}
+    runs = [(*setting, "corrected", 0.0) for setting in gains]
+    runs += [(*setting, "released", gain) for setting, gain in gains.items()] + [(4.0, 0.1, "released", 0.1)]
+    for seed in range(4):
+        for beta, tau_plus, variant, gain in runs:
+            noise = (seed - 1.5) / 1000 if variant == "released" else 0
+            write_record(
+                results / "map" / f"{beta}-{tau_plus}-{variant}" / f"seed-{seed}",
+                seed=seed,
+                objective=HARD | {"beta": beta, "tau_plus": tau_plus, "variant": variant},
+                metrics={"svm_accuracy": 0.8 + gain + noise},
+            )
+    text = fill(page_with(results, "variants map"), Studies(results))
+    spread = 0.1 * np.sqrt(5 / 3)  # of four seeds a tenth of a point apart, in points
+    reach = scipy.stats.t.ppf(0.975, 3) * spread / 2
+    for beta, mean in (("1", 2.0), ("2", -2.0), ("all of these", 2 / 3)):
+        interval = f"[{mean - reach:.1f}, {mean + reach:.1f}]"
+        assert f"| MUTAG svm_accuracy | released | {beta} | {mean:+.1f} {interval} | 4 |" in text
+    assert "| 4 | released" not in text.replace(" | 4 |\n", "")
 
 
 def test_page_that_is_filled_in_stays_as_it_is(results):
