@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from core.io.errors import InputError
 from core.losses.collectives import all_reduce_sum, rank, world_size
+
+# While the main process evaluates, the others wait. If a process ends, torchrun ends the others.
+PATIENCE = timedelta(days=7)
 
 
 def is_main_process() -> bool:
@@ -42,7 +46,8 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield
     finally:

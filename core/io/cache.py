@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,12 +160,16 @@ def remove_abandoned(parent: Path) -> None:
 def locked(folder: Path, options: int = 0, *, remove: bool = False) -> Iterator[None]:
     """Hold the lock of ``folder``; with LOCK_NB, raise BlockingIOError if another process holds it.
 
-    ``remove`` removes the lock's file at the end: a process that comes then does not wait for those that
-    have waited until then.
+    ``remove`` removes the lock's file at the end.
     """
     path = folder.with_name(f"{folder.name}.lock")
-    with open(path, "ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | options)
+    with ExitStack() as opened:
+        is_held = False
+        while not is_held:
+            lock = opened.enter_context(open(path, "ab"))
+            fcntl.flock(lock, fcntl.LOCK_EX | options)
+            with suppress(FileNotFoundError):  # its holder may have removed it
+                is_held = os.path.samestat(os.fstat(lock.fileno()), path.stat())
         try:
             yield
         finally:

@@ -1,7 +1,7 @@
 """Downloads over https: a file or folder appears under its name only once it is complete and checked."""
 
+import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,28 +39,38 @@ def fetch_archive(
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target.with_name(f".download-{target.name}"), remove=True):
+        scratch = target.with_name(f".download-{target.name}")
+        with locked(scratch, remove=True):
+            shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
             if not target.exists():
-                _fetch(url, target, checksum, inside, check)
+                scratch.mkdir()
+                try:
+                    _fetch(url, target, scratch, checksum, inside, check)
+                finally:
+                    shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise InputError(f"{url} cannot be stored under {target.parent}: {error}") from error
 
 
 def _fetch(
-    url: str, target: Path, checksum: str | None, inside: str, check: Callable[[Path], object]
+    url: str,
+    target: Path,
+    scratch: Path,
+    checksum: str | None,
+    inside: str,
+    check: Callable[[Path], object],
 ) -> None:
     from core.io.transfer import download
 
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".download-") as scratch:
-        archive = download(url, Path(scratch) / url.rsplit("/", 1)[-1], checksum, shown=target)
-        unpacked = Path(scratch) / "unpacked"
-        try:
-            unpack(archive, unpacked)
-            check(unpacked / inside)
-        except InputError as error:
-            raise InputError(f"{url} cannot be used: {error}") from error
-        try:
-            (unpacked / inside).rename(target)
-        except OSError:
-            if not target.exists():  # otherwise another host has downloaded it since
-                raise
+    archive = download(url, scratch / url.rsplit("/", 1)[-1], checksum, shown=target)
+    unpacked = scratch / "unpacked"
+    try:
+        unpack(archive, unpacked)
+        check(unpacked / inside)
+    except InputError as error:
+        raise InputError(f"{url} cannot be used: {error}") from error
+    try:
+        (unpacked / inside).rename(target)
+    except OSError:
+        if not target.exists():  # otherwise another host has downloaded it since
+            raise

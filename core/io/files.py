@@ -39,6 +39,16 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], obj
         raise
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to ``path``: all of it, or nothing where the disk is full. Raises OSError."""
+    data = f"{line}\n".encode()
+    with open(path, "ab", buffering=0) as file:
+        size = file.tell()
+        if file.write(data) < len(data):
+            file.truncate(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def readable(text: str, encoding: str = "utf-8") -> str:
     """The text, what ``encoding`` lacks escaped: the ``\\udcff`` of an undecodable file name, for one."""
     return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -18,7 +18,7 @@ from .checks import (
     check_temperature,
     check_views,
 )
-from .collectives import all_gather, rank
+from .collectives import all_gather, check_same_count, rank
 from .functional import full_precision, log_negative_mean, loss_from_log_mean, reduced
 
 
@@ -57,7 +57,8 @@ def clip_loss(
             processes' gradients is then the whole batch's, as DistributedDataParallel computes it.
 
     Raises:
-        ValueError: A setting is outside its range, or the embeddings or labels do not match.
+        ValueError: A setting is outside its range, the embeddings or labels do not match, or the processes
+            have different numbers of pairs.
     """
     check_views(image, text, names=("image", "text"))
     check_hardness(beta, tau_plus, stop_gradient)
@@ -65,6 +66,8 @@ def clip_loss(
     check_choice("reduction", reduction, get_args(Reduction))
     if labels is not None:
         check_labels(labels, len(image))
+    if gather_distributed:
+        check_same_count(len(image), image.device)
     gather = all_gather if gather_distributed else (lambda x: x)
     with torch.autocast(image.device.type, enabled=False):
         image, text = full_precision(image), full_precision(text)

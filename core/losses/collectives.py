@@ -3,6 +3,7 @@
 Shapes: W processes · n rows of a process.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,6 +31,30 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     return _AllReduceSum.apply(x) if world_size() > 1 else x
 
 
+def gather_numbers(numbers: Sequence[int], device: torch.device) -> list[list[int]]:
+    """Each of the numbers in every process: n -> [n, W].
+
+    Hosts exchange them, without a GPU synchronisation, unless the group has NCCL alone.
+    """
+    own = torch.tensor(numbers, device="cpu" if "cpu:" in dist.get_backend_config() else device)
+    gathered = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(gathered, own)
+    return torch.stack(gathered).T.tolist()
+
+
+def check_counts(counts: Sequence[int]) -> None:
+    """Raise ValueError unless all processes have equally many samples."""
+    if len(set(counts)) > 1:
+        listed = ", ".join(map(str, counts))
+        raise ValueError(f"the processes have {listed} samples; all must have equally many")
+
+
+def check_same_count(count: int, device: torch.device) -> None:
+    """Raise ValueError unless all processes have equally many samples: gathering them needs that."""
+    if world_size() > 1:
+        check_counts(gather_numbers([count], device)[0])
+
+
 class _AllGather(torch.autograd.Function):
     """The gradient of a process's tensor is the sum of its gradients in every process."""
 
@@ -41,20 +66,16 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Tensor:
-        return _sum(grad_output).chunk(world_size())[rank()]
+        return _AllReduceSum.apply(grad_output).chunk(world_size())[rank()]
 
 
 class _AllReduceSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _sum(x)
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x)
+        return x
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Tensor:
-        return _sum(grad_output)
-
-
-def _sum(x: Tensor) -> Tensor:
-    x = x.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(x)
-    return x
+        return _AllReduceSum.apply(grad_output)

@@ -115,8 +115,8 @@ class HardNegativeLoss(nn.Module):
         """Return the loss of both views' anchors: [b, D], [b, D] -> scalar, or [2b] without reduction.
 
         With ``labels`` [b], integers, samples of the anchor's class are not negatives: the unbiased oracle of
-        Chuang et al. (2020). An anchor without negatives then has loss 0. Whatever ``tau_plus`` corrects for
-        is known: set it to 0.
+        Chuang et al. (2020). Whatever ``tau_plus`` corrects for is known: set it to 0. An anchor without
+        negatives has loss 0, unless ``positives`` is ``"label"``: several positives compete with each other.
 
         Half-precision views are converted to float32 first, under autocast too: at temperature 0.01 and
         beta 32 logits reach 3,300, where half precision resolves no difference between them.

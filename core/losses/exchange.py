@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .collectives import rank, world_size
+from .collectives import check_counts, gather_numbers, rank, world_size
 
 # alone: own embeddings only · gather: all at once · ring: one process's at a time, passed on
 Exchange = Literal["alone", "gather", "ring"]
@@ -72,14 +72,8 @@ def choose_exchange(embeddings: Tensor) -> Exchange:
     # Twice: all_gather's own buffer, and the tensors that it copies from it.
     needed = 2 * world_size() * embeddings.numel() * embeddings.element_size()
     fits = needed < GATHER_SHARE * free_memory(embeddings.device)
-    device = "cpu" if "cpu:" in dist.get_backend_config() else embeddings.device
-    own = torch.tensor([len(embeddings), fits], device=device)
-    gathered = [torch.empty_like(own) for _ in range(world_size())]
-    dist.all_gather(gathered, own)
-    counts, fit = torch.stack(gathered).T.tolist()
-    if len(set(counts)) > 1:
-        listed = ", ".join(str(count // 2) for count in counts)
-        raise ValueError(f"the processes have {listed} samples; all must have equally many")
+    counts, fit = gather_numbers([len(embeddings) // 2, fits], embeddings.device)
+    check_counts(counts)
     return "gather" if all(fit) else "ring"
 
 

@@ -63,6 +63,8 @@ def hard_negative_loss(
             f"`positive` is {list(positive.shape)}; with `negatives` {list(negatives.shape)} it must be "
             f"[{len(negatives)}] or [{len(negatives)}, positives]"
         )
+    if isinstance(floor, Tensor) and floor.shape not in ((), (len(negatives),)):
+        raise ValueError(f"`floor` is {list(floor.shape)}; it must be a number or [{len(negatives)}]")
     positive, negatives = full_precision(positive), full_precision(negatives)
     log_mean, count = log_negative_mean(negatives, mask, beta, stop_gradient), mask.sum(dim=1)
     if positive.ndim == 2:

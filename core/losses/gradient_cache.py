@@ -41,18 +41,24 @@ class GradientCached(nn.Module):
     parameter once, as from a single call, so clipping, hooks and DistributedDataParallel work with it.
 
     Args:
-        encoder: Returns tensors with a row for each sample, which depend only on its input, its parameters
-            and the random states. The input gets no gradient. To compile, compile this encoder.
+        encoder: Returns a tensor with a row for each sample, or a tuple of such tensors, which depend only on
+            its input, its parameters and the random states. The input gets no gradient. To compile, compile
+            this encoder.
         chunk: Largest number of samples in a chunk.
         split: Splits a batch, the call's arguments, into the encoder's arguments for each chunk.
+
+    Raises:
+        ValueError: ``chunk`` is below 1.
     """
 
     def __init__(self, encoder: nn.Module, chunk: int, split: Split = split_rows) -> None:
+        if chunk < 1:
+            raise ValueError(f"`chunk` is {chunk}; it must be at least 1")
         super().__init__()
         self.encoder, self.chunk, self.split = encoder, chunk, split
 
-    def forward(self, *batch: Tensor) -> tuple[Tensor, ...]:
-        """Return the encoder's outputs for the whole batch.
+    def forward(self, *batch: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return the encoder's output for the whole batch: a tensor, or a tuple of them.
 
         Backward raises RuntimeError if a parameter has changed since.
         """
@@ -69,7 +75,7 @@ class _InChunks(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, encoder: nn.Module, chunks: Sequence[tuple[Tensor, ...]], *parameters: Tensor
-    ) -> tuple[Tensor, ...]:
+    ) -> Tensor | tuple[Tensor, ...]:
         ctx.encoder, ctx.chunks, ctx.random_states = encoder, chunks, []
         device = chunks[0][0].device.type
         ctx.autocast = {
@@ -84,8 +90,11 @@ class _InChunks(torch.autograd.Function):
             ctx.random_states.append((torch.get_rng_state(), *get_device_states(*chunk)))
             with torch.autocast(**ctx.autocast):
                 outputs.append(encoder(*chunk))
-        ctx.sizes = [len(first) for first, *_ in outputs]
+        is_tensor = isinstance(outputs[0], Tensor)
+        ctx.sizes = [len(output if is_tensor else output[0]) for output in outputs]
         ctx.save_for_backward(*parameters)  # so that autograd notices if one changes
+        if is_tensor:
+            return torch.cat(outputs)
         return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
     @staticmethod
@@ -96,7 +105,8 @@ class _InChunks(torch.autograd.Function):
         grads: list[Tensor | None] = [None] * len(parameters)
         buffers = [(buffer, buffer.clone()) for buffer in ctx.encoder.buffers()]
         by_chunk = [grad.split(ctx.sizes) for grad in grad_outputs]
-        with torch.random.fork_rng():
+        devices = ctx.random_states[0][1]  # the same for every chunk
+        with torch.random.fork_rng(devices):
             for chunk, states, *chunk_grads in zip(ctx.chunks, ctx.random_states, *by_chunk, strict=True):
                 torch.set_rng_state(states[0])
                 set_device_states(*states[1:])

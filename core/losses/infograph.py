@@ -112,7 +112,9 @@ class InfoGraphLoss(nn.Module):
         1 / V: given weights, ``"none"`` is each node's loss times its weight, ``"sum"`` and ``"mean"`` are
         their sum. With runs in front, [S, V, D], [S, G, D], [S, V] -> [S], or [S, V].
         """
-        check_local_global(local, global_, batch, node)
+        check_local_global(local, global_, batch, node, weight)
+        for name in ("beta", "tau_plus"):
+            check_setting(name, getattr(self, name), batch.shape[:-1])
         with torch.autocast(local.device.type, enabled=False):
             scores = full_precision(local) @ full_precision(global_).mT  # (U, G)
             if node is None:
@@ -293,19 +295,38 @@ def softplus(x: Tensor) -> Tensor:
     return F.softplus(x, threshold=50)
 
 
-def check_local_global(local: Tensor, global_: Tensor, batch: Tensor, node: Tensor | None = None) -> None:
+def check_local_global(
+    local: Tensor, global_: Tensor, batch: Tensor, node: Tensor | None = None, weight: Tensor | None = None
+) -> None:
     """Raise ValueError unless the shapes are [nodes, dim], [graphs, dim], [nodes], of two graphs or more."""
-    if local.ndim < 2 or global_.ndim != local.ndim or local.shape[-1] != global_.shape[-1]:
+    ends = local.shape[:-2] == global_.shape[:-2] and local.shape[-1:] == global_.shape[-1:]
+    if local.ndim < 2 or global_.ndim != local.ndim or not ends:
         raise ValueError(
             f"`local` is {list(local.shape)} and `global_` {list(global_.shape)}; "
-            "they must be [nodes, dim] and [graphs, dim] with the same dim"
+            "they must be [nodes, dim] and [graphs, dim] with the same dim, and the same runs in front"
         )
     entries = local.shape[:-1] if node is None else node.shape
     if batch.shape != entries or batch.dtype != torch.int64:
         raise ValueError(
             f"`batch` is {list(batch.shape)} of {batch.dtype}; it must be {list(entries)} of torch.int64"
         )
+    if weight is not None and weight.shape != batch.shape:
+        raise ValueError(f"`weight` is {list(weight.shape)}; it must be {list(batch.shape)}")
     if local.shape[-2] == 0:
         raise ValueError("`local` has 0 nodes; at least 1 is needed")
     if global_.shape[-2] < 2:
         raise ValueError(f"`global_` has {global_.shape[-2]} graph; at least 2 are needed to have negatives")
+    if batch.device.type == "cpu" and not torch.compiler.is_compiling():  # a GPU would be waited for
+        for name, places, count in (("batch", batch, global_.shape[-2]), ("node", node, local.shape[-2])):
+            if places is not None and places.numel():
+                low, high = (int(bound) for bound in places.aminmax())
+                if low < 0 or high >= count:
+                    raise ValueError(f"`{name}` has {low} to {high}; it must have 0 to {count - 1}")
+
+
+def check_setting(name: str, value: Setting, runs: torch.Size) -> None:
+    """Raise ValueError unless a setting is one number, or one for each run along the last dimensions."""
+    shape = torch.as_tensor(value).shape
+    if len(shape) > len(runs) or shape != runs[len(runs) - len(shape) :]:
+        each = f", or one for each of the {list(runs)} runs" if runs else ""
+        raise ValueError(f"`{name}` is {list(shape)}; it must be a number{each}")

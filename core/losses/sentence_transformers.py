@@ -18,7 +18,7 @@ from sentence_transformers.sentence_transformer.losses import (
 from torch import Tensor
 
 from .checks import check_hardness
-from .collectives import all_gather, rank
+from .collectives import all_gather, check_same_count, rank
 from .functional import full_precision, hard_negative_loss
 
 __all__ = ["CachedHardNegativesRankingLoss", "HardNegativesRankingLoss"]
@@ -73,6 +73,7 @@ class HardNegativesRankingLoss(MultipleNegativesRankingLoss):
         """The documents of all processes, and the index of this process's first: each [b, D] -> [B, D]."""
         if not self.gather_across_devices:
             return 0, documents
+        check_same_count(len(documents[0]), documents[0].device)
         return rank() * len(documents[0]), [all_gather(column) for column in documents]
 
     def row_losses(self, anchors: Tensor, documents: list[Tensor], first: int) -> Tensor:

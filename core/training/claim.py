@@ -79,11 +79,16 @@ def check_epochs(run: "Run") -> None:
     """Raise InputError if the run has trained for other ``epochs`` and cannot be resumed to these."""
     folder, wanted = run.folder, run.config.epochs
     begun_with = read_settings(folder).get("epochs") if (folder / "config.json").exists() else wanted
+    state = run.load_checkpoint()
+    if state is None and (wanted == begun_with or run.record() is None):
+        return  # nothing is trained, or what is to be
+    if state is not None and wanted < (trained := epochs_begun(state)):
+        raise InputError(
+            f"`epochs` is {wanted}, but the run in {folder} is in epoch {trained}; it cannot be shortened: "
+            "choose another `output_dir`"
+        )
     if wanted == begun_with:
         return
-    state = run.load_checkpoint()
-    if state is None and run.record() is None:
-        return  # nothing is trained
     if reason := run.config.depends_on_epochs():
         raise InputError(
             f"`epochs` is {wanted}, but the run in {folder} was begun with {begun_with}, and {reason} "
@@ -93,12 +98,6 @@ def check_epochs(run: "Run") -> None:
         raise InputError(
             f"{folder} holds a finished run of {begun_with} epochs without its checkpoint, so it cannot be "
             "trained on; choose another `output_dir`"
-        )
-    trained = epochs_begun(state)
-    if wanted < trained:
-        raise InputError(
-            f"`epochs` is {wanted}, but the run in {folder} is in epoch {trained}; it cannot be shortened: "
-            "choose another `output_dir`"
         )
 
 

@@ -135,10 +135,15 @@ def _prepare_streams() -> None:
 
 
 def _exit_on_errors(main: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-    is_main = os.environ.get("RANK", "0") == "0"  # of several processes one reports
+    rank = os.environ.get("RANK", "0")
+    is_main = rank == "0"  # of several processes one reports what all of them know
     try:
         main(*args, **kwargs)
-    except (InputError, TrainingError) as error:
+    except InputError as error:  # any process may lack data or a GPU
+        where = "" if is_main else f" in process {rank}"
+        print(f"error{where}: {with_flags(str(error))}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except TrainingError as error:
         if is_main:
             print(f"error: {with_flags(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -38,7 +38,7 @@ from core.io.errors import (
     TrainingError,
     reason_of,
 )
-from core.io.files import readable, write_atomically
+from core.io.files import append_line, readable, write_atomically
 from core.training.checkpoints import Checkpoints
 from core.training.claim import FINISHED, LOCK, claim
 from core.training.config import TrainConfig
@@ -107,8 +107,8 @@ class Run:
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Append the line of an epoch to ``metrics.jsonl``."""
         if is_main_process():
-            with self.writing("metrics.jsonl"), open(self.folder / "metrics.jsonl", "a") as file:
-                file.write(json.dumps(line) + "\n")
+            with self.writing("metrics.jsonl"):
+                append_line(self.folder / "metrics.jsonl", json.dumps(line))
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         if is_main_process():

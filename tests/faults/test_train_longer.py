@@ -115,6 +115,21 @@ def test_fewer_epochs_than_trained_are_refused(tiny, folder, capsys):
     assert files_of(folder) == before
 
 
+@pytest.mark.parametrize("damaged", ["result.json", "encoder.safetensors"])
+def test_shorter_record_that_was_damaged_is_not_written_of_the_longer_run(
+    tiny_graph, finished_runs, tmp_path, capsys, damaged
+):
+    """Its settings are still the shorter run's, but its checkpoint is not."""
+    folder = shutil.copytree(finished_runs("graph"), tmp_path / "run")
+    with interrupted_before_step(4):
+        tiny_graph.run_inline(folder, *LONGER, "--resume")
+    damage(folder / damaged, truncate)
+    (folder / "result.json").unlink()
+    message = failure_of(tiny_graph.main, capsys, [folder, "--resume"])[-1]
+    assert f"--epochs is 3, but the run in {folder} is in epoch" in message
+    assert not (folder / "result.json").exists()
+
+
 def test_finished_run_without_its_checkpoint_is_not_begun_again(tiny_graph, finished_runs, tmp_path, capsys):
     folder = shutil.copytree(finished_runs("graph"), tmp_path / "run")
     shutil.rmtree(folder / "checkpoint")

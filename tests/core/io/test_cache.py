@@ -52,6 +52,27 @@ def test_one_thread_builds_and_the_others_wait(tmp_path):
     assert [values["count"] for values in results] == [1, 1, 1]
 
 
+def test_lock_that_was_removed_is_held_by_one_at_a_time(tmp_path):
+    """Who has waited for it takes the new one, as who comes later does."""
+    holds, may_end = threading.Event(), threading.Event()
+
+    def wait():
+        with locked(tmp_path / "a", remove=True):
+            holds.set()
+            assert may_end.wait(10)
+
+    waiting = threading.Thread(target=wait)
+    with locked(tmp_path / "a", remove=True):
+        waiting.start()
+        time.sleep(0.1)  # until it waits; if it comes later, the test passes whatever the code
+    assert holds.wait(10)
+    with pytest.raises(BlockingIOError), locked(tmp_path / "a", fcntl.LOCK_NB):
+        pass
+    may_end.set()
+    waiting.join(10)
+    assert not list(tmp_path.iterdir())
+
+
 def test_interrupted_build_keeps_the_old_folder(tmp_path):
     folder = tmp_path / "a"
     build_once(folder, write_one)

@@ -154,6 +154,16 @@ def test_missing_network_is_said_in_plain_words(tmp_path):
     assert not list((tmp_path / "data").iterdir())
 
 
+def test_what_a_killed_download_has_left_is_removed(served, tmp_path):
+    folder, address = served
+    (folder / "set.zip").write_bytes(zip_of({"set/a.txt": b"a"}))
+    left = tmp_path / "data" / ".download-set"
+    left.mkdir(parents=True)
+    (left / "set.zip").write_bytes(b"half")
+    fetch_archive(f"{address}/set.zip", tmp_path / "data" / "set", inside="set")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["set"]
+
+
 def test_one_of_several_processes_downloads(served, tmp_path, capsys):
     folder, address = served
     (folder / "set.zip").write_bytes(zip_of({"set/a.txt": b"a"}))

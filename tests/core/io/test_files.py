@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from core.io.digests import checksum, digest_of, file_checksum
 from core.io.errors import DamagedFileError, NewerSchemaError, did_you_mean, reason_of, unknown_name
-from core.io.files import check_schema, is_hidden, read_json, visible_files, write_atomically
+from core.io.files import append_line, check_schema, is_hidden, read_json, visible_files, write_atomically
 
 
 def test_checksum_is_the_sha256_of_all_parts_joined(tmp_path):
@@ -57,6 +58,22 @@ def test_unknown_name_suggests_a_similar_one_and_lists_all():
     assert str(unknown_name("dataset", "cifar11", known, " or folder:PATH")) == (
         "`dataset` is 'cifar11', which is unknown; did you mean cifar10? Known: MUTAG, cifar10 or folder:PATH"
     )
+
+
+def test_line_is_appended_whole_or_not_at_all(tmp_path):
+    """A limit of the file's size stands in for a full disk."""
+    path = tmp_path / "lines"
+    append_line(path, "first")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9, hard))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            append_line(path, "second")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_text() == "first\n"
+    append_line(path, "second")
+    assert path.read_text() == "first\nsecond\n"
 
 
 def test_interrupted_write_leaves_the_old_file(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from core.distributed import local_slice
+from core.distributed import local_slice, rank
 from core.losses import clip_loss, hard_negative_loss
 from tests.core.losses.equation import views
 from tests.processes import in_processes
@@ -123,6 +123,16 @@ def test_two_processes_equal_one():
         # A process's loss is a mean over half of the anchors: its gradients are twice the whole batch's.
         actual = torch.cat([torch.from_numpy(result[i]) for result in results]) / 2
         torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-13)
+
+
+def different_numbers_of_pairs():
+    with pytest.raises(ValueError, match="the processes have 4, 3 samples; all must have equally many"):
+        clip_loss(*views(4 - rank(), 4), gather_distributed=True)
+
+
+@pytest.mark.distributed
+def test_processes_with_different_numbers_of_pairs_are_refused():
+    in_processes(2, different_numbers_of_pairs)
 
 
 def test_it_is_the_objective_on_logits():

@@ -29,6 +29,22 @@ def test_all_gather_has_a_gradient():
         assert mean == [[1], [1]]
 
 
+def derivatives():
+    """Of the processes' losses (x_0 x_1)^2: the first with respect to x, and that of its square."""
+    x = torch.tensor([[2.0], [1.0]], dtype=torch.float64)[rank() : rank() + 1].requires_grad_()
+    (first,) = torch.autograd.grad(all_gather(x).prod().square(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x)
+    return first.item(), second.item()
+
+
+def test_all_gather_has_a_second_derivative():
+    """The sum of both losses is 2 x_0^2 x_1^2, its derivatives 4 x_0 x_1^2 and 4 x_0^2 x_1."""
+    x = torch.tensor([2.0, 1.0], dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(2 * x.prod().square(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x)
+    assert in_processes(2, derivatives) == list(zip(first.tolist(), second.tolist(), strict=True))
+
+
 def steps():
     """Each loss over this process's samples, and the means over all processes of its gradients."""
     views = torch.randn(2, BATCH, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

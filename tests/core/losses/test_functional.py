@@ -102,3 +102,9 @@ def test_each_row_has_its_own_floor():
 def test_logits_that_do_not_match_are_refused(positive, mask, message):
     with pytest.raises(ValueError, match=message):
         hard_negative_loss(positive, torch.ones(2, 4), mask, beta=0.0, tau_plus=0.0, floor=0.0)
+
+
+def test_floor_of_other_rows_is_refused():
+    logits, floor = torch.ones(2, 4), torch.zeros(2, 1)
+    with pytest.raises(ValueError, match=r"`floor` is \[2, 1\]; it must be a number or \[2\]"):
+        hard_negative_loss(logits[:, 0], logits, logits > 0, beta=0.0, tau_plus=0.1, floor=floor)

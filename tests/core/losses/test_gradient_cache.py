@@ -71,6 +71,23 @@ def test_chunks_have_the_value_and_gradient_of_the_whole_batch(chunk):
     assert all(value.abs().max() > 1e-6 for value in expected.values())
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_encoder_may_return_a_tensor(chunk):
+    x = torch.randn(BATCH, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    encoder = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    outputs = GradientCached(encoder, chunk)(x)
+    torch.testing.assert_close(outputs, encoder(x))
+    parameters = list(encoder.parameters())
+    gradients = [torch.autograd.grad(y.square().sum(), parameters) for y in (outputs, encoder(x))]
+    torch.testing.assert_close(*gradients, **EXACTLY)
+
+
+@pytest.mark.parametrize("chunk", [0, -1])
+def test_chunks_without_a_sample_are_refused(chunk):
+    with pytest.raises(ValueError, match=f"`chunk` is {chunk}; it must be at least 1"):
+        GradientCached(nn.Linear(1, 1), chunk)
+
+
 @pytest.mark.parametrize("chunk", [2, 3])
 def test_batch_norm_has_the_statistics_of_a_chunk_and_counts_it_once(chunk):
     """As if the encoder were called chunk by chunk, running statistics included; unlike the whole batch."""

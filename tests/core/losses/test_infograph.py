@@ -347,12 +347,38 @@ def test_value_does_not_depend_on_the_order_of_nodes_and_graphs(nodes, graphs, b
         (((4, 3), (2, 5), (4,)), "with the same dim"),
         (((4, 3), (2, 3), (5,)), r"`batch` is \[5\] of torch.int64; it must be \[4\]"),
         (((0, 3), (2, 3), (0,)), "`local` has 0 nodes"),
+        (((1, 6, 3), (3, 3, 3), (1, 6)), "the same runs in front"),
     ],
 )
 def test_shapes_that_do_not_match_are_refused(shapes, message):
     local, global_, batch = shapes
     with pytest.raises(ValueError, match=message):
         InfoGraphLoss()(torch.ones(local), torch.ones(global_), torch.zeros(batch, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch": torch.tensor([0, 1, 1, -1])}, "`batch` has -1 to 1; it must have 0 to 1"),
+        ({"batch": torch.tensor([0, 1, 2, 0])}, "`batch` has 0 to 2"),
+        ({"node": torch.tensor([0, 1, 4, 0])}, "`node` has 0 to 4; it must have 0 to 3"),
+        ({"weight": torch.ones(4, 1)}, r"`weight` is \[4, 1\]; it must be \[4\]"),
+    ],
+)
+@pytest.mark.parametrize("variant", ["corrected", "released"])
+def test_nodes_that_do_not_match_are_refused(variant, arguments, message):
+    given = {"batch": torch.tensor([0, 0, 1, 1])} | arguments
+    with pytest.raises(ValueError, match=message):
+        InfoGraphLoss(variant=variant)(torch.ones(4, 3), torch.ones(2, 3), **given)
+
+
+@pytest.mark.parametrize("name", ["beta", "tau_plus"])
+def test_settings_of_other_runs_are_refused(name):
+    runs = torch.ones(3, 4, 2), torch.ones(3, 2, 2), torch.tensor([0, 0, 1, 1]).expand(3, 4)
+    with pytest.raises(ValueError, match=rf"`{name}` is \[2\]; .* one for each of the \[3\] runs"):
+        InfoGraphLoss(**{name: [0.1, 0.2]})(*runs)
+    with pytest.raises(ValueError, match=rf"`{name}` is \[3\]; it must be a number$"):
+        InfoGraphLoss(**{name: [0.1, 0.2, 0.3]})(*(one[0] for one in runs))
 
 
 @pytest.mark.parametrize(

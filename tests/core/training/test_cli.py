@@ -51,6 +51,20 @@ def test_our_errors_end_in_one_line_and_a_code(capsys, error, code, line):
     assert capsys.readouterr().err == line
 
 
+def test_every_process_reports_bad_input(capsys, monkeypatch):
+    """One machine of several may lack the data; the first process then knows nothing of it."""
+    monkeypatch.setenv("RANK", "1")
+
+    @command
+    def main():
+        raise InputError("`data_root` x does not exist")
+
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == "error in process 1: --data-root x does not exist\n"
+
+
 def test_bugs_keep_their_traceback():
     @command
     def main():
