@@ -173,6 +173,7 @@ def _range_of(values: np.ndarray, image: Image.Image, tags: Any) -> tuple[float,
         return 0, 1
     if image.mode.startswith("I;16"):
         return 0, 2 ** tags.get(BITS_PER_SAMPLE, (16,))[0] - 1
-    if not tags:  # PNG, which older versions of Pillow open as 32 bits, and PPM, which it scales
+    # PNG, which older versions of Pillow open as 32 bits, and PPM, which it scales.
+    if not tags and least >= 0 and most < 2**16:
         return 0, 2**16 - 1
     raise ValueError(f"{found}; they must be unsigned 8 or 16 bits, or the TIFF must declare SMaxSampleValue")

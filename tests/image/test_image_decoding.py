@@ -13,7 +13,7 @@ from PIL import Image
 
 from core.io.errors import InputError
 from image import decoded, decoding
-from image.decoding import EXTENSIONS, MAX_PIXELS, decode
+from image.decoding import EXTENSIONS, MAX_PIXELS, decode, to_square
 from tests.image.conftest import read_class_folders
 
 RAMP = np.linspace(0, 65535, 16).reshape(4, 4)  # multiples of 4369 = 17 * 257
@@ -162,6 +162,14 @@ def test_values_without_a_known_range_are_refused_by_name(tmp_path, content, mes
         read_class_folders([(tmp_path / "x.tif", 0)], 4)
     assert f"{tmp_path / 'x.tif'} cannot be read as an image (" in str(error.value)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("value", [100_000, -1])
+def test_32_bits_from_memory_that_are_no_16_bits_are_refused(value):
+    image = Image.fromarray(np.full((8, 8), value, np.int32))
+    with pytest.raises(ValueError, match="they must be unsigned 8 or 16 bits"):
+        to_square(image, 8, {})
+    assert to_square(Image.fromarray(np.full((8, 8), 65535, np.int32)), 8, {}).min() == 255
 
 
 def test_transparent_pixels_are_white_whatever_colour_they_hide(tmp_path):
