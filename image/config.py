@@ -143,6 +143,12 @@ class ImageConfig(TrainConfig):
             if (value := getattr(self, name)) != getattr(default, name):
                 raise InputError(f"`{name}` is {value}, but `arch` {self.arch} has its own; leave it out")
 
+    def check_effects(self) -> None:
+        if 0 < self.epochs <= self.warmup:
+            raise InputError(
+                f"`warmup` is {self.warmup}, which never ends; it must be below `epochs` {self.epochs}"
+            )
+
     def depends_on_epochs(self) -> str | None:
         if self.schedule == "cosine":
             return "`schedule` cosine"

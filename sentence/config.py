@@ -15,6 +15,11 @@ KNOWN = ("pydoc", "books", "bookcorpus", "wikitext-103", "folder:PATH", "lines:P
 NO_TASKS = "none"
 SENTEVAL_TASKS = ("mr", "cr", "subj", "mpqa", "trec", "msrp", "sst2", "stsb")
 EMBEDDED_TASKS = ("topic", "neighbours")
+UNUSED_SETTINGS = {  # by encoder
+    "gru": (),
+    "bow": ("hidden", "bidirectional"),
+    "transformer": ("hidden", "bidirectional", "embedding_dim", "vocab_size"),
+}
 DEFAULT_TEMPERATURE = 0.1  # of cosines
 
 Lines = Literal["auto", "sentences"]  # of a book
@@ -103,6 +108,14 @@ class SentenceConfig(TrainConfig):
         if self.normalize and self.temperature is None:
             return replace(self, temperature=DEFAULT_TEMPERATURE).checked()
         return super().checked()
+
+    def check_effects(self) -> None:
+        default = defaults_for(self.dataset, self.objective, self.encoder)
+        for name in UNUSED_SETTINGS[self.encoder]:
+            if (value := getattr(self, name)) != getattr(default, name):
+                raise InputError(
+                    f"`{name}` is {value}, which `encoder` {self.encoder} does not use; leave it out"
+                )
 
     def check_dataset(self) -> None:
         if self.dataset not in KNOWN and not self.dataset.startswith(("folder:", "lines:")):

@@ -66,6 +66,7 @@ def parse_config(
     selected = {name: value for name, value in vars(selector.parse_known_args(dashed)[0]).items() if value}
     config = parse(config_type, argv, prog, default=defaults_for(**selected)).checked()
     try:
+        config.check_effects()
         config.check_dataset()
     except InputError:
         # A finished run is reported as such also where its data have been removed.

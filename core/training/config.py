@@ -155,6 +155,9 @@ class TrainConfig:
     def check_dataset(self) -> None:
         """Raise InputError if the name of the dataset is unknown."""
 
+    def check_effects(self) -> None:
+        """Raise InputError if a setting has no effect; runs that are loaded may have one."""
+
     def depends_on_epochs(self) -> str | None:
         """The setting whose effect depends on the number of epochs, so that a run cannot be trained on."""
         return None

@@ -52,7 +52,7 @@ def config_from(
 ) -> Config:
     """The config of some settings, in types that JSON holds, over the defaults that they select.
 
-    Raises InputError for a setting that is unknown, of the wrong type or out of range.
+    Raises InputError for a setting that is unknown, of the wrong type, out of range or without effect.
     """
     hints = get_type_hints(config_type)
     names = [item.name for item in dataclasses.fields(config_type)]
@@ -63,7 +63,9 @@ def config_from(
     values = {name: check_type(name, value, hints[name]) for name, value in settings.items()}
     selecting = inspect.signature(defaults_for).parameters
     defaults = defaults_for(**{name: value for name, value in values.items() if name in selecting})
-    return dataclasses.replace(defaults, **values).checked()
+    config = dataclasses.replace(defaults, **values).checked()
+    config.check_effects()
+    return config
 
 
 def is_finished(config: TrainConfig, folder: Path) -> bool:

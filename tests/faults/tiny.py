@@ -23,7 +23,7 @@ from tests.sentence.conftest import write_books, write_senteval
 FLAGS = {
     "graph": "--dataset TINY --epochs 3 --batch-size 10 --hidden 8",
     "image": "--epochs 2 --batch-size 16 --arch resnet10 --width 4 --view-size 16 --image-size 16",
-    "sentence": "--epochs 2 --batch-size 20 --embedding-dim 8 --hidden 6 --encoder bow --tasks stsb",
+    "sentence": "--epochs 2 --batch-size 20 --embedding-dim 8 --encoder bow --tasks stsb",
 }
 WEIGHTS = {
     "graph": "encoder.safetensors",

@@ -3,6 +3,7 @@
 import pytest
 
 from core.training.cli import parse_config
+from core.training.settings import load_config
 from image.config import ImageConfig, defaults_for
 from image.task import annealed
 from tests.image.commands import failure
@@ -35,6 +36,8 @@ def test_annealed_beta_falls_to_0_in_nine_steps():
         ("--crop-scale 0", "--crop-scale is 0.0"),
         ("--weight-decay -1", "--weight-decay is -1.0"),
         ("--warmup -1", "--warmup is -1"),
+        ("--warmup 30 --epochs 1", "--warmup is 30, which never ends; it must be below --epochs 1"),
+        ("--warmup 2 --epochs 2", "--warmup is 2, which never ends"),
         ("--tile-size 0", "--tile-size is 0"),
         ("--cache-chunk 0 --norm group", "--cache-chunk is 0; it must be at least 1"),
         ("--cache-chunk 1", "--cache-chunk is 1; batch norm needs at least 2 images"),
@@ -100,3 +103,9 @@ def test_temperature_sets_an_objective_apart():
 def test_slug_names_changed_options():
     config = parsed("--anneal-beta", "down", "--positives", "label", "--stop-gradient")
     assert config.objective_slug() == "hard-beta1-tau0.1-annealed-stopgradient-truepositives"
+
+
+def test_run_that_was_recorded_with_an_endless_warmup_is_loaded(tmp_path):
+    config = ImageConfig(beta=1.0, tau_plus=0.1, warmup=30, epochs=1)
+    (tmp_path / "config.json").write_text(config.as_text())
+    assert load_config(tmp_path, ImageConfig).warmup == 30

@@ -9,8 +9,11 @@ from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sklearn.metrics.pairwise import paired_cosine_distances
 
+import sentence
+from core.io.errors import InputError
 from core.losses.gradient_cache import cached
 from core.training.cli import parse_config
+from core.training.settings import load_config
 from sentence.config import SentenceConfig, defaults_for
 from sentence.data import split_sentences
 from sentence.evaluate import main as evaluate_main
@@ -32,8 +35,10 @@ from tests.runs import (
 )
 from tests.sentence.conftest import real_model, write_senteval, write_tiny_bert
 
-FAST = ["--epochs", "3", "--batch-size", "20", "--embedding-dim", "8", "--hidden", "6", "--device", "cpu"]
-FAST += ["--precision", "float32", "--encoder", "gru", "--tasks", "mr", "stsb"]
+FAST = ["--epochs", "3", "--batch-size", "20", "--device", "cpu"]
+FAST += ["--precision", "float32", "--tasks", "mr", "stsb"]
+BOW = ["--encoder", "bow", "--embedding-dim", "8"]
+GRU = ["--encoder", "gru", "--embedding-dim", "8", "--hidden", "6"]
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def data_root(tmp_path):
 
 def train(books, data_root, folder, *flags):
     where = ["--dataset", f"folder:{books}", "--data-root", str(data_root), "--output-dir", str(folder)]
-    train_main([*FAST, *where, *flags])
+    train_main([*FAST, *([] if "--encoder" in flags else GRU), *where, *flags])
 
 
 def trained(books, data_root, folder, *flags):
@@ -165,7 +170,7 @@ def test_record_names_missing_tasks(books, data_root, tmp_path):
     "flags",
     [
         (),
-        ("--encoder", "bow", "--objective", "quickthought", "--denominator", "all"),
+        (*BOW, "--objective", "quickthought", "--denominator", "all"),
         ("--normalize", "--window", "2", "--stop-gradient"),
     ],
     ids=["gru", "bow", "window 2"],
@@ -185,11 +190,11 @@ def test_resumed_run_has_the_same_weights(books, data_root, tmp_path, flags, ste
     assert epochs_and_losses(resumed) == epochs_and_losses(expected)
 
 
-@pytest.mark.parametrize("encoder", ["gru", "bow"])
+@pytest.mark.parametrize("encoder", [GRU, BOW], ids=["gru", "bow"])
 def test_chunks_train_as_the_full_batch(books, data_root, tmp_path, encoder):
     """The batches are the same, and so are the weights up to rounding."""
-    train(books, data_root, tmp_path / "full", "--encoder", encoder)
-    train(books, data_root, tmp_path / "chunks", "--encoder", encoder, "--cache-chunk", "7")
+    train(books, data_root, tmp_path / "full", *encoder)
+    train(books, data_root, tmp_path / "chunks", *encoder, "--cache-chunk", "7")
     assert_trained_alike(tmp_path / "chunks", tmp_path / "full")
 
 
@@ -277,6 +282,19 @@ def test_training_on_the_embedded_corpus_beats_the_untrained_encoder(tmp_path, c
         ("--clip-norm 0", "--clip-norm is 0"),
         ("--temperature 0.5", "scores are inner products, which have none"),
         ("--normalize --temperature 0", "--temperature is 0"),
+        (
+            "--encoder bow --hidden 7 --no-bidirectional",
+            "--hidden is 7, which --encoder bow does not use; leave it out",
+        ),
+        ("--encoder bow --no-bidirectional", "--bidirectional is False, which --encoder bow does not use"),
+        ("--hidden 600", "--hidden is 600, which --encoder bow does not use"),
+        *(
+            (
+                f"--encoder transformer --model x --{name} 7",
+                f"--{name} is 7, which --encoder transformer does",
+            )
+            for name in ("hidden", "vocab-size", "embedding-dim")
+        ),
         ("--tasks cola", "--tasks is 'cola', which is unknown"),
         ("--objective simclr", "invalid choice 'simclr'"),
         ("--objective quickthought --beta 1", "--objective quickthought has beta 0"),
@@ -364,3 +382,11 @@ def test_corpus_name_brings_the_published_settings():
 )
 def test_slug_names_encoder_and_changed_options(flags, slug):
     assert parsed(*flags.split()).objective_slug() == slug
+
+
+def test_run_that_was_recorded_with_a_setting_without_effect_is_loaded(tmp_path):
+    config = SentenceConfig(beta=1.0, tau_plus=0.1, encoder="bow", hidden=7, output_dir=tmp_path)
+    (tmp_path / "config.json").write_text(config.as_text())
+    assert load_config(tmp_path, SentenceConfig) == config
+    with pytest.raises(InputError, match="`hidden` is 7, which `encoder` bow does not use; leave it out"):
+        sentence.train_on(["One came.", "Two left."], encoder="bow", hidden=7)

@@ -27,8 +27,8 @@ from tests.runs import (
 from tests.sentence.conftest import as_stdin, write_books, write_senteval, write_tiny_bert
 
 CPU = torch.device("cpu")
-FAST = ["--epochs", "2", "--batch-size", "20", "--embedding-dim", "8", "--hidden", "6", "--device", "cpu"]
-FAST += ["--precision", "float32", "--encoder", "bow"]
+FAST = ["--epochs", "2", "--batch-size", "20", "--device", "cpu", "--precision", "float32"]
+BOW = ["--encoder", "bow", "--embedding-dim", "8"]
 SCORES = {
     *("next_sentence_accuracy", "alignment", "uniformity", "effective_rank"),
     *("positive_similarity", "negative_similarity", "hardest_negative_similarity"),
@@ -37,7 +37,8 @@ NOWHERE = "http://127.0.0.1:1/senteval.tar"  # nobody listens there
 
 
 def run_training(dataset, folder, *flags):
-    train_main([*FAST, "--dataset", str(dataset), "--output-dir", str(folder), *flags])
+    encoder = [] if "--encoder" in flags else BOW
+    train_main([*FAST, *encoder, "--dataset", str(dataset), "--output-dir", str(folder), *flags])
 
 
 def train(dataset, folder, *flags):
@@ -241,7 +242,16 @@ def test_transformer_is_scored_without_labels(books, tmp_path):
 
 def test_resuming_where_a_task_s_data_appeared_is_refused(books, tmp_path, capsys):
     """The labelled run would train on the sentences that were held out."""
-    flags = [*FAST, "--dataset", f"folder:{books}", "--output-dir", str(tmp_path / "run"), "--tasks", "mr"]
+    flags = [
+        *FAST,
+        *BOW,
+        "--dataset",
+        f"folder:{books}",
+        "--output-dir",
+        str(tmp_path / "run"),
+        "--tasks",
+        "mr",
+    ]
     flags += ["--data-root", str(tmp_path / "data"), "--no-download"]
     with interrupted_before_step(8):
         train_main([*flags, "--checkpoint-seconds", "0"])
@@ -261,7 +271,16 @@ def test_corpus_too_small_to_hold_out_trains_without_scores(tmp_path, capsys):
 
 
 def test_largest_batch_leaves_the_held_out_sentences_out(books, tmp_path, capsys):
-    flags = [*FAST, "--dataset", f"folder:{books}", "--output-dir", str(tmp_path / "run"), "--tasks", "none"]
+    flags = [
+        *FAST,
+        *BOW,
+        "--dataset",
+        f"folder:{books}",
+        "--output-dir",
+        str(tmp_path / "run"),
+        "--tasks",
+        "none",
+    ]
     error = failure_of(train_main, capsys, [*flags, "--batch-size", "130"])[-1]
     assert "must be at most 122, the sentences of the corpus without the 13 held out" in error
     train(f"folder:{books}", tmp_path / "other", "--tasks", "none", "--batch-size", "122")

@@ -309,8 +309,8 @@ def test_damaged_recipe_is_refused_by_name(recipe, change):
 )
 def test_recipe_says_whether_seeds_are_trained_together(recipe, modality, key, together):
     dataset = {"graph": "motifs", "image": "shapes"}[modality]
-    text = MOTIFS.replace('modality = "graph"', f'modality = "{modality}"\n{key}').replace("hidden", "warmup")
-    recipe.write_text(text.replace("warmup = 8", "") if modality == "graph" else text)
+    text = MOTIFS.replace('modality = "graph"', f'modality = "{modality}"\n{key}').replace("hidden", "width")
+    recipe.write_text(text.replace("width = 8", "") if modality == "graph" else text)
     specs = [dataclasses.replace(spec, dataset=dataset) for spec in read_recipe(recipe).specs((), (1.0,), 3)]
     specs = locate(specs)
     assert [len(job.specs) for job in group_jobs(specs, 5)] == ([3] if together else [1, 1, 1])
