@@ -17,10 +17,11 @@ from torch import Tensor
 from core.distributed import is_main_process
 from core.io.errors import InputError, unknown_name
 from core.io.files import path_in, readable
+from core.training.cli import with_flags
 from image import published
 from image.config import KNOWN, MIN_IMAGE_SIZE, ImageConfig, Labels
 from image.decoded import read_splits, read_unlabelled
-from image.folders import images_below, split_folders, why_unlabelled
+from image.folders import LEAVE_OUT, OR_NO_LABELS, images_below, split_folders, why_unlabelled
 from image.shapes import CLASSES as SHAPES
 from image.shapes import make_shapes
 from image.skipped import Skipped
@@ -165,37 +166,43 @@ def load_dataset(
     if dataset.has_labels and len(dataset.test) < MIN_TEST_IMAGES:
         raise InputError(
             f"`dataset` is {name!r}, which has 1 test image; at least {MIN_TEST_IMAGES} are needed: "
-            "add some, or set `labels` none"
+            f"add some{OR_NO_LABELS}"
         )
     return dataset if image_size is None else dataset.resized(image_size)
 
 
 def load_datasets(
-    config: ImageConfig, given: ImageDataset | None = None
+    config: ImageConfig, given: ImageDataset | None = None, trains: bool = True
 ) -> tuple[ImageDataset, ImageDataset | None]:
     """The dataset that a config names, or the ``given`` one, and the one for its probes if that is another.
 
-    Raises InputError as ``load_dataset`` does, and if the probes' dataset has no labels.
+    The line about what is left out is that of a command that ``trains``, or that scores alone. Raises
+    InputError as ``load_dataset`` does, and if the probes' dataset has no labels.
     """
     where, size, skip = (config.data_root, config.download), config.image_size, config.skip_unreadable
     if given is None:
         dataset = load_dataset(config.dataset, *where, size, skip, config.labels)
     else:
         dataset = given if size is None else given.resized(size)
-    warn_skipped(dataset)
-    name = config.probe_dataset
-    if name is None:
+    warn_skipped(dataset, trains)
+    if config.probe_dataset is None:
         return dataset, None
-    probed = load_dataset(name, *where, config.view_size, skip)
-    if not probed.has_labels:
-        raise InputError(f"`probe_dataset` is {name}, which has no labels, as {probed.why_unlabelled}")
-    warn_skipped(probed)
+    try:
+        probed = load_dataset(config.probe_dataset, *where, dataset.image_size, skip, "folders")
+    except InputError as error:
+        fault = str(error).removesuffix(OR_NO_LABELS).replace("`dataset`", "it")
+        raise InputError(f"`probe_dataset` cannot be used: {fault}") from error
+    warn_skipped(probed, trains)
     return dataset, probed
 
 
-def warn_skipped(dataset: ImageDataset) -> None:
+def warn_skipped(dataset: ImageDataset, trains: bool = True) -> None:
     """Say on stderr, on one line, what the folders of a dataset hold that is not used, and if no labels."""
-    why = f"trained and scored without labels, as {dataset.why_unlabelled}" if dataset.why_unlabelled else ""
+    why = dataset.why_unlabelled
+    if why and trains:
+        why = with_flags(f"trained and scored without labels, as {why}")
+    elif why:
+        why = f"scored without labels, as {why.removesuffix(LEAVE_OUT)}"
     if (description := "; ".join(filter(None, [dataset.skipped.describe(), why]))) and is_main_process():
         line = " ".join(f"{dataset.name}: {description}".splitlines())  # names may contain line ends
         print(readable(line), file=sys.stderr)

@@ -12,7 +12,7 @@ from core.io.errors import InputError
 from core.training.cli import command, parse
 from core.training.config import DataConfig
 from core.training.settings import check_ranges, load_config
-from image.config import ImageConfig, Labels, Protocol
+from image.config import TENSOR, ImageConfig, Labels, Protocol
 from shared_eval.outputs import show_scores
 
 
@@ -42,6 +42,8 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
             f"`labels` is {config.labels}, which is for another `dataset`; the run's own has the run's labels"
         )
     trained = load_config(config.run, ImageConfig)
+    if config.dataset is None and trained.dataset.startswith(TENSOR):
+        raise InputError(f"{config.run} was trained on a tensor, which is not kept; name a `dataset`")
     scored = replace(
         trained,
         init=None,  # it is needed to train alone
@@ -51,22 +53,35 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     )
     if config.dataset is not None:
         other = {"dataset": config.dataset, "labels": config.labels, "probe_dataset": None}
-        scored = replace(scored, **other, image_size=trained.view_size)
+        scored = replace(scored, **other)
     scored.check_dataset()
     # Imported here because torch takes seconds, and help and errors do not need it.
     from core.training.launch import with_precision
     from core.training.runtime import choose_device, threads_for
     from image.data import load_datasets
-    from image.loading import load_model
+    from image.loading import evaluation_size, load_model
     from image.scoring import Scorer
 
     device = choose_device(config.device)
-    dataset, probed = load_datasets(scored)
+    scored = replace(scored, image_size=evaluation_size(trained))
+    dataset, probed = load_datasets(scored, trains=False)
+    if not (probed or dataset).has_labels:
+        check_no_probe(config, scored.dataset)
     model = load_model(config.run, trained).to(device)
     datasets = dataset.to(device), probed and probed.to(device)
     scorer = Scorer(model, with_precision(scored, device), *datasets)
     with threads_for(math.inf):
         return scorer.evaluate(config.protocol, config.epochs)
+
+
+def check_no_probe(config: EvaluateConfig, dataset: str) -> None:
+    """Raise InputError if a setting of the linear probe is given; ``dataset`` has no labels for one."""
+    for name in ("protocol", "epochs"):
+        if (value := getattr(config, name)) != getattr(EvaluateConfig, name):
+            raise InputError(
+                f"`{name}` is {value}, of the linear probe, but {dataset} has no labels for one; leave it "
+                "out, or name a labelled `dataset`"
+            )
 
 
 @command

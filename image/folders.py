@@ -13,6 +13,8 @@ from image.config import Labels
 from image.decoding import EXTENSIONS
 from image.skipped import Skipped, counts_of
 
+OR_NO_LABELS = ", or set `labels` none"  # ends a message
+LEAVE_OUT = "; `labels` folders would leave them out"
 LabelledFile = tuple[str, int]  # an image's path and the index of its class
 # The usual names of the splits, in any case. If there are both test and val, val is not used.
 SPLITS = {
@@ -68,7 +70,7 @@ def why_unlabelled(path: Path, labels: Labels) -> str | None:
         return f"{classes[0].name} is its only class folder" if classes else "it has no class folders"
     if found.outside:
         lie = "image lies" if found.outside == 1 else "images lie"
-        return f"{found.outside:,} {lie} outside of its class folders; labels folders would leave them out"
+        return f"{found.outside:,} {lie} outside of its class folders{LEAVE_OUT}"
     return None
 
 
@@ -96,8 +98,8 @@ def split_folders(path: Path, skipped: Skipped) -> tuple[list[LabelledFile], lis
         (test if count[label] % 5 == 0 else train).append((file, label))
     if not test:
         raise InputError(
-            f"{path} has fewer than 5 images in every class; every fifth is a test image: add some, or set "
-            "`labels` none"
+            f"{path} has fewer than 5 images in every class; every fifth is a test image: add "
+            f"some{OR_NO_LABELS}"
         )
     return train, test, classes
 
@@ -125,8 +127,8 @@ def find_splits(path: Path, folders: list[Path]) -> tuple[Path, Path] | None:
     name = (found["train"] or found[tested])[0].name
     missing = "no test or val folder" if found["train"] else "no train folder"
     raise InputError(
-        f"{path} has a folder {name}, but {missing}; add it, or, if {name} is a class, rename it, or set "
-        "`labels` none"
+        f"{path} has a folder {name}, but {missing}; add it, or, if {name} is a class, rename "
+        f"it{OR_NO_LABELS}"
     )
 
 
@@ -153,7 +155,7 @@ def list_class_folders(folder: Path, skipped: Skipped) -> tuple[list[LabelledFil
 
 def list_images(folder: Path, classes: list[Path], skipped: Skipped) -> tuple[list[LabelledFile], list[str]]:
     if not classes:
-        raise InputError(f"{folder} contains no class folders; add them, or set `labels` none")
+        raise InputError(f"{folder} contains no class folders; add them{OR_NO_LABELS}")
     files = [
         (image, label)
         for label, class_folder in enumerate(classes)

@@ -14,7 +14,7 @@ from core.io.digests import digest_of
 from core.io.errors import InputError
 from core.training.from_python import python_config
 from core.training.launch import TaskType, launch
-from image.config import ImageConfig, defaults_for
+from image.config import TENSOR, ImageConfig, defaults_for
 from image.data import MIN_TEST_IMAGES, ImageDataset, Images
 from image.loading import load_encoder
 from image.skipped import Skipped
@@ -72,7 +72,7 @@ def dataset_of(images: Tensor, targets: Tensor | None = None) -> ImageDataset:
         raise InputError(f"`data` is {images.dtype}; it must be uint8, or float in [0, 1]")
     images = images.cpu()
     # Named by its content: a finished run in a folder must not pass for one of another tensor.
-    name = f"tensor-{digest_of([images, *([] if targets is None else [targets.cpu()])])[:8]}"
+    name = f"{TENSOR}{digest_of([images, *([] if targets is None else [targets.cpu()])])[:8]}"
     if targets is None:
         return ImageDataset.unlabelled(name, images, Skipped())
     if targets.shape != images.shape[:1]:

@@ -1,5 +1,6 @@
 """Images without labels: which trees have none, training, and scores."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import torch
 from PIL import Image
 
 from core.io.errors import InputError
-from image.data import load_dataset
+from image.config import ImageConfig
+from image.data import load_dataset, load_datasets, warn_skipped
 from image.embed import main as embed_main
 from image.evaluate import main as evaluate_main
 from image.folders import read_tree
@@ -73,14 +75,21 @@ def test_tree_of_any_depth_is_read_whole(tmp_path):
     assert dataset.skipped.as_record() == {"extensions": {".txt": 1}}
 
 
-def test_image_outside_of_the_class_folders_says_why_there_are_no_labels(tmp_path):
+def test_image_outside_of_the_class_folders_says_why_there_are_no_labels(tmp_path, capsys):
     root = write_class_folders(tmp_path / "x", per_class=10)
     assert load(root).has_labels
     shutil.copy(root / "dots" / "001.png", root / "overview.png")
     dataset = load(root)
     assert (len(dataset.train), dataset.has_labels) == (31, False)
     assert dataset.why_unlabelled == (
-        "1 image lies outside of its class folders; labels folders would leave them out"
+        "1 image lies outside of its class folders; `labels` folders would leave them out"
+    )
+    assert said(dataset, capsys).endswith(
+        "as 1 image lies outside of its class folders; --labels folders would leave them out\n"
+    )
+    warn_skipped(dataset, trains=False)
+    assert capsys.readouterr().err == (
+        f"folder:{root}: scored without labels, as 1 image lies outside of its class folders\n"
     )
     assert load(root, labels="folders").classes == CLASSES
 
@@ -161,14 +170,48 @@ def test_unlabelled_run_is_scored_on_another_labelled_set(flat, tiny_folder, tmp
         (["--probe-dataset", "cifar"], "--probe-dataset is 'cifar', which is unknown; did you mean cifar10?"),
         (
             ["--probe-dataset", "folder:{flat}"],
-            "--probe-dataset is folder:{flat}, which has no labels, as it has",
+            "--probe-dataset cannot be used: {flat} contains no class folders; add them\n",
         ),
     ],
 )
 def test_what_needs_labels_is_refused_without(flat, tmp_path, capsys, flags, message):
     flags = [flag.format(flat=flat) for flag in flags]
     flags = [*FAST, "--dataset", f"folder:{flat}", "--output-dir", str(tmp_path / "run"), *flags]
-    assert failure_of(train_main, capsys, flags)[-1].startswith(f"error: {message.format(flat=flat)}")
+    line = failure_of(train_main, capsys, flags)[-1]
+    assert f"{line}\n".startswith(f"error: {message.format(flat=flat)}")
+
+
+def config_of(root, **settings) -> ImageConfig:
+    return ImageConfig(dataset=f"folder:{root}", beta=1, tau_plus=0.1, **settings)
+
+
+def test_probe_dataset_is_read_by_its_class_folders_in_the_size_of_the_run_s_images(flat, tmp_path, capsys):
+    """An image beside them is left out: of a probe that is what can be meant."""
+    root = write_class_folders(tmp_path / "probe", per_class=10)
+    shutil.copy(root / "dots" / "001.png", root / "overview.png")
+    config = config_of(flat, image_size=24, view_size=16, probe_dataset=f"folder:{root}")
+    dataset, probed = load_datasets(config)
+    assert (probed.classes, len(probed.train), len(probed.test)) == (CLASSES, 24, 6)
+    assert probed.image_size == dataset.image_size == 24
+    assert f"folder:{root}: skipped: 1 outside of class folders" in capsys.readouterr().err
+    for name in ("bars", "plain"):
+        shutil.rmtree(root / name)
+    message = (
+        f"`probe_dataset` cannot be used: it is 'folder:{root}', which has 1 class; at least 2 are needed"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        load_datasets(config)
+
+
+def test_evaluation_without_labels_refuses_settings_of_the_probe(flat, tmp_path, capsys):
+    train(flat, tmp_path / "run")
+    capsys.readouterr()
+    for flags in (["--protocol", "paper"], ["--epochs", "3"]):
+        line = failure_of(evaluate_main, capsys, [str(tmp_path / "run"), "--device", "cpu", *flags])[-1]
+        assert line == (
+            f"error: {' is '.join(flags)}, of the linear probe, but folder:{flat} has no labels for one; "
+            "leave it out, or name a labelled --dataset"
+        )
 
 
 @pytest.mark.slow
