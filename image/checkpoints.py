@@ -1,5 +1,6 @@
 """Weights of encoders that others trained: files of torchvision and timm, which training starts from."""
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,25 @@ def load_checkpoint(encoder: nn.Module, config: ImageConfig, path: Path) -> list
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name, on the CPU; no code of the file is run.
 
-    Raises InputError if it cannot be read, or holds something else.
+    Raises InputError if it cannot be read, or holds something else, or values that are not finite.
     """
+    state = _read_tensors(path)
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(f"`init` is {path}, whose {name} has values that are not finite")
+    return state
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix.lower() == ".safetensors":
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's message has pages, and advises to run the file's code
+        raise InputError(
+            f"`init` is {path}, which cannot be read as weights: it is damaged, or holds a whole model or "
+            "other objects; save model.state_dict() instead"
+        ) from error
     except Exception as error:  # of many kinds: damaged or crafted bytes
         raise InputError(f"`init` is {path}, which cannot be read as weights: {reason_of(error)}") from error
     for name in CONTAINERS:

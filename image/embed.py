@@ -27,7 +27,8 @@ class EmbedConfig(DataConfig, EmbeddingFiles):
     projections: bool = False
     """Write the output of the projection head, of unit length, instead of the encoder's."""
     labels: Labels = "auto"
-    """Of folder:PATH: folders, its class folders; auto, these if two or more hold all images; none."""
+    """Of folder:PATH: folders, its class folders; auto, these if two or more hold all images. none leaves
+    the labels out, of any dataset."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read; by default they are an error."""
 

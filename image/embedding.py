@@ -112,8 +112,8 @@ def shown(names: Sequence[str], images: Tensor, i: int) -> Item:
 def embed_dataset(config: EmbedConfig, size: int, encode: Encode) -> tuple[Iterator[Rows], int]:
     """The rows of a dataset's images, and their number: ``train/0`` and so on, then ``test/0``."""
     where, skip = (config.data_root, config.download), config.skip_unreadable
-    dataset = load_dataset(config.source, *where, size, skip, config.labels)
-    parts = {"train": dataset.train, "test": dataset.test} if dataset.has_labels else {"train": dataset.train}
+    dataset = load_dataset(config.source, *where, size, skip)
+    parts = {"train": dataset.train, "test": dataset.test}
 
     def rows() -> Iterator[Rows]:
         for split, part in parts.items():
@@ -121,6 +121,6 @@ def embed_dataset(config: EmbedConfig, size: int, encode: Encode) -> tuple[Itera
                 labels = part.labels[indices].tolist()
                 names = [dataset.classes[label] if label >= 0 else None for label in labels]
                 ids = [f"{split}/{i}" for i in indices.tolist()]
-                yield rows_of(ids, part.images[indices], names if dataset.has_labels else None, encode)
+                yield rows_of(ids, part.images[indices], None if config.labels == "none" else names, encode)
 
     return rows(), sum(map(len, parts.values()))

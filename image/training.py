@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from core.io.digests import digest_of
-from core.io.errors import InputError
+from core.io.errors import InputError, reason_of
 from core.training.from_python import python_config
 from core.training.launch import TaskType, launch
 from image.config import TENSOR, ImageConfig, defaults_for
@@ -44,8 +44,13 @@ def train_on(
     if not isinstance(data, Tensor | str | os.PathLike):
         kind = type(data).__name__
         raise InputError(f"`data` is of type {kind}; it must be a tensor [N, 3, S, S], or a folder's path")
+    if "dataset" in settings:
+        raise InputError(f"`dataset` is {settings['dataset']}, but `data` is trained on; leave it out")
     if isinstance(data, Tensor):
-        dataset = dataset_of(data, None if targets is None else torch.as_tensor(targets))
+        labels = settings.get("labels", "auto")
+        if labels == "folders" or (labels == "none" and targets is not None):
+            raise InputError(f"`labels` is {labels}, but those of a tensor are its `targets`; leave it out")
+        dataset = dataset_of(data, None if targets is None else tensor_of(targets))
         task_type = partial(ImageTask, dataset=dataset)
         settings = {"image_size": dataset.image_size} | settings | {"dataset": dataset.name}
     elif targets is not None:
@@ -56,6 +61,13 @@ def train_on(
         config.check_init()
         launch(task_type, config)
         return load_encoder(config.folder())
+
+
+def tensor_of(targets: Any) -> Tensor:
+    try:
+        return torch.as_tensor(targets)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"`targets` must be a number for each image: {reason_of(error)}") from error
 
 
 def dataset_of(images: Tensor, targets: Tensor | None = None) -> ImageDataset:

@@ -36,6 +36,8 @@ def train_on(
         InputError: Texts or settings are not valid, or ``output_dir`` holds something else.
         TrainingError: Training diverged or collapsed, or the folder cannot be written.
     """
+    if "dataset" in settings:
+        raise InputError(f"`dataset` is {settings['dataset']}, but `texts` are trained on; leave it out")
     if isinstance(texts, Path):
         source, dataset = None, f"{'folder' if texts.is_dir() else 'lines'}:{texts}"
     else:

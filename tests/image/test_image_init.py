@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -97,7 +98,18 @@ def test_weights_that_do_not_fit_are_one_line(tiny_folder, tmp_path, checkpoint,
         ("a.safetensors", b"x", "which cannot be read as weights: "),
         ("a.pt", b"x", "which cannot be read as weights: "),
         ("b.pt", [1, 2], "which holds other things than tensors by name"),
-        ("c.pt", torch.nn.Identity, "which cannot be read as weights: Weights only load failed"),
+        (
+            "c.pt",
+            torch.nn.Identity(),
+            "which cannot be read as weights: it is damaged, or holds a whole model or other objects; save "
+            "model.state_dict() instead\n",
+        ),
+        (
+            "d.safetensors",
+            {"conv1.weight": torch.tensor([0, np.nan])},
+            "whose conv1.weight has values that are",
+        ),
+        ("e.pt", {"model": {"a": torch.tensor([-np.inf])}}, "whose a has values that are not finite\n"),
         (
             "graph.safetensors",
             {"mlps.0.0.weight": torch.zeros(2), "mlps.0.0.bias": torch.zeros(2)},
@@ -116,7 +128,7 @@ def test_files_of_another_kind_are_one_line(tiny_folder, tmp_path, capsys, name,
         torch.save(content, path)
     [line] = failure_of(train_main, capsys, flags_for(tiny_folder, tmp_path, path))
     assert line.startswith(f"error: --init is {path}")
-    assert message in line
+    assert message in f"{line}\n"
 
 
 def test_digest_without_a_file_is_one_line(tiny_folder, tmp_path, capsys):

@@ -186,6 +186,10 @@ def test_dataset_by_name_is_embedded_with_its_splits(run, tmp_path):
     assert table["label"].tolist() == [
         str(label) for part in (digits.train, digits.test) for label in part.labels.tolist()
     ]
+    embed(run, "digits", tmp_path / "y.npz", "--labels", "none")
+    unlabelled = np.load(tmp_path / "y.npz")
+    assert unlabelled["id"].tolist() == table["id"].tolist()
+    assert "label" not in unlabelled.files
 
 
 def test_other_dataset_is_evaluated_on_the_vectors_that_are_embedded(run, tmp_path, capsys):
@@ -315,6 +319,37 @@ def test_run_on_a_tensor_is_evaluated_on_a_named_dataset(tmp_path, capsys):
             None,
             {},
             r"`data` is of type list; it must be a tensor \[N, 3, S, S\], or",
+        ),
+        (
+            torch.rand(20, 3, 16, 16),
+            ["a", "b"] * 10,
+            {},
+            "`targets` must be a number for each image: too many",
+        ),
+        (torch.rand(20, 3, 16, 16), [None] * 20, {}, "`targets` must be a number for each image: "),
+        (
+            torch.rand(20, 3, 16, 16),
+            torch.arange(20) % 2,
+            {"labels": "none"},
+            "`labels` is none, but those of a tensor are its `targets`; leave it out",
+        ),
+        (
+            torch.rand(20, 3, 16, 16),
+            None,
+            {"labels": "folders"},
+            "`labels` is folders, but those of a tensor",
+        ),
+        (
+            torch.rand(20, 3, 16, 16),
+            None,
+            {"dataset": "digits"},
+            "`dataset` is digits, but `data` is trained",
+        ),
+        (
+            "nowhere",
+            None,
+            {"dataset": "digits"},
+            "`dataset` is digits, but `data` is trained on; leave it out",
         ),
         ("nowhere", None, {}, "nowhere is not a folder"),
         ("nowhere", torch.zeros(3), {}, "`targets` are those of a tensor"),
