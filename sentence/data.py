@@ -6,7 +6,7 @@ Shapes: S sentences of the corpus · T tokens of all of them · B batch · b thi
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tokenizers.pre_tokenizers import Sequence, Split, Whitespace
 from tokenizers.trainers import WordLevelTrainer
 from torch import Tensor
 
+from core.distributed import is_main_process
 from core.io.cache import build_once
 from core.io.digests import digest_of
 from core.io.errors import InputError
@@ -30,7 +31,7 @@ from sentence.corpora import Corpus, Faults
 from sentence.text import pieces_of
 from sentence.writing import UNSPACED, has_unspaced
 
-FORMAT = 4  # of the cache; a new number invalidates every cache
+FORMAT = 5  # of the cache; a new number invalidates every cache
 UNKNOWN, PADDING = "[UNK]", "[PAD]"
 CHUNK_SENTENCES = 10_000  # encoded at once
 
@@ -46,6 +47,7 @@ class EncodedCorpus:
     unknown: int  # tokens that are not in the vocabulary
     left_out: int  # pieces of text that are not sentences
     held_out: np.ndarray  # (books,): sentences at the end of each book that are not trained on
+    faults: Faults  # what is wrong with the text
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -73,8 +75,8 @@ def encode_corpus(
     """Split a corpus into sentences and encode them, or read the result from the user's cache.
 
     Without a ``tokenizer``, a word-level one with ``vocab_size`` words is trained on the corpus. The use of
-    memory does not depend on the length of the text. Raises InputError if the corpus has no neighbours to
-    learn from.
+    memory does not depend on the length of the text. The faults of the corpus are printed on stderr, also
+    those of one that is read from the cache. Raises InputError if it has no neighbours to learn from.
     """
     vocabulary = vocab_size if tokenizer is None else tokenizer.to_str()
     fingerprint = digest_of([json.dumps([FORMAT, corpus.fingerprint(), vocabulary, corpus.lines, strict])])
@@ -87,6 +89,9 @@ def encode_corpus(
         raise InputError(
             f"{folder.parent} cannot be written: {error.strerror}; set $XDG_CACHE_HOME to another folder"
         ) from error
+    faults = Faults(**values["faults"])
+    if is_main_process():
+        faults.report()
     return EncodedCorpus(
         tokenizer=Tokenizer.from_str((folder / "tokenizer.json").read_text("utf-8")),
         tokens=np.memmap(folder / "tokens.bin", np.dtype(values["dtype"]), mode="r"),
@@ -95,6 +100,7 @@ def encode_corpus(
         held_out=np.zeros(len(values["books"]) - 1, np.int64),
         unknown=values["unknown"],
         left_out=values["left_out"],
+        faults=faults,
     )
 
 
@@ -107,8 +113,10 @@ def _encode_into(
     encodes that file.
     """
     text = folder / "sentences.txt"
-    counts, left_out = _write_sentences(corpus, text, Faults(strict))
+    faults = Faults(strict)
+    counts, left_out = _write_sentences(corpus, text, faults)
     if max(counts, default=0) < 2:
+        faults.report()
         is_auto = corpus.lines == "auto"
         what = "book" if is_auto else "text" if corpus.texts else "file"
         hint = "; if each line is a sentence, use lines:PATH" if is_auto and left_out else ""
@@ -124,6 +132,7 @@ def _encode_into(
         "books": np.cumsum([0, *counts]).tolist(),
         "unknown": unknown,
         "left_out": left_out,
+        "faults": asdict(faults),
     }
 
 
@@ -147,7 +156,6 @@ def _write_sentences(corpus: Corpus, text: Path, faults: Faults) -> tuple[list[i
                 faults.note(f"{title} has {count} sentences{also}; at least 2 are needed for neighbours")
             counts.append(count)
             left_out += others
-    faults.report()
     return counts, left_out
 
 

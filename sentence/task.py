@@ -100,6 +100,8 @@ class SentenceTask(Task):
             "missing_tasks": missing_tasks,
             "evaluation": EVALUATION if self.tasks else held_out.EVALUATION,
         }
+        if (faults := self.corpus.faults).count:
+            fields["faults"] = {"count": faults.count, "reported": faults.reported}
         if not self.tasks:
             fields["held_out_sentences"] = int(self.corpus.held_out.sum())
         if config.encoder == "gru" and self.device.type == "cuda" and config.precision != "float32":

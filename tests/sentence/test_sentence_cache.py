@@ -10,6 +10,8 @@ from core.io.files import user_cache
 from sentence.corpora import Faults, find_corpus
 from sentence.data import encode_corpus
 from sentence.text import sentences_of
+from sentence.train import main as train_main
+from tests.runs import result_of
 from tests.sentence.conftest import write_books
 
 FILES = ("manifest.json", "starts.bin", "tokenizer.json", "tokens.bin")
@@ -50,6 +52,27 @@ def test_damaged_cache_is_rebuilt(tmp_path, capsys, name, how):
     assert again.tokenizer.to_str() == first.tokenizer.to_str()
     encode_corpus(corpus, 100)
     assert capsys.readouterr().err == ""
+
+
+def test_faults_of_a_corpus_are_named_each_time_and_recorded(tmp_path, capsys):
+    books = write_books(tmp_path / "books", (110,))
+    (books / "bad.txt").write_bytes(b"One came.\nTwo \xff left.\n" + b"\xff came too.\n" * 4)
+    named = [
+        f"warning: {books / 'bad.txt'}: byte {byte} is not UTF-8 and is replaced" for byte in (14, 22, 34)
+    ]
+    for seed in "01":
+        folder = tmp_path / seed
+        flags = ["--dataset", f"folder:{books}", "--output-dir", str(folder), "--seed", seed]
+        train_main([*flags, "--encoder", "bow", "--epochs", "1", "--batch-size", "50", "--tasks", "none"])
+        said = capsys.readouterr().err.splitlines()
+        assert [line for line in said if line.startswith("warning")] == [
+            *named,
+            "warning: 2 more like these",
+        ]
+        assert result_of(folder)["faults"] == {
+            "count": 5,
+            "reported": [line.removeprefix("warning: ") for line in named],
+        }
 
 
 def test_encoding_does_not_depend_on_the_locale(tmp_path):
