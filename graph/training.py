@@ -36,9 +36,9 @@ def train_on(
     targets, without labels.
 
     Args:
-        data: PyG's ``Data`` objects, or others with ``edge_index`` [2, E], an undirected edge in both
-            directions, and perhaps ``x`` [V, F], ``y`` and ``num_nodes``. Features are taken as they are;
-            graphs without any get their nodes' degrees, as do all with ``node_features="degree"``.
+        data: PyG's ``Data`` objects, a dataset of them, or others with ``edge_index`` [2, E], an undirected
+            edge in both directions, and perhaps ``x`` [V, F], ``y`` and ``num_nodes``. Features are taken as
+            they are; graphs without any get their nodes' degrees, as do all with ``node_features="degree"``.
         output_dir: The run's folder; by default a temporary one, which is removed.
         settings: Those of the command, by name: ``objective="hard"``, ``epochs=100``, ``batch_size=64``, ...
 
@@ -57,7 +57,8 @@ def train_on(
 
 def dataset_of(data: Sequence[Any], node_features: NodeFeatures = "auto") -> GraphDataset:
     """The dataset of PyG's ``Data`` objects, named by its content; raises InputError if one is not valid."""
-    if hasattr(data, "edge_index"):
+    # PyG's datasets answer for any name of their graphs' values.
+    if hasattr(data, "edge_index") and not isinstance(data, torch.utils.data.Dataset):
         raise InputError("`data` is a single graph; it must be a list of at least 2")
     items = list(data)
     if len(items) < 2:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch, Data, InMemoryDataset
 
 import graph
 from core.io.errors import InputError
@@ -121,6 +121,13 @@ def test_finished_run_is_loaded_and_other_graphs_are_refused(tiny, tmp_path):
     ):
         graph.train_on(tiny, output_dir=tmp_path / "run", **SETTINGS)
     assert (tmp_path / "run" / "result.json").read_bytes() == before
+
+
+def test_dataset_of_pyg_is_taken_as_a_list_of_its_graphs(tiny, tmp_path):
+    dataset = InMemoryDataset()
+    dataset.data, dataset.slices = dataset.collate(tiny)
+    expected = graph.train_on(tiny, **SETTINGS)
+    assert same_weights(graph.train_on(dataset, **SETTINGS), expected)
 
 
 def with_item(index, **values):

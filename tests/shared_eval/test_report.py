@@ -11,9 +11,9 @@ import safetensors.numpy
 from shared_eval.planned import Primary, planned_together
 from shared_eval.records import find_records, read_records
 from shared_eval.report import main as report_main
-from shared_eval.report_page import draw, write_report
+from shared_eval.report_page import draw, neighbours_of, write_report
 from shared_eval.tables import label_versions, scores, summarise
-from tests.shared_eval.conftest import HARD, write_record
+from tests.shared_eval.conftest import HARD, PLAIN, write_record
 from tests.shared_eval.test_figures import a_sample
 
 RANKS = "graph-mean-ranks"
@@ -110,6 +110,20 @@ def test_page_shows_neighbours_before_and_after_training(runs, tmp_path, kind):
     if kind == "graphs":
         assert "300 nodes" in text
         assert text.count("data:image/svg+xml") > 2 * 4 * 3 * 4
+
+
+def test_neighbours_of_other_items_are_left_out(tmp_path):
+    """Two runs of one dataset with other tasks have as many texts, but not the same."""
+    for name, objective in (("plain", PLAIN), ("hard", HARD)):
+        path = write_record(tmp_path / name, objective=objective)
+        texts = json.dumps([f"{name} {i}" for i in range(6)]).encode()
+        vectors = {f"shown_{when}": np.eye(6) for when in ("before", "after")}
+        sample = a_sample() | vectors | {"shown_texts": np.frombuffer(texts, np.uint8)}
+        safetensors.numpy.save_file(sample, path.with_name("sample.safetensors"))
+    [rows] = neighbours_of(label_versions(read_records(find_records([tmp_path])))).values()
+    for query, embeddings in rows:
+        assert query.caption.startswith("plain")
+        assert list(embeddings) == ["before training", "infograph"]
 
 
 @pytest.mark.parametrize(

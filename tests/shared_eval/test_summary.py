@@ -73,6 +73,22 @@ def test_gains_and_ranks_of_a_modality(table):
     assert texts[-1][1] == "critical difference of mean ranks"
 
 
+def test_ranks_compare_common_seeds(tmp_path):
+    """On DD hard has two more seeds, easy ones: at the two that all have it is the worse one."""
+
+    def write(dataset, name, objective, values):
+        for seed, value in enumerate(values):
+            folder = tmp_path / dataset / name / str(seed)
+            scored = {"metrics": {"svm_accuracy": value}, "untrained_metrics": {}}
+            write_record(folder, dataset=dataset, seed=seed, objective=objective, **scored)
+
+    for dataset in ("DD", "MUTAG"):
+        write(dataset, "plain", PLAIN, [0.80, 0.80])
+        write(dataset, "hard", HARD, [0.79, 0.79, 0.99, 0.99] if dataset == "DD" else [0.79, 0.79])
+    [summary] = summarise_modalities(summarise(read_records(find_records([tmp_path])), primary=PRIMARY))
+    assert summary.ranks.means == {"infograph": 1.0, "hard, beta 1, tau_plus 0.1": 2.0}
+
+
 def test_forest_has_a_line_for_each_dataset_and_hollow_published_gains(table):
     axes = forest(table).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == [f"graph: {d} svm" for d in DATASETS]

@@ -247,6 +247,17 @@ def test_lengths_of_training_have_rows_and_an_oracle_of_each_seed(tmp_path):
     ]
 
 
+def test_oracle_of_lengths_is_of_datasets_that_have_several(tmp_path):
+    """MUTAG has two lengths, DD and PTC_MR one each; no other length was tried for these."""
+    for dataset, epochs in (("MUTAG", 5), ("MUTAG", 20), ("DD", 5), ("PTC_MR", 20)):
+        write_record(tmp_path / f"{dataset}-{epochs}", dataset=dataset, epochs=epochs)
+    [oracle] = [row for row in table_of(tmp_path).rows if row.kind == "oracle"]
+    assert list(oracle.cells) == ["MUTAG svm_accuracy"]
+    for path in tmp_path.glob("MUTAG-*/result.json"):
+        path.unlink()
+    assert not [row for row in table_of(tmp_path).rows if row.kind == "oracle"]
+
+
 def test_oracle_takes_the_best_beta(tmp_path):
     column = "MUTAG svm_accuracy"
     table = all_points(tmp_path)
