@@ -155,7 +155,7 @@ def _cells(records: pd.DataFrame, name: str) -> dict[str, TableCell]:
 def _with_comparisons(rows: list[Row], primary: Planned) -> list[Row]:
     """Add every objective's comparisons, p corrected over the primary ones of a plan, version by version."""
     differences = _differences(rows)
-    named = {key: _as_primary(rows[key[0]], *key[1:]) for key in differences}
+    named = {key: as_primary(rows[key[0]], *key[1:]) for key in differences}
     plans = {
         key: primary[chosen] for key, chosen in named.items() if chosen is not None and chosen in primary
     }
@@ -185,7 +185,7 @@ def _with_comparisons(rows: list[Row], primary: Planned) -> list[Row]:
     ]
 
 
-def _as_primary(row: Row, column: str, baseline: Baseline) -> Primary | None:
+def as_primary(row: Row, column: str, baseline: Baseline) -> Primary | None:
     """A comparison as recipes name it; None of what no recipe can name."""
     epochs = row.cells[column].epochs
     if row.point is None or epochs is None:

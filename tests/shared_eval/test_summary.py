@@ -155,6 +155,19 @@ def test_bars_join_ranks_within_the_critical_difference(table):
     ]
 
 
+def test_cell_of_two_rows_is_empty_in_a_map(tmp_path):
+    """Two labels at one beta and tau_plus, as records by different code may have."""
+    families = {"family": "", "plain_family": "", "encoder": None}
+    for tau_plus in (0.0, 0.1):
+        for beta in (0.0, 1.0):
+            for label in ("one", "two") if beta and tau_plus else (f"{beta}, {tau_plus}",):
+                objective = {"name": "hard", "beta": beta, "tau_plus": tau_plus, "label": label} | families
+                write_record(tmp_path / label, objective=objective)
+    table = summarise(read_records(find_records([tmp_path])))
+    texts = gain_maps(table, "MUTAG svm_accuracy").axes[0].texts
+    assert sorted(text.get_position() for text in texts) == [(0, 1), (1, 0)]
+
+
 def test_map_marks_gains_whose_interval_excludes_0(tmp_path):
     """At beta 0 and tau_plus 0 is the plain objective itself, which has no gain."""
     for seed in range(6):
