@@ -16,6 +16,7 @@ from core.training.records import HEADS, read_result
 from core.training.run_folder import load_encoder_state
 from core.training.settings import load_config
 from graph.config import GraphConfig
+from graph.data import GraphDataset
 from graph.encoder import Head
 from graph.features import Coding, NodeValues
 
@@ -114,6 +115,15 @@ def load_encoder(run: str | os.PathLike[str]) -> GraphEncoder:
         encoder = GraphEncoder(num_features, config.hidden, config.layers, coding)
     load_encoder_state(encoder, folder, _with_counts)
     return encoder.eval()
+
+
+def check_features(dataset: GraphDataset, encoder: GraphEncoder, run: Path) -> None:
+    """Raise InputError unless a dataset has as many node features as the encoder of a run takes."""
+    if dataset.num_features != encoder.num_features:
+        raise InputError(
+            f"{dataset.name} has {dataset.num_features} features a node; the encoder in {run} takes "
+            f"{encoder.num_features}"
+        )
 
 
 def load_global_head(run: Path, dim: int) -> Head:

@@ -22,7 +22,7 @@ from graph.data import GraphDataset, with_features
 from graph.features import NodeValues
 from graph.graphs import Graph
 from graph.loading import GraphEncoder, load_encoder
-from graph.names import NodeFeatures
+from graph.names import GIVEN, NodeFeatures
 from graph.scoring import check_classes
 from graph.task import GraphTask
 
@@ -73,7 +73,7 @@ def dataset_of(data: Sequence[Any], node_features: NodeFeatures = "auto") -> Gra
     else:
         graphs = [replace(graph, y=None) for graph in graphs]
     parts = [part for graph in graphs for part in (graph.edge_index, graph.x, graph.y) if part is not None]
-    name = f"graphs-{digest_of([str([graph.num_nodes for graph in graphs]), *parts])[:8]}"
+    name = f"{GIVEN}{digest_of([str([graph.num_nodes for graph in graphs]), *parts])[:8]}"
     features = [graph.x for graph in graphs if graph.x is not None]
     values = NodeValues(attributes=torch.cat(features) if features else None)
     if node_features == "auto" and features:
@@ -108,7 +108,21 @@ def _graph_of(item: Any, number: int) -> Graph:
             f"{what} has edges between nodes {int(edge_index.min())} to {highest}; its nodes are 0 to "
             f"{num_nodes - 1}"
         )
+    _check_undirected(edge_index, num_nodes, what)
     return Graph(edge_index, num_nodes, _class_of(getattr(item, "y", None)), x)
+
+
+def _check_undirected(edge_index: Tensor, num_nodes: int, what: str) -> None:
+    """Raise InputError unless each edge is there in both directions."""
+    source, target = edge_index
+    forward, backward = source * num_nodes + target, target * num_nodes + source
+    one_way = forward[~torch.isin(forward, backward)].unique()
+    if len(one_way):
+        first, last = divmod(int(one_way[0]), num_nodes)
+        raise InputError(
+            f"{what} has edge {first}, {last} but not {last}, {first} ({len(one_way)} such); graphs are "
+            "undirected and list both"
+        )
 
 
 def _class_of(y: Any) -> Tensor | None:

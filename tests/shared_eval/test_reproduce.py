@@ -325,8 +325,11 @@ def test_small_table_on_ray(recipe, capsys):
         (["demo", "--cpus", "0"], "--cpus is 0"),
         (["demo", "--cpus", "nan"], "--cpus is nan"),
         (["demo", "--gpus", "-1"], "--gpus is -1.0; it must be at least 0"),
-        (["demo", "--cpus", "2"], "--cpus is for --launcher ray; on this machine --jobs shares the cores"),
-        (["demo", "--gpus", "1"], "--gpus is for --launcher ray"),
+        (
+            ["demo", "--cpus", "2", "--dry-run"],
+            "--cpus is for --launcher ray; on this machine --jobs shares the cores",
+        ),
+        (["demo", "--gpus", "1", "--dry-run"], "--gpus is for --launcher ray"),
         (["demo", "--jobs", "1" + 30 * "0"], "it must be at most 2147483647"),
         (
             ["demo", "--seeds", "10000000000", "--dry-run"],
@@ -344,9 +347,15 @@ def test_small_table_on_ray(recipe, capsys):
             ["graphs", "--objectives", "simclr"],
             "--objectives has simclr; the table has infograph, debiased, hard",
         ),
-        (["graphs", "--objectives", "hard", "debiasd"], "--objectives has debiasd; the table has infograph,"),
+        (
+            ["graphs", "--objectives", "hard", "debiasd", "--dry-run"],
+            "--objectives has debiasd; the table has infograph,",
+        ),
         (["graphs", "--datasets", "nothing"], "--datasets has nothing; the table has MUTAG, PTC_MR"),
-        (["graphs", "--datasets", "MUTAG", "PROTEIN"], "--datasets has PROTEIN; the table has MUTAG, PTC_MR"),
+        (
+            ["graphs", "--datasets", "MUTAG", "PROTEIN", "--dry-run"],
+            "--datasets has PROTEIN; the table has MUTAG, PTC_MR",
+        ),
     ],
 )
 def test_invalid_input_is_an_error_of_one_line(tmp_path, monkeypatch, capsys, flags, said):
