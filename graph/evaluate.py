@@ -51,6 +51,8 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
         trained.dataset, config.data_root, config.download, trained.node_features, encoder.coding
     )
     check_features(dataset, encoder, config.run)
+    if len(dataset.graphs) < 2:
+        raise InputError(f"{trained.dataset} has {len(dataset.graphs)} graph; at least 2 are needed")
     with torch.device("meta"):  # the settings may ask for more memory than the weights need
         model = InfoGraph(GIN(dataset.num_features, trained.hidden, trained.layers))
     load_state(model.encoder, config.run)

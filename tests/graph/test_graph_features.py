@@ -130,6 +130,15 @@ def test_evaluate_codes_labels_as_training_did(root, tmp_path, capsys):
     assert f"TINY has 4 features a node; the encoder in {tmp_path / 'run'} takes 3" in line
 
 
+def test_single_graph_is_not_evaluated(tmp_path, capsys):
+    """A graph has no negatives alone."""
+    write_tu_dataset(tmp_path / "before")
+    train(tmp_path / "before", tmp_path / "run")
+    write_tu_dataset(tmp_path / "after", graphs=1)
+    flags = [str(tmp_path / "run"), "--data-root", str(tmp_path / "after"), "--device", "cpu"]
+    assert "TINY has 1 graph; at least 2 are needed" in failure_of(evaluate_main, capsys, flags)[-1]
+
+
 def test_features_are_part_of_the_run_s_identity(root, tmp_path, capsys):
     train(root, tmp_path / "run")
     message = train_failure(capsys, root, tmp_path / "run", "--node-features", "both")
