@@ -39,9 +39,9 @@ lint: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 
-# NO_MKDOCS_2_WARNING: its authors announce other products at every build.
+# NO_MKDOCS_2_WARNING: its authors announce other products at every build. With --quiet nothing is strict.
 docs: .venv/docs
-	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
 
 docs-serve: .venv/docs
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs serve

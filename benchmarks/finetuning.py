@@ -15,11 +15,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
+import torch
 import tyro
 
 from core.io.files import write_atomically
 from core.training.cli import command, parse
 from core.training.config import default_data_root
+from core.training.provenance import describe_environment
 from shared_eval.statistics import paired_difference
 from shared_eval.table_formats import markdown
 
@@ -55,13 +57,14 @@ class FinetuningSettings:
 def main(argv: Sequence[str] | None = None) -> None:
     settings = parse(FinetuningSettings, argv, "python -m benchmarks.finetuning")
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    environment = describe_environment(torch.device("cpu"))
     runs = [{"objective": UNTRAINED, "stsb": score_of(settings.model, settings.data_root)}]
     settings.output.mkdir(parents=True, exist_ok=True)
     for seed in settings.seeds:
         for objective in OBJECTIVES:
             runs.append(trained(settings, objective, seed))
             print(runs[-1], flush=True)
-            content = {"settings": asdict(settings), "runs": runs}
+            content = {"settings": asdict(settings), "environment": environment, "runs": runs}
             write_atomically(settings.output / "runs.json", json.dumps(content, indent=2, default=str) + "\n")
     write_atomically(settings.output / "table.md", table_of(runs))
 

@@ -108,7 +108,7 @@ run() {
 setup() {
     if compgen -G "$carry/*.whl" > /dev/null; then
         run "$python" -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$site" \
-            "$carry"/*.whl
+            "$carry"/*.whl || return # without it, set -e being off in a condition, the next lines would hide it
     fi
     if compgen -G "$carry/*.zip" > /dev/null || [ -n "${HCL_GPU_PRINT:-}" ]; then
         run "$python" -m benchmarks.pack --unpack --dataset cifar10 --folder "$carry" --data-root "$data"

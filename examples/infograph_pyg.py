@@ -3,8 +3,9 @@
     pip install . scikit-learn torch-geometric
     python examples/infograph_pyg.py --beta 1.0
 
-The graphs are cycles, ladders, trees and stars with random edges. Prints the accuracy of a support vector
-machine on the graphs' representations: untrained, by InfoGraphLoss, and by DeepGraphInfomax.
+The graphs are paths, combs, trees and stars with random edges. Prints the accuracy of a support vector
+machine on the graphs' representations: untrained, by InfoGraphLoss, and by DeepGraphInfomax. On these small
+graphs an untrained encoder is as good as both.
 """
 
 import argparse
@@ -26,7 +27,8 @@ def make_graphs(count: int) -> list[Data]:
     for i in range(count):
         nodes, label = int(torch.randint(12, 25, ())), i % 4
         v = torch.arange(1, nodes)
-        parents = (v - 1, v // 2, (v - 1) // 2, torch.zeros_like(v))[label]  # path, ladder-like, tree, star
+        comb = (v - 1) // 2 * 2  # a path of the even nodes, each with a tooth
+        parents = (v - 1, comb, (v - 1) // 2, torch.zeros_like(v))[label]  # path, comb, tree, star
         extra = torch.randint(0, nodes, (2, nodes // 10 + 1))
         edges = to_undirected(torch.cat([torch.stack([v, parents]), extra], dim=1), num_nodes=nodes)
         features = nn.functional.one_hot(degree(edges[0], nodes).long().clamp(max=9), 10).float()

@@ -16,9 +16,9 @@ FLAG = re.compile(r"--[a-z][a-z-]*")
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages and figures of the recorded results below ``results/``."""
+    """Add the pages, figures and tables of the recorded results below ``results/``."""
     for path in sorted(RESULTS.rglob("*")):
-        if path.suffix in (".md", ".png", ".svg"):
+        if path.suffix in (".md", ".png", ".svg", ".csv"):
             page = File.generated(
                 config, f"results/{path.relative_to(RESULTS)}", abs_src_path=str(path.resolve())
             )

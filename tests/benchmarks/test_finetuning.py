@@ -18,7 +18,9 @@ def test_every_objective_and_seed_is_in_the_table(tmp_path, capsys):
     model = write_tiny_bert(tmp_path / "bert")
     where = ["--output", str(tmp_path / "out"), "--data-root", str(tmp_path / "data")]
     main([str(model), *where, "--seeds", "0", "1", "--batch-size", "4", "--lr", "0.01"])
-    untrained, *runs = json.loads((tmp_path / "out" / "runs.json").read_text())["runs"]
+    content = json.loads((tmp_path / "out" / "runs.json").read_text())
+    assert content["environment"]["revision"]
+    untrained, *runs = content["runs"]
     assert [(run["objective"], run["seed"]) for run in runs] == [(o, s) for s in (0, 1) for o in OBJECTIVES]
     assert {run["pairs"] for run in runs} == {5}
     assert all(run["stsb"] != untrained["stsb"] for run in runs)
