@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from core.io.errors import InputError
 from core.training.runtime import choose_device, threads_for
 from graph.config import GraphConfig
 from graph.data import GraphDataset, load_dataset
 from graph.embed import EmbedConfig
 from graph.encoder import Head
 from graph.graphs import Graph
-from graph.loading import GraphEncoder, check_features, load_encoder, load_global_head
+from graph.loading import GraphEncoder, load_encoder, load_global_head
 from shared_eval.embeddings import Rows
 
 if TYPE_CHECKING:
@@ -35,7 +36,11 @@ def embed(config: EmbedConfig, trained: GraphConfig) -> int:
     dataset = load_dataset(
         config.dataset, config.data_root, config.download, trained.node_features, encoder.coding
     )
-    check_features(dataset, encoder, config.run)
+    if dataset.num_features != encoder.num_features:
+        raise InputError(
+            f"{dataset.name} has {dataset.num_features} features a node; the encoder in {config.run} takes "
+            f"{encoder.num_features}"
+        )
     with threads_for(math.inf), torch.no_grad():
         rows = embed_batches(encoder.to(device), head, dataset, device)
         title = f"{config.dataset}, embedded by {config.run}"

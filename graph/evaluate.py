@@ -42,15 +42,12 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     from graph.batch import make_batches, step_elements
     from graph.data import load_dataset
     from graph.encoder import GIN, InfoGraph
-    from graph.loading import check_features, load_encoder, load_state
+    from graph.loading import load_state, recorded_coding
     from graph.scoring import evaluate, evaluate_without_labels
 
     device = choose_device(config.device)
-    encoder = load_encoder(config.run)
-    dataset = load_dataset(
-        trained.dataset, config.data_root, config.download, trained.node_features, encoder.coding
-    )
-    check_features(dataset, encoder, config.run)
+    coding = recorded_coding(config.run)
+    dataset = load_dataset(trained.dataset, config.data_root, config.download, trained.node_features, coding)
     if len(dataset.graphs) < 2:
         raise InputError(f"{trained.dataset} has {len(dataset.graphs)} graph; at least 2 are needed")
     with torch.device("meta"):  # the settings may ask for more memory than the weights need

@@ -16,7 +16,6 @@ from core.training.records import HEADS, read_result
 from core.training.run_folder import load_encoder_state
 from core.training.settings import load_config
 from graph.config import GraphConfig
-from graph.data import GraphDataset
 from graph.encoder import Head
 from graph.features import Coding, NodeValues
 
@@ -103,13 +102,9 @@ def load_encoder(run: str | os.PathLike[str]) -> GraphEncoder:
     folder = Path(run)
     config = load_config(folder, GraphConfig)
     path = folder / "result.json"
-    try:
-        values = read_result(path).get("node_features")  # older records do not say how features were made
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: the run is not finished; resume it with `resume`") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    coding = Coding.from_dict(values) if isinstance(values, dict) else None
+    if not path.exists():
+        raise InputError(f"{path} is missing: the run is not finished; resume it with `resume`")
+    coding = recorded_coding(folder)
     num_features = _num_features(folder / "encoder.safetensors")
     with torch.device("meta"):  # the settings may ask for more memory than the weights need
         encoder = GraphEncoder(num_features, config.hidden, config.layers, coding)
@@ -117,13 +112,16 @@ def load_encoder(run: str | os.PathLike[str]) -> GraphEncoder:
     return encoder.eval()
 
 
-def check_features(dataset: GraphDataset, encoder: GraphEncoder, run: Path) -> None:
-    """Raise InputError unless a dataset has as many node features as the encoder of a run takes."""
-    if dataset.num_features != encoder.num_features:
-        raise InputError(
-            f"{dataset.name} has {dataset.num_features} features a node; the encoder in {run} takes "
-            f"{encoder.num_features}"
-        )
+def recorded_coding(run: Path) -> Coding | None:
+    """How a run's node features were made; None if it has no record, or an older one, which does not say."""
+    path = run / "result.json"
+    try:
+        values = read_result(path).get("node_features")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return Coding.from_dict(values) if isinstance(values, dict) else None
 
 
 def load_global_head(run: Path, dim: int) -> Head:
