@@ -10,6 +10,7 @@ Prints how often a held-out first text finds its partner, before and after.
 
 import argparse
 import csv
+import sys
 from pathlib import Path
 
 import torch
@@ -31,7 +32,9 @@ def accuracy(model: SentenceTransformer, pairs: list[list[str]]) -> float:
 
 def main(model: str, pairs: Path, output: Path, beta: float, epochs: int, batch_size: int) -> None:
     with open(pairs, newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        rows = [row for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if any(row)]
+    if differing := {len(row) for row in rows} - {len(rows[0])}:
+        sys.exit(f"{pairs} has rows of {len(rows[0])} and of {differing.pop()} columns")
     held_out, rows = rows[: len(rows) // 10], rows[len(rows) // 10 :]
     columns = {f"text{i}": [row[i] for row in rows] for i in range(len(rows[0]))}
 

@@ -35,7 +35,9 @@ class GraphConfig(GroupConfig):
         "corrected", slug="{}", label="{}", affects_plain=False
     )
     """corrected: as the derivation has it; released: as the authors' code has it."""
-    stop_gradient: bool = objective_option(False, slug="stopgradient", label="weights constant")
+    stop_gradient: bool = objective_option(
+        False, slug="stopgradient", label="weights constant", affects_plain=False
+    )
     """Treat the negatives' weights as constants."""
     temperature: float | None = None
     """Not supported: the Jensen-Shannon bound has none; here because the other modalities have it."""

@@ -13,6 +13,7 @@ from core.training.config import DataConfig
 from core.training.records import HEADS
 from core.training.settings import load_config
 from graph.config import GraphConfig
+from graph.names import has_tu_dataset, is_given
 from shared_eval.outputs import show_scores
 
 
@@ -29,6 +30,11 @@ class EvaluateConfig(DataConfig):
 def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     """The metrics of the encoder in a run's folder, as ``result.json`` has them."""
     trained = load_config(config.run, GraphConfig)
+    if is_given(trained.dataset) and not has_tu_dataset(trained.dataset, config.data_root):
+        raise InputError(
+            f"the run in {config.run} was trained by train_on, on graphs that are in no file; "
+            "result.json there has its scores"
+        )
     # Imported here because torch takes seconds, and help and errors do not need it.
     import torch
 
@@ -36,13 +42,14 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     from graph.batch import make_batches, step_elements
     from graph.data import load_dataset
     from graph.encoder import GIN, InfoGraph
-    from graph.loading import load_state
+    from graph.loading import load_state, recorded_coding
     from graph.scoring import evaluate, evaluate_without_labels
 
     device = choose_device(config.device)
-    dataset = load_dataset(
-        trained.dataset, config.data_root, config.download, node_features=trained.node_features
-    )
+    coding = recorded_coding(config.run)
+    dataset = load_dataset(trained.dataset, config.data_root, config.download, trained.node_features, coding)
+    if len(dataset.graphs) < 2:
+        raise InputError(f"{trained.dataset} has {len(dataset.graphs)} graph; at least 2 are needed")
     with torch.device("meta"):  # the settings may ask for more memory than the weights need
         model = InfoGraph(GIN(dataset.num_features, trained.hidden, trained.layers))
     load_state(model.encoder, config.run)

@@ -102,18 +102,26 @@ def load_encoder(run: str | os.PathLike[str]) -> GraphEncoder:
     folder = Path(run)
     config = load_config(folder, GraphConfig)
     path = folder / "result.json"
-    try:
-        values = read_result(path).get("node_features")  # older records do not say how features were made
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing: the run is not finished; resume it with `resume`") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    coding = Coding.from_dict(values) if isinstance(values, dict) else None
+    if not path.exists():
+        raise InputError(f"{path} is missing: the run is not finished; resume it with `resume`")
+    coding = recorded_coding(folder)
     num_features = _num_features(folder / "encoder.safetensors")
     with torch.device("meta"):  # the settings may ask for more memory than the weights need
         encoder = GraphEncoder(num_features, config.hidden, config.layers, coding)
     load_encoder_state(encoder, folder, _with_counts)
     return encoder.eval()
+
+
+def recorded_coding(run: Path) -> Coding | None:
+    """How a run's node features were made; None if it has no record, or an older one, which does not say."""
+    path = run / "result.json"
+    try:
+        values = read_result(path).get("node_features")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return Coding.from_dict(values) if isinstance(values, dict) else None
 
 
 def load_global_head(run: Path, dim: int) -> Head:

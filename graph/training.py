@@ -22,7 +22,7 @@ from graph.data import GraphDataset, with_features
 from graph.features import NodeValues
 from graph.graphs import Graph
 from graph.loading import GraphEncoder, load_encoder
-from graph.names import NodeFeatures
+from graph.names import GIVEN, NodeFeatures
 from graph.scoring import check_classes
 from graph.task import GraphTask
 
@@ -36,9 +36,9 @@ def train_on(
     targets, without labels.
 
     Args:
-        data: PyG's ``Data`` objects, or others with ``edge_index`` [2, E], an undirected edge in both
-            directions, and perhaps ``x`` [V, F], ``y`` and ``num_nodes``. Features are taken as they are;
-            graphs without any get their nodes' degrees, as do all with ``node_features="degree"``.
+        data: PyG's ``Data`` objects, a dataset of them, or others with ``edge_index`` [2, E], an undirected
+            edge in both directions, and perhaps ``x`` [V, F], ``y`` and ``num_nodes``. Features are taken as
+            they are; graphs without any get their nodes' degrees, as do all with ``node_features="degree"``.
         output_dir: The run's folder; by default a temporary one, which is removed.
         settings: Those of the command, by name: ``objective="hard"``, ``epochs=100``, ``batch_size=64``, ...
 
@@ -57,7 +57,8 @@ def train_on(
 
 def dataset_of(data: Sequence[Any], node_features: NodeFeatures = "auto") -> GraphDataset:
     """The dataset of PyG's ``Data`` objects, named by its content; raises InputError if one is not valid."""
-    if hasattr(data, "edge_index"):
+    # PyG's datasets answer for any name of their graphs' values.
+    if hasattr(data, "edge_index") and not isinstance(data, torch.utils.data.Dataset):
         raise InputError("`data` is a single graph; it must be a list of at least 2")
     items = list(data)
     if len(items) < 2:
@@ -72,7 +73,7 @@ def dataset_of(data: Sequence[Any], node_features: NodeFeatures = "auto") -> Gra
     else:
         graphs = [replace(graph, y=None) for graph in graphs]
     parts = [part for graph in graphs for part in (graph.edge_index, graph.x, graph.y) if part is not None]
-    name = f"graphs-{digest_of([str([graph.num_nodes for graph in graphs]), *parts])[:8]}"
+    name = f"{GIVEN}{digest_of([str([graph.num_nodes for graph in graphs]), *parts])[:8]}"
     features = [graph.x for graph in graphs if graph.x is not None]
     values = NodeValues(attributes=torch.cat(features) if features else None)
     if node_features == "auto" and features:
@@ -107,7 +108,21 @@ def _graph_of(item: Any, number: int) -> Graph:
             f"{what} has edges between nodes {int(edge_index.min())} to {highest}; its nodes are 0 to "
             f"{num_nodes - 1}"
         )
+    _check_undirected(edge_index, num_nodes, what)
     return Graph(edge_index, num_nodes, _class_of(getattr(item, "y", None)), x)
+
+
+def _check_undirected(edge_index: Tensor, num_nodes: int, what: str) -> None:
+    """Raise InputError unless each edge is there in both directions."""
+    source, target = edge_index
+    forward, backward = source * num_nodes + target, target * num_nodes + source
+    one_way = forward[~torch.isin(forward, backward)].unique()
+    if len(one_way):
+        first, last = divmod(int(one_way[0]), num_nodes)
+        raise InputError(
+            f"{what} has edge {first}, {last} but not {last}, {first} ({len(one_way)} such); graphs are "
+            "undirected and list both"
+        )
 
 
 def _class_of(y: Any) -> Tensor | None:

@@ -61,9 +61,13 @@ class ImageConfig(TrainConfig):
     """The learning rate after the warm-up."""
     warmup: int = 0
     """Epochs in which the learning rate rises linearly."""
-    anneal_beta: Literal["none", "down"] = objective_option("none", slug="annealed", label="annealed")
+    anneal_beta: Literal["none", "down"] = objective_option(
+        "none", slug="annealed", label="annealed", affects_plain=False
+    )
     """down: beta takes nine values over the epochs, from its own to 0; with fewer epochs it ends above 0."""
-    stop_gradient: bool = objective_option(False, slug="stopgradient", label="weights constant")
+    stop_gradient: bool = objective_option(
+        False, slug="stopgradient", label="weights constant", affects_plain=False
+    )
     """Treat the negatives' weights as constants."""
     tile_size: int | None = None
     """Size of the similarity matrix's tiles, for large batches; by default it is computed at once."""
@@ -115,6 +119,8 @@ class ImageConfig(TrainConfig):
             raise InputError("`cache_chunk` is 1; batch norm needs at least 2 images, or use `norm` group")
         if self.negatives == "label" and self.tile_size is not None:
             raise InputError(f"`tile_size` is {self.tile_size}; `negatives` label is not supported in tiles")
+        if self.anneal_beta == "down" and self.beta == 0:
+            raise InputError("`anneal_beta` is down, but `beta` is 0 from the start")
         if not 0 < self.crop_scale <= 1:
             raise InputError(f"`crop_scale` is {self.crop_scale}; it must be above 0 and at most 1")
         if self.arch.startswith(TIMM):

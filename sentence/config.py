@@ -53,7 +53,9 @@ class SentenceConfig(TrainConfig):
     """Score by cosines instead of inner products."""
     denominator: Denominator = objective_option("negatives", slug="{}", label="denominator {}")
     """all: the sentence itself, at score 0, and its other positives count too, as in quick-thoughts' code."""
-    stop_gradient: bool = objective_option(False, slug="stopgradient", label="weights constant")
+    stop_gradient: bool = objective_option(
+        False, slug="stopgradient", label="weights constant", affects_plain=False
+    )
     """Treat the negatives' weights as constants."""
     window: int = objective_option(1, slug="window{}", label="window {}")
     """Sentences to each side that are positives."""

@@ -20,7 +20,9 @@ NOT_SHOWN = TrainConfig.not_identity - {"deterministic"} | {"objective_fields"}
 
 
 def compare_scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """One row for each dataset and metric that both have: means, and the difference at the same seeds.
+    """One row for each dataset and metric that both have: means and their difference at the same seeds.
+
+    Where they share no seed, the means are over all of each and there is no difference.
 
     Objectives that both have are each compared with themselves; if they share none, the only one of each is
     compared. p is corrected for the number of rows.
@@ -53,10 +55,12 @@ def compare_scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
         other = groups[key]
         pairs = group.merge(other, on=[*keys, "seed"], suffixes=("_first", "_second"))
         row: dict[str, Any] = {name: group[name].iloc[0] for name in keys}
-        row |= {"first": group["value"].mean(), "second": other["value"].mean(), "seeds": len(pairs)}
+        first_values, second_values = group["value"], other["value"]
         if len(pairs):
-            difference = paired_difference(pairs["value_second"], pairs["value_first"])
+            first_values, second_values = pairs["value_first"], pairs["value_second"]
+            difference = paired_difference(second_values, first_values)
             row |= {name: getattr(difference, name) for name in ("mean", "low", "high", "p")}
+        row |= {"first": first_values.mean(), "second": second_values.mean(), "seeds": len(pairs)}
         rows.append(row)
     table = pd.DataFrame(rows)
     if "p" in table:

@@ -51,8 +51,8 @@ def score_against(axis: Literal["beta", "epochs"], records: pd.DataFrame, column
     """A score against hardness or the length of training: a point for each seed, a line through their means.
 
     ``column`` is ``dataset metric``. There is a line for each family, tau_plus and version, as
-    ``tables.label_versions`` gives it; against epochs one for each beta too. None if all scores are at one
-    place of the axis.
+    ``tables.label_versions`` gives it; against epochs one for each beta too. Dashed lines are the untrained
+    encoders of the versions. None if all scores are at one place of the axis.
     """
     rows = records[(records["dataset"] + " " + records["metric"]) == column]
     if rows[axis].nunique() < 2:
@@ -69,10 +69,10 @@ def score_against(axis: Literal["beta", "epochs"], records: pd.DataFrame, column
         colour, mark = style["color"], style["marker"]
         axes.plot(line[axis], 100 * line["value"], mark, color=colour, alpha=0.35, markersize=4)
         axes.plot(means.index, 100 * means, mark, linestyle="-", color=colour, label=name)
-    untrained = rows.dropna(subset="untrained").drop_duplicates(["seed", "encoder"])
-    for encoder, group in untrained.groupby("encoder"):
-        name = ", ".join(filter(None, ["untrained encoder", str(encoder)]))
-        axes.axhline(100 * group["untrained"].mean(), color="0.4", linestyle="--", label=name)
+    for parts, group in rows.dropna(subset="untrained").groupby(["encoder", version]):
+        name = ", ".join(filter(None, ["untrained encoder", *parts]))
+        by_seed = group.groupby("seed")["untrained"].mean()
+        axes.axhline(100 * by_seed.mean(), color="0.4", linestyle="--", label=name)
     axes.set_xscale("symlog", linthresh=1)
     ticks = sorted(rows[axis].unique())
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -45,5 +45,5 @@ def smallest_p(pairs: int) -> float:
 
 def planned_together(name: str, comparisons: Iterable[Primary]) -> dict[Primary, Plan]:
     """Primary comparisons that are one plan."""
-    comparisons = set(comparisons)
-    return dict.fromkeys(comparisons, Plan(name, len(comparisons)))
+    unique = dict.fromkeys(comparisons)
+    return dict.fromkeys(unique, Plan(name, len(unique)))

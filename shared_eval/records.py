@@ -17,6 +17,7 @@ from core.io.files import read_json, readable
 from core.training.cli import command, parse, with_flags
 from core.training.config import TrainConfig
 from core.training.records import objective_fields, read_record
+from shared_eval.embeddings import check_output
 from shared_eval.outputs import show, text_table, write_output
 
 if TYPE_CHECKING:
@@ -54,6 +55,13 @@ LISTED = ("modality", "dataset", "label", "seed", "metric", "value", "untrained"
 NOT_COMPARED = TrainConfig.not_identity | {
     *("dataset", "seed", "objective", "beta", "tau_plus", "epochs", "objective_fields")
 }
+
+
+def check_folders(roots: Iterable[Path]) -> None:
+    """Raise InputError if one of the roots is not a folder."""
+    for root in roots:
+        if not os.path.isdir(root):
+            raise InputError(f"{root} is not a folder; name one with runs in it")
 
 
 def find_records(roots: Iterable[Path]) -> list[Path]:
@@ -183,9 +191,11 @@ def select(records: "pd.DataFrame", config: RecordsConfig) -> "pd.DataFrame":
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(RecordsConfig, argv, "python -m shared_eval.records")
-    for root in config.roots:
-        if not os.path.isdir(root):
-            raise InputError(f"{root} is not a folder; name one with runs in it")
+    for name in ("csv", "parquet"):
+        path = getattr(config, name)
+        if path is not None:
+            check_output(path, overwrite=True, suffixes=(f".{name}",), name=name)
+    check_folders(config.roots)
     records = select(read_records(find_records(config.roots)), config)
     warn_failed_runs(config.roots)
     if config.csv is not None:

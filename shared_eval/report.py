@@ -10,9 +10,10 @@ import tyro
 
 from core.io.errors import InputError
 from core.training.cli import command, parse
+from shared_eval.embeddings import check_output
 from shared_eval.outputs import show, writing
-from shared_eval.records import find_records, read_records
-from shared_eval.reproduce.recipes import all_recipes, primary_comparisons, published_figures
+from shared_eval.records import check_folders, find_records, read_records
+from shared_eval.reproduce.recipes import all_recipes, primary_comparisons, published_figures, read_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,9 @@ class ReportConfig:
 
     roots: Annotated[tuple[Path, ...], tyro.conf.Positional] = (Path("runs"),)
     """Folders to search."""
+    recipes: tuple[Path, ...] = ()
+    """Files of recipes whose primary comparisons and published figures count, beside those that come with the
+    project."""
     output: Path = Path("report.html")
     """File of the page."""
     figures: Path | None = None
@@ -32,6 +36,9 @@ class ReportConfig:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ReportConfig, argv, "python -m shared_eval.report")
+    check_output(config.output, overwrite=True, suffixes=(".html",))
+    check_folders(config.roots)
+    recipes = [*all_recipes(), *map(read_recipe, config.recipes)]
     paths = find_records(config.roots)
     if not paths:
         raise InputError(f"no result.json below {', '.join(map(str, config.roots))}; name a folder of runs")
@@ -40,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from shared_eval.report_page import draw, write_report
     from shared_eval.tables import label_versions, scores, summarise
 
-    records, recipes = read_records(paths), all_recipes()
+    records = read_records(paths)
     if records.empty:
         raise InputError("there are no valid records to report")
     published, primary = published_figures(recipes), primary_comparisons(recipes)

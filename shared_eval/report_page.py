@@ -71,12 +71,17 @@ def draw(records: pd.DataFrame, table: ResultTable) -> dict[str, Figure]:
 
 
 def neighbours_of(records: pd.DataFrame) -> dict[str, list[Any]]:
-    """By dataset: a few items, and those nearest to them before training and after it by some objectives."""
+    """By dataset: a few items, and those nearest to them before training and after it by some objectives.
+
+    Runs whose items are not those of the first, as with other tasks, are left out.
+    """
     found = {}
     for (_, dataset), group in records.groupby(["modality", "dataset"], sort=False):
         samples = read_samples(first_runs(group, at_most=OBJECTIVES_BESIDE))
-        items = next(filter(None, map(shown_items, samples.values())), [])
-        if embeddings := embeddings_of(samples, len(items)):
+        shown = {label: shown_items(sample) for label, sample in samples.items()}
+        items = next(filter(None, shown.values()), [])
+        alike = {label: sample for label, sample in samples.items() if shown[label] == items}
+        if embeddings := embeddings_of(alike, len(items)):
             found[str(dataset)] = rows_of(items, embeddings, queries=QUERIES)
     return found
 

@@ -17,8 +17,8 @@ PRIMARY_TITLE = (
 )
 PRIMARY_HEAD = ("comparison", "with", "difference", "p (Holm)", "seeds", "detectable", "equivalent")
 MODALITIES_TITLE = (
-    "mean difference in points [95 % interval, datasets and seeds "
-    "resampled], and mean ranks, 1 the best, which differ at 5 % by the critical difference (Nemenyi)"
+    "mean difference in points [95 % interval over datasets, or over the seeds of one], and mean ranks at "
+    "the seeds that all have, 1 the best, which differ at 5 % by the critical difference (Nemenyi)"
 )
 MODALITIES_HEAD = ("modality", "what", "value", "datasets")
 
@@ -38,7 +38,7 @@ class ModalitySummary:
     modality: str  # with the version, if a dataset has several
     columns: list[str]
     gains: dict[Baseline, Interval]  # of the primary objective over each of its baselines
-    ranks: Ranks | None  # of the rows that have every column; None for one row or one column
+    ranks: Ranks | None  # of the rows that have every column, at common seeds; None for one row or column
 
 
 def answers(table: ResultTable) -> list[Answer]:
@@ -71,10 +71,21 @@ def _summarise(table: ResultTable, modality: str, version: str, primary: list[An
         and row.version == version
         and set(columns) <= row.cells.keys()
     ]
-    ranks = None
-    if len(columns) > 1 and len(everywhere) > 1:
-        ranks = mean_ranks({row.label: [row.cells[c].mean for c in columns] for row in everywhere})
+    ranks = _ranks(everywhere, columns) if len(columns) > 1 and len(everywhere) > 1 else None
     return ModalitySummary(at_version(modality, version), columns, gains, ranks)
+
+
+def _ranks(rows: list[Row], columns: list[str]) -> Ranks | None:
+    """The mean ranks of rows, in each column at the seeds that all of them have; None if there are none."""
+    means: dict[str, list[float]] = {row.label: [] for row in rows}
+    for column in columns:
+        seeds = set.intersection(*(set(row.cells[column].scores) for row in rows))
+        if not seeds:
+            return None
+        for row in rows:
+            scores = row.cells[column].scores
+            means[row.label].append(sum(scores[seed] for seed in sorted(seeds)) / len(seeds))
+    return mean_ranks(means)
 
 
 def primary_rows(table: ResultTable) -> list[list[str]]:

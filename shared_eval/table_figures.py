@@ -147,7 +147,8 @@ def _groups(ranks: list[float], critical: float) -> list[tuple[float, float]]:
 def gain_maps(table: ResultTable, column: str) -> Figure | None:
     """The gain over the plain objective at each beta and tau_plus, with a panel for each family.
 
-    Cells are marked whose 95 % interval excludes 0. None if no family has two betas and two tau_plus.
+    Cells are marked whose 95 % interval excludes 0; a cell is empty where several rows have its numbers. None
+    if no family has two betas and two tau_plus.
     """
     cells = pd.DataFrame(
         [
@@ -156,7 +157,7 @@ def gain_maps(table: ResultTable, column: str) -> Figure | None:
             if row.point is not None and name == column and c.baseline == "plain"
         ],
         columns=["family", "tau_plus", "beta", "difference"],
-    )
+    ).drop_duplicates(["family", "tau_plus", "beta"], keep=False)
     maps = {
         family: group.pivot(index="tau_plus", columns="beta", values="difference")
         for family, group in cells.groupby("family")

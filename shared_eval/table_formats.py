@@ -46,7 +46,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def to_csv(table: ResultTable) -> str:
-    """One line for each cell: row, kind, column, mean, deviation, seeds, difference, interval, p values."""
+    """One line for each comparison of a cell, or one: row, column, mean, seeds, difference, p values, ..."""
     lines = [
         {
             "objective": row.label,
@@ -55,17 +55,18 @@ def to_csv(table: ResultTable) -> str:
             "mean": cell.mean,
             "deviation": cell.deviation,
             "seeds": None if row.kind == "published" else len(cell.scores),
-            **_csv_comparison(cell.comparison),
+            **_csv_comparison(comparison),
         }
         for row in table.rows
         for column in table.columns
         if (cell := row.cells.get(column)) is not None
+        for comparison in cell.comparisons or [None]
     ]
     return pd.DataFrame(lines).to_csv(index=False, float_format="%.6g")
 
 
 def _csv_comparison(comparison: Comparison | None) -> dict[str, Any]:
-    """A cell's comparison with its baseline; empty without one."""
+    """A comparison of a cell with a baseline; empty without one."""
     names = (
         "difference",
         "low",

@@ -155,7 +155,7 @@ def _cells(records: pd.DataFrame, name: str) -> dict[str, TableCell]:
 def _with_comparisons(rows: list[Row], primary: Planned) -> list[Row]:
     """Add every objective's comparisons, p corrected over the primary ones of a plan, version by version."""
     differences = _differences(rows)
-    named = {key: _as_primary(rows[key[0]], *key[1:]) for key in differences}
+    named = {key: as_primary(rows[key[0]], *key[1:]) for key in differences}
     plans = {
         key: primary[chosen] for key, chosen in named.items() if chosen is not None and chosen in primary
     }
@@ -185,7 +185,7 @@ def _with_comparisons(rows: list[Row], primary: Planned) -> list[Row]:
     ]
 
 
-def _as_primary(row: Row, column: str, baseline: Baseline) -> Primary | None:
+def as_primary(row: Row, column: str, baseline: Baseline) -> Primary | None:
     """A comparison as recipes name it; None of what no recipe can name."""
     epochs = row.cells[column].epochs
     if row.point is None or epochs is None:
@@ -247,7 +247,7 @@ def _oracle_rows(rows: list[Row], columns: list[str]) -> list[Row]:
 
 
 def _best_length_rows(records: pd.DataFrame) -> list[Row]:
-    """Where an objective was trained for several numbers of epochs: each seed's best of them.
+    """Where an objective was trained on a dataset for several numbers of epochs: each seed's best of them.
 
     This is what choosing an epoch on the reported folds makes of a score.
     """
@@ -255,7 +255,8 @@ def _best_length_rows(records: pd.DataFrame) -> list[Row]:
     rows = []
     keys = ["family", "tau_plus", "beta", "revision", "settings", "evaluation"]
     for _, group in records.groupby(keys, sort=False, dropna=False):
-        if group["epochs"].nunique() > 1:
+        group = group[group.groupby("column")["epochs"].transform("nunique") > 1]
+        if len(group):
             best = group.loc[group.groupby(["column", "seed"])["value"].idxmax()]
             label = group["label"].iloc[0].partition(" @ ")[0]
             rows.append(Row(f"{label}, {BEST_LENGTH}", _cells(best, "value"), "oracle"))

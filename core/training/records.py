@@ -63,16 +63,18 @@ def label_older_objective(objective: Mapping[str, Any]) -> dict[str, Any]:
         numbers = [f"{name} {objective[name]:g}" for name in ("beta", "tau_plus") if get(name)]
         # At beta 0 and tau_plus 0 the released and the corrected objective are one.
         is_released = get("variant") == "released" and numbers
-        options = [
-            "annealed" if get("anneal_beta") == "down" else "",
-            "normalized" if get("normalize") else "",
-            "denominator all" if get("denominator") == "all" else "",
-            "weights constant" if get("stop_gradient") else "",
-            "true positives" if get("positives") == "label" else "",
-            f"window {get('window')}" if get("window", 1) > 1 else "",
-        ]
-        plain_family = ", ".join(filter(None, [get("encoder"), *options]))
-        family = ", ".join(filter(None, [get("encoder"), "released" if is_released else "", *options]))
+        options = {  # and whether they change the plain objective
+            "released": (is_released, False),
+            "annealed": (get("anneal_beta") == "down", False),
+            "normalized": (get("normalize"), True),
+            "denominator all": (get("denominator") == "all", True),
+            "weights constant": (get("stop_gradient"), False),
+            "true positives": (get("positives") == "label", True),
+            f"window {get('window')}": (get("window", 1) > 1, True),
+        }
+        changed = [name for name, (is_changed, _) in options.items() if is_changed]
+        family = ", ".join(filter(None, [get("encoder"), *changed]))
+        plain_family = ", ".join(filter(None, [get("encoder"), *(n for n in changed if options[n][1])]))
         label = ", ".join(filter(None, [objective["name"], *numbers, family]))
     except (LookupError, TypeError, ValueError) as error:
         raise DamagedFileError(f"its objective is not valid ({error})") from error

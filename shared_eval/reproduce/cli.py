@@ -52,10 +52,10 @@ class ReproduceConfig:
     """Seeds that one process trains at once, in a modality whose trainer can do that."""
     launcher: Literal["here", "ray"] = "here"
     """ray: run on a Ray cluster, that of RAY_ADDRESS or one on this machine."""
-    cpus: float = 1.0
-    """CPUs that a process declares to Ray."""
-    gpus: float = 0.0
-    """GPUs that a process declares to Ray."""
+    cpus: float | None = None
+    """CPUs that a process declares to Ray; by default 1."""
+    gpus: float | None = None
+    """GPUs that a process declares to Ray; by default none."""
     dry_run: bool = False
     """Print the runs, whether they are done (other: the folder holds another run), and how long the rest may
     take; run nothing."""
@@ -67,10 +67,13 @@ class ReproduceConfig:
     def checked(self) -> "ReproduceConfig":
         """Return the config; raise InputError if a setting is not valid."""
         check_ranges(vars(self), dict.fromkeys(("jobs", "seeds", "together"), 1))
-        if not (self.cpus > 0 and self.gpus >= 0):
-            raise InputError(
-                f"`cpus` is {self.cpus} and `gpus` {self.gpus}; they must be above 0 and at least 0"
-            )
+        if self.cpus is not None and not self.cpus > 0:
+            raise InputError(f"`cpus` is {self.cpus}; it must be above 0")
+        if self.gpus is not None and not self.gpus >= 0:
+            raise InputError(f"`gpus` is {self.gpus}; it must be at least 0")
+        for name in ("cpus", "gpus"):
+            if getattr(self, name) is not None and self.launcher != "ray":
+                raise InputError(f"`{name}` is for `launcher` ray; on this machine `jobs` shares the cores")
         for beta in self.betas:
             if not 0 <= beta <= MAX_FLOAT:
                 raise InputError(f"`betas` has {beta}; each must be at least 0 and at most {MAX_FLOAT}")
@@ -106,7 +109,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         # Imported here because matplotlib and SciPy are slow, and help, errors and runs do not need them.
         from shared_eval.reproduce.results import write_results
 
-        write_results(recipes, finished, Path(specs[0].root), config.output, config.mix)
+        page = Path(specs[0].root) / f"report-{Path(config.table).stem}.html"
+        is_whole = not (config.objectives or config.betas)
+        write_results(recipes, finished, page, config.output, config.mix, is_whole)
     reasons = [str(outcome) for outcome in failed]
     explained = {spec for outcome in failed for spec in outcome.job.specs}
     for spec in specs:
@@ -153,7 +158,7 @@ def run_specs(specs: Sequence[RunSpec], config: ReproduceConfig) -> list[Outcome
             progress.update(task, description=description())
 
         if config.launcher == "ray":
-            outcomes = run_on_ray(jobs, config.cpus, config.gpus, on_start)
+            outcomes = run_on_ray(jobs, config.cpus or 1.0, config.gpus or 0.0, on_start)
         else:
             outcomes = run_here(jobs, config.jobs, on_start)
         for outcome in outcomes:

@@ -22,27 +22,31 @@ def plan_specs(
 ) -> list[RunSpec]:
     """The runs of some recipes, each once; arguments as those of ``Recipe.specs``.
 
-    A single recipe takes any datasets; of several, each takes those of its own. Raises InputError if no run
-    is left.
+    A single recipe takes any datasets; of several, each takes those of its own. Raises InputError if none has
+    a dataset.
     """
+    known = dict.fromkeys(name for recipe in recipes for name in recipe.datasets)
+    if len(recipes) > 1:
+        _check_names("datasets", datasets, known)
     specs: dict[RunSpec, None] = {}
     for recipe in recipes:
         own = [name for name in datasets if len(recipes) == 1 or name in recipe.datasets]
         if own or not datasets:
             specs |= dict.fromkeys(recipe.specs(own, betas, seeds))
-    if not specs:
-        titles = ", ".join(recipe.title for recipe in recipes)
-        raise InputError(f"no run of {titles} is left with `datasets` {' '.join(datasets)}")
     return list(specs)
 
 
 def select_objectives(specs: Sequence[RunSpec], objectives: Sequence[str]) -> list[RunSpec]:
-    """The located runs of the objectives named, all if none is; raises InputError if no run is left."""
-    selected = [spec for spec in specs if not objectives or spec.objective in objectives]
-    if not selected:
-        known = ", ".join(dict.fromkeys(spec.objective for spec in specs))
-        raise InputError(f"`objectives` is {' '.join(objectives)}; the table has {known}")
-    return selected
+    """The located runs of the objectives named, all if none is; raises InputError if one has no run."""
+    _check_names("objectives", objectives, dict.fromkeys(spec.objective for spec in specs))
+    return [spec for spec in specs if not objectives or spec.objective in objectives]
+
+
+def _check_names(argument: str, names: Sequence[str], known: Iterable[str]) -> None:
+    """Raise InputError if the argument has a name that the table does not have."""
+    for name in names:
+        if name not in known:
+            raise InputError(f"`{argument}` has {name}; the table has {', '.join(known)}")
 
 
 def describe_power(recipes: Iterable[Recipe], seeds: int | None = None) -> list[str]:

@@ -1,17 +1,21 @@
 """What is shown and written of a table's finished runs."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from core.io.errors import TrainingError
 from shared_eval.outputs import fits, show, text_table, write_output
+from shared_eval.planned import Planned, Primary, Published
 from shared_eval.records import read_records
 from shared_eval.report_page import draw, write_report
 from shared_eval.reproduce.recipes import Recipe, primary_comparisons, published_figures
 from shared_eval.result_table import Content, ResultTable
 from shared_eval.summary import PARTS
 from shared_eval.table_formats import latex, markdown, to_csv, to_latex, to_markdown, to_terminal
-from shared_eval.tables import label_versions, scores, summarise
+from shared_eval.tables import as_primary, label_versions, scores, summarise
 
 TITLES: dict[Content, str] = {
     "text": "accuracy in percent, mean ± standard deviation (seeds)",
@@ -21,22 +25,72 @@ TITLES: dict[Content, str] = {
 
 
 def write_results(
-    recipes: Sequence[Recipe], paths: Sequence[Path], root: Path, outputs: Sequence[Path], merge: bool
+    recipes: Sequence[Recipe],
+    paths: Sequence[Path],
+    page: Path,
+    outputs: Sequence[Path],
+    merge: bool,
+    is_whole: bool = True,
 ) -> None:
-    """Print the table of the records at ``paths``, and write it to ``outputs`` and the report below ``root``.
+    """Print the table of the records at ``paths``, and write it to ``outputs``, and the report to ``page``.
 
-    ``merge`` averages records of different code or settings.
+    ``merge`` averages records of different code or settings. What the recipes plan and the table lacks is
+    named on stderr if it ``is_whole``: if it was to have all objectives of the recipes.
     """
     records = read_records(paths)
-    table = summarise(scores(records), published_figures(recipes), merge, primary_comparisons(recipes))
+    published, primary = published_figures(recipes), primary_comparisons(recipes)
+    table = summarise(scores(records), published, merge, primary)
     if not table.rows:
         raise TrainingError(f"the table has no rows: none of {len(paths)} records has a score")
+    for line in missing_from(table, records, published, primary) if is_whole else ():
+        print(f"warning: {line}", file=sys.stderr)
     show_table(table)
     for path in outputs:
         write_output(path, table_text(table, path.suffix))
     records = label_versions(records, merge)
     drawn = draw(records, table)
-    show(f"report: {write_report(records, table, drawn, root / 'report.html')}")
+    show(f"report: {write_report(records, table, drawn, page)}")
+
+
+def missing_from(
+    table: ResultTable, records: pd.DataFrame, published: Published, primary: Planned
+) -> Iterator[str]:
+    """A line for each planned comparison and published column that the table does not have.
+
+    Only datasets that have records count, and of comparisons only lengths of training that have some.
+    """
+    made = {as_primary(row, column, comparison.baseline) for row, column, comparison in table.comparisons()}
+    lengths = set(zip(records["dataset"], records["epochs"], strict=True))
+    for planned, plan in primary.items():
+        if planned not in made and (_dataset(planned.column), planned.epochs) in lengths:
+            numbers = f"beta {planned.beta:g}, tau_plus {planned.tau_plus:g}, family {planned.family!r}"
+            compared = f"{planned.column} of {numbers} with {planned.baseline}"
+            yield f"{plan.name} plans to compare {compared}, but {_why_not(planned, table)}"
+    for column in dict.fromkeys(column for _, column in published):
+        if column not in table.columns and _dataset(column) in set(records["dataset"]):
+            yield f"published figures of {column} are not shown: {_columns_of(column, table)}"
+
+
+def _why_not(planned: Primary, table: ResultTable) -> str:
+    if planned.column not in table.columns:
+        return _columns_of(planned.column, table)
+    points = [row.point for row in table.rows if row.point is not None and planned.column in row.cells]
+    families = {p.family for p in points if (p.tau_plus, p.beta) == (planned.tau_plus, planned.beta)}
+    if planned.family not in families:
+        named = " and ".join(sorted(map(repr, families)))
+        return f"in the table the family is {named}" if families else "the table has no run of these numbers"
+    return f"there are no runs of {planned.baseline} at its seeds and epochs"
+
+
+def _columns_of(column: str, table: ResultTable) -> str:
+    """What a message says of the columns that a dataset has instead of this one."""
+    dataset = _dataset(column)
+    own = [name for name in table.columns if _dataset(name) == dataset]
+    return f"the table has {', '.join(own) or f'no score of {dataset}'}"
+
+
+def _dataset(column: str) -> str:
+    return column.rpartition(" ")[0]
 
 
 def show_table(table: ResultTable) -> None:

@@ -6,9 +6,11 @@ import math
 import pytest
 import torch
 
-from benchmarks.false_negatives import main, shares_of
+from benchmarks.false_negatives import main, shares_of, table_of
+from benchmarks.measure import ROOT
 from core.io.errors import InputError
 from sentence.train import main as train
+from shared_eval.table_formats import markdown
 from tests.sentence.conftest import write_books, write_tiny_bert
 
 # Three books of six sentences. The first and last of a book have one neighbour and four close negatives of
@@ -22,6 +24,12 @@ def scores_with(close, far):
     same_book = BOOK[:, None] == BOOK
     is_positive_or_self = same_book & ((POSITIONS - POSITIONS[:, None]).abs() <= 1)
     return torch.where(same_book, close, far).masked_fill(is_positive_or_self, 100.0)
+
+
+def test_recorded_page_has_the_table_of_its_runs():
+    folder = ROOT / "benchmarks" / "results" / "false-negatives"
+    runs = json.loads((folder / "runs.json").read_text())["runs"]
+    assert markdown(*table_of(runs)) in (folder / "README.md").read_text()
 
 
 def test_easy_close_negatives_are_rarer_than_by_chance():

@@ -15,7 +15,7 @@ from graph.features import Coding, NodeValues, fit_coding
 from graph.train import main as train_main
 from tests.graph.conftest import write_attributes, write_tu_dataset
 from tests.graph.test_graph_train import FAST, train, train_failure
-from tests.runs import as_printed, interrupted_before_step, printed_scores
+from tests.runs import as_printed, failure_of, interrupted_before_step, printed_scores
 
 
 def all_features(dataset):
@@ -110,6 +110,25 @@ def test_run_records_its_features_and_evaluates_with_them(root, tmp_path, capsys
     assert json.loads((tmp_path / "run" / "config.json").read_text())["node_features"] == wanted
     flags = [tmp_path / "run", "--data-root", root, "--device", "cpu"]
     assert printed_scores(evaluate_main, capsys, flags) == as_printed(result["metrics"])
+
+
+def test_evaluate_codes_labels_as_training_did(root, tmp_path, capsys):
+    """After all labels moved up by one a new coding would give the same features, and so a score."""
+    train(root, tmp_path / "run")
+    path = root / "TUDataset" / "TINY" / "raw" / "TINY_node_labels.txt"
+    path.write_text("".join(f"{int(label) + 1}\n" for label in path.read_text().split()))
+    flags = [tmp_path / "run", "--data-root", root, "--device", "cpu"]
+    line = failure_of(evaluate_main, capsys, map(str, flags))[-1]
+    assert "TINY has node label 3; the encoder was trained with labels 0 to 2" in line
+
+
+def test_single_graph_is_not_evaluated(tmp_path, capsys):
+    """A graph has no negatives alone."""
+    write_tu_dataset(tmp_path / "before")
+    train(tmp_path / "before", tmp_path / "run")
+    write_tu_dataset(tmp_path / "after", graphs=1)
+    flags = [str(tmp_path / "run"), "--data-root", str(tmp_path / "after"), "--device", "cpu"]
+    assert "TINY has 1 graph; at least 2 are needed" in failure_of(evaluate_main, capsys, flags)[-1]
 
 
 def test_features_are_part_of_the_run_s_identity(root, tmp_path, capsys):

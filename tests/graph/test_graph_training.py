@@ -6,15 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch, Data, InMemoryDataset
 
 import graph
 from core.io.errors import InputError
 from graph.data import load_dataset
+from graph.evaluate import main as evaluate_main
 from tests.graph.conftest import write_tu_dataset
 from tests.graph.test_graph_train import train
 from tests.imports import outcomes
-from tests.runs import metrics_of, result_of
+from tests.runs import failure_of, metrics_of, result_of
 
 SETTINGS = {"epochs": 4, "batch_size": 10, "hidden": 8, "device": "cpu"}
 RING = torch.tensor([[0, 1, 2, 1, 2, 0], [1, 2, 0, 0, 1, 2]])
@@ -123,6 +124,13 @@ def test_finished_run_is_loaded_and_other_graphs_are_refused(tiny, tmp_path):
     assert (tmp_path / "run" / "result.json").read_bytes() == before
 
 
+def test_dataset_of_pyg_is_taken_as_a_list_of_its_graphs(tiny, tmp_path):
+    dataset = InMemoryDataset()
+    dataset.data, dataset.slices = dataset.collate(tiny)
+    expected = graph.train_on(tiny, **SETTINGS)
+    assert same_weights(graph.train_on(dataset, **SETTINGS), expected)
+
+
 def with_item(index, **values):
     """A change of one graph of TINY."""
 
@@ -154,6 +162,10 @@ def with_item(index, **values):
         (with_item(3, edge_index=-RING), "graph 3 of `data` has edges between nodes -2 to 0"),
         (with_item(3, edge_index=RING.T), r"graph 3 of `data` has edge_index of shape \[6, 2\]"),
         (with_item(3, edge_index=RING.float()), "type torch.float32; it must be integers"),
+        (
+            with_item(3, edge_index=RING[:, :5]),
+            r"graph 3 of `data` has edge 2, 0 but not 0, 2 \(1 such\); graphs are undirected and list both",
+        ),
         (lambda data: data[:15], "class 1 has 7 samples; .* at least 10 of every class; remove y"),
         (lambda data: data[::2], "the labels have 1 class; at least 2 are needed to classify; remove y"),
     ],
@@ -184,6 +196,13 @@ def test_import_of_graph_imports_nothing_heavy():
     """Torch is imported at the first use of ``load_encoder`` or ``train_on``."""
     imported, _ = outcomes([], preload=["graph"])
     assert imported == set()
+
+
+def test_graphs_that_were_given_are_not_looked_for(tiny, tmp_path, capsys):
+    graph.train_on(tiny, output_dir=tmp_path / "run", **SETTINGS)
+    capsys.readouterr()
+    [line] = failure_of(evaluate_main, capsys, [str(tmp_path / "run"), "--data-root", str(tmp_path)])
+    assert "was trained by train_on, on graphs that are in no file; result.json there has its scores" in line
 
 
 def test_numpy_integers_are_classes(tiny, tmp_path):

@@ -13,6 +13,17 @@ from tests.runs import (
 )
 
 
+def test_what_only_hardness_has_is_compared_with_the_plain_objective():
+    config = parsed("--anneal-beta", "down", "--positives", "label", "--stop-gradient", "--tau-plus", "0")
+    assert config.objective_family() == "annealed, weights constant, true positives"
+    assert config.objective_family(plain=True) == "true positives"
+
+
+def test_beta_that_is_0_cannot_be_annealed(capsys):
+    message = failure(capsys, "--objective", "simclr", "--anneal-beta", "down")
+    assert message == "error: --anneal-beta is down, but --beta is 0 from the start"
+
+
 def test_annealed_beta_falls_to_0_in_nine_steps():
     betas = [annealed(2.0, "down", epoch, 400) for epoch in range(1, 401)]
     assert sorted(set(betas), reverse=True) == [2.0 - 0.25 * step for step in range(9)]

@@ -41,11 +41,19 @@ def test_two_folders_are_paired_by_seed(tmp_path):
     paths = [find_records([root]) for root in (first, second)]
     [row] = compare_scores(*map(read_records, paths)).to_dict("records")
     assert row["first"] == pytest.approx(0.825)
-    assert row["second"] == pytest.approx(0.885)
+    assert row["second"] == pytest.approx(0.875)  # without its seeds 6 and 7
     assert row["mean"] == pytest.approx(0.05)
     assert row["seeds"] == 6
     assert row["p"] == pytest.approx(0.03125)
     assert different_settings(*paths) == {}
+
+
+def test_folders_without_a_common_seed_have_their_means_alone(tmp_path, capsys):
+    write_record(tmp_path / "a" / "0", metrics={"svm_accuracy": 0.8})
+    write_record(tmp_path / "b" / "1", seed=1, metrics={"svm_accuracy": 0.9})
+    compare_main([str(tmp_path / "a"), str(tmp_path / "b")])
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "svm_accuracy" in line]
+    assert [word for word in line.split() if word[0].isdigit()] == ["0.8000", "0.9000", "0"]
 
 
 def test_shared_objectives_are_compared_with_themselves(tmp_path):

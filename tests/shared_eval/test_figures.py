@@ -41,14 +41,17 @@ def test_accuracy_against_beta(records):
 
 
 def test_each_version_has_its_own_line(records):
-    other = records.assign(revision="def5678", value=records["value"] - 0.3)
+    changes = {"value": records["value"] - 0.3, "untrained": records["untrained"] - 0.3}
+    other = records.assign(revision="def5678", **changes)
     both = label_versions(pd.concat([records, other]).drop(columns="version"))
     axes = figures.score_against("beta", both, "MUTAG svm_accuracy").axes[0]
     assert [line.get_label() for line in axes.lines if not line.get_label().startswith("_")] == [
         "tau_plus 0.1, abc1234",
         "tau_plus 0.1, def5678",
-        "untrained encoder",
+        "untrained encoder, abc1234",
+        "untrained encoder, def5678",
     ]
+    assert [line.get_ydata()[0] for line in axes.lines[4:]] == pytest.approx([70.0, 40.0])
     np.testing.assert_allclose(axes.lines[3].get_ydata(), [50.1, 51.1, 60.1])
 
 

@@ -63,6 +63,29 @@ def test_stdout_with_an_ascii_encoding_gets_escapes(monkeypatch):
     assert shown.count(r"x\udcff") == 2
 
 
+@pytest.mark.parametrize(
+    ("main", "flag", "suffix"),
+    [
+        (records.main, "--csv", ".csv"),
+        (records.main, "--parquet", ".parquet"),
+        (report.main, "--output", ".html"),
+    ],
+)
+def test_file_of_another_kind_is_not_overwritten(tmp_path, capsys, main, flag, suffix):
+    path = write_record(tmp_path / "run")
+    before = path.read_bytes()
+    [line] = failure_of(main, capsys, [str(tmp_path), flag, str(path)])
+    assert f"{flag} is {path}; its suffix must be {suffix}" in line
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("main", [records.main, report.main])
+def test_folder_that_is_missing_is_an_error_beside_one_that_is_there(tmp_path, capsys, main):
+    write_record(tmp_path / "run")
+    [line] = failure_of(main, capsys, [str(tmp_path / "run"), str(tmp_path / "runn")])
+    assert f"{tmp_path / 'runn'} is not a folder; name one with runs in it" in line
+
+
 @pytest.mark.parametrize("flag", ["--csv", "--parquet", "--output", "--figures"])
 def test_file_that_cannot_be_written_is_an_error(tmp_path, capsys, flag):
     for seed, beta in enumerate((1.0, 2.0)):
@@ -70,7 +93,8 @@ def test_file_that_cannot_be_written_is_an_error(tmp_path, capsys, flag):
     main = report.main if flag in ("--output", "--figures") else records.main
     there = tmp_path / "a file"
     there.write_text("mine")
-    target = there if flag == "--figures" else there / "x"
+    suffixes = {"--csv": ".csv", "--parquet": ".parquet", "--output": ".html"}
+    target = there if flag == "--figures" else there / f"x{suffixes[flag]}"
     where = [] if flag == "--output" else ["--output", str(tmp_path / "page.html")]
     flags = [str(tmp_path / "runs"), *(where if main is report.main else []), flag, str(target)]
     [line] = failure_of(main, capsys, flags)

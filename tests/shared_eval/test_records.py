@@ -92,7 +92,7 @@ def test_older_record_gets_label_and_families(tmp_path):
         "encoder": None,
         "label": "hard, beta 1, tau_plus 0.1, released, weights constant",
         "family": "released, weights constant",
-        "plain_family": "weights constant",
+        "plain_family": "",
     }
     path.write_text(path.read_text().replace("released", "corrected"))
     with pytest.raises(DamagedFileError, match="its checksum does not match"):

@@ -11,9 +11,9 @@ import safetensors.numpy
 from shared_eval.planned import Primary, planned_together
 from shared_eval.records import find_records, read_records
 from shared_eval.report import main as report_main
-from shared_eval.report_page import draw, write_report
+from shared_eval.report_page import draw, neighbours_of, write_report
 from shared_eval.tables import label_versions, scores, summarise
-from tests.shared_eval.conftest import HARD, write_record
+from tests.shared_eval.conftest import HARD, MOTIFS, PLAIN, write_record
 from tests.shared_eval.test_figures import a_sample
 
 RANKS = "graph-mean-ranks"
@@ -85,6 +85,27 @@ def test_published_figures_of_the_recipes_have_rows_of_their_own(runs, tmp_path,
     assert "liubin06/BCL" not in text
 
 
+def test_comparisons_of_one_s_own_recipe_are_primary(runs, tmp_path):
+    """Of the shipped recipes none plans beta 1 on these runs' DD against beta 0 alone."""
+    own = tmp_path / "own.toml"
+    text = MOTIFS.replace('["motifs"]', '["MUTAG", "mine"]').replace('"motifs"', '"MUTAG"')
+    text = text.replace("epochs = 2", "epochs = 200").replace("betas = [0.0, 1.0]", "betas = [0.0, 1.0, 3.0]")
+    planned = '[primary]\nmetrics = ["svm_accuracy"]\nbeta = 3.0\ntau_plus = 0.1\nagainst = ["untrained"]\n'
+    own.write_text(text + planned)
+    write_record(tmp_path / "runs" / "harder", objective=HARD | {"beta": 3.0})
+    page = tmp_path / "page.html"
+    for flags, said in (([], False), (["--recipes", str(own)], True)):
+        report_main([str(runs), "--output", str(page), *flags])
+        assert ("MUTAG svm_accuracy: hard, beta 3, tau_plus 0.1" in page.read_text()) == said
+        assert ("paper: hard, beta 1" in page.read_text()) == said
+
+
+def test_page_says_what_its_differences_and_items_are(page):
+    text = " ".join(page.read_text().split())
+    assert "the difference to the objective at beta 0, or to the plain one, at the same seeds" in text
+    assert "bootstrap" not in text
+
+
 SHOWN = {
     "texts": {"shown_texts": np.frombuffer(json.dumps([f"<b>{i}" for i in range(6)]).encode(), np.uint8)},
     "images": {"shown_images": np.zeros((6, 3, 8, 8), np.uint8)},
@@ -110,6 +131,20 @@ def test_page_shows_neighbours_before_and_after_training(runs, tmp_path, kind):
     if kind == "graphs":
         assert "300 nodes" in text
         assert text.count("data:image/svg+xml") > 2 * 4 * 3 * 4
+
+
+def test_neighbours_of_other_items_are_left_out(tmp_path):
+    """Two runs of one dataset with other tasks have as many texts, but not the same."""
+    for name, objective in (("plain", PLAIN), ("hard", HARD)):
+        path = write_record(tmp_path / name, objective=objective)
+        texts = json.dumps([f"{name} {i}" for i in range(6)]).encode()
+        vectors = {f"shown_{when}": np.eye(6) for when in ("before", "after")}
+        sample = a_sample() | vectors | {"shown_texts": np.frombuffer(texts, np.uint8)}
+        safetensors.numpy.save_file(sample, path.with_name("sample.safetensors"))
+    [rows] = neighbours_of(label_versions(read_records(find_records([tmp_path])))).values()
+    for query, embeddings in rows:
+        assert query.caption.startswith("plain")
+        assert list(embeddings) == ["before training", "infograph"]
 
 
 @pytest.mark.parametrize(

@@ -324,6 +324,12 @@ def test_small_table_on_ray(recipe, capsys):
         (["demo", "--together", "0"], "--together is 0; it must be at least 1"),
         (["demo", "--cpus", "0"], "--cpus is 0"),
         (["demo", "--cpus", "nan"], "--cpus is nan"),
+        (["demo", "--gpus", "-1"], "--gpus is -1.0; it must be at least 0"),
+        (
+            ["demo", "--cpus", "2", "--dry-run"],
+            "--cpus is for --launcher ray; on this machine --jobs shares the cores",
+        ),
+        (["demo", "--gpus", "1", "--dry-run"], "--gpus is for --launcher ray"),
         (["demo", "--jobs", "1" + 30 * "0"], "it must be at most 2147483647"),
         (
             ["demo", "--seeds", "10000000000", "--dry-run"],
@@ -339,11 +345,16 @@ def test_small_table_on_ray(recipe, capsys):
         (["demo", "--output", "table.doc"], "its suffix must be one of .md, .csv, .tex"),
         (
             ["graphs", "--objectives", "simclr"],
-            "--objectives is simclr; the table has infograph, debiased, hard",
+            "--objectives has simclr; the table has infograph, debiased, hard",
         ),
         (
-            ["graphs", "--datasets", "nothing"],
-            "no run of TUDatasets, TUDatasets, large is left with --datasets nothing",
+            ["graphs", "--objectives", "hard", "debiasd", "--dry-run"],
+            "--objectives has debiasd; the table has infograph,",
+        ),
+        (["graphs", "--datasets", "nothing"], "--datasets has nothing; the table has MUTAG, PTC_MR"),
+        (
+            ["graphs", "--datasets", "MUTAG", "PROTEIN", "--dry-run"],
+            "--datasets has PROTEIN; the table has MUTAG, PTC_MR",
         ),
     ],
 )

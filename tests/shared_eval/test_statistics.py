@@ -140,12 +140,22 @@ def test_mean_over_datasets_covers_what_varies():
     differing = mean_over_datasets([draw.normal(mean, 0.01, 20) for mean in np.linspace(-0.04, 0.06, 6)])
     assert alike.low < alike.estimate < alike.high
     assert differing.high - differing.low > 3 * (alike.high - alike.low)
-    # Between-dataset deviation 0.034 (of a population), six datasets.
-    assert differing.high - differing.low == pytest.approx(2 * 1.96 * 0.034 / np.sqrt(6), rel=0.15)
+    # The datasets' means have a deviation of 0.037; the t of five degrees of freedom is 2.571.
+    assert differing.high - differing.low == pytest.approx(2 * 2.571 * 0.0374 / np.sqrt(6), rel=0.15)
     one = draw.normal(0.01, 0.02, 50)
     alone = mean_over_datasets([one])
     assert alone.estimate == pytest.approx(one.mean())
     assert alone.high - alone.low == pytest.approx(2 * 1.96 * one.std() / np.sqrt(50), rel=0.1)
+
+
+@pytest.mark.parametrize("datasets", [2, 3, 6])
+def test_interval_over_datasets_covers_their_mean_as_often_as_it_says(datasets):
+    """Datasets of a kind whose differences have mean 0.01 and deviation 0.02, with eight noisy seeds each."""
+    draw = np.random.default_rng(0)
+    means = draw.normal(0.01, 0.02, (1000, datasets, 1))
+    experiments = means + draw.normal(0, 0.01, (1000, datasets, 8))
+    found = [mean_over_datasets(list(experiment)) for experiment in experiments]
+    assert np.mean([gain.low < 0.01 < gain.high for gain in found]) == pytest.approx(0.95, abs=0.02)
 
 
 def test_mean_ranks_equal_values_by_hand():

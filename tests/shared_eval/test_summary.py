@@ -73,6 +73,22 @@ def test_gains_and_ranks_of_a_modality(table):
     assert texts[-1][1] == "critical difference of mean ranks"
 
 
+def test_ranks_compare_common_seeds(tmp_path):
+    """On DD hard has two more seeds, easy ones: at the two that all have it is the worse one."""
+
+    def write(dataset, name, objective, values):
+        for seed, value in enumerate(values):
+            folder = tmp_path / dataset / name / str(seed)
+            scored = {"metrics": {"svm_accuracy": value}, "untrained_metrics": {}}
+            write_record(folder, dataset=dataset, seed=seed, objective=objective, **scored)
+
+    for dataset in ("DD", "MUTAG"):
+        write(dataset, "plain", PLAIN, [0.80, 0.80])
+        write(dataset, "hard", HARD, [0.79, 0.79, 0.99, 0.99] if dataset == "DD" else [0.79, 0.79])
+    [summary] = summarise_modalities(summarise(read_records(find_records([tmp_path])), primary=PRIMARY))
+    assert summary.ranks.means == {"infograph": 1.0, "hard, beta 1, tau_plus 0.1": 2.0}
+
+
 def test_forest_has_a_line_for_each_dataset_and_hollow_published_gains(table):
     axes = forest(table).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == [f"graph: {d} svm" for d in DATASETS]
@@ -137,6 +153,19 @@ def test_bars_join_ranks_within_the_critical_difference(table):
         "untrained encoder (4.00)",
         f"critical difference {summary.ranks.critical:.2f}",
     ]
+
+
+def test_cell_of_two_rows_is_empty_in_a_map(tmp_path):
+    """Two labels at one beta and tau_plus, as records by different code may have."""
+    families = {"family": "", "plain_family": "", "encoder": None}
+    for tau_plus in (0.0, 0.1):
+        for beta in (0.0, 1.0):
+            for label in ("one", "two") if beta and tau_plus else (f"{beta}, {tau_plus}",):
+                objective = {"name": "hard", "beta": beta, "tau_plus": tau_plus, "label": label} | families
+                write_record(tmp_path / label, objective=objective)
+    table = summarise(read_records(find_records([tmp_path])))
+    texts = gain_maps(table, "MUTAG svm_accuracy").axes[0].texts
+    assert sorted(text.get_position() for text in texts) == [(0, 1), (1, 0)]
 
 
 def test_map_marks_gains_whose_interval_excludes_0(tmp_path):

@@ -1,7 +1,9 @@
 """Tables compared with values and texts computed by hand."""
 
+import io
 import json
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -247,6 +249,17 @@ def test_lengths_of_training_have_rows_and_an_oracle_of_each_seed(tmp_path):
     ]
 
 
+def test_oracle_of_lengths_is_of_datasets_that_have_several(tmp_path):
+    """MUTAG has two lengths, DD and PTC_MR one each; no other length was tried for these."""
+    for dataset, epochs in (("MUTAG", 5), ("MUTAG", 20), ("DD", 5), ("PTC_MR", 20)):
+        write_record(tmp_path / f"{dataset}-{epochs}", dataset=dataset, epochs=epochs)
+    [oracle] = [row for row in table_of(tmp_path).rows if row.kind == "oracle"]
+    assert list(oracle.cells) == ["MUTAG svm_accuracy"]
+    for path in tmp_path.glob("MUTAG-*/result.json"):
+        path.unlink()
+    assert not [row for row in table_of(tmp_path).rows if row.kind == "oracle"]
+
+
 def test_oracle_takes_the_best_beta(tmp_path):
     column = "MUTAG svm_accuracy"
     table = all_points(tmp_path)
@@ -345,8 +358,9 @@ def test_csv_and_latex_equal_texts_by_hand(tmp_path):
         "objective,kind,column,mean,deviation,seeds,difference,low,high,p,corrected_p,"
         "baseline,primary,detectable,equivalent\n"
         "untrained encoder,untrained,MUTAG svm_accuracy,0.7,,1,,,,,,,,,\n"
-        "infograph,objective,MUTAG svm_accuracy,0.8,,1,,,,,,,,,\n"
+        "infograph,objective,MUTAG svm_accuracy,0.8,,1,0.1,,,,,untrained,False,,False\n"
         '"hard, beta 1, tau_plus 0.1",objective,MUTAG svm_accuracy,0.9,,1,0.1,,,,,plain,False,,False\n'
+        '"hard, beta 1, tau_plus 0.1",objective,MUTAG svm_accuracy,0.9,,1,0.2,,,,,untrained,False,,False\n'
         '"paper: hard, beta 1",published,MUTAG svm_accuracy,0.874,,,,,,,,,,,\n'
     )
     assert to_latex(table) == (
@@ -363,6 +377,13 @@ def test_csv_and_latex_equal_texts_by_hand(tmp_path):
         "\\bottomrule\n"
         "\\end{tabular}\n"
     )
+
+
+def test_csv_has_every_primary_comparison(tmp_path):
+    lines = pd.read_csv(io.StringIO(to_csv(all_points(tmp_path))))
+    named = lines[lines["primary"] == True]  # noqa: E712  (empty where there is no comparison)
+    assert named["baseline"].tolist() == ["beta 0", "plain", "untrained"]
+    assert set(named["objective"]) == {"hard, beta 1, tau_plus 0.1"}
 
 
 def test_latex_escapes_names(tmp_path):
