@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from core import InfoGraphLoss
 from core.losses import gradient_cache, triton_tiles
 from core.training.runtime import autocast, set_deterministic, to_device
+from sentence.config import SentenceConfig
 from tests.faults.tiny import TinyCommand, write_tiny_data
 from tests.gpu import GPU, HostWaitsError, MixedDevicesError, fake_gpu
 from tests.sentence.conftest import write_tiny_bert
@@ -100,6 +101,7 @@ def test_steps_of_a_transformer(chunk, make_task, tmp_path):
     """transformers reads the mask once a batch, where it can: not of FakeTensors, so that it is not seen."""
     model = write_tiny_bert(tmp_path / "tiny-bert")
     flags = ["--encoder", "transformer", "--model", str(model), "--longest", "12"]
+    flags += ["--embedding-dim", str(SentenceConfig.embedding_dim)]  # the tiny command's is of the others
     with fake_gpu() as gpu:
         task = make_task("sentence", *flags, *(["--cache-chunk", str(chunk)] if chunk else []))
         with gpu.without_waits():

@@ -82,7 +82,7 @@ def check_epochs(run: "Run") -> None:
     state = run.load_checkpoint()
     if state is None and (wanted == begun_with or run.record() is None):
         return  # nothing is trained, or what is to be
-    if state is not None and wanted < (trained := epochs_begun(state)):
+    if state is not None and wanted < (trained := epochs_begun(state, run.checkpoints.folder)):
         raise InputError(
             f"`epochs` is {wanted}, but the run in {folder} is in epoch {trained}; it cannot be shortened: "
             "choose another `output_dir`"
@@ -101,9 +101,9 @@ def check_epochs(run: "Run") -> None:
         )
 
 
-def epochs_begun(state: Mapping[str, Any]) -> int:
-    """Epochs that a checkpoint has trained, the one in progress included."""
-    with restoring(Path("the checkpoint")):
+def epochs_begun(state: Mapping[str, Any], folder: Path) -> int:
+    """Epochs that a state of the checkpoints in ``folder`` has trained, the one in progress included."""
+    with restoring(folder):
         progress = state["progress"]
         return progress["epoch"] - (len(progress["step_statistics"]) == 0)
 

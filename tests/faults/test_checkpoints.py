@@ -130,7 +130,7 @@ def test_generation_that_is_not_a_number_is_skipped(two_generations, capsys):
     ("change", "message"),
     [
         (lambda state: state.pop("optimizer"), "it lacks 'optimizer'"),
-        (lambda state: state["progress"].update(step_statistics=3), "expected Tensor"),
+        (lambda state: state["progress"].update(step_statistics=3), "object of type 'int' has no len()"),
         (lambda state: state["model"].popitem(), "Missing key"),
         (lambda state: state.update(data="x"), "no attribute"),
     ],
