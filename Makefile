@@ -1,9 +1,9 @@
 # Every target sets up .venv by itself; if that is interrupted, call it again.
 PYTHON ?= python3
 
-# Makes the environment of a target in its folder. uv installs in an eighth of pip's time.
-VENV = $(PYTHON) -m venv $(@D) && $(@D)/bin/python -m pip install --quiet --disable-pip-version-check uv
-INSTALL = $(@D)/bin/uv pip install --quiet --python $(@D)/bin/python
+# Into the environment in the target's folder. Without --no-compile pip also compiles what is never imported.
+PIP = $(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile
+UV = $(@D)/bin/uv pip install --quiet --python $(@D)/bin/python
 
 .PHONY: demo test test-all test-lowest test-wheel bench docs docs-serve lint clean
 
@@ -47,31 +47,33 @@ docs-serve: .venv/docs
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs serve
 
 .venv/docs: .venv/ready
-	$(INSTALL) -e '.[docs]'
+	$(PIP) -e '.[docs]'
 	touch .venv/docs
 
 .venv/ready: Makefile pyproject.toml
-	$(VENV)
-	$(INSTALL) -e '.[test,dev]'
+	$(PYTHON) -m venv $(@D)
+	$(PIP) -e '.[test,dev]'
 	touch .venv/ready
 
 # --no-deps: only lightly's losses are used, which need none of its dependencies. One of them,
 # pytorch-lightning, has had compromised releases and must never be installed.
 .venv/bench: .venv/ready
-	$(INSTALL) -e '.[bench]'
-	$(INSTALL) --no-deps lightly
+	$(PIP) -e '.[bench]'
+	$(PIP) --no-deps lightly
 	touch .venv/bench
 
 .venv-lowest/ready: Makefile pyproject.toml
-	$(VENV)
-	$(INSTALL) --resolution lowest-direct --only-binary :all: -r pyproject.toml --extra test
+	$(PYTHON) -m venv $(@D)
+	$(PIP) uv
+	$(UV) --resolution lowest-direct --only-binary :all: -r pyproject.toml --extra test
 	touch .venv-lowest/ready
 
 .venv-wheel/ready: Makefile pyproject.toml $(wildcard core/losses/*)
 	rm -rf build dist .venv-wheel
-	$(VENV)
+	$(PYTHON) -m venv $(@D)
+	$(PIP) uv
 	$(@D)/bin/uv build --quiet --wheel --out-dir dist .
-	$(INSTALL) --resolution lowest-direct dist/*.whl "torch>=2.4" "numpy>=1.26" "hypothesis>=6.100" \
+	$(UV) --resolution lowest-direct dist/*.whl "torch>=2.4" "numpy>=1.26" "hypothesis>=6.100" \
 		"pytest>=8.0" "pytest-timeout>=2.3" "pytest-xdist>=3.5" "setuptools>=77"
 	touch .venv-wheel/ready
 
