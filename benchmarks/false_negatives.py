@@ -15,14 +15,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import tyro
 
 from core.io.errors import InputError
 from core.training.cli import command, parse
 from core.training.config import default_data_root
 from core.training.progress import progress_bar
-from core.training.provenance import describe_environment
 from core.training.settings import load_config
 from sentence.config import SentenceConfig
 from shared_eval.outputs import show, text_table, write_output
@@ -66,6 +64,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         pairs = list(zip(folders, configs, strict=True))
         runs = [measured(*pair, settings) for pair in progress.track(pairs, description="runs")]
     if settings.output is not None:
+        import torch
+
+        from core.training.provenance import describe_environment
+
         environment = describe_environment(torch.device("cpu"))
         content = {"settings": asdict(settings), "environment": environment, "runs": runs}
         write_output(settings.output, json.dumps(content, indent=2, default=str) + "\n")

@@ -15,13 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-import torch
 import tyro
 
 from core.io.files import write_atomically
 from core.training.cli import command, parse
 from core.training.config import default_data_root
-from core.training.provenance import describe_environment
 from shared_eval.statistics import paired_difference
 from shared_eval.table_formats import markdown
 
@@ -56,6 +54,10 @@ class FinetuningSettings:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     settings = parse(FinetuningSettings, argv, "python -m benchmarks.finetuning")
+    import torch  # help and errors do not need it
+
+    from core.training.provenance import describe_environment
+
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
     environment = describe_environment(torch.device("cpu"))
     runs = [{"objective": UNTRAINED, "stsb": score_of(settings.model, settings.data_root)}]

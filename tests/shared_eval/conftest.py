@@ -44,6 +44,14 @@ objective = "hard"
 tau_plus = 0.1
 betas = [0.0, 1.0]
 """
+# What a recipe plans to compare, to be appended to MOTIFS.
+PRIMARY = """
+[primary]
+metrics = ["svm_accuracy"]
+beta = 1.0
+tau_plus = 0.1
+against = ["beta 0", "untrained"]
+"""
 # Objectives as recorded before they had a label: ``label_older_objective`` reads them.
 HARD = {"name": "hard", "beta": 1.0, "tau_plus": 0.1, "variant": "corrected"}
 PLAIN = {"name": "infograph", "beta": 0.0, "tau_plus": 0.0, "variant": "corrected"}

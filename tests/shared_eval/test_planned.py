@@ -10,15 +10,7 @@ from shared_eval import reproduce
 from shared_eval.reproduce.locate import locate
 from shared_eval.reproduce.recipes import read_recipe
 from shared_eval.reproduce.spec import Job
-from tests.shared_eval.conftest import MOTIFS, parsed, write_record
-
-PLANNED = """
-[primary]
-metrics = ["svm_accuracy"]
-beta = 1.0
-tau_plus = 0.1
-against = ["beta 0", "untrained"]
-"""
+from tests.shared_eval.conftest import MOTIFS, PRIMARY, parsed, write_record
 
 
 def finish(recipe):
@@ -59,7 +51,7 @@ def finish(recipe):
     ids=["complete", "metric", "family", "published"],
 )
 def test_what_a_recipe_plans_and_its_table_lacks_is_named(recipe, capsys, change, lines):
-    recipe.write_text((MOTIFS + PLANNED).replace(*change))
+    recipe.write_text((MOTIFS + PRIMARY).replace(*change))
     finish(recipe)
     reproduce.main([str(recipe)])
     assert capsys.readouterr().err.splitlines() == [f"warning: {line}" for line in lines]

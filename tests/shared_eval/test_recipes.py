@@ -28,15 +28,7 @@ from shared_eval.reproduce.recipes import (
 )
 from shared_eval.reproduce.spec import Job, RunSpec, group_jobs
 from tests.runs import failure_of
-from tests.shared_eval.conftest import HARD, MOTIFS, parsed, run_spec, write_record
-
-PRIMARY = """
-[primary]
-metrics = ["svm_accuracy"]
-beta = 1.0
-tau_plus = 0.1
-against = ["beta 0", "untrained"]
-"""
+from tests.shared_eval.conftest import HARD, MOTIFS, PRIMARY, parsed, run_spec, write_record
 
 
 def test_graphs_table_plans_every_run_once():
