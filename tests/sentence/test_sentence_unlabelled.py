@@ -240,18 +240,13 @@ def test_transformer_is_scored_without_labels(books, tmp_path):
     assert 1 < metrics["effective_rank"] < 13
 
 
+def flags_of(books, folder, tasks):
+    return [*FAST, *BOW, "--dataset", f"folder:{books}", "--output-dir", str(folder), "--tasks", tasks]
+
+
 def test_resuming_where_a_task_s_data_appeared_is_refused(books, tmp_path, capsys):
     """The labelled run would train on the sentences that were held out."""
-    flags = [
-        *FAST,
-        *BOW,
-        "--dataset",
-        f"folder:{books}",
-        "--output-dir",
-        str(tmp_path / "run"),
-        "--tasks",
-        "mr",
-    ]
+    flags = flags_of(books, tmp_path / "run", "mr")
     flags += ["--data-root", str(tmp_path / "data"), "--no-download"]
     with interrupted_before_step(8):
         train_main([*flags, "--checkpoint-seconds", "0"])
@@ -271,16 +266,7 @@ def test_corpus_too_small_to_hold_out_trains_without_scores(tmp_path, capsys):
 
 
 def test_largest_batch_leaves_the_held_out_sentences_out(books, tmp_path, capsys):
-    flags = [
-        *FAST,
-        *BOW,
-        "--dataset",
-        f"folder:{books}",
-        "--output-dir",
-        str(tmp_path / "run"),
-        "--tasks",
-        "none",
-    ]
+    flags = flags_of(books, tmp_path / "run", "none")
     error = failure_of(train_main, capsys, [*flags, "--batch-size", "130"])[-1]
     assert "must be at most 122, the sentences of the corpus without the 13 held out" in error
     train(f"folder:{books}", tmp_path / "other", "--tasks", "none", "--batch-size", "122")
