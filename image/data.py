@@ -21,7 +21,7 @@ from core.training.cli import with_flags
 from image import published
 from image.config import KNOWN, MIN_IMAGE_SIZE, ImageConfig, Labels
 from image.decoded import read_splits, read_unlabelled
-from image.folders import LEAVE_OUT, OR_NO_LABELS, images_below, split_folders, why_unlabelled
+from image.folders import LabelsError, images_below, split_folders, why_unlabelled
 from image.shapes import CLASSES as SHAPES
 from image.shapes import make_shapes
 from image.skipped import Skipped
@@ -164,9 +164,8 @@ def load_dataset(
     if len(dataset.classes) == 1:
         raise InputError(f"`dataset` is {name!r}, which has 1 class; at least 2 are needed")
     if dataset.has_labels and len(dataset.test) < MIN_TEST_IMAGES:
-        raise InputError(
-            f"`dataset` is {name!r}, which has 1 test image; at least {MIN_TEST_IMAGES} are needed: "
-            f"add some{OR_NO_LABELS}"
+        raise LabelsError(
+            f"`dataset` is {name!r}, which has 1 test image; at least {MIN_TEST_IMAGES} are needed: add some"
         )
     return dataset if image_size is None else dataset.resized(image_size)
 
@@ -190,8 +189,8 @@ def load_datasets(
     try:
         probed = load_dataset(config.probe_dataset, *where, dataset.image_size, skip, "folders")
     except InputError as error:
-        fault = str(error).removesuffix(OR_NO_LABELS).replace("`dataset`", "it")
-        raise InputError(f"`probe_dataset` cannot be used: {fault}") from error
+        fault = error.fault if isinstance(error, LabelsError) else str(error)
+        raise InputError(f"`probe_dataset` cannot be used: {fault.replace('`dataset`', 'it')}") from error
     warn_skipped(probed, trains)
     return dataset, probed
 
@@ -199,10 +198,9 @@ def load_datasets(
 def warn_skipped(dataset: ImageDataset, trains: bool = True) -> None:
     """Say on stderr, on one line, what the folders of a dataset hold that is not used, and if no labels."""
     why = dataset.why_unlabelled
-    if why and trains:
-        why = with_flags(f"trained and scored without labels, as {why}")
-    elif why:
-        why = f"scored without labels, as {why.removesuffix(LEAVE_OUT)}"
+    if why:
+        done = with_flags("trained and scored without labels (see `labels`)")
+        why = f"{done if trains else 'scored without labels'}, as {why}"
     if (description := "; ".join(filter(None, [dataset.skipped.describe(), why]))) and is_main_process():
         line = " ".join(f"{dataset.name}: {description}".splitlines())  # names may contain line ends
         print(readable(line), file=sys.stderr)

@@ -13,8 +13,6 @@ from image.config import Labels
 from image.decoding import EXTENSIONS
 from image.skipped import Skipped, counts_of
 
-OR_NO_LABELS = ", or set `labels` none"  # ends a message
-LEAVE_OUT = "; `labels` folders would leave them out"
 LabelledFile = tuple[str, int]  # an image's path and the index of its class
 # The usual names of the splits, in any case. If there are both test and val, val is not used.
 SPLITS = {
@@ -22,6 +20,14 @@ SPLITS = {
     "test": ("test", "testing"),
     "val": ("val", "valid", "validation", "dev"),
 }
+
+
+class LabelsError(InputError):
+    """Labels cannot be read as they were asked for; ``fault`` says why and what to mend."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+        super().__init__(f"{fault}, or set `labels` none")
 
 
 class Tree(NamedTuple):
@@ -70,7 +76,7 @@ def why_unlabelled(path: Path, labels: Labels) -> str | None:
         return f"{classes[0].name} is its only class folder" if classes else "it has no class folders"
     if found.outside:
         lie = "image lies" if found.outside == 1 else "images lie"
-        return f"{found.outside:,} {lie} outside of its class folders{LEAVE_OUT}"
+        return f"{found.outside:,} {lie} outside of its class folders"
     return None
 
 
@@ -97,9 +103,8 @@ def split_folders(path: Path, skipped: Skipped) -> tuple[list[LabelledFile], lis
         count[label] += 1
         (test if count[label] % 5 == 0 else train).append((file, label))
     if not test:
-        raise InputError(
-            f"{path} has fewer than 5 images in every class; every fifth is a test image: add "
-            f"some{OR_NO_LABELS}"
+        raise LabelsError(
+            f"{path} has fewer than 5 images in every class; every fifth is a test image: add some"
         )
     return train, test, classes
 
@@ -126,9 +131,8 @@ def find_splits(path: Path, folders: list[Path]) -> tuple[Path, Path] | None:
         return found["train"][0], found[tested][0]
     name = (found["train"] or found[tested])[0].name
     missing = "no test or val folder" if found["train"] else "no train folder"
-    raise InputError(
-        f"{path} has a folder {name}, but {missing}; add it, or, if {name} is a class, rename "
-        f"it{OR_NO_LABELS}"
+    raise LabelsError(
+        f"{path} has a folder {name}, but {missing}; add it, or, if {name} is a class, rename it"
     )
 
 
@@ -155,7 +159,7 @@ def list_class_folders(folder: Path, skipped: Skipped) -> tuple[list[LabelledFil
 
 def list_images(folder: Path, classes: list[Path], skipped: Skipped) -> tuple[list[LabelledFile], list[str]]:
     if not classes:
-        raise InputError(f"{folder} contains no class folders; add them{OR_NO_LABELS}")
+        raise LabelsError(f"{folder} contains no class folders; add them")
     files = [
         (image, label)
         for label, class_folder in enumerate(classes)

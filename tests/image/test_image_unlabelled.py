@@ -60,7 +60,7 @@ def test_flat_folder_is_read_whole_without_labels(flat, capsys):
     assert dataset.train.labels.tolist() == [-1] * 30
     expected = [np.asarray(Image.open(path)) for path in sorted(flat.iterdir())]
     assert torch.equal(dataset.train.images, torch.from_numpy(np.stack(expected)).permute(0, 3, 1, 2))
-    why = "trained and scored without labels, as it has no class folders"
+    why = "trained and scored without labels (see --labels), as it has no class folders"
     assert said(dataset, capsys) == f"folder:{flat}: {why}\n"
     assert said(load(flat, labels="none"), capsys) == ""
 
@@ -81,12 +81,8 @@ def test_image_outside_of_the_class_folders_says_why_there_are_no_labels(tmp_pat
     shutil.copy(root / "dots" / "001.png", root / "overview.png")
     dataset = load(root)
     assert (len(dataset.train), dataset.has_labels) == (31, False)
-    assert dataset.why_unlabelled == (
-        "1 image lies outside of its class folders; `labels` folders would leave them out"
-    )
-    assert said(dataset, capsys).endswith(
-        "as 1 image lies outside of its class folders; --labels folders would leave them out\n"
-    )
+    assert dataset.why_unlabelled == "1 image lies outside of its class folders"
+    assert said(dataset, capsys).endswith("(see --labels), as 1 image lies outside of its class folders\n")
     warn_skipped(dataset, trains=False)
     assert capsys.readouterr().err == (
         f"folder:{root}: scored without labels, as 1 image lies outside of its class folders\n"
