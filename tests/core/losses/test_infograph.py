@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from core import InfoGraphLoss
-from core.losses import infograph
+from core.losses import hard_softplus as hard
 
 REFERENCE = Path(__file__).parents[2] / "reference" / "jsd_official.npz"
 
@@ -104,7 +104,7 @@ def readable(monkeypatch):
 
     def call(function):
         with monkeypatch.context() as patch:
-            patch.setattr(infograph._HardSoftplus, "apply", infograph.hard_softplus)
+            patch.setattr(hard.HardSoftplus, "apply", hard.hard_softplus)
             return function()
 
     return call
@@ -149,7 +149,7 @@ def test_large_scores_in_blocks_of_rows_equal_the_readable_version(
     block_elements, stop_gradient, readable, monkeypatch
 ):
     """Scores up to thousands, whose exponentials underflow and overflow; in blocks of 1, 5 and all rows."""
-    monkeypatch.setattr(infograph, "BLOCK_ELEMENTS", block_elements)
+    monkeypatch.setattr(hard, "BLOCK_ELEMENTS", block_elements)
     local, global_, batch = embeddings(23, 7, 8)
     local = (local * torch.logspace(-3, 3, 23, dtype=torch.float64).unsqueeze(1)).detach().requires_grad_()
     objective = InfoGraphLoss([4.0], 0.1, stop_gradient=stop_gradient, reduction="none")
