@@ -64,7 +64,7 @@ class Figure:
 class PrimaryComparisons:
     """What a table is made to answer: one objective against its baselines, by one metric a dataset."""
 
-    metrics: tuple[str, ...]  # usually one: several of one dataset depend on each other
+    metric: str
     beta: float
     tau_plus: float
     against: tuple[Baseline, ...]
@@ -145,12 +145,12 @@ class Recipe:
         if self.primary is None:
             return {}
         family, tau_plus, beta = self.primary.family, self.primary.tau_plus, self.primary.beta
-        named = product(self.datasets, self.primary.metrics, self.epochs, self.primary.against)
+        named = product(self.datasets, self.epochs, self.primary.against)
         return planned_together(
             self.title,
             (
-                Primary(f"{dataset} {metric}", epochs, family, tau_plus, beta, baseline)
-                for dataset, metric, epochs, baseline in named
+                Primary(f"{dataset} {self.primary.metric}", epochs, family, tau_plus, beta, baseline)
+                for dataset, epochs, baseline in named
             ),
         )
 

@@ -47,7 +47,7 @@ betas = [0.0, 1.0]
 # What a recipe plans to compare, to be appended to MOTIFS.
 PRIMARY = """
 [primary]
-metrics = ["svm_accuracy"]
+metric = "svm_accuracy"
 beta = 1.0
 tau_plus = 0.1
 against = ["beta 0", "untrained"]

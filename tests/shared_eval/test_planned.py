@@ -28,7 +28,7 @@ def finish(recipe):
     [
         (("title", "title"), []),
         (
-            ('metrics = ["svm_accuracy"]', 'metrics = ["svm_acuracy"]'),
+            ('[primary]\nmetric = "svm_accuracy"', '[primary]\nmetric = "svm_acuracy"'),
             [
                 "two epochs plans to compare motifs svm_acuracy of beta 1, tau_plus 0.1, family '' with "
                 f"{baseline}, but the table has motifs svm_accuracy"
@@ -44,7 +44,7 @@ def finish(recipe):
             ],
         ),
         (
-            ('metric = "svm_accuracy"', 'metric = "svm_acc"'),
+            ('metric = "svm_accuracy"\nlabel', 'metric = "svm_acc"\nlabel'),
             ["published figures of motifs svm_acc are not shown: the table has motifs svm_accuracy"],
         ),
     ],

@@ -90,7 +90,7 @@ def test_comparisons_of_one_s_own_recipe_are_primary(runs, tmp_path):
     own = tmp_path / "own.toml"
     text = MOTIFS.replace('["motifs"]', '["MUTAG", "mine"]').replace('"motifs"', '"MUTAG"')
     text = text.replace("epochs = 2", "epochs = 200").replace("betas = [0.0, 1.0]", "betas = [0.0, 1.0, 3.0]")
-    planned = '[primary]\nmetrics = ["svm_accuracy"]\nbeta = 3.0\ntau_plus = 0.1\nagainst = ["untrained"]\n'
+    planned = '[primary]\nmetric = "svm_accuracy"\nbeta = 3.0\ntau_plus = 0.1\nagainst = ["untrained"]\n'
     own.write_text(text + planned)
     write_record(tmp_path / "runs" / "harder", objective=HARD | {"beta": 3.0})
     page = tmp_path / "page.html"
