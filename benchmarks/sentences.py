@@ -25,10 +25,10 @@ TITLE = "Sentence training and encoding"
 ABOUT = (
     "Quick-thoughts with two bidirectional GRUs. Ours packs sentences. The same GRUs run on sentences "
     "padded to the longest of the batch, and to the longest of four buckets of similar length. Encoding, in "
-    "float32, is that of evaluation, on sentences of the embedded topic task."
+    "float32, is that of evaluation, on sentences of the built-in topic task."
 )
 BUCKETS = 4
-EMBEDDED = "pydoc"
+BUILT_IN = "pydoc"
 
 
 def run_padded(encoder: GRUEncoder, ids: Tensor, lengths: Tensor, buckets: int = 1) -> Tensor:
@@ -81,12 +81,12 @@ class SentenceSteps:
 
 
 def corpus_of(settings: SentenceSettings, findings: Findings) -> EncodedCorpus:
-    """The corpus of the settings, or the embedded one if that is missing, with a note."""
+    """The corpus of the settings, or the built-in one if that is missing, with a note."""
     try:
         corpus = find_corpus(settings.dataset, default_data_root())
     except InputError as error:
-        findings.notes.append(f"Measured on {EMBEDDED} instead: {error}.")
-        corpus = find_corpus(EMBEDDED, default_data_root())
+        findings.notes.append(f"Measured on {BUILT_IN} instead: {error}.")
+        corpus = find_corpus(BUILT_IN, default_data_root())
     return encode_corpus(corpus, 50_000)
 
 

@@ -92,7 +92,7 @@ class SentenceSettings:
     """Quick-thoughts' step, and encoding."""
 
     dataset: str = "books"
-    """The corpus; the embedded one if it is missing."""
+    """The corpus; the built-in one if it is missing."""
     embedding_dim: int = 620
     hidden: int = 600
     batch_size: int = 400
@@ -107,9 +107,9 @@ class EvaluationSettings:
     """Probes on frozen features."""
 
     graphs: str = "MUTAG"
-    """Graphs of the SVM; the embedded ones if they are missing."""
+    """Graphs of the SVM; the built-in ones if they are missing."""
     task: str = "mr"
-    """Task of the nested logistic regression; the embedded one if it is missing."""
+    """Task of the nested logistic regression; the built-in one if it is missing."""
     task_samples: int = 3000
     """Maximum number of its sentences."""
     task_dim: int = 1200
@@ -143,7 +143,7 @@ class ReferenceSettings:
     workers: int = os.cpu_count() or 1
     """Processes of lightly's DataLoader."""
     task: str = "mr"
-    """Task of SentEval's protocol; the embedded one if it is missing."""
+    """Task of SentEval's protocol; the built-in one if it is missing."""
     task_samples: int = 2000
     """Maximum number of its sentences."""
     folds: int = 10
@@ -186,7 +186,7 @@ class SuiteConfig:
     only: tuple[Part, ...] = PARTS
     """Parts to measure; results of the others are kept."""
     quick: bool = False
-    """Small sizes, few rounds, embedded data: under two minutes."""
+    """Small sizes, few rounds, built-in data: under two minutes."""
     page: bool = False
     """Only write the page and its figures again, from the recorded results."""
     device: str = "auto"

@@ -14,10 +14,10 @@ from core.io.errors import InputError, TrainingError
 
 TITLE = "Start-up"
 ABOUT = (
-    "Each command in a fresh process, from its start to its end, beside a process that only imports torch. "
-    "An unknown name is that of a dataset, run, model, folder or table. Imports are those of the modules "
-    "that a command needs for its work, which it imports once its command line is checked. The call that "
-    "warms up leaves bytecode and libraries in the system's cache."
+    "Each command in a fresh process, from its start to its end, compared with a process that only imports "
+    "torch. An unknown name is that of a dataset, run, model, folder or table. Imports are those of the "
+    "modules that a command needs for its work, which it imports once its command line is checked. The call "
+    "that warms up leaves bytecode and libraries in the system's cache."
 )
 TORCH = "import torch"
 WRONG_FLAG = "--no-such-flag"

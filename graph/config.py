@@ -27,10 +27,10 @@ class GraphConfig(GroupConfig):
     maximums: ClassVar[Mapping[str, float]] = {**GroupConfig.maximums, "layers": 1000}
 
     dataset: str = "motifs"
-    """motifs (embedded), a TUDataset of the paper (MUTAG, PTC_MR, ENZYMES, PROTEINS, DD, REDDIT-BINARY,
+    """motifs (built-in), a TUDataset of the paper (MUTAG, PTC_MR, ENZYMES, PROTEINS, DD, REDDIT-BINARY,
     IMDB-BINARY, IMDB-MULTI), another TUDataset's name, or folder:PATH with the files of one."""
     objective: Literal["infograph", "debiased", "hard"] = "hard"
-    """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
+    """infograph: beta 0 and tau_plus 0; debiased: beta 0; hard: beta above 0."""
     variant: Literal["corrected", "released"] = objective_option(
         "corrected", slug="{}", label="{}", affects_plain=False
     )
@@ -40,7 +40,7 @@ class GraphConfig(GroupConfig):
     )
     """Treat the negatives' weights as constants."""
     temperature: float | None = None
-    """Not supported: the Jensen-Shannon bound has none; here because the other modalities have it."""
+    """Not supported: the Jensen-Shannon bound has no temperature."""
     epochs: int = 200
     batch_size: int = 128
     lr: float = 1e-3
@@ -52,7 +52,7 @@ class GraphConfig(GroupConfig):
     """What the encoder knows of a node: its labels (one-hot), its attributes (as they are), both, or its
     degree. auto: labels if the dataset has them, else degrees."""
     prior_weight: float = 0.0
-    """Weight of the prior term that InfoGraph's code offers."""
+    """Weight of InfoGraph's optional prior-matching loss; 0 leaves it out."""
 
     def checked(self) -> Self:
         if self.temperature is not None:

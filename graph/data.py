@@ -1,4 +1,4 @@
-"""Graphs by name: the embedded motifs, or a TUDataset that is on the disk or downloaded."""
+"""Graphs by name: the built-in motifs, or a TUDataset that is on the disk or downloaded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

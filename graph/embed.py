@@ -17,7 +17,7 @@ from shared_eval.embeddings import EmbeddingFiles
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig(DataConfig, EmbeddingFiles):
-    """Write the embeddings of graphs by a run's trained encoder to a file, a row a graph."""
+    """Write the embeddings of graphs by a run's trained encoder to a file, one row per graph."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""

@@ -1,4 +1,4 @@
-"""The embedded graph dataset: random trees with copies of one of five motifs."""
+"""The built-in graph dataset: random trees with copies of one of five motifs."""
 
 import numpy as np
 import torch

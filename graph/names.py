@@ -69,7 +69,7 @@ def is_given(name: str) -> bool:
 
 
 def check_name(name: str, data_root: Path) -> None:
-    """Raise InputError unless a dataset is embedded, at the publisher's or there."""
+    """Raise InputError unless a dataset is built-in, at the publisher's or there."""
     if name.startswith(FOLDER):
         tu_files(name, data_root)
     elif name not in (*KNOWN, *OTHER_DATASETS) and not has_tu_dataset(name, data_root):

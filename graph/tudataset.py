@@ -227,7 +227,7 @@ def _read_numbers(path: Path, columns: int | None, kind: Numbers = INTEGERS) -> 
 
     Blank lines at its end are ignored.
     """
-    import pandas as pd  # slow to import, and the embedded graphs do not need it
+    import pandas as pd  # slow to import, and the built-in graphs do not need it
 
     content = _read(path)
     count = content[:MAX_LINE_BYTES].split(b"\n", 1)[0].count(b",") + 1

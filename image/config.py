@@ -45,9 +45,9 @@ class ImageConfig(TrainConfig):
     maximums: ClassVar[Mapping[str, float]] = {**TrainConfig.maximums, "image_size": 1024, "view_size": 1024}
 
     dataset: str = "shapes"
-    """shapes or digits (embedded), cifar10, cifar100, stl10, tinyimagenet, or folder:PATH (any images)."""
+    """shapes or digits (built-in), cifar10, cifar100, stl10, tinyimagenet, or folder:PATH (any images)."""
     objective: Literal["simclr", "debiased", "hard"] = "hard"
-    """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
+    """simclr: beta 0 and tau_plus 0; debiased: beta 0; hard: beta above 0."""
     temperature: float = objective_option(0.5, slug="temperature{}", label="temperature {}")
     precision: Precision = "auto"
     epochs: int = 400
@@ -82,7 +82,7 @@ class ImageConfig(TrainConfig):
     norm: Norm = "batch"
     """Normalisation of encoder and head; group treats images one by one."""
     labels: Labels = "auto"
-    """Of folder:PATH: folders, its class folders; auto, these if two or more hold all images; none."""
+    """Of folder:PATH. folders: its class folders; auto: the same, if two or more hold all images; none."""
     probe_dataset: str | None = None
     """Another labelled dataset, or folder:PATH, whose images are scored by the probes."""
     skip_unreadable: bool = False
@@ -222,7 +222,7 @@ def check_name(argument: str, dataset: str) -> None:
 def defaults_for(
     dataset: str = "shapes", objective: str = "hard", view_size: int | str = ImageConfig.view_size
 ) -> ImageConfig:
-    """The paper's settings (image code), and small ones for the embedded datasets, made for two cores.
+    """The paper's settings (image code), and small ones for the built-in datasets, made for two cores.
 
     Views above 64 pixels bring ImageNet's stem, and the images of folder:PATH in the size of the views.
     """

@@ -1,4 +1,4 @@
-"""Images by name: the embedded shapes and digits, or a dataset that is on the disk or downloaded.
+"""Images by name: the built-in shapes and digits, or a dataset that is on the disk or downloaded.
 
 Shapes: N images · S size, the height and the width.
 """

@@ -18,7 +18,7 @@ from shared_eval.embeddings import EmbeddingFiles
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig(DataConfig, EmbeddingFiles):
-    """Write the embeddings of images by a run's trained encoder to a file, a row an image."""
+    """Write the embeddings of images by a run's trained encoder to a file, one row per image."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run's folder."""

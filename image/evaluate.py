@@ -25,7 +25,8 @@ class EvaluateConfig(DataConfig):
     dataset: str | None = None
     """Another dataset, for transfer; by default the run's own."""
     labels: Labels = "auto"
-    """Of another folder:PATH: folders, its class folders; auto, these if they hold all images; none."""
+    """As in training, of another folder:PATH: its class folders (folders), these if two or more hold all
+    images (auto), or none."""
     protocol: Protocol = "frozen"
     """frozen: features of whole images, computed once. paper: of images augmented in every epoch."""
     epochs: int = 100

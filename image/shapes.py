@@ -1,4 +1,4 @@
-"""The embedded image dataset: ten shapes under nuisances of colour, texture, position, size and rotation.
+"""The built-in image dataset: ten shapes under nuisances of colour, texture, position, size and rotation.
 
 Shapes: N images · S size, in pixels.
 """

@@ -43,16 +43,17 @@ class SentenceConfig(TrainConfig):
     maximums: ClassVar[Mapping[str, float]] = {**TrainConfig.maximums, "window": 2**20}
 
     dataset: str = "pydoc"
-    """pydoc (embedded), books, bookcorpus, wikitext-103, folder:PATH (a .txt or .txt.gz a book), lines:PATH
-    (a file with a sentence a line, or a folder of such files)."""
+    """pydoc (built-in), books, bookcorpus, wikitext-103, folder:PATH (one book per .txt or .txt.gz),
+    lines:PATH (a file with one sentence per line, or a folder of such files)."""
     objective: Literal["quickthought", "debiased", "hard"] = "hard"
-    """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
+    """quickthought: beta 0 and tau_plus 0; debiased: beta 0; hard: beta above 0."""
     temperature: float | None = None
     """Divides the cosines of --normalize (0.1 by default); inner products have none."""
     normalize: bool = objective_option(False, slug="normalized", label="normalized")
     """Score by cosines instead of inner products."""
     denominator: Denominator = objective_option("negatives", slug="{}", label="denominator {}")
-    """all: the sentence itself, at score 0, and its other positives count too, as in quick-thoughts' code."""
+    """all: the sentence itself (score 0) and its other positives are also negatives, as in quick-thoughts'
+    code."""
     stop_gradient: bool = objective_option(
         False, slug="stopgradient", label="weights constant", affects_plain=False
     )
@@ -135,7 +136,7 @@ class SentenceConfig(TrainConfig):
 
 
 def defaults_for(dataset: str = "pydoc", objective: str = "hard", encoder: str = "gru") -> SentenceConfig:
-    """Quick-thoughts' settings, and small ones for the embedded corpus, made for two cores."""
+    """Quick-thoughts' settings, and small ones for the built-in corpus, made for two cores."""
     beta, tau_plus = hardness_of(objective)
     config = SentenceConfig(dataset=dataset, beta=beta, tau_plus=tau_plus)
     if encoder == "transformer":

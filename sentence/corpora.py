@@ -1,4 +1,4 @@
-"""Running text by name, as the lines of books: embedded, the files of a folder, or public corpora."""
+"""Running text by name, as the lines of books: built-in, the files of a folder, or public corpora."""
 
 import codecs
 import gzip
@@ -46,7 +46,7 @@ MAX_LINE_BYTES = 1 << 20  # longer lines are split, for files without line ends
 MAX_UNPACKED_BYTES = 1 << 24
 MAX_COMPRESSION_RATIO = 100
 MAX_REPORTED_FAULTS = 3
-MIN_PARAGRAPHS = 4  # of an embedded topic
+MIN_PARAGRAPHS = 4  # of a built-in topic
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Faults:
 def find_corpus(name: str, data_root: Path, download: bool = False) -> Corpus:
     """The corpus of that name; raises InputError if it is unknown, or missing and not to be downloaded."""
     if name == "pydoc":
-        return Corpus(name, texts={title: text.splitlines() for title, text in embedded_topics().items()})
+        return Corpus(name, texts={title: text.splitlines() for title, text in built_in_topics().items()})
     if name.startswith("folder:"):
         return books_in(path_in(name), name)
     if name.startswith("lines:"):
@@ -131,7 +131,7 @@ def books_in(folder: Path, name: str) -> Corpus:
     fails. Raises InputError if there is no book.
     """
     if not folder.is_dir():
-        hint = "; for a file with a sentence a line use lines:PATH" if folder.is_file() else ""
+        hint = "; for a file with one sentence per line use lines:PATH" if folder.is_file() else ""
         raise InputError(
             f"{folder} is not a folder; folder:PATH needs one with a .txt or .txt.gz a book{hint}"
         )
@@ -149,7 +149,7 @@ def books_in(folder: Path, name: str) -> Corpus:
 
 
 def lines_in(path: Path, name: str) -> Corpus:
-    """The file ``path`` with a sentence a line, plain or gzipped; of a folder its .txt and .txt.gz files.
+    """The file ``path`` with one sentence per line, plain or gzipped; of a folder its .txt and .txt.gz files.
 
     Raises InputError if there is no such file or folder.
     """
@@ -157,7 +157,7 @@ def lines_in(path: Path, name: str) -> Corpus:
         return replace(books_in(path, name), lines="sentences")
     if not path.exists():
         raise InputError(
-            f"{path} is not a file or a folder; lines:PATH needs a text file with a sentence a line, "
+            f"{path} is not a file or a folder; lines:PATH needs a text file with one sentence per line, "
             "or a folder of such files"
         )
     return Corpus(name, (path,), lines="sentences")
@@ -242,7 +242,7 @@ def _wide_lines(
         text.detach()  # the file is closed where it was opened
 
 
-def embedded_topics(held_out: bool = False) -> dict[str, str]:
+def built_in_topics(held_out: bool = False) -> dict[str, str]:
     """Python's language reference, part of every Python installation (PSF licence): texts by title.
 
     Some 50 topics of running English, which depend on the version of Python. They contain no code, no grammar

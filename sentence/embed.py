@@ -18,13 +18,13 @@ STDIN = "-"
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig(EmbeddingFiles):
-    """Write the embeddings of sentences by a run's trained encoder to a file, a row a sentence."""
+    """Write the embeddings of sentences by a run's trained encoder to a file, one row per sentence."""
 
     run: Annotated[str, tyro.conf.Positional]
     """The run's folder, a SentenceTransformer's folder, or its name at the Hugging Face hub."""
     source: Annotated[str, tyro.conf.Positional]
-    """A text file, plain or gzipped, with a sentence a line, whose number from 0 is its id; - is standard
-    input."""
+    """A text file, plain or gzipped, with one sentence per line; its id is the line's number, from 0. -
+    is standard input."""
     download: bool = True
     """Download a model that is named, unless it is in the hub's cache."""
     device: str = "auto"
@@ -38,7 +38,7 @@ def check_source(source: str) -> None:
             check_regular(Path(source))
     except OSError as error:
         raise InputError(
-            f"{source} cannot be read: {error.strerror}; name a file with a sentence a line"
+            f"{source} cannot be read: {error.strerror}; name a file with one sentence per line"
         ) from None
 
 

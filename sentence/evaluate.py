@@ -28,7 +28,7 @@ class EvaluateConfig(DataConfig):
     """Tasks, or all for every one of SentEval's; by default those of the run, or of training, and none with a
     --text."""
     text: str | None = None
-    """A text file with a sentence a line, or - for standard input: its first 400 sentences give scores
+    """A text file with one sentence per line, or - for standard input: its first 400 sentences give scores
     without labels, such as how often the next one is found."""
     protocol: Protocol = "senteval"
     """How penalties are chosen and embeddings scaled; figures of senteval and quickthoughts do not compare.

@@ -105,7 +105,7 @@ def classification(samples: Iterable[Sample]) -> Classification:
 
 
 def read_polarity(negative: str, positive: str) -> Callable[[Path], Classification]:
-    """The reader of a task with one file for each of two classes, a sentence a line.
+    """The reader of a task with one file for each of two classes, one sentence per line.
 
     A blank line is an empty sentence: CR and MPQA have some, and the original counts them.
     """

@@ -1,4 +1,4 @@
-"""The tasks that evaluate sentence embeddings: SentEval's, and two for the embedded corpus."""
+"""The tasks that evaluate sentence embeddings: SentEval's, and two for the built-in corpus."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from core.io.downloads import fetch_archive
 from core.io.errors import InputError, unknown_name
 from core.training.cli import with_flags
 from sentence.config import NO_TASKS, SENTEVAL_TASKS
-from sentence.corpora import embedded_topics
+from sentence.corpora import built_in_topics
 from sentence.senteval import SENTEVAL, Classification, Relatedness, SentEvalTask, Similarity
 from sentence.text import sentences_of
 
@@ -21,7 +21,7 @@ SENTEVAL_FOLDER = Path("SentEval") / "downstream"
 SENTEVAL_URL = "https://huggingface.co/datasets/princeton-nlp/datasets-for-simcse/resolve/main/senteval.tar"
 ALL = "all"  # stands for every task of SentEval
 MIN_CLASS_SAMPLES = 10  # for training; penalties are chosen by 10-fold cross-validation
-MIN_TOPIC_SENTENCES = 30  # of a class of the embedded topic task
+MIN_TOPIC_SENTENCES = 30  # of a class of the built-in topic task
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Choice:
 TransferTask = SentEvalTask | Choice
 
 
-def embedded_topic() -> Classification:
+def built_in_topic() -> Classification:
     """Sentences of the held-out pages of the language reference; the class is the page."""
     sentences, labels, classes = [], [], 0
-    for text in embedded_topics(held_out=True).values():
+    for text in built_in_topics(held_out=True).values():
         topic = list(sentences_of(text.splitlines()))
         if len(topic) >= MIN_TOPIC_SENTENCES:
             sentences += topic
@@ -46,10 +46,10 @@ def embedded_topic() -> Classification:
     return Classification(sentences, np.array(labels))
 
 
-def embedded_neighbours() -> Choice:
+def built_in_neighbours() -> Choice:
     """Sentences of the held-out pages, each with the next one of its page and a random one of another."""
     rng = np.random.default_rng(0)
-    pages = [list(sentences_of(text.splitlines())) for text in embedded_topics(held_out=True).values()]
+    pages = [list(sentences_of(text.splitlines())) for text in built_in_topics(held_out=True).values()]
     triples = []
     for page in pages:
         others = [sentence for other in pages if other is not page for sentence in other]
@@ -57,8 +57,8 @@ def embedded_neighbours() -> Choice:
     return Choice(triples)
 
 
-EMBEDDED: dict[str, Callable[[], TransferTask]] = {"topic": embedded_topic, "neighbours": embedded_neighbours}
-TASKS = (*SENTEVAL, *EMBEDDED)
+BUILT_IN: dict[str, Callable[[], TransferTask]] = {"topic": built_in_topic, "neighbours": built_in_neighbours}
+TASKS = (*SENTEVAL, *BUILT_IN)
 
 
 def load_tasks(
@@ -104,8 +104,8 @@ def warn(message: str) -> None:
 
 def load_task(name: str, data_root: Path) -> TransferTask | None:
     """The task of that name, or None if its folder is missing; raises InputError if a file is damaged."""
-    if name in EMBEDDED:
-        return EMBEDDED[name]()
+    if name in BUILT_IN:
+        return BUILT_IN[name]()
     folder = data_root / SENTEVAL_FOLDER
     return read_task(name, folder) if (folder / SENTEVAL[name][0]).is_dir() else None
 

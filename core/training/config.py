@@ -94,7 +94,7 @@ class TrainConfig:
     dataset: str
     """Name of the dataset; it also brings the paper's settings for that dataset."""
     objective: str
-    """Named points of one formula: beta 0 and tau_plus 0, tau_plus > 0, beta > 0."""
+    """Plain (beta 0 and tau_plus 0), debiased (beta 0) or hard."""
     beta: float
     """Hardness: how much more negatives near the anchor weigh."""
     tau_plus: float
@@ -104,15 +104,15 @@ class TrainConfig:
     epochs: int
     """Passes over the data."""
     batch_size: int
-    """Samples a step, over all devices together."""
+    """Samples per step, over all processes together."""
     lr: float
     """Learning rate."""
     seed: int = 0
-    """Seeds weights, order, augmentation and the folds of the evaluation."""
+    """Seed of weights, order and augmentation; for graphs also of the folds of the evaluation."""
     data_root: Path = field(default_factory=default_data_root)
     """Folder with local copies of the datasets; $HCL_DATA sets the default."""
     download: bool = True
-    """Download the dataset from its publisher if there is no local copy."""
+    """Download the dataset (for sentences also tasks and model) if there is no local copy."""
     output_dir: Path | None = None
     """Folder of the run; by default runs/MODALITY/DATASET/OBJECTIVE/seed-N. {seed} becomes the seed."""
     device: str = "auto"
@@ -124,9 +124,9 @@ class TrainConfig:
     checkpoint_seconds: float = 30.0
     """Seconds of training between checkpoints; 0 saves one after every step."""
     tensorboard: bool = False
-    """Write curves, histograms and embeddings below the run's folder, for TensorBoard (an extra)."""
+    """Write curves, histograms and embeddings for TensorBoard (pip install tensorboard)."""
     deterministic: bool = False
-    """Use deterministic algorithms alone; on GPUs some are slower."""
+    """Use only deterministic algorithms; on GPUs some are slower."""
 
     def checked(self) -> Self:
         """Return the config with the objective named by its numbers.

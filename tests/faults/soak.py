@@ -77,7 +77,7 @@ FAULTS = {
     "kills at a random moment": "SIGKILL at a random moment",
     "kills before a change on disk": "SIGKILL just before a file is written, renamed or removed",
     "signals at a random moment": "SIGTERM or Ctrl-C at a random moment",
-    "runs that ended as the uninterrupted one": "resumed runs that ended as the uninterrupted one",
+    "runs that ended as the uninterrupted one": "runs completed after interruptions, as uninterrupted ones",
     ".pt recognised": "damaged checkpoints detected",
     ".json recognised": "damaged records detected",
     ".json harmless": "records damaged between their tokens, which read the same",

@@ -1,4 +1,4 @@
-"""The embedded graphs against PyG's generators: equal bit for bit."""
+"""The built-in graphs against PyG's generators: equal bit for bit."""
 
 import networkx as nx
 import torch

@@ -1,4 +1,4 @@
-"""Image datasets: embedded, published layouts, class folders, caches, downloads, and damaged files."""
+"""Image datasets: built-in, published layouts, class folders, caches, downloads, and damaged files."""
 
 import dataclasses
 import hashlib

@@ -12,7 +12,7 @@ import torch
 import sentence.data
 from core.io.errors import InputError
 from sentence import corpora
-from sentence.corpora import Corpus, Faults, embedded_topics, find_corpus
+from sentence.corpora import Corpus, Faults, built_in_topics, find_corpus
 from sentence.data import ConsecutiveBatches, encode_corpus
 from sentence.text import sentences_of
 from tests.sentence.conftest import write_books
@@ -27,7 +27,7 @@ def test_embedded_corpus_is_prose():
     everything = [sentence for book in books for sentence in book]
     assert len(everything) > 2000
     assert len(set(everything)) > 0.95 * len(everything)
-    assert not set(embedded_topics()) & set(embedded_topics(held_out=True))
+    assert not set(built_in_topics()) & set(built_in_topics(held_out=True))
 
 
 def test_folder_of_plain_or_compressed_books_is_read(books, tmp_path):

@@ -12,8 +12,8 @@ import pytest
 import sentence.tasks
 from core.io.errors import InputError
 from sentence.config import SENTEVAL_TASKS
-from sentence.corpora import embedded_topics
-from sentence.tasks import EMBEDDED, SENTEVAL, load_task, load_tasks
+from sentence.corpora import built_in_topics
+from sentence.tasks import BUILT_IN, SENTEVAL, load_task, load_tasks
 from tests.sentence.conftest import write_senteval
 
 
@@ -35,14 +35,14 @@ def test_every_senteval_task_is_read(data_folder):
 
 
 def test_embedded_tasks_share_almost_no_sentence_with_the_embedded_corpus():
-    corpus = "\n".join(embedded_topics().values())
-    topic, neighbours = (EMBEDDED[name]() for name in ("topic", "neighbours"))
+    corpus = "\n".join(built_in_topics().values())
+    topic, neighbours = (BUILT_IN[name]() for name in ("topic", "neighbours"))
     assert np.bincount(topic.labels).min() >= 30
     assert len(neighbours.triples) > 200
     for sentences in (topic.sentences, [text for triple in neighbours.triples for text in triple]):
         shared = sum(text in corpus for text in sentences)
         assert shared < 0.05 * len(sentences)
-    assert neighbours.triples == EMBEDDED["neighbours"]().triples
+    assert neighbours.triples == BUILT_IN["neighbours"]().triples
 
 
 def test_missing_task_is_named_and_the_others_are_loaded(data_folder, capsys):
