@@ -31,8 +31,8 @@ def test_queries_are_taken_evenly_and_each_has_its_own_neighbours():
     rows = rows_of(items, {"a": vectors, "b": -vectors[::-1]}, queries=4)
     assert [query.caption for query, _ in rows] == ["0", "6", "12", "19"]
     for query, found in rows:
-        for name, of in (("a", vectors), ("b", -vectors[::-1])):
-            [(expected, cosines)] = nearest(of, [int(query.caption)])
+        for name, matrix in (("a", vectors), ("b", -vectors[::-1])):
+            [(expected, cosines)] = nearest(matrix, [int(query.caption)])
             assert [int(neighbour.item.caption) for neighbour in found[name]] == expected
             assert [neighbour.cosine for neighbour in found[name]] == pytest.approx(cosines)
 
