@@ -28,7 +28,7 @@ from shared_eval.reproduce.recipes import all_recipes, primary_comparisons, publ
 from shared_eval.result_table import ResultTable, Row, points
 from shared_eval.statistics import paired_difference
 from shared_eval.summary import PARTS, answers
-from shared_eval.table_figures import baseline_names, draw_table
+from shared_eval.table_figures import baseline_names, draw_table, gain_grids
 from shared_eval.table_formats import markdown
 from shared_eval.tables import baselines_of, scores, summarise
 
@@ -211,6 +211,26 @@ def variants(table: ResultTable, selected: Selected, page: Path) -> str:
     return markdown(["", "variant", "beta", "variant - default", "seeds"], lines)
 
 
+def gains(table: ResultTable, selected: Selected, page: Path) -> str:
+    """The gain over plain of ``selected`` columns at each beta and tau_plus, and how many exclude 0."""
+    parts = []
+    for column in columns_of(table, selected):
+        for family, grid in gain_grids(table, column).items():
+            head = [f"{column}, {family or 'default'}", *(f"beta {beta:g}" for beta in grid.columns)]
+            lines = [
+                [
+                    f"tau_plus {tau_plus:g}",
+                    *("" if pd.isna(d) else points(d.mean, d.low, d.high) for d in row),
+                ]
+                for tau_plus, row in zip(grid.index, grid.to_numpy(), strict=True)
+            ]
+            found = [d for d in grid.to_numpy().ravel() if not pd.isna(d)]
+            above, below = sum(d.low > 0 for d in found), sum(d.high < 0 for d in found)
+            said = f"Intervals above 0: {above} of {len(found)}; below 0: {below}."
+            parts.append(f"{markdown(head, lines)}\n{said}\n")
+    return "\n".join(parts)
+
+
 def primary(table: ResultTable, selected: Selected, page: Path) -> str:
     return markdown(PARTS[0].head, PARTS[0].rows(table))
 
@@ -231,6 +251,7 @@ KINDS = {
     "differences": differences,
     "pairs": pairs,
     "variants": variants,
+    "gains": gains,
     "primary": primary,
     "overall": overall,
     "figures": figure_links,

@@ -144,11 +144,10 @@ def _groups(ranks: list[float], critical: float) -> list[tuple[float, float]]:
     return groups
 
 
-def gain_maps(table: ResultTable, column: str) -> Figure | None:
-    """The gain over the plain objective at each beta and tau_plus, with a panel for each family.
+def gain_grids(table: ResultTable, column: str) -> dict[str, pd.DataFrame]:
+    """The differences to the plain objective of each family: a row for each tau_plus, a column for each beta.
 
-    Cells are marked whose 95 % interval excludes 0; a cell is empty where several rows have its numbers. None
-    if no family has two betas and two tau_plus.
+    Only families with two of both. A cell is missing where several rows have its numbers.
     """
     cells = pd.DataFrame(
         [
@@ -158,14 +157,24 @@ def gain_maps(table: ResultTable, column: str) -> Figure | None:
         ],
         columns=["family", "tau_plus", "beta", "difference"],
     ).drop_duplicates(["family", "tau_plus", "beta"], keep=False)
-    maps = {
+    grids = {
         family: group.pivot(index="tau_plus", columns="beta", values="difference")
         for family, group in cells.groupby("family")
     }
-    maps = {family: grid for family, grid in maps.items() if min(grid.shape) > 1}
+    return {family: grid for family, grid in grids.items() if min(grid.shape) > 1}
+
+
+def gain_maps(table: ResultTable, column: str) -> Figure | None:
+    """The gain over the plain objective at each beta and tau_plus, with a panel for each family.
+
+    Cells are marked whose 95 % interval excludes 0. None if no family has two betas and two tau_plus.
+    """
+    maps = gain_grids(table, column)
     if not maps:
         return None
-    limit = 150 * max(abs(d.mean) for d in cells["difference"])  # the darkest colours would hide the numbers
+    found = [d for grid in maps.values() for d in grid.to_numpy().ravel() if not pd.isna(d)]
+    largest = max(abs(d.mean) for d in found)
+    limit = 150 * largest  # the darkest colours would hide the numbers
     height, width = (max(grid.shape[i] for grid in maps.values()) for i in (0, 1))
     size = max(3.6, 1.8 + 0.55 * width), 0.7 + (0.9 + 0.45 * height) * len(maps)
     figure = Figure(figsize=size, layout="constrained")

@@ -84,6 +84,28 @@ def test_variants_are_compared_with_the_default_at_the_same_beta_and_tau_plus(re
     assert "| 4 | released" not in text.replace(" | 4 |\n", "")
 
 
+def test_gains_at_each_beta_and_tau_plus_are_counted(results):
+    """Four seeds a tenth of a point apart: an interval of about 0.4 points. One cell is not run."""
+    gains = {(1.0, 0.1): 0.03, (1.0, 0.5): -0.02, (2.0, 0.1): 0.001, (2.0, 0.5): None}
+    for seed in range(4):
+        for (beta, tau_plus), gain in {(0.0, 0.0): 0.0, **gains}.items():
+            if gain is not None:
+                noise = (seed - 1.5) / 1000 if beta else 0
+                write_record(
+                    results / "map" / f"{beta}-{tau_plus}" / f"seed-{seed}",
+                    seed=seed,
+                    objective=HARD | {"beta": beta, "tau_plus": tau_plus},
+                    metrics={"svm_accuracy": 0.8 + gain + noise},
+                )
+    text = fill(page_with(results, "gains map: MUTAG svm_accuracy"), Studies(results))
+    assert "| MUTAG svm_accuracy, default | beta 1 | beta 2 |" in text
+    reach = 0.1 * np.sqrt(5 / 3) * scipy.stats.t.ppf(0.975, 3) / 2
+    for tau_plus, means in (("0.1", (3.0, 0.1)), ("0.5", (-2.0, None))):
+        cells = ["" if m is None else f"{m:+.1f} [{m - reach:.1f}, {m + reach:.1f}]" for m in means]
+        assert f"| tau_plus {tau_plus} | {cells[0]} | {cells[1]} |" in text
+    assert "Intervals above 0: 1 of 3; below 0: 1." in text
+
+
 def test_page_that_is_filled_in_stays_as_it_is(results):
     page = page_with(results, "differences graphs", "primary graphs", "overall graphs: MUTAG svm_accuracy")
     page.write_text(fill(page, Studies(results)))
