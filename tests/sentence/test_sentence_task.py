@@ -16,7 +16,7 @@ STEP = 1e-6  # of a finite difference
 def test_training_step_is_the_naive_loss_of_a_batch(books, tmp_path, settings):
     """Value and slope along a random direction of random embeddings; constant weights do not move.
 
-    At tau_plus 0.3 the debiased sum of some anchors is at its floor, that of others is not.
+    At tau_plus 0.5 the debiased sum of some anchors is at its floor, that of others is not.
     """
     config = SentenceConfig(
         dataset=f"folder:{books}",
@@ -25,7 +25,7 @@ def test_training_step_is_the_naive_loss_of_a_batch(books, tmp_path, settings):
         embedding_dim=4,
         batch_size=8,
         beta=1.5,
-        tau_plus=0.3,
+        tau_plus=0.5,
         tasks=("none",),
         **settings,
     )
@@ -43,7 +43,7 @@ def test_training_step_is_the_naive_loss_of_a_batch(books, tmp_path, settings):
             batch.positions,
             batch.book,
             beta=1.5,
-            tau_plus=0.3,
+            tau_plus=0.5,
             window=config.window,
             denominator=config.denominator,
             floor=-1 / 0.7 if config.normalize else None,
