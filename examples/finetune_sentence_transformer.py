@@ -15,12 +15,19 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from hard_negatives.sentence_transformers import CachedHardNegativesRankingLoss
+from hard_negatives.sentence_transformers import CachedHardNegativesRankingLoss, HardNegativesRankingLoss
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
+
+
+def loss_of(model: SentenceTransformer, beta: float) -> torch.nn.Module:
+    """The loss, in mini-batches where the model can be trained in them: an embedding of words cannot."""
+    if type(model[0]).__name__ == "StaticEmbedding":
+        return HardNegativesRankingLoss(model, beta=beta)
+    return CachedHardNegativesRankingLoss(model, beta=beta, mini_batch_size=32)
 
 
 def accuracy(model: SentenceTransformer, pairs: list[list[str]]) -> float:
@@ -33,6 +40,8 @@ def accuracy(model: SentenceTransformer, pairs: list[list[str]]) -> float:
 def main(model: str, pairs: Path, output: Path, beta: float, epochs: int, batch_size: int) -> None:
     with open(pairs, newline="", encoding="utf-8") as file:
         rows = [row for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if any(row)]
+    if len(rows) < 10:
+        sys.exit(f"{pairs} has {len(rows)} lines; at least 10 are needed, of which a tenth is held out")
     if differing := {len(row) for row in rows} - {len(rows[0])}:
         sys.exit(f"{pairs} has rows of {len(rows[0])} and of {differing.pop()} columns")
     held_out, rows = rows[: len(rows) // 10], rows[len(rows) // 10 :]
@@ -52,7 +61,7 @@ def main(model: str, pairs: Path, output: Path, beta: float, epochs: int, batch_
             seed=0,
         ),
         train_dataset=Dataset.from_dict(columns),
-        loss=CachedHardNegativesRankingLoss(encoder, beta=beta, mini_batch_size=32),
+        loss=loss_of(encoder, beta),
     )
     trainer.train()
     encoder.save_pretrained(str(output))

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import os
+import random
 import shutil
 import signal
 import threading
@@ -19,6 +20,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
@@ -35,6 +37,14 @@ def no_user_data(monkeypatch, tmp_path_factory):
     """Tests see only the data and caches that they make; ``data_root`` gives the real ones."""
     monkeypatch.delenv("HCL_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def seeded_draws():
+    """A test's draws do not depend on the tests before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

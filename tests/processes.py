@@ -102,7 +102,10 @@ def _watch_changes(folder: Path, changes: list[int], die_at: int) -> None:
 
 
 def in_processes(count: int, body: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """Run ``body(*arguments)`` on ``count`` ranks joined by gloo and return their results in rank order."""
+    """Run ``body(*arguments)`` on ``count`` ranks joined by gloo and return their results in rank order.
+
+    Raises ProcessExitedException, which names the rank, if one dies.
+    """
     answers = _context.SimpleQueue()
     launched = torch.multiprocessing.start_processes(
         _run_rank,
@@ -111,11 +114,18 @@ def in_processes(count: int, body: Callable[..., Any], *arguments: Any) -> list[
         join=False,
         start_method="forkserver",
     )
-    results = dict(answers.get() for _ in range(count))
+    results = dict(_next_answer(answers, launched) for _ in range(count))
     launched.join()
     failures = [error for _, error in results.values() if error]
     assert not failures, failures[0]
     return [results[rank][0] for rank in range(count)]
+
+
+def _next_answer(answers: Any, launched: torch.multiprocessing.ProcessContext) -> tuple[int, Any]:
+    while answers.empty():
+        if launched.join(timeout=0.02) and answers.empty():
+            raise RuntimeError("the ranks have ended, one without an answer")
+    return answers.get()
 
 
 def free_port() -> int:

@@ -19,7 +19,7 @@ from .checks import (
     check_views,
 )
 from .collectives import all_gather, check_same_count, rank
-from .functional import full_precision, log_negative_mean, loss_from_log_mean, reduced
+from .functional import as_type_of, full_precision, log_negative_mean, loss_from_log_mean, reduced
 
 
 def clip_loss(
@@ -49,12 +49,14 @@ def clip_loss(
         beta: Hardness, at least 0. A tensor [] that requires a gradient is learned.
         tau_plus: Prior probability, in [0, 1), that a negative has the anchor's class.
         temperature: Divides the cosine; above 0. CLIP learns ``1 / temperature`` as ``logit_scale.exp()``.
+            The value of a learned setting is not checked.
         normalize: Scale the embeddings to unit length.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the loss of each anchor, [2b]: the images', then
             the texts'.
         stop_gradient: Treat the weights of the negatives as constants.
         gather_distributed: Take negatives from every process of the default process group. The mean of the
-            processes' gradients is then the whole batch's, as DistributedDataParallel computes it.
+            processes' gradients, which DistributedDataParallel computes, is then the whole batch's (with
+            ``reduction="mean"``).
 
     Raises:
         ValueError: A setting is outside its range, the embeddings or labels do not match, or the processes
@@ -71,6 +73,7 @@ def clip_loss(
     gather = all_gather if gather_distributed else (lambda x: x)
     with torch.autocast(image.device.type, enabled=False):
         image, text = full_precision(image), full_precision(text)
+        beta, temperature = as_type_of(image, beta), as_type_of(image, temperature)
         if normalize:
             image, text = F.normalize(image, dim=1), F.normalize(text, dim=1)
         positive = (image * text).sum(dim=1) / temperature  # (b,)

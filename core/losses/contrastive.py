@@ -3,7 +3,7 @@
 Shapes: B batch · b this process's part of it · D dim.
 """
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,14 @@ from .checks import (
 )
 from .collectives import all_gather, rank, world_size
 from .exchange import Exchange, choose_exchange
-from .functional import full_precision, log_negative_mean, loss_from_log_mean, reduced, supervised_losses
+from .functional import (
+    as_type_of,
+    full_precision,
+    log_negative_mean,
+    loss_from_log_mean,
+    reduced,
+    supervised_losses,
+)
 from .tiled import log_negative_mean_of_views
 
 ExchangeChoice = Literal["auto", "gather", "ring"]
@@ -48,22 +55,24 @@ class HardNegativeLoss(nn.Module):
         tau_plus: Prior probability, in [0, 1), that a negative has the anchor's class.
         temperature: Divides the cosine; above 0.
         normalize: Scale the views to unit length. With ``False`` their inner products are taken as they are,
-            and the lower bound of Ng assumes unit length.
+            and the lower bound of Ng, which assumes unit length, is used only where ``tau_plus`` is above 0.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the loss of each anchor, [2b]: those of ``view1``,
             then those of ``view2``.
         tile_size: Rows and columns of the part of the similarity matrix in memory; ``None`` for all of them.
             Value and gradient do not depend on it; memory is then linear in B instead of quadratic.
         stop_gradient: Treat the weights w as constants. The authors' code does not.
         positives: ``"view"``: an anchor's positive is the other view. ``"label"``: every other embedding of
-            its class is one, which needs ``labels`` and ``tau_plus=0``; at beta 0 this is SupCon.
+            its class is one, which needs ``labels`` and ``tau_plus=0``; at beta 0 this is SupCon. An
+            anchor's loss is the mean over its positives p of -log( e^p / (sum of all positives' e^p + Ng) ).
         gather_distributed: Take negatives from every process of the default process group. The loss is the
-            mean over this process's anchors; the mean of the processes' gradients is the whole batch's.
+            mean over this process's anchors; the mean of the processes' gradients is the whole batch's
+            (with ``reduction="mean"``).
             With tiles no process has more than its own rows of the matrix, a tile at a time.
         exchange: How embeddings are exchanged then, with tiles: ``"gather"`` all at once, ``"ring"`` one
             process's at a time; ``"auto"`` gathers where that needs less than a quarter of the free memory.
 
     ``temperature`` and ``beta`` can be learned: give tensors [] that require a gradient, such as an
-    ``nn.Parameter``. Their bounds are checked only here: keep them inside while you train.
+    ``nn.Parameter``. Their values are not checked: keep them inside their bounds while you train.
 
     Raises:
         ValueError: A setting is outside its range, the views or labels do not match, or the processes have
@@ -89,17 +98,6 @@ class HardNegativeLoss(nn.Module):
         exchange: ExchangeChoice = "auto",
     ) -> None:
         super().__init__()
-        check_hardness(beta, tau_plus, stop_gradient)
-        check_temperature(temperature)
-        check_choice("reduction", reduction, get_args(Reduction))
-        check_choice("exchange", exchange, get_args(ExchangeChoice))
-        check_choice("positives", positives, get_args(Positives))
-        if positives == "label" and tau_plus != 0:
-            raise ValueError(
-                f"`tau_plus` is {tau_plus}; with `positives='label'` classes are known: set it to 0"
-            )
-        if tile_size is not None and tile_size < 1:
-            raise ValueError(f"`tile_size` is {tile_size}; it must be at least 1, or None for no tiles")
         self.beta = beta
         self.tau_plus = tau_plus
         self.temperature = temperature
@@ -110,6 +108,11 @@ class HardNegativeLoss(nn.Module):
         self.positives: Positives = positives
         self.gather_distributed = gather_distributed
         self.exchange = exchange
+        self._check_settings()
+
+    if TYPE_CHECKING:  # nn.Module's own says Any
+
+        def __call__(self, view1: Tensor, view2: Tensor, labels: Tensor | None = None) -> Tensor: ...
 
     def forward(self, view1: Tensor, view2: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the loss of both views' anchors: [b, D], [b, D] -> scalar, or [2b] without reduction.
@@ -121,6 +124,7 @@ class HardNegativeLoss(nn.Module):
         Half-precision views are converted to float32 first, under autocast too: at temperature 0.01 and
         beta 32 logits reach 3,300, where half precision resolves no difference between them.
         """
+        self._check_settings()
         check_views(view1, view2)
         if labels is not None:
             check_labels(labels, len(view1))
@@ -130,6 +134,7 @@ class HardNegativeLoss(nn.Module):
             raise ValueError("`labels` is missing; `positives='label'` needs the class of each sample")
         with torch.autocast(view1.device.type, enabled=False):
             view1, view2 = full_precision(view1), full_precision(view2)
+            beta, temperature = (as_type_of(view1, setting) for setting in (self.beta, self.temperature))
             if self.normalize:
                 view1, view2 = F.normalize(view1, dim=1), F.normalize(view2, dim=1)
             anchors = torch.cat([view1, view2])  # (2b, D)
@@ -140,26 +145,40 @@ class HardNegativeLoss(nn.Module):
             count: int | Tensor = 2 * batch - 2
             if self.tile_size is not None:
                 log_mean = log_negative_mean_of_views(
-                    anchors, self.temperature, self.beta, self.stop_gradient, self.tile_size, exchange
+                    anchors, temperature, beta, self.stop_gradient, self.tile_size, exchange
                 )
             else:
                 candidates = anchors  # (2B, D)
                 if exchange != "alone":
                     candidates = torch.cat([all_gather(view1), all_gather(view2)])
-                logits = anchors @ candidates.T / self.temperature  # (2b, 2B)
+                logits = anchors @ candidates.T / temperature  # (2b, 2B)
                 negatives = self._is_negative(labels, len(view1), batch, view1.device)
                 if self.positives == "label":
                     positives = ~negatives & self._is_other(len(view1), batch, view1.device)
-                    losses = supervised_losses(logits, positives, negatives, self.beta, self.stop_gradient)
+                    losses = supervised_losses(logits, positives, negatives, beta, self.stop_gradient)
                     return reduced(losses, self.reduction)
-                log_mean = log_negative_mean(logits, negatives, self.beta, self.stop_gradient)
+                log_mean = log_negative_mean(logits, negatives, beta, self.stop_gradient)
                 if labels is not None:
                     count = negatives.sum(dim=1)
-            positive = ((view1 * view2).sum(dim=1) / self.temperature).repeat(2)  # (2b,)
-            floor = -1 / self.temperature
-            return reduced(
-                loss_from_log_mean(positive, log_mean, count, self.tau_plus, floor), self.reduction
+            positive = ((view1 * view2).sum(dim=1) / temperature).repeat(2)  # (2b,)
+            losses = loss_from_log_mean(positive, log_mean, count, self.tau_plus, floor=-1 / temperature)
+            return reduced(losses, self.reduction)
+
+    def _check_settings(self) -> None:
+        """Raise ValueError for a setting outside its range: settings may also change between steps."""
+        check_hardness(self.beta, self.tau_plus, self.stop_gradient)
+        check_temperature(self.temperature)
+        check_choice("reduction", self.reduction, get_args(Reduction))
+        check_choice("exchange", self.exchange, get_args(ExchangeChoice))
+        check_choice("positives", self.positives, get_args(Positives))
+        if self.tile_size is not None and not (isinstance(self.tile_size, int) and self.tile_size > 0):
+            raise ValueError(f"`tile_size` is {self.tile_size!r}; it must be an integer above 0, or None")
+        if self.positives == "label" and self.tau_plus != 0:
+            raise ValueError(
+                f"`tau_plus` is {self.tau_plus}; with `positives='label'` classes are known: set it to 0"
             )
+        if self.positives == "label" and self.tile_size is not None:
+            raise ValueError("`positives='label'` is not supported in tiles; set `tile_size` to None")
 
     def _choose_exchange(self, embeddings: Tensor) -> Exchange:
         """How embeddings are exchanged, once all processes have said that they have equally many."""

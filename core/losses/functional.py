@@ -99,7 +99,7 @@ def loss_from_log_mean(
     if tau_plus > 0:
         # log(e^A - tau_plus e^p) = A + log(1 - e^x), x = log tau_plus + p - A; undefined where x >= 0.
         x = math.log(tau_plus) + positive - log_mean
-        defined = x < 0
+        defined = ~(x >= 0)  # also where x is NaN, which is then the loss
         debiased = log_mean + log1m_exp(torch.where(defined, x, -1.0)) - math.log1p(-tau_plus)
         log_mean = torch.where(defined, debiased.clamp(min=floor), floor)
     # A row without negatives has log count -inf, and so loss 0.
@@ -116,11 +116,14 @@ def supervised_losses(
     Each positive's term is -log( e^p / (sum of e^s over all positives + Ng) ), Ng as above without debiasing.
     At ``beta=0`` this is SupCon (Khosla et al., NeurIPS 2020, eq. 2). Every row needs a positive.
     """
-    log_count = negatives.sum(dim=1).to(logits.dtype).log()
-    log_negatives = log_negative_mean(logits, negatives, beta, stop_gradient) + log_count
+    count = negatives.sum(dim=1)
+    empty = count == 0
+    log_negatives = log_negative_mean(logits, negatives, beta, stop_gradient) + count.to(logits.dtype).log()
     log_positives = torch.logsumexp(logits.masked_fill(~positives, -torch.inf), dim=1)
     mean_positive = logits.masked_fill(~positives, 0.0).sum(dim=1) / positives.sum(dim=1)
-    return torch.logaddexp(log_positives, log_negatives) - mean_positive
+    # logaddexp with -inf has a second derivative of NaN.
+    log_sum = torch.logaddexp(log_positives, log_negatives.masked_fill(empty, 0.0))
+    return torch.where(empty, log_positives, log_sum) - mean_positive
 
 
 def log1m_exp(x: Tensor) -> Tensor:
@@ -131,6 +134,11 @@ def log1m_exp(x: Tensor) -> Tensor:
         torch.log(-torch.expm1(torch.where(near_zero, x, -1.0))),
         torch.log1p(-torch.exp(torch.where(near_zero, -1.0, x))),
     )
+
+
+def as_type_of(x: Tensor, setting: Scalar) -> Scalar:
+    """A setting in the type of ``x`` if it is a tensor: rounded once, not at each use."""
+    return setting.to(x.dtype) if isinstance(setting, Tensor) else setting
 
 
 def full_precision(x: Tensor) -> Tensor:

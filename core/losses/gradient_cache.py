@@ -38,12 +38,12 @@ class GradientCached(nn.Module):
     Value and gradient are those of the encoder called chunk by chunk: where it treats samples independently,
     those of the whole batch at once. Batch norm does not: its statistics are then a chunk's, and its running
     statistics are updated once per chunk. Dropout draws the same masks both times. The gradient reaches every
-    parameter once, as from a single call, so clipping, hooks and DistributedDataParallel work with it.
+    parameter once, as from a single call, so clipping and DistributedDataParallel work with it; only tensor
+    hooks of parameters also see every chunk's part.
 
     Args:
         encoder: Returns a tensor with a row for each sample, or a tuple of such tensors, which depend only on
-            its input, its parameters and the random states. The input gets no gradient. To compile, compile
-            this encoder.
+            its input, its parameters and the random states. To compile, compile this encoder.
         chunk: Largest number of samples in a chunk.
         split: Splits a batch, the call's arguments, into the encoder's arguments for each chunk.
 
@@ -60,8 +60,18 @@ class GradientCached(nn.Module):
     def forward(self, *batch: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Return the encoder's output for the whole batch: a tensor, or a tuple of them.
 
-        Backward raises RuntimeError if a parameter has changed since.
+        Backward raises RuntimeError if a parameter, the batch, or the encoder's mode (train or eval) has
+        changed since.
+
+        Raises ValueError if the batch is empty or requires a gradient, which it would not get.
         """
+        for x in batch:
+            if isinstance(x, Tensor) and (not len(x) or (x.requires_grad and torch.is_grad_enabled())):
+                raise ValueError(
+                    "the batch has 0 samples; at least 1 is needed"
+                    if not len(x)
+                    else "the batch requires a gradient, which gradient caching does not compute; detach it"
+                )
         chunks = self.split(self.chunk, *batch)
         if len(chunks) == 1:
             return self.encoder(*chunks[0])
@@ -90,18 +100,28 @@ class _InChunks(torch.autograd.Function):
             ctx.random_states.append((torch.get_rng_state(), *get_device_states(*chunk)))
             with torch.autocast(**ctx.autocast):
                 outputs.append(encoder(*chunk))
+        if not isinstance(outputs[0], Tensor | tuple | list):
+            kind = type(outputs[0]).__name__
+            raise TypeError(f"the encoder returns a {kind}; it must return a tensor or a tuple of tensors")
         is_tensor = isinstance(outputs[0], Tensor)
         ctx.sizes = [len(output if is_tensor else output[0]) for output in outputs]
         ctx.save_for_backward(*parameters)  # so that autograd notices if one changes
+        ctx.state = _state(encoder, chunks)
         if is_tensor:
             return torch.cat(outputs)
-        return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
+        joined = tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
+        ctx.mark_non_differentiable(*(output for output in joined if not output.is_floating_point()))
+        return joined
 
     @staticmethod
     @full_precision_backward
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         refuse_double_backward("a cached encoder", instead="the encoder itself, `chunk=None`,")
         parameters = ctx.saved_tensors
+        if _state(ctx.encoder, ctx.chunks) != ctx.state:
+            raise RuntimeError(
+                "the batch, or the mode of the encoder (train or eval), has changed since it was encoded"
+            )
         grads: list[Tensor | None] = [None] * len(parameters)
         buffers = [(buffer, buffer.clone()) for buffer in ctx.encoder.buffers()]
         by_chunk = [grad.split(ctx.sizes) for grad in grad_outputs]
@@ -112,11 +132,22 @@ class _InChunks(torch.autograd.Function):
                 set_device_states(*states[1:])
                 with torch.enable_grad(), torch.autocast(**ctx.autocast):
                     outputs = ctx.encoder(*chunk)
-                parts = torch.autograd.grad(outputs, parameters, chunk_grads, allow_unused=True)
-                grads = list(map(_add, parts, grads, parameters))
+                outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
+                # A frozen tower's output has no gradient.
+                kept = [i for i, output in enumerate(outputs) if output.requires_grad]
+                if kept:
+                    wanted, incoming = ([tensors[i] for i in kept] for tensors in (outputs, chunk_grads))
+                    parts = torch.autograd.grad(wanted, parameters, incoming, allow_unused=True)
+                    grads = list(map(_add, parts, grads, parameters))
         for buffer, value in buffers:  # the forward pass has updated batch norm's running statistics
             buffer.copy_(value)
         return None, None, *grads
+
+
+def _state(encoder: nn.Module, chunks: Sequence[tuple[Tensor, ...]]) -> list[int]:
+    """What must not change between both passes: the modes of the encoder, the versions of its inputs."""
+    tensors = [x for chunk in chunks for x in chunk if isinstance(x, Tensor) and not x.is_inference()]
+    return [module.training for module in encoder.modules()] + [x._version for x in tensors]
 
 
 def _add(part: Tensor | None, grad: Tensor | None, parameter: Tensor) -> Tensor | None:

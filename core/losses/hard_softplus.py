@@ -4,6 +4,7 @@ Shapes: V nodes of the batch · U different ones among them · G graphs of the b
         S runs that are trained together: no dimension, or one, or several.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor
 from .backward import full_precision_backward
 
 BLOCK_ELEMENTS = 2**18  # of a matrix, computed at a time: 1 MiB in float32
+LOG2 = math.log(2)
+NEAR_ZERO = 0.02  # scores below this need every digit of softplus(q) - log 2, which is then about q / 2
 
 
 def hard_softplus(
@@ -22,7 +25,7 @@ def hard_softplus(
     """p and mean_j w_j softplus(q_j) of every node: [S, U, G], [S], [S V], [S V] -> [S V], [S V].
 
     ``row`` is each node's row among the S U, ``graph`` its own graph. The weights here sum to 1, so that the
-    mean is a sum. ``HardSoftplus`` computes the same faster.
+    mean is a sum. m is a constant: it has no gradient. ``HardSoftplus`` computes the same faster.
     """
     nodes, own = scores.flatten(0, -2)[row], graph.unsqueeze(1)  # (S V, G), (S V, 1)
     positive = nodes.gather(1, own).squeeze(1)
@@ -32,7 +35,7 @@ def hard_softplus(
     w = torch.softmax((s * q).scatter(1, own, -torch.inf), dim=1)
     if stop_gradient:
         w = w.detach()
-    return positive, (w * softplus(q)).sum(dim=1)
+    return positive, (w * centred_softplus(q)).sum(dim=1) + LOG2
 
 
 class HardSoftplus(torch.autograd.Function):
@@ -42,7 +45,8 @@ class HardSoftplus(torch.autograd.Function):
     is computed once per row, without one column c: the row's highest score to an own graph. For the nodes of
     graph c this is their sum. For the others Z_i = Z - e^{s q_o} + e^{s q_c}: never less than Z, so that no
     digits are lost. The gradient of node i's mean E_i with respect to its column j is
-    w_ij (sigmoid(q_j) + s softplus(q_j) - s E_i).
+    w_ij (sigmoid(q_j) + s (softplus(q_j) - E_i)). Where all scores are small, s is large and the difference
+    small. So log 2, the value at 0, is left out of both until the end.
     """
 
     @staticmethod
@@ -68,15 +72,16 @@ class HardSoftplus(torch.autograd.Function):
         m = m.view(*beta.shape, -1).amax(dim=-1).clamp(min=1e-30)  # all q may be 0
         s = (2 * beta / m).unsqueeze(-1).expand(scores.shape[:-1]).reshape(-1, 1)
         s_of_slope = torch.zeros_like(s) if stop_gradient else s
+        near_zero = _is_near_zero(m)
 
         weights = torch.empty_like(rows)  # w_j = e^{s q_j} / Z
-        slopes = torch.empty_like(rows)  # w_j (sigmoid(q_j) + s softplus(q_j))
+        slopes = torch.empty_like(rows)  # w_j (sigmoid(q_j) + s (softplus(q_j) - log 2))
         peaks, means = s.new_empty(2, len(rows))
         for block in _row_blocks(rows):
             scaled = others[block].mul_(s[block]).scatter_(1, row_column[block], -torch.inf)
             w = torch.softmax(scaled, dim=1, out=weights[block])
             torch.amax(w, dim=1, out=peaks[block])
-            sigmoid, terms = _sigmoid_and_softplus(rows[block])
+            sigmoid, terms = _sigmoid_and_softplus(rows[block], near_zero)
             torch.sum(terms.mul_(w), dim=1, out=means[block])
             torch.addcmul(sigmoid.mul_(w), terms, s_of_slope[block], out=slopes[block])
         log_z = s.squeeze(1) * largest - peaks.log()
@@ -87,7 +92,7 @@ class HardSoftplus(torch.autograd.Function):
         weight_o = weights.view(-1)[own]
         z_i = (1 - weight_o) * z + weight_c
         q = torch.stack([positive, q_c])
-        terms = softplus(q)
+        terms = centred_softplus(q) if near_zero else softplus(q) - LOG2
         mean = ((means[row] - weight_o * terms[0]) * z + weight_c * terms[1]) / z_i
         z /= z_i
         # The two columns in which a node's gradient differs from its row's: own graph and c.
@@ -100,7 +105,7 @@ class HardSoftplus(torch.autograd.Function):
             *(scores, beta, row, graph, weights, slopes, mean, z, node_s),
             *(column_weights, derivative, places),
         )
-        return positive, mean
+        return positive, mean + LOG2
 
     @staticmethod
     @full_precision_backward
@@ -127,17 +132,32 @@ def _row_blocks(rows: Tensor) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, len(rows), size))
 
 
-def _sigmoid_and_softplus(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Both without a gradient; absolute errors are those of the type.
+def _is_near_zero(m: Tensor) -> bool:
+    """Whether a run has small scores alone. Where the answer would be waited for, it is yes."""
+    return m.is_cuda or torch.compiler.is_compiling() or bool((m < NEAR_ZERO).any())
 
-    x is clamped because a processor takes ten to fifty times as long for exponentials that underflow or
-    overflow, and for products with numbers that nearly do. Beyond the bounds the sigmoid is less than 1e-17
-    from 0 or 1, and 1 + e^x is 1 or e^x. log1p, whose relative error is smaller, takes seven times as long.
+
+def _sigmoid_and_softplus(x: Tensor, near_zero: bool) -> tuple[Tensor, Tensor]:
+    """sigmoid(x) and softplus(x) - log 2, without a gradient.
+
+    Unless ``near_zero``, absolute errors are those of the type: log1p, whose relative error is smaller, takes
+    seven times as long. x is clamped because a processor takes ten to fifty times as long for exponentials
+    that underflow or overflow, and for products with numbers that nearly do. Beyond the bounds the sigmoid is
+    less than 1e-17 from 0 or 1, and 1 + e^x is 1 or e^x.
     """
+    if near_zero:
+        return torch.sigmoid(x), centred_softplus(x)
+    x = x - LOG2
     exp = x.clamp(-40, 80).exp_()
-    terms = exp + 1
+    terms = exp + 0.5
     sigmoid = exp.div_(terms)
     return sigmoid, torch.maximum(terms.log_(), x, out=terms)
+
+
+def centred_softplus(x: Tensor) -> Tensor:
+    """softplus(x) - log 2, near 0 with all its digits."""
+    near = x.clamp(-1, 1)
+    return torch.log1p(torch.expm1(near) / 2) + (softplus(x) - softplus(near))
 
 
 def softplus(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Shapes: V nodes of the batch · U different ones among them · G graphs of the b
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,17 +23,18 @@ Setting = float | Sequence[float] | Tensor  # one for all runs, or one for each
 class InfoGraphLoss(nn.Module):
     r"""Jensen-Shannon bound (InfoGraph, Sun et al., ICLR 2020, eq. 4) with reweighted, debiased negatives.
 
-    For a node with score p to its own graph and scores q_j to the others, m the batch's largest abs(q),
-    ``variant="corrected"`` carries the hard objective (Robinson et al., ICLR 2021, eq. 4) over to the bound:
+    For a node with score p to its own graph and scores q_j to the others, and m the batch's largest abs(q),
+    a constant for the gradient, ``variant="corrected"`` carries the hard objective (Robinson et al., ICLR
+    2021, eq. 4) over to the bound:
 
         w_j  = e^{2 beta q_j / m} / mean_k e^{2 beta q_k / m}
         Eq   = max(0, (mean_j w_j softplus(q_j) - tau_plus softplus(p)) / (1 - tau_plus))
         loss = softplus(-p) + Eq - 2 log 2,  averaged over the nodes.
 
-    ``variant="released"`` is the authors' code, value and gradient. It leaves the derivation in three places:
-    the exponent of w has the other sign, so the easiest negatives weigh most; the class-prior term on p is
-    added where the derivation subtracts it; and each node's own graph stays among its negatives, at score 0.
-    There m is not a constant either, and its tau_plus is always 0.5.
+    ``variant="released"`` with ``tau_plus=0.5``, which their code always has, is the authors' code, value and
+    gradient. It leaves the derivation in four places: the exponent of w has the other sign, so the easiest
+    negatives weigh most; the class-prior term on p is added where the derivation subtracts it; each node's
+    own graph stays among its negatives, at score 0; and m has a gradient.
 
     At ``beta=0, tau_plus=0`` both variants are InfoGraph's own objective.
 
@@ -64,9 +65,7 @@ class InfoGraphLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        hardness = (torch.as_tensor(value, dtype=torch.float64).detach() for value in (beta, tau_plus))
-        for pair in torch.stack(torch.broadcast_tensors(*hardness), dim=-1).reshape(-1, 2).tolist():
-            check_hardness(*pair)
+        check_pairs(beta, tau_plus)
         if stop_gradient and requires_grad(beta):
             raise ValueError("`beta` requires a gradient, but `stop_gradient` makes the weights constants")
         check_choice("variant", variant, get_args(Variant))
@@ -76,6 +75,17 @@ class InfoGraphLoss(nn.Module):
         self.variant: Variant = variant
         self.stop_gradient = stop_gradient
         self.reduction: Reduction = reduction
+
+    if TYPE_CHECKING:  # nn.Module's own says Any
+
+        def __call__(
+            self,
+            local: Tensor,
+            global_: Tensor,
+            batch: Tensor,
+            node: Tensor | None = None,
+            weight: Tensor | None = None,
+        ) -> Tensor: ...
 
     def forward(
         self,
@@ -132,7 +142,7 @@ class InfoGraphLoss(nn.Module):
         negatives = rows.index_select(0, row).scatter(1, own, 0.0)
         by_run = negatives.view(*batch.shape, graphs)
         largest = torch.maximum(by_run.amax((-2, -1)), by_run.amin((-2, -1)).abs())
-        largest = largest.clamp(min=torch.finfo(scores.dtype).tiny)[..., None].expand(batch.shape)
+        largest = largest.clamp(min=1e-30)[..., None].expand(batch.shape)  # all scores may be 0
         hardness = -2 * negatives / largest.reshape(-1, 1)
         weights = torch.softmax(beta * (hardness.detach() if self.stop_gradient else hardness), dim=1)
         # As released, softplus(q) is torch's softplus(-q) + q, and so linear from 20 on.
@@ -175,6 +185,12 @@ def check_local_global(
             f"`local` is {list(local.shape)} and `global_` {list(global_.shape)}; "
             "they must be [nodes, dim] and [graphs, dim] with the same dim, and the same runs in front"
         )
+    if not (local.is_floating_point() and local.dtype == global_.dtype):
+        raise ValueError(
+            f"`local` is {local.dtype} and `global_` {global_.dtype}; both must be the same float type"
+        )
+    if node is not None and node.dtype != torch.int64:
+        raise ValueError(f"`node` is of {node.dtype}; it must be of torch.int64")
     entries = local.shape[:-1] if node is None else node.shape
     if batch.shape != entries or batch.dtype != torch.int64:
         raise ValueError(
@@ -192,6 +208,25 @@ def check_local_global(
                 low, high = (int(bound) for bound in places.aminmax())
                 if low < 0 or high >= count:
                     raise ValueError(f"`{name}` has {low} to {high}; it must have 0 to {count - 1}")
+
+
+def check_pairs(beta: Setting, tau_plus: Setting) -> None:
+    """Raise ValueError unless each run's beta and tau_plus are in their ranges; learned ones are not read."""
+    values = [
+        torch.zeros(value.shape, device="cpu")
+        if isinstance(value, Tensor) and value.requires_grad
+        else torch.as_tensor(value, dtype=torch.float64, device="cpu")
+        for value in (beta, tau_plus)
+    ]
+    try:
+        pairs = torch.stack(torch.broadcast_tensors(*values), dim=-1)
+    except RuntimeError:
+        shapes = [list(value.shape) for value in values]
+        raise ValueError(
+            f"`beta` is {shapes[0]} and `tau_plus` {shapes[1]}; both need one number a run"
+        ) from None
+    for pair in pairs.reshape(-1, 2).tolist():
+        check_hardness(*pair)
 
 
 def check_setting(name: str, value: Setting, runs: torch.Size) -> None:

@@ -146,7 +146,14 @@ class CachedHardNegativesRankingLoss(CachedMultipleNegativesRankingLoss):
         mini_batch_size: int = 32,
         show_progress_bar: bool = False,
     ) -> None:
-        super().__init__(model, mini_batch_size=mini_batch_size, show_progress_bar=show_progress_bar)
+        if mini_batch_size < 1:
+            raise ValueError(f"`mini_batch_size` is {mini_batch_size}; it must be at least 1")
+        try:
+            super().__init__(model, mini_batch_size=mini_batch_size, show_progress_bar=show_progress_bar)
+        except ValueError as error:  # of a StaticEmbedding
+            raise ValueError(
+                f"this model cannot be trained in mini-batches; use HardNegativesRankingLoss ({error})"
+            ) from error
         self.loss = HardNegativesRankingLoss(
             model,
             beta,

@@ -39,11 +39,11 @@ def log_negative_mean_of_views(
         embeddings, temperature = embeddings / torch.as_tensor(temperature).sqrt(), 1.0
 
     def log_mean(embeddings: Tensor, beta: float) -> Tensor:
-        settings = TileSettings(number("temperature", temperature), beta, tile_size)
+        settings = TileSettings(number(temperature), beta, tile_size)
         return _LogNegativeMean.apply(embeddings, settings, stop_gradient, exchange)
 
     if stop_gradient or not requires_grad(beta):
-        return log_mean(embeddings, number("beta", beta))
+        return log_mean(embeddings, number(beta))
     tiny = torch.finfo(embeddings.dtype).tiny  # a root has no gradient at 0
     hard, weights = torch.as_tensor(1 + beta).sqrt(), torch.as_tensor(beta + tiny).sqrt()
     return log_mean(embeddings * hard, 0.0) - log_mean(embeddings * weights, 0.0)

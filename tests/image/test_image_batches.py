@@ -44,7 +44,6 @@ def test_true_positives_are_uniform_over_other_images_of_the_class(tiny_folder, 
         counts[order, others] += 1
     # Every other image of the class is drawn, about equally often: 100 / 15 times.
     same_class = counts[(labels[:, None] == labels) & ~torch.eye(48, dtype=torch.bool)]
-    assert same_class.min() >= 0
     assert (same_class > 0).float().mean() > 0.99
     assert same_class.std() < 4
     for view1, view2 in batches.epoch(1):

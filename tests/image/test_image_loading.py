@@ -285,7 +285,23 @@ def test_targets_of_a_tensor_are_scored(tmp_path):
     image.train_on(images, labels * 10 + 3, output_dir=tmp_path / "run", **SMALL)
     result = result_of(tmp_path / "run")
     assert result["labelled"] is True
-    assert 0 <= result["metrics"]["knn_accuracy"] <= 1
+    encoder = load_encoder(tmp_path / "run")
+    with torch.no_grad():
+        vectors = encoder(encoder.transform(images)).double().numpy()
+    assert result["metrics"]["knn_accuracy"] == pytest.approx(neighbour_accuracy(vectors, labels.numpy()))
+
+
+def neighbour_accuracy(vectors, labels):
+    """Every fifth image of a class is classified by all others: each votes with e^(2 cosine)."""
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    is_test = np.zeros(len(labels), dtype=bool)
+    for label in set(labels):
+        is_test[np.flatnonzero(labels == label)[4::5]] = True
+    correct = []
+    for vector, label in zip(vectors[is_test], labels[is_test], strict=True):
+        votes = np.exp(2 * vectors[~is_test] @ vector)
+        correct.append(label == max(set(labels), key=lambda each: votes[labels[~is_test] == each].sum()))
+    return np.mean(correct)
 
 
 def test_run_on_a_tensor_is_evaluated_on_a_named_dataset(tmp_path, capsys):

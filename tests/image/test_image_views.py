@@ -1,5 +1,8 @@
 """Operations equal torchvision's for fixed parameters; random parameters have its distributions."""
 
+import colorsys
+
+import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as TF
@@ -184,6 +187,45 @@ def test_flip_grey_blur_and_jitter_have_their_probabilities():
 def changed(view, plain):
     unflipped = (view - plain).abs().amax(dim=(1, 2, 3)) > 1e-3
     return (unflipped & ((view - plain.flip(2)).abs().amax(dim=(1, 2, 3)) > 1e-3)).float().mean()
+
+
+def test_default_settings_are_the_papers():
+    """Of the image code of Robinson et al. (2021), and its blur's probability and range from SimCLR's."""
+    views = Views(32)
+    assert (views.scale, views.ratio) == ((0.08, 1.0), (3 / 4, 4 / 3))
+    assert (views.jitter_strength, views.jitter_probability) == ((0.4, 0.4, 0.4, 0.1), 0.8)
+    assert views.grey_probability == 0.2
+    assert (views.blur_probability, views.blur_sigma) == (0.5, (0.1, 2.0))
+
+
+def test_default_views_turn_grey_and_shift_the_hue_as_often_and_as_far_as_the_papers():
+    """Images of one colour, which no factor clamps: brightness, contrast and saturation keep its hue."""
+    x = torch.tensor([100, 60, 60], dtype=torch.uint8).view(1, 3, 1, 1).expand(4000, -1, 8, 8)
+    view = Views(8, mean=(0, 0, 0), std=(1, 1, 1))(x, torch.Generator().manual_seed(0))
+    colours = view.mean(dim=(2, 3))
+    is_grey = colours.amax(1) - colours.amin(1) < 1e-5
+    assert is_grey.float().mean() == pytest.approx(0.2, abs=0.025)
+    hues = np.array([colorsys.rgb_to_hsv(*colour)[0] for colour in colours[~is_grey].tolist()])
+    shifts = (hues + 0.5) % 1 - 0.5  # of red, whose hue is 0
+    is_shifted = np.abs(shifts) > 1e-4
+    assert is_shifted.mean() == pytest.approx(0.8, abs=0.03)
+    assert kstest(shifts[is_shifted], "uniform", args=(-0.1, 0.2)).pvalue > 1e-3
+
+
+def test_default_views_are_blurred_as_often_and_as_far_as_the_papers():
+    """The kernel's two side weights are what a black stripe, one pixel wide, gets of the white ones.
+
+    Nine columns are their own mirror image.
+    """
+    x = torch.zeros(4000, 3, 9, 9, dtype=torch.uint8)
+    x[..., ::2] = 255
+    still = {"scale": (1, 1), "ratio": (1, 1), "jitter_probability": 0, "grey_probability": 0}
+    view = Views(9, **still, mean=(0, 0, 0), std=(1, 1, 1))(x, torch.Generator().manual_seed(0))
+    side = view[:, 0, 4, 3].double().clamp(min=1e-12) / 2
+    sigmas = (-0.5 / (side / (1 - 2 * side)).log()).sqrt()
+    is_seen = sigmas > 0.5  # smaller ones are lost in rounding
+    assert is_seen.double().mean() == pytest.approx(0.5 * 1.5 / 1.9, abs=0.03)
+    assert kstest(sigmas[is_seen].numpy(), "uniform", args=(0.5, 1.5)).pvalue > 1e-3
 
 
 def test_brightness_is_distributed_as_torchvision_s():

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from shared_eval.embeddings import Rows
-from shared_eval.gallery import MAX_ITEMS, Collector, Item, nearest, picture_of, write_gallery
+from shared_eval.gallery import MAX_ITEMS, Collector, Item, nearest, picture_of, rows_of, write_gallery
 
 
 def test_nearest_are_those_of_a_loop_over_cosines():
@@ -23,6 +23,18 @@ def test_nearest_are_those_of_a_loop_over_cosines():
 
         assert found == sorted(others, key=cosine, reverse=True)[:8]
         assert cosines == pytest.approx([cosine(i) for i in found])
+
+
+def test_queries_are_taken_evenly_and_each_has_its_own_neighbours():
+    vectors = np.random.default_rng(0).normal(size=(20, 4))
+    items = [Item(str(i)) for i in range(20)]
+    rows = rows_of(items, {"a": vectors, "b": -vectors[::-1]}, queries=4)
+    assert [query.caption for query, _ in rows] == ["0", "6", "12", "19"]
+    for query, found in rows:
+        for name, of in (("a", vectors), ("b", -vectors[::-1])):
+            [(expected, cosines)] = nearest(of, [int(query.caption)])
+            assert [int(neighbour.item.caption) for neighbour in found[name]] == expected
+            assert [neighbour.cosine for neighbour in found[name]] == pytest.approx(cosines)
 
 
 def test_few_items_and_vectors_of_zero_have_neighbours():

@@ -27,13 +27,15 @@ def poisoned(labels: torch.Tensor, test: torch.Tensor) -> torch.Tensor:
 
 
 @given(st.integers(2, 4), st.integers(2, 5), st.integers(0, 2**32 - 1), st.integers(0, 3))
-def test_folds_are_disjoint_and_cover_the_part(classes, folds, seed, left_out):
+def test_folds_are_disjoint_and_stratified_and_cover_the_part(classes, folds, seed, left_out):
     _, labels = samples(classes)
     part = torch.arange(len(labels)) % 4 != left_out
     masks = fold_masks(labels, part, folds, seed)
     for training, test in masks:
         assert not (training & test).any()
         assert torch.equal(training | test, part)
+        counts, whole = (torch.bincount(labels[chosen], minlength=classes) for chosen in (test, part))
+        assert ((counts - whole / folds).abs() < 1).all()
     assert torch.equal(sum(test.int() for _, test in masks), part.int())
 
 

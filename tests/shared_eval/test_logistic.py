@@ -14,7 +14,6 @@ from shared_eval.probes import (
     best_accuracies,
     choose_penalties,
     fit_logistic,
-    fold_masks,
     logistic,
     logistic_predictions,
     nested_logistic_accuracy,
@@ -230,17 +229,6 @@ def test_nested_cross_validation_equals_scikit_learn(classes):
     ours = nested_logistic_accuracy(features, labels, PENALTIES, folds=5, seed=1111)
     theirs = nested_by_hand(features.numpy(), labels.numpy(), PENALTIES, 5, 1111)
     np.testing.assert_allclose(ours, theirs)
-
-
-def test_folds_are_disjoint_and_stratified():
-    labels = torch.arange(100) % 4
-    part = torch.arange(100) < 80
-    masks = fold_masks(labels, part, 5, seed=0)
-    assert torch.equal(torch.stack([test for _, test in masks]).sum(dim=0), part.long())
-    for training, test in masks:
-        assert not (training & test).any()
-        assert torch.equal(training | test, part)
-        assert torch.bincount(labels[test]).tolist() == [4] * 4
 
 
 def test_choice_does_not_depend_on_samples_outside_the_part():

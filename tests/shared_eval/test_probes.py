@@ -144,6 +144,16 @@ def test_nearest_neighbours_equal_a_loop(neighbours, chunk):
     assert 0.3 < ours <= 1
 
 
+def test_nearest_neighbours_are_200_at_temperature_a_half_by_default():
+    torch.manual_seed(0)
+    labels = torch.arange(400) % 10
+    features = torch.randn(10, 6)[labels] + 1.5 * torch.randn(400, 6)
+    parts = features[:300], labels[:300], features[300:], labels[300:]
+    others = [knn_accuracy(*parts, neighbours=n, temperature=t) for n, t in ((20, 0.5), (200, 5.0))]
+    assert knn_accuracy(*parts) == pytest.approx(naive_knn(*parts, 200, 0.5))
+    assert knn_accuracy(*parts) not in others
+
+
 def probe_of(train, labels, test, test_labels, classes, **options):
     def batches(epoch):
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch))
@@ -166,12 +176,18 @@ def test_linear_probe_reaches_scikit_learn():
     assert scores == probe_of(*parts, classes=3, epochs=100)
 
 
-def test_top_five_accuracy_of_many_classes():
-    """With one-hot features of the wrong class for some samples, both counts are known."""
-    train = 10 * torch.eye(8).repeat(20, 1)
-    labels = torch.arange(8).repeat(20)
-    test_labels = torch.tensor([0, 1, 2, 3])
-    test = 10 * torch.eye(8)[[0, 1, 2, 5]]
-    scores = probe_of(train, labels, test, test_labels, classes=8, epochs=300)
-    assert scores["linear_accuracy"] == 0.75
-    assert 0.75 <= scores["linear_top5_accuracy"] <= 1
+def test_top_five_accuracy_counts_five_ranks(monkeypatch):
+    """By a layer that passes the logits on, the sample's class has rank 1, 4, 5 and 6."""
+
+    linear = torch.nn.Linear
+
+    def identity(inputs, outputs):
+        layer = linear(inputs, outputs)
+        layer.weight.data.copy_(torch.eye(inputs))
+        layer.bias.data.zero_()
+        return layer
+
+    monkeypatch.setattr("shared_eval.probes.linear.nn.Linear", identity)
+    logits = torch.arange(8.0, 0, -1).repeat(4, 1)  # class i has rank i + 1
+    scores = probe_of(logits, torch.zeros(4).long(), logits, torch.tensor([0, 3, 4, 5]), classes=8, epochs=0)
+    assert scores == {"linear_accuracy": 0.25, "linear_top5_accuracy": 0.75}

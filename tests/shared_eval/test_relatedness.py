@@ -64,14 +64,27 @@ def made_pairs(seed, noise):
 
 
 @pytest.mark.parametrize(("noise", "stops_early"), [(0.1, True), (1.0, False)])
-def test_predictions_equal_those_in_numpy(noise, stops_early):
+def test_predictions_equal_those_in_numpy(noise, stops_early, monkeypatch):
     features, scores, parts = made_pairs(0, noise)
     expected, epochs = reference(features, scores, parts)
     assert (epochs < 1050) == stops_early
+    looks, pearson = [], relatedness.pearson
+    monkeypatch.setattr(relatedness, "pearson", lambda *pair: looks.append(pearson(*pair)) or looks[-1])
     predicted = predict_relatedness(torch.from_numpy(features), scores, parts)
+    assert len(looks) == epochs // 50
     np.testing.assert_allclose(predicted, expected, atol=1e-6)
     single = predict_relatedness(torch.from_numpy(features).float(), scores, parts)
     np.testing.assert_allclose(single, expected, atol=1e-3)
+
+
+def test_patience_counts_looks_in_total_not_in_a_row(monkeypatch):
+    """As SentEval's early stop does: a better correlation does not begin the count again."""
+    correlations = iter([0.5, 0.4, 0.6, 0.5, 0.7, 0.6, 0.8, 0.7, 0.9])
+    monkeypatch.setattr(relatedness, "pearson", lambda *pair: next(correlations))
+    monkeypatch.setattr(relatedness, "EPOCHS_AT_ONCE", 1)
+    features, scores, parts = made_pairs(0, 1.0)
+    predict_relatedness(torch.from_numpy(features), scores, parts)
+    assert list(correlations) == [0.9]
 
 
 def test_distributions_have_the_score_as_mean():

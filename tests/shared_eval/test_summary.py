@@ -110,9 +110,13 @@ def test_no_primary_comparison_is_no_figure(table, tmp_path):
 
 
 def test_versions_are_summarised_apart(tmp_path):
-    """Two lengths of training with opposite gains: neither a mean over both nor a family of both."""
-    for epochs, gain in ((5, 0.05), (200, -0.05)):
-        for seed in range(6):
+    """Two lengths of training with opposite gains: neither a mean over both nor a family of both.
+
+    The smallest p of 6 and of 5 seeds, 1/32 and 1/16, are each corrected for the plan of two. In one family
+    Holm would leave the larger as it is.
+    """
+    for epochs, gain, seeds in ((5, 0.05, 6), (200, -0.05, 5)):
+        for seed in range(seeds):
             noise = 0.001 * seed
             for objective, value in ((PLAIN, 0.8), (HARD, 0.8 + gain + noise)):
                 folder = tmp_path / str(epochs) / objective["name"] / str(seed)
@@ -125,7 +129,7 @@ def test_versions_are_summarised_apart(tmp_path):
     assert (short.modality, long.modality) == ("graph @ epochs 5", "graph @ epochs 200")
     assert short.gains["plain"].low > 0.04
     assert long.gains["plain"].high < -0.04
-    assert [row[3] for row in primary_rows(table)] == ["0.062", "0.062"]
+    assert [row[3] for row in primary_rows(table)] == ["0.062", "0.125"]
     [axes] = forest(table).axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["graph: MUTAG svm @ epochs 5", "graph: MUTAG svm @ epochs 200"]

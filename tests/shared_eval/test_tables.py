@@ -269,6 +269,23 @@ def test_oracle_takes_the_best_beta(tmp_path):
     assert oracle.cells[column].mean == cells["hard, beta 1"].mean
 
 
+@pytest.mark.parametrize("betas", [(1.0, 2.0), (1.0,)])
+def test_oracle_is_of_several_hard_betas_even_if_beta_0_is_best(tmp_path, betas):
+    for beta, value in ((0.0, 0.9), *zip(betas, (0.8, 0.85), strict=False)):
+        objective = HARD | {"beta": beta}
+        write_record(tmp_path / str(beta), objective=objective, metrics={"svm_accuracy": value})
+    oracles = [row for row in table_of(tmp_path).rows if row.kind == "oracle"]
+    assert [row.cells["MUTAG svm_accuracy"].mean for row in oracles] == [0.85] * (len(betas) > 1)
+
+
+def test_untrained_scores_of_one_seed_that_differ_are_averaged(tmp_path):
+    """Those of two objectives at a seed are usually equal, and then count once."""
+    for name, objective, before in (("plain", PLAIN_GRAPH, 0.5), ("hard", HARD, 0.7), ("again", HARD, 0.7)):
+        write_record(tmp_path / name, objective=objective, untrained_metrics={"svm_accuracy": before})
+    [untrained] = [row for row in table_of(tmp_path).rows if row.kind == "untrained"]
+    assert untrained.cells["MUTAG svm_accuracy"].mean == pytest.approx(0.6)
+
+
 def test_every_family_has_its_own_baseline_and_untrained_encoder(tmp_path):
     """Two encoders, and the released variant, which shares its plain objective with the corrected one."""
     plain = {"name": "quickthought", "beta": 0.0, "tau_plus": 0.0}

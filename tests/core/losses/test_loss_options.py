@@ -26,7 +26,7 @@ from tests.processes import in_processes
         ({"temperature": math.inf}, "`temperature` is inf"),
         ({"temperature": torch.tensor(-1.0)}, "`temperature` is -1.0"),
         ({"temperature": torch.ones(2)}, r"`temperature` is a tensor \[2\]; it must be a number"),
-        ({"tile_size": 0}, "`tile_size` is 0; it must be at least 1"),
+        ({"tile_size": 0}, "`tile_size` is 0; it must be an integer above 0"),
         ({"reduction": "max"}, "`reduction` is 'max'; it must be one of mean, sum, none"),
         ({"positives": "label"}, "`tau_plus` is 0.1; with `positives='label'` classes are known"),
         ({"positives": "class"}, "`positives` is 'class'; it must be one of view, label"),
