@@ -42,7 +42,8 @@ results=$work/results site=$work/site data=$work/data runs=$work/runs pieces=$wo
 export PYTHONPATH=$PWD/$site:$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 [[ $site = /* ]] && export PYTHONPATH=$site:$PYTHONPATH
 
-device=cuda suite_flags=() pytest_flags=()
+device=cuda suite_flags=()
+pytest_flags=(tests/core/losses/test_triton_tiles.py tests/image/test_image_views.py tests/test_gpu.py)
 objective_flags=(--objective.tile-size 8192 --objective.batches 256 512 1024 2048 4096 8192 16384
     --objective.large-batches 65536 262144)
 ranks_flags=(--ranks.batch 65536 --ranks.tile-size 8192 --ranks.encoder-batch 4096 --ranks.chunks 1024 256)
@@ -53,7 +54,8 @@ graphs_flags=() sentences_flags=() evaluation_flags=()
 train_flags=(--arch resnet18 --batch-size 512 --epochs 300 --optimizer sgd --lr 0.12 --weight-decay 5e-4
     --schedule cosine --warmup 10 --knn-every 10 --compile)
 if [ -n "${HCL_GPU_DRY:-}" ]; then
-    device=cpu suite_flags=(--quick) pytest_flags=(-k torch_tiles_are_used)
+    device=cpu suite_flags=(--quick)
+    pytest_flags=(-k torch_tiles_are_used tests/core/losses/test_triton_tiles.py)
     objective_flags=(--objective.batches 16 --objective.large-batches 32 --objective.tile-size 8
         --objective.rounds 1)
     ranks_flags=(--ranks.batch 16 --ranks.dim 8 --ranks.tile-size 4 --ranks.encoder-batch 8 --ranks.chunks 4
@@ -118,8 +120,7 @@ setup() {
 # The tests of the kernels also run without a GPU, interpreted; here they run on it.
 tests() {
     [ -n "${HCL_GPU_PRINT:-}" ] || mkdir -p "$results"
-    run "$python" -m pytest -q -p no:cacheprovider ${pytest_flags[@]+"${pytest_flags[@]}"} \
-        tests/core/losses/test_triton_tiles.py tests/image/test_image_views.py tests/test_gpu.py 2>&1 |
+    run "$python" -m pytest -q -p no:cacheprovider "${pytest_flags[@]}" 2>&1 |
         if [ -n "${HCL_GPU_PRINT:-}" ]; then cat; else tee "$results/tests.txt"; fi
     local status=${PIPESTATUS[0]}
     [ "$status" -ne 75 ] || exit 75

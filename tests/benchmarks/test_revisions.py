@@ -1,30 +1,61 @@
 """The comparison of two checkouts runs each command in both, and says which one failed."""
 
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks import revisions
 from benchmarks.revisions import Command, main
 
-WAIT = "import time, pathlib; time.sleep(float(pathlib.Path('seconds').read_text()))"
+SECONDS = {"old": 0.5, "new": 0.125}
 
 
 @pytest.fixture
 def checkouts(tmp_path):
-    for name, seconds in (("old", 0.4), ("new", 0.0)):
+    for name in SECONDS:
         (tmp_path / name).mkdir()
-        (tmp_path / name / "seconds").write_text(str(seconds))
-    return [str(tmp_path / "old"), str(tmp_path / "new")]
+    return [str(tmp_path / name) for name in SECONDS]
 
 
-def test_table_has_the_ratio_of_each_command(checkouts, tmp_path, monkeypatch):
-    """Beside a busy process too."""
-    commands = [Command("wait", ("-c", WAIT), busy=True), Command("fail", ("-c", "exit(2)"), status=2)]
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock on which commands take their checkout's seconds, three times as long beside a busy process."""
+    clock = SimpleNamespace(now=100.0, factor=1.0)
+    run, resumed = subprocess.run, revisions.BusyProcess.resumed
+
+    def timed_run(arguments, cwd, **options):
+        done = run(arguments, cwd=cwd, **options)
+        clock.now += SECONDS[Path(cwd).name] * clock.factor
+        return done
+
+    @contextmanager
+    def slow_while_resumed(process):
+        with resumed(process):
+            clock.factor = 3.0
+            yield
+        clock.factor = 1.0
+
+    monkeypatch.setattr(revisions.subprocess, "run", timed_run)
+    monkeypatch.setattr(revisions.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(revisions.BusyProcess, "resumed", slow_while_resumed)
+
+
+def test_table_has_the_ratio_of_each_command(checkouts, clock, tmp_path, monkeypatch):
+    """Each command runs in both checkouts, beside a busy process too."""
+    note = ("-c", "print('here', file=open('calls', 'a'))")
+    commands = [Command("note", note, busy=True), Command("fail", ("-c", "exit(2)"), status=2)]
     monkeypatch.setattr(revisions, "COMMANDS", commands)
     page = tmp_path / "page.md"
     main([*checkouts, "--rounds", "1", "--output", str(page)])
-    rows = [line.split(" | ") for line in page.read_text().splitlines()[2:]]
-    assert [row[0] for row in rows] == ["| wait", "| wait, busy", "| fail"]
-    assert float(rows[0][3].rstrip(" |")) < 0.7
+    assert page.read_text().splitlines()[2:] == [
+        "| note | 0.5 s | 0.125 s | 0.25 |",
+        "| note, busy | 1.5 s | 0.375 s | 0.25 |",
+        "| fail | 0.5 s | 0.125 s | 0.25 |",
+    ]
+    assert [(tmp_path / name / "calls").read_text() for name in SECONDS] == ["here\nhere\n"] * 2
 
 
 def test_command_that_fails_is_named(checkouts, monkeypatch, capsys):

@@ -40,17 +40,19 @@ def test_bag_of_words_weights_do_not_depend_on_threads(tiny_data, finished_runs,
 def test_weights_do_not_depend_on_the_number_of_jobs(tmp_path, monkeypatch):
     """At a fixed number of threads, cells trained side by side equal cells trained one after the other."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    weights = []
-    for jobs in (1, 2):
-        root = str(tmp_path / f"jobs{jobs}")
-        specs = locate(
-            [RunSpec("graph", "motifs", "hard", 1.0, 0.1, seed, epochs=1, root=root) for seed in range(2)]
-        )
-        outcomes = list(run_here([Job((spec,)) for spec in specs], jobs))
+    specs = locate(
+        [
+            RunSpec("graph", "motifs", "hard", 1.0, 0.1, seed, epochs=1, root=str(tmp_path / root))
+            for root in ("1", "2")
+            for seed in range(2)
+        ]
+    )
+    for jobs, cells in ((1, specs[:2]), (2, specs[2:])):
+        outcomes = list(run_here([Job((spec,)) for spec in cells], jobs))
         assert [outcome.exit_code for outcome in outcomes] == [0, 0], outcomes
-        weights.append([(spec.folder / "encoder.safetensors").read_bytes() for spec in specs])
-    assert weights[0] == weights[1]
-    assert weights[0][0] != weights[0][1]
+    weights = [(spec.folder / "encoder.safetensors").read_bytes() for spec in specs]
+    assert weights[:2] == weights[2:]
+    assert weights[0] != weights[1]
 
 
 def test_deterministic_flag_is_applied_recorded_and_reset(tiny, finished_runs, tmp_path, monkeypatch):

@@ -115,19 +115,21 @@ def test_fewer_epochs_than_trained_are_refused(tiny, folder, capsys):
     assert files_of(folder) == before
 
 
-@pytest.mark.parametrize("damaged", ["result.json", "encoder.safetensors"])
-def test_shorter_record_that_was_damaged_is_not_written_of_the_longer_run(
-    tiny_graph, finished_runs, tmp_path, capsys, damaged
+@pytest.mark.parametrize("is_lost", [False, True], ids=["damaged", "lost"])
+def test_shorter_record_that_was_lost_is_not_written_of_the_longer_run(
+    tiny_graph, finished_runs, tmp_path, capsys, is_lost
 ):
     """Its settings are still the shorter run's, but its checkpoint is not."""
     folder = shutil.copytree(finished_runs("graph"), tmp_path / "run")
     with interrupted_before_step(4):
         tiny_graph.run_inline(folder, *LONGER, "--resume")
-    damage(folder / damaged, truncate)
-    (folder / "result.json").unlink()
+    damage(folder / "result.json", truncate)
+    if is_lost:
+        (folder / "result.json").unlink()
+    before = files_of(folder)
     message = failure_of(tiny_graph.main, capsys, [folder, "--resume"])[-1]
     assert f"--epochs is 3, but the run in {folder} is in epoch" in message
-    assert not (folder / "result.json").exists()
+    assert files_of(folder) == before
 
 
 def test_finished_run_without_its_checkpoint_is_not_begun_again(tiny_graph, finished_runs, tmp_path, capsys):
@@ -146,10 +148,13 @@ def test_damaged_record_of_a_shorter_run_is_replaced(tiny_graph, finished_runs, 
     assert_same_run(longer_runs("graph"), tiny_graph, folder)
 
 
-def test_several_seeds_go_on_together(tiny_graph, longer_runs, tmp_path):
-    tiny_graph.run_inline(tmp_path / "{seed}", "--seeds", "0,1")
-    tiny_graph.run_inline(tmp_path / "{seed}", "--seeds", "0,1", *LONGER, "--resume")
-    assert [len(metrics_of(tmp_path / seed)) for seed in "01"] == [6, 6]
+def test_several_seeds_go_on_together_and_equal_those_from_the_start(tiny_graph, tmp_path):
+    seeds = ("--seeds", "0,1")
+    tiny_graph.run_inline(tmp_path / "{seed}", *seeds)
+    tiny_graph.run_inline(tmp_path / "{seed}", *seeds, *LONGER, "--resume")
+    tiny_graph.run_inline(tmp_path / "expected-{seed}", *seeds, *LONGER)
+    for seed in "01":
+        assert_same_run(tmp_path / f"expected-{seed}", tiny_graph, tmp_path / seed)
 
 
 @pytest.mark.parametrize(

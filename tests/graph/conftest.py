@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from graph.train import main as train_main
+
 
 def write_tu_dataset(data_root: Path, name: str = "TINY", graphs: int = 24, node_labels: bool = True) -> Path:
     """Write cycles (class -1) and stars (class 1) of 4 to 6 nodes; return the raw folder."""
@@ -55,6 +57,17 @@ def write_attributes(data_root: Path, name: str = "TINY", nodes: int = 120) -> N
     """Add two attributes of each node: its number and a fraction."""
     path = data_root / "TUDataset" / name / "raw" / f"{name}_node_attributes.txt"
     path.write_text("".join(f"{node}, {node / 7 - 3!r}\n" for node in range(nodes)))
+
+
+@pytest.fixture(scope="session")
+def mutag_runs(data_root, tmp_path_factory) -> Path:
+    """A folder with a run on MUTAG, ``labelled``, one without its labels, ``bare``, and ``data`` of that."""
+    folder = tmp_path_factory.mktemp("mutag")
+    copy_without_labels(data_root, folder / "data", "MUTAG")
+    flags = ["--dataset", "MUTAG", "--epochs", "5", "--seed", "2", "--device", "cpu"]
+    for name, root in (("labelled", data_root), ("bare", folder / "data")):
+        train_main([*flags, "--data-root", str(root), "--output-dir", str(folder / name)])
+    return folder
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ import graph
 from graph import embedding
 from graph.data import load_dataset
 from graph.embed import main as embed_main
-from graph.train import main as train_main
 from shared_eval.probes import svm_accuracy
-from tests.graph.conftest import copy_without_labels, write_attributes, write_tu_dataset
+from tests.graph.conftest import write_attributes, write_tu_dataset
 from tests.graph.test_graph_train import train, train_group
 from tests.runs import as_command, failure_of, result_of
 
@@ -218,15 +217,13 @@ def test_bad_input_ends_in_one_line(trained, tmp_path, capsys):
 
 
 @pytest.mark.data("TUDataset/MUTAG/raw/MUTAG_graph_labels.txt")
-def test_vectors_of_mutag_without_labels_have_the_svm_accuracy_of_the_labelled_run(data_root, tmp_path):
-    copy_without_labels(data_root, tmp_path / "data", "MUTAG")
-    flags = ["--dataset", "MUTAG", "--epochs", "5", "--seed", "2", "--device", "cpu"]
-    for name, root in (("labelled", data_root), ("bare", tmp_path / "data")):
-        train_main([*flags, "--data-root", str(root), "--output-dir", str(tmp_path / name)])
-    embed(tmp_path / "data", tmp_path / "x.parquet", dataset="MUTAG", run=tmp_path / "bare")
+def test_vectors_of_mutag_without_labels_have_the_svm_accuracy_of_the_labelled_run(
+    data_root, mutag_runs, tmp_path
+):
+    embed(mutag_runs / "data", tmp_path / "x.parquet", dataset="MUTAG", run=mutag_runs / "bare")
     vectors = np.stack(pd.read_parquet(tmp_path / "x.parquet")["embedding"])
     labels = load_dataset("MUTAG", data_root).labels
-    expected = result_of(tmp_path / "labelled")["metrics"]["svm_accuracy"]
+    expected = result_of(mutag_runs / "labelled")["metrics"]["svm_accuracy"]
     assert svm_accuracy(vectors, labels, seed=2).mean() == pytest.approx(expected, abs=1e-9)
 
 

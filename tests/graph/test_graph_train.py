@@ -5,18 +5,18 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch_geometric.data import Batch, Data
 
-from core import InfoGraphLoss
-from core.io.errors import InputError
-from core.training.run_folder import Run
 from graph import scoring
 from graph.batch import make_batches
 from graph.config import GraphConfig, defaults_for
 from graph.data import load_dataset
-from graph.encoder import GIN
+from graph.encoder import GIN, make_models
 from graph.evaluate import main as evaluate_main
+from graph.loading import load_encoder
 from graph.scoring import evaluate
 from graph.train import main as train_main
+from shared_eval.probes import svm_accuracy
 from tests.graph.conftest import write_tu_dataset
 from tests.runs import (
     as_command,
@@ -92,8 +92,6 @@ def test_finished_run_folder_has_every_file_and_a_full_record(tiny_root, tmp_pat
         "plain_family": "",
     }
     assert (result["seed"], result["epochs"]) == (3, 4)
-    for scores in (result["metrics"], result["untrained_metrics"]):
-        assert 0 <= scores["svm_accuracy"] <= 1
     for name in ("train_seconds", "eval_seconds", "samples_per_second", "peak_memory_bytes"):
         assert result[name] > 0
     assert result["environment"]["packages"]["torch"] == torch.__version__.split("+")[0]
@@ -105,6 +103,24 @@ def test_finished_run_folder_has_every_file_and_a_full_record(tiny_root, tmp_pat
     assert lines[0]["svm_accuracy"] == result["untrained_metrics"]["svm_accuracy"]
     assert lines[4]["learning_rate"] == 1e-3
     assert f"svm_accuracy {result['metrics']['svm_accuracy']:.4f}" in capsys.readouterr().out
+
+
+def test_recorded_scores_are_the_svm_s_of_both_encoders(tiny_root, tmp_path):
+    """Of the encoder in the folder, and of the one that the seed begins with; some graphs are misjudged."""
+    labels = torch.arange(24) // 2 % 2  # not the shapes
+    path = tiny_root / "TUDataset" / "TINY" / "raw" / "TINY_graph_labels.txt"
+    path.write_text("".join(f"{label}\n" for label in labels))
+    result = train(tiny_root, tmp_path / "run", "--seed", "3")
+    dataset = load_dataset("TINY", tiny_root)
+    graphs = Batch.from_data_list([Data(x=item.x, edge_index=item.edge_index) for item in dataset.graphs])
+    with torch.no_grad():
+        trained = load_encoder(tmp_path / "run")(graphs).numpy()
+    batches = make_batches(dataset, 10, [3], torch.device("cpu"))
+    untrained = scoring.represent(make_models(3, hidden=8, layers=3, seeds=[3]).encoder, batches)[0]
+    for vectors, name in ((trained, "metrics"), (untrained, "untrained_metrics")):
+        expected = svm_accuracy(vectors, labels.numpy(), seed=3).mean()
+        assert 0 < expected < 1
+        assert result[name] == {"svm_accuracy": pytest.approx(expected, abs=1e-9)}
 
 
 def test_evaluate_prints_the_recorded_score(tiny_root, tmp_path, capsys):
@@ -168,97 +184,6 @@ def test_resumed_run_has_the_same_weights(tiny_root, tmp_path, flags):
     encoders = [(folder / "encoder.safetensors").read_bytes() for folder in (expected, resumed)]
     assert encoders[0] == encoders[1]
     assert epochs_and_losses(resumed) == epochs_and_losses(expected)
-
-
-GROUP = ["--seeds", "0-1", "--betas", "0,2"]
-
-
-def test_runs_trained_together_equal_single_runs(tiny_root, tmp_path):
-    """The same folders, and the same numbers up to rounding."""
-    group_root, single_root = tmp_path / "group", tmp_path / "single"
-    train_group(tiny_root, group_root, *GROUP)
-    folders = sorted(path.parent for path in group_root.rglob("result.json"))
-    assert [str(folder.relative_to(group_root)) for folder in folders] == [
-        f"{objective}/seed-{seed}"
-        for objective in ("debiased-tau0.1", "hard-beta2-tau0.1")
-        for seed in (0, 1)
-    ]
-    for folder in folders:
-        settings = json.loads((folder / "config.json").read_text())
-        flags = [f"--{name}={settings[name]}" for name in ("objective", "beta", "seed")]
-        single = single_root / folder.relative_to(group_root)
-        expected = train(tiny_root, single, *flags)
-        result = result_of(folder)
-        assert result["trained_together"] == 4
-        assert result["objective"] == expected["objective"]
-        assert result["untrained_metrics"] == expected["untrained_metrics"]
-        assert losses_of(folder) == pytest.approx(losses_of(single), rel=1e-3)
-        weights, expected_weights = (load_file(run / "encoder.safetensors") for run in (folder, single))
-        for name, value in weights.items():
-            torch.testing.assert_close(value, expected_weights[name], rtol=0.02, atol=0.02)
-        expected_settings = json.loads((single / "config.json").read_text())
-        assert settings | {"output_dir": ""} == expected_settings | {"output_dir": ""}
-
-
-def test_seed_in_the_output_dir_gives_each_run_its_folder(tiny_root, tmp_path):
-    train_group(tiny_root, tmp_path / "runs" / "{seed}", "--seeds", "0,1")
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["0", "1"]
-    for seed in (0, 1):
-        assert result_of(tmp_path / "runs" / str(seed))["seed"] == seed
-
-
-def test_seed_in_the_output_dir_is_not_enough_for_several_betas(tiny_root, tmp_path):
-    config = GraphConfig(
-        beta=1.0, tau_plus=0.1, seeds="0,1", betas="1,2", output_dir=tmp_path / "seed-{seed}"
-    )
-    with pytest.raises(InputError, match="one folder a seed, but `betas` has 2 numbers"):
-        config.expand()
-    assert not list(tmp_path.glob("seed-*"))
-
-
-def test_group_interrupted_between_its_checkpoints_resumes(tiny_root, tmp_path, monkeypatch):
-    """Interrupted while the checkpoints of a group are written: some runs are an epoch behind the others."""
-    train_group(tiny_root, tmp_path / "uninterrupted", *GROUP)
-    save_checkpoint, saved = Run.save_checkpoint, []
-
-    def stop_after_ten(run, state):
-        saved.append(run)
-        if len(saved) == 11:
-            raise KeyboardInterrupt
-        save_checkpoint(run, state)
-
-    monkeypatch.setattr(Run, "save_checkpoint", stop_after_ten)
-    with pytest.raises(SystemExit):
-        train_group(tiny_root, tmp_path / "resumed", *GROUP, "--checkpoint-seconds", "0")
-    train_group(tiny_root, tmp_path / "resumed", *GROUP, "--resume")
-    for path in (tmp_path / "uninterrupted").rglob("metrics.jsonl"):
-        resumed = tmp_path / "resumed" / path.parent.relative_to(tmp_path / "uninterrupted")
-        assert losses_of(resumed) == pytest.approx(losses_of(path.parent), rel=1e-3)
-        assert (resumed / "result.json").exists()
-
-
-def test_diverged_run_does_not_stop_its_group(tiny_root, tmp_path, monkeypatch, capsys):
-    """Its folder says why, the other runs are finished, and the exit code is 1."""
-    forward = InfoGraphLoss.forward
-
-    def nan_at_beta_2(loss, *arguments):
-        return forward(loss, *arguments) + torch.tensor(
-            [float("nan") if beta == 2 else 0 for beta in loss.beta]
-        )
-
-    monkeypatch.setattr(InfoGraphLoss, "forward", nan_at_beta_2)
-    with pytest.raises(SystemExit) as exit_:
-        train_group(tiny_root, tmp_path / "runs", *GROUP)
-    assert exit_.value.code == 1
-    assert "the loss became nan in epoch 1, step 1" in capsys.readouterr().err
-    for seed in (0, 1):
-        debiased, hard = (
-            tmp_path / "runs" / objective / f"seed-{seed}"
-            for objective in ("debiased-tau0.1", "hard-beta2-tau0.1")
-        )
-        assert result_of(debiased)["metrics"]
-        assert json.loads((hard / "failure.json").read_text())["reason"] == "non-finite loss"
-        assert not (hard / "result.json").exists()
 
 
 def test_bfloat16_changes_the_loss_a_little(tiny_root, tmp_path):
@@ -439,4 +364,3 @@ def test_mutag_trains_and_records(data_root, tmp_path):
     train_main([*flags, "--data-root", str(data_root), "--output-dir", str(tmp_path)])
     result = result_of(tmp_path)
     assert result["metrics"]["svm_accuracy"] > 0.75
-    assert result["eval_seconds"] < 5

@@ -157,12 +157,8 @@ def test_changed_labels_are_other_data(tiny_root, bare_root, tmp_path, capsys):
 
 
 @pytest.mark.data("TUDataset/MUTAG/raw/MUTAG_graph_labels.txt")
-def test_mutag_without_labels_has_the_vectors_of_the_labelled_run(data_root, tmp_path):
-    copy_without_labels(data_root, tmp_path / "data", "MUTAG")
-    flags = ["--dataset", "MUTAG", "--epochs", "5", "--seed", "2", "--device", "cpu"]
-    for name, root in (("labelled", data_root), ("bare", tmp_path / "data")):
-        train_main([*flags, "--data-root", str(root), "--output-dir", str(tmp_path / name)])
-    encoders = [tmp_path / name / "encoder.safetensors" for name in ("labelled", "bare")]
+def test_mutag_without_labels_has_the_vectors_of_the_labelled_run(mutag_runs):
+    encoders = [mutag_runs / name / "encoder.safetensors" for name in ("labelled", "bare")]
     assert encoders[0].read_bytes() == encoders[1].read_bytes()
-    metrics, untrained = (result_of(tmp_path / "bare")[name] for name in ("metrics", "untrained_metrics"))
+    metrics, untrained = (result_of(mutag_runs / "bare")[name] for name in ("metrics", "untrained_metrics"))
     assert metrics["own_graph_accuracy"] > untrained["own_graph_accuracy"]

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from sentence.objective import quick_thought_loss
 
 
-def naive(scores, positions, book, beta, tau_plus, window, denominator, floor):
-    """One anchor, one positive, one negative at a time; no log space, no matrices."""
+def naive(scores, positions, book, beta, tau_plus, window, denominator, floor, weighted_by=None):
+    """One anchor, one positive, one negative at a time; no log space, no matrices.
+
+    Negatives have the weights of their own scores, or of the scores ``weighted_by``.
+    """
     count = len(scores)
     means = []
     for i in range(count):
@@ -22,14 +25,16 @@ def naive(scores, positions, book, beta, tau_plus, window, denominator, floor):
         terms = []
         for p in neighbours:
             if denominator == "all":
-                negatives = [0.0 if j == i else float(scores[i, j]) for j in range(count) if j != p]
+                others = [j for j in range(count) if j != p]
             else:
-                negatives = [float(scores[i, j]) for j in range(count) if j != i and j not in neighbours]
+                others = [j for j in range(count) if j != i and j not in neighbours]
+            negatives = [0.0 if j == i else float(scores[i, j]) for j in others]
             positive = float(scores[i, p])
             if not negatives:
                 terms.append(0.0)
                 continue
-            weights = [math.exp(beta * s) for s in negatives]
+            weighted = scores if weighted_by is None else weighted_by
+            weights = [math.exp(beta * (0.0 if j == i else float(weighted[i, j]))) for j in others]
             mean_weight = sum(weights) / len(weights)
             reweighted = sum(w / mean_weight * math.exp(s) for w, s in zip(weights, negatives, strict=True))
             least = min(negatives) if floor is None else floor

@@ -52,9 +52,10 @@ def test_one_thread_builds_and_the_others_wait(tmp_path):
     assert [values["count"] for values in results] == [1, 1, 1]
 
 
-def test_lock_that_was_removed_is_held_by_one_at_a_time(tmp_path):
-    """Who has waited for it takes the new one, as who comes later does."""
-    holds, may_end = threading.Event(), threading.Event()
+def test_lock_that_was_removed_is_held_by_one_at_a_time(tmp_path, monkeypatch):
+    """Who has opened its file before takes the new one, as who comes later does."""
+    asks, holds, may_end = threading.Event(), threading.Event(), threading.Event()
+    flock = fcntl.flock
 
     def wait():
         with locked(tmp_path / "a", remove=True):
@@ -63,8 +64,9 @@ def test_lock_that_was_removed_is_held_by_one_at_a_time(tmp_path):
 
     waiting = threading.Thread(target=wait)
     with locked(tmp_path / "a", remove=True):
+        monkeypatch.setattr(fcntl, "flock", lambda *arguments: asks.set() or flock(*arguments))
         waiting.start()
-        time.sleep(0.1)  # until it waits; if it comes later, the test passes whatever the code
+        assert asks.wait(10)
     assert holds.wait(10)
     with pytest.raises(BlockingIOError), locked(tmp_path / "a", fcntl.LOCK_NB):
         pass

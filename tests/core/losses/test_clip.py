@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from core.distributed import local_slice, rank
 from core.losses import clip_loss, hard_negative_loss
-from tests.core.losses.equation import views
+from tests.core.losses.equation import assert_same_gradient, views
 from tests.processes import in_processes
 
 
@@ -104,20 +104,21 @@ BATCH = 6
 LABELS = torch.tensor([0, 1, 2, 0, 3, 3])
 
 
-def own_loss_and_gradient():
+def own_loss_and_gradient(labelled):
     """Those of this process's part of the batch."""
     image, text = (x.detach()[local_slice(BATCH)].requires_grad_() for x in views(BATCH, 4))
-    labels = LABELS[local_slice(BATCH)]
+    labels = LABELS[local_slice(BATCH)] if labelled else None
     loss = clip_loss(image, text, labels, tau_plus=0.1, gather_distributed=True)
     return [loss.item(), *(x.numpy() for x in torch.autograd.grad(loss, (image, text)))]
 
 
 @pytest.mark.distributed
-def test_two_processes_equal_one():
+@pytest.mark.parametrize("labelled", [True, False])
+def test_two_processes_equal_one(labelled):
     image, text = views(BATCH, 4)
-    loss = clip_loss(image, text, LABELS, tau_plus=0.1)
+    loss = clip_loss(image, text, LABELS if labelled else None, tau_plus=0.1)
     gradients = torch.autograd.grad(loss, (image, text))
-    results = in_processes(2, own_loss_and_gradient)
+    results = in_processes(2, own_loss_and_gradient, labelled)
     assert sum(result[0] for result in results) / 2 == pytest.approx(loss.item(), rel=1e-12)
     for i, expected in enumerate(gradients, start=1):
         # A process's loss is a mean over half of the anchors: its gradients are twice the whole batch's.
@@ -135,12 +136,17 @@ def test_processes_with_different_numbers_of_pairs_are_refused():
     in_processes(2, different_numbers_of_pairs)
 
 
-def test_it_is_the_objective_on_logits():
+@pytest.mark.parametrize("stop_gradient", [False, True])
+def test_it_is_the_objective_on_logits(stop_gradient):
+    """Value and gradient, that of constant weights too."""
+    options = {"beta": 1.0, "tau_plus": 0.1, "stop_gradient": stop_gradient}
     image, text = views(5, 4)
     logits, mask = image @ text.T / 0.2, ~torch.eye(5, dtype=torch.bool)
     rows = [
-        hard_negative_loss(logits.diagonal(), matrix, mask, beta=1.0, tau_plus=0.1, floor=-5.0)
+        hard_negative_loss(logits.diagonal(), matrix, mask, floor=-5.0, **options)
         for matrix in (logits, logits.T)
     ]
-    loss = clip_loss(image, text, beta=1.0, tau_plus=0.1, temperature=0.2)
-    torch.testing.assert_close(loss, torch.cat(rows).mean())
+    expected = torch.cat(rows).mean()
+    loss = clip_loss(image, text, temperature=0.2, normalize=False, **options)
+    torch.testing.assert_close(loss, expected)
+    assert_same_gradient(loss, expected, (image, text))

@@ -228,6 +228,28 @@ def test_a_tensor_without_gradient_is_a_number(tile_size):
     torch.testing.assert_close(loss(view1, view2), HardNegativeLoss(1.0, 0.1, 0.5, **options)(view1, view2))
 
 
+@pytest.mark.parametrize("tau_plus", [0.0, 0.3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"reduction": "none"},
+        {"normalize": False, "reduction": "sum"},
+        {"tile_size": 3},
+        {"gather_distributed": True, "exchange": "ring"},
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_losses_without_hardness_are_that_of_beta_0_with_the_same_options(options, tau_plus):
+    """``NTXentLoss`` at tau_plus 0, ``DebiasedLoss`` otherwise: options, value and gradient."""
+    view1, view2 = (2 * view.detach() for view in views(5, 4))
+    inputs = [view1.requires_grad_(), view2.requires_grad_()]
+    loss = DebiasedLoss(tau_plus, 0.7, **options) if tau_plus else NTXentLoss(0.7, **options)
+    assert options.items() <= vars(loss).items()
+    expected = HardNegativeLoss(0.0, tau_plus, 0.7, **options)
+    torch.testing.assert_close(loss(*inputs), expected(*inputs), rtol=1e-12, atol=0)
+    assert_same_gradient(loss(*inputs).sum(), expected(*inputs).sum(), inputs, rtol=1e-10, atol=1e-13)
+
+
 def test_only_settings_with_an_effect_are_accepted():
     for loss in (NTXentLoss, DebiasedLoss):
         with pytest.raises(TypeError, match="stop_gradient"):

@@ -126,6 +126,29 @@ def test_value_is_the_objective_on_cosines():
     assert (loss - plain).abs() > 1e-3
 
 
+@pytest.mark.parametrize("stop_gradient", [False, True])
+@pytest.mark.parametrize("cached", [False, True])
+def test_gradient_is_the_equations(cached, stop_gradient):
+    """With the weights of the negatives as constants and without; written out without log space."""
+    model = tiny_model()
+    anchors, *documents = (model(features)["sentence_embedding"] for features in columns(3))
+    logits = 20 * normalize(anchors, dim=1) @ normalize(torch.cat(documents), dim=1).T
+    mask = ~torch.eye(*logits.shape, dtype=torch.bool)
+    weights = torch.exp(0.45 * (logits.detach() if stop_gradient else logits)) * mask
+    weights = weights / (weights.sum(1, keepdim=True) / mask.sum(1, keepdim=True))
+    losses = torch.log1p((weights * logits.exp()).sum(1) / logits.diagonal().exp())
+    losses.mean().backward()
+    actual = value_and_gradient(
+        CachedHardNegativesRankingLoss if cached else HardNegativesRankingLoss,
+        3,
+        beta=0.45,
+        stop_gradient=stop_gradient,
+        **({"mini_batch_size": 3} if cached else {}),
+    )
+    expected = losses.mean().detach(), model[0].embedding.weight.grad
+    torch.testing.assert_close(actual, expected, **(TOLERANCE if cached else EXACTLY))
+
+
 @pytest.mark.parametrize("loss_type", LOSSES)
 def test_settings_are_checked_and_shown(loss_type):
     with pytest.raises(ValueError, match="`beta` is -1; it must be at least 0"):
