@@ -79,13 +79,16 @@ def _files_below(roots: Iterable[Path], name: str) -> list[Path]:
 
 
 def read_records(paths: Iterable[Path]) -> "pd.DataFrame":
-    """One row for each metric of each record; a warning names each file that is not valid, and skips it."""
+    """One row for each metric of each record; a warning names files that are not valid, or have no scores."""
     import pandas as pd  # slow to import, and help and errors do not need it
 
     rows: list[dict[str, Any]] = []
     for path in paths:
         try:
-            rows.extend(_rows(read_record(path), path))
+            found = _rows(read_record(path), path)
+            if not found:
+                print(f"warning: {path} has no scores and is left out", file=sys.stderr)
+            rows.extend(found)
         except (OSError, ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
             print(f"warning: {path} is not a valid record and is skipped ({error!r})", file=sys.stderr)
     return pd.DataFrame(rows, columns=list(COLUMNS))

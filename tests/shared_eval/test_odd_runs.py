@@ -51,6 +51,13 @@ def test_selection_of_nothing_names_what_there_is(tmp_path, capsys):
     assert "no record has --objective Hard; there are infograph" in error
 
 
+def test_run_without_scores_is_named(tmp_path, capsys):
+    """As of a text that is too short for sentences to be held out."""
+    write_record(tmp_path / "short", metrics={}, untrained_metrics={})
+    assert read_records(find_records([tmp_path])).empty
+    assert capsys.readouterr().err == f"warning: {tmp_path}/short/result.json has no scores and is left out\n"
+
+
 def test_runs_of_one_seed_are_those_of_one_dataset(tmp_path):
     for name, dataset in (("a", "MUTAG"), ("b", "PTC_MR"), ("c", "PTC_MR")):
         write_record(tmp_path / name, dataset=dataset)
