@@ -124,7 +124,6 @@ def three(tmp_path):
         (("--seed", "0"), "ac"),
         (("--clean",), "b"),
         (("--revision", "abc1234-dirty"), "a"),
-        (("--modality", "image"), ""),
     ],
 )
 def test_records_are_selected_listed_and_exported(three, flags, selected, capsys):
