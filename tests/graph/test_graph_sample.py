@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch_geometric.data import Batch, Data
@@ -35,13 +36,16 @@ def graphs_of(sample, vectors):
     return chosen
 
 
-def test_sampled_representations_have_the_labels_of_their_graphs(tiny_root, tmp_path):
+@pytest.mark.parametrize("sampled", [9, 500])
+def test_sampled_representations_have_the_labels_of_their_graphs(tiny_root, tmp_path, monkeypatch, sampled):
+    """Whichever graphs of a larger dataset are taken, and where all are."""
+    monkeypatch.setattr("graph.scoring.SAMPLED", sampled)
     write_attributes(tiny_root)  # that tell all graphs apart
     train(tiny_root, tmp_path / "run", "--node-features", "attributes")
     dataset = load_dataset("TINY", tiny_root, node_features="attributes")
     sample = sample_of(tmp_path / "run")
     graphs = graphs_of(sample, vectors_of(tmp_path / "run", dataset))
-    assert len(graphs) == 24
+    assert len(graphs) == min(sampled, 24)
     assert sample["labels"].tolist() == dataset.labels[graphs].tolist()
 
 
