@@ -8,7 +8,10 @@ from graph.train import main as train_main
 
 
 def write_tu_dataset(data_root: Path, name: str = "TINY", graphs: int = 24, node_labels: bool = True) -> Path:
-    """Write cycles (class -1) and stars (class 1) of 4 to 6 nodes; return the raw folder."""
+    """Write cycles (class -1) and stars (class 1) of 4 to 6 nodes; return the raw folder.
+
+    Of ten graphs two have the other class, so that no encoder's score is 1.
+    """
     raw = data_root / "TUDataset" / name / "raw"
     raw.mkdir(parents=True)
     edges, indicator, labels, node_label_lines = [], [], [], []
@@ -21,7 +24,8 @@ def write_tu_dataset(data_root: Path, name: str = "TINY", graphs: int = 24, node
             pairs = [(node, first + (node - first + 1) % size) for node in nodes]
         edges += [edge for a, b in pairs for edge in ((a, b), (b, a))]
         indicator += [graph + 1] * size
-        labels.append(1 if graph % 2 else -1)
+        is_swapped = graph % 10 in (3, 4)
+        labels.append(1 if (graph % 2 == 1) != is_swapped else -1)
         node_label_lines += [(node - first) % 3 for node in nodes]
     files = {
         "A": [f"{a}, {b}" for a, b in edges],

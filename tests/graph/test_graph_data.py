@@ -19,11 +19,13 @@ from graph.train import main as train_main
 from tests.graph.conftest import remove_labels, write_tu_dataset
 from tests.runs import failure_of
 
+CLASSES = [*[0, 1, 0, 0, 1, 1, 0, 1, 0, 1] * 2, 0, 1, 0, 0]  # of TINY's graphs
+
 
 def test_load_dataset_reads_graphs_labels_and_node_labels(tiny_root):
     dataset = load_dataset("TINY", tiny_root)
     assert len(dataset.graphs) == 24
-    assert dataset.labels.tolist() == [0, 1] * 12
+    assert dataset.labels.tolist() == CLASSES
     assert [graph.num_nodes for graph in dataset.graphs[:3]] == [4, 5, 6]
     torch.testing.assert_close(dataset.graphs[1].x.argmax(1), torch.tensor([0, 1, 2, 0, 1]))
     assert degree(dataset.graphs[1].edge_index[0]).tolist() == [4, 1, 1, 1, 1]
@@ -75,6 +77,18 @@ def test_last_graph_without_edges_is_kept(tmp_path):
     assert len(dataset.graphs) == 25
     assert dataset.graphs[24].num_nodes == 1
     assert dataset.graphs[24].edge_index.shape == (2, 0)
+
+
+def test_self_loops_and_repeated_edges_are_left_out(tiny_root):
+    expected = load_dataset("TINY", tiny_root, node_features="degree")
+    raw = tiny_root / "TUDataset" / "TINY" / "raw"
+    for kind, lines in (("A", "1, 1\n1, 2\n2, 1\n120, 120\n"), ("edge_labels", "0\n" * 4)):
+        with open(raw / f"TINY_{kind}.txt", "a") as file:
+            file.write(lines)
+    dataset = load_dataset("TINY", tiny_root, node_features="degree")
+    for graph, own in zip(dataset.graphs, expected.graphs, strict=True):
+        assert torch.equal(graph.edge_index, own.edge_index)
+        assert torch.equal(graph.x, own.x)
 
 
 def test_motifs_are_deterministic_and_restore_the_random_states():

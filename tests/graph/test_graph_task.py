@@ -1,4 +1,4 @@
-"""The task gives the objective and the prior their settings: losses and gradients of a batch."""
+"""The task gives objective, prior, optimizer and batches their settings."""
 
 import pytest
 import torch
@@ -9,9 +9,54 @@ from graph.task import GraphTask
 from tests.core.losses.equation import assert_same_gradient
 
 
-def task_of(tiny_root, **settings):
+def configs_of(tiny_root, **settings):
     config = GraphConfig(dataset="TINY", data_root=tiny_root, batch_size=10, hidden=8, **settings)
-    return GraphTask(config.checked().expand(), torch.device("cpu"))
+    return config.checked().expand()
+
+
+def task_of(tiny_root, **settings):
+    return GraphTask(configs_of(tiny_root, **settings), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("variant", "other"), [("corrected", "released"), ("released", "corrected")])
+def test_training_step_is_each_runs_objective_of_the_variant(tiny_root, variant, other):
+    settings = {"beta": 1.0, "tau_plus": 0.3, "seeds": "0,1", "betas": "0.5,2", "variant": variant}
+    task = task_of(tiny_root, **settings)
+    batch, _ = next(iter(task.batches(epoch=1)))
+    local, global_, _ = task.model(batch)
+    losses, _ = task.training_step((batch, None))
+
+    def expected(variant):
+        return [
+            InfoGraphLoss(config.beta, config.tau_plus, variant=variant)(
+                local[i], global_[i], batch.graph[i], batch.node[i], batch.weight[i]
+            ).item()
+            for i, config in enumerate(configs_of(tiny_root, **settings))
+        ]
+
+    assert losses.tolist() == pytest.approx(expected(variant), rel=1e-5)
+    assert all(abs(loss - value) > 0.01 for loss, value in zip(losses, expected(other), strict=True))
+
+
+def test_prior_draws_other_numbers_in_every_epoch_and_run(tiny_root):
+    """Uniform ones; an epoch that is trained again has the same."""
+    task = task_of(tiny_root, beta=1.0, tau_plus=0.1, prior_weight=0.3, seeds="0,1")
+    first, again, second = (
+        torch.cat([uniform for _, uniform in task.batches(epoch)], dim=1) for epoch in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not (first == second).any()
+    assert not (first[0] == first[1]).any()
+    for draws in (first, second):
+        assert draws.min() >= 0
+        assert draws.max() < 1
+        assert draws.mean().item() == pytest.approx(0.5, abs=0.05)
+
+
+def test_optimizer_is_adam_without_weight_decay(tiny_root):
+    task = task_of(tiny_root, beta=1.0, tau_plus=0.1, lr=0.02)
+    assert type(task.optimizer).__name__ == "Adam"
+    assert [(group["lr"], group["weight_decay"]) for group in task.optimizer.param_groups] == [(0.02, 0.0)]
 
 
 def test_prior_is_added_with_its_weight(tiny_root):

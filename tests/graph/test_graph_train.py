@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch_geometric.data import Batch, Data
 
+from core.training.cli import parse_config
 from graph import scoring
 from graph.batch import make_batches
 from graph.config import GraphConfig, defaults_for
@@ -123,8 +124,24 @@ def test_recorded_scores_are_the_svm_s_of_both_encoders(tiny_root, tmp_path):
         assert result[name] == {"svm_accuracy": pytest.approx(expected, abs=1e-9)}
 
 
+def test_each_run_has_the_folds_of_its_own_seed(tiny_root):
+    """Of two equal encoders."""
+    dataset, seeds = load_dataset("TINY", tiny_root), [0, 3]
+    encoder = make_models(3, hidden=8, layers=3, seeds=[3, 3]).encoder
+    batches = make_batches(dataset, 10, seeds, torch.device("cpu"))
+    expected = [
+        svm_accuracy(vectors, dataset.labels, seed).mean()
+        for vectors, seed in zip(scoring.represent(encoder, batches), seeds, strict=True)
+    ]
+    found = [scores["svm_accuracy"] for scores in evaluate(encoder, batches, dataset.labels, seeds)]
+    assert found == pytest.approx(expected, abs=1e-9)
+    assert expected[0] != expected[1]
+
+
 def test_evaluate_prints_the_recorded_score(tiny_root, tmp_path, capsys):
-    result = train(tiny_root, tmp_path / "run", "--seed", "1")
+    result = train(tiny_root, tmp_path / "run", "--seed", "3")
+    scores = [result[name]["svm_accuracy"] for name in ("untrained_metrics", "metrics")]
+    assert 0 < scores[0] < scores[1] < 1
     capsys.readouterr()
     evaluate_main([str(tmp_path / "run"), "--data-root", str(tiny_root), "--device", "cpu"])
     assert capsys.readouterr().out == f"svm_accuracy {result['metrics']['svm_accuracy']:.4f}\n"
@@ -333,6 +350,12 @@ def test_help_shows_the_defaults_of_the_objective(capsys):
         # One line: versions of tyro break lines differently.
         text = " ".join(capsys.readouterr().out.replace("│", " ").split())
         assert all(part in text for part in expected)
+
+
+def test_dataset_of_the_paper_is_trained_with_the_published_settings():
+    config = parse_config(GraphConfig, defaults_for, ["--dataset", "MUTAG"], "test")
+    published = {"epochs": 200, "batch_size": 128, "lr": 1e-3, "hidden": 32, "layers": 3, "prior_weight": 0.0}
+    assert {name: getattr(config, name) for name in published} == published
 
 
 def test_slug_names_numbers_and_changed_options():

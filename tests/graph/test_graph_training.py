@@ -167,7 +167,10 @@ def with_item(index, **values):
             r"graph 3 of `data` has edge 2, 0 but not 0, 2 \(1 such\); graphs are undirected and list both",
         ),
         (lambda data: data[:15], "class 1 has 7 samples; .* at least 10 of every class; remove y"),
-        (lambda data: data[::2], "the labels have 1 class; at least 2 are needed to classify; remove y"),
+        (
+            lambda data: [item for item in data if item.y],
+            "the labels have 1 class; at least 2 are needed to classify; remove y",
+        ),
     ],
 )
 def test_invalid_graphs_are_an_error_that_names_them(tiny, tmp_path, change, message):

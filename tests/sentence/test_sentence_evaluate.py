@@ -1,6 +1,7 @@
 """Scores of tasks: each protocol against scikit-learn, and a pretrained model."""
 
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,12 +14,18 @@ from sklearn.metrics import f1_score, mean_squared_error
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 from core.io.errors import InputError
+from sentence.corpora import built_in_topics
+from sentence.encoder import TwoEncoders
 from sentence.evaluate import main as evaluate_main
+from sentence.quick_thought import save_encoders
 from sentence.scoring import KFOLD_PENALTIES, PENALTIES, encoder_of, evaluate, unit_norm_parts
 from sentence.senteval import STS_SETS
 from sentence.tasks import SENTEVAL, Choice, load_task, load_tasks
+from sentence.text import sentences_of
 from shared_eval.probes import predict_relatedness
+from tests.runs import as_printed, printed_scores
 from tests.sentence.conftest import real_model
+from tests.sentence.test_sentence_encoder import make_tokenizer
 
 CPU = torch.device("cpu")
 
@@ -49,6 +56,36 @@ def encode(sentences):
 def test_choice_counts_triples_whose_second_sentence_is_nearer():
     triples = [("aaa", "aab", "zzz"), ("aaa", "zzz", "aab"), ("bbb", "bbz", "qqq"), ("q", "a", "b")]
     assert evaluate(encode, {"neighbours": Choice(triples)}) == {"neighbours_accuracy": 0.5}
+
+
+def test_negative_of_a_triple_is_of_another_page():
+    """Anchor and positive follow each other on a page of the built-in corpus."""
+    texts = built_in_topics(held_out=True).values()
+    pages = [list(sentences_of(text.splitlines())) for text in texts]
+    triples = iter(load_task("neighbours", None).triples)
+    for i, page in enumerate(pages):
+        elsewhere = {sentence for other in pages[:i] + pages[i + 1 :] for sentence in other}
+        for pair in pairwise(page):
+            *found, negative = next(triples)
+            assert tuple(found) == pair
+            assert negative in elsewhere
+    assert next(triples, None) is None
+
+
+@pytest.mark.parametrize("protocol", ["senteval", "quickthoughts"])
+def test_command_scores_by_the_protocol_that_is_asked_for(data_folder, tmp_path, capsys, protocol):
+    """Each of the two parts of an embedding is scaled; the protocols have different scores."""
+    torch.manual_seed(0)
+    encoders = TwoEncoders(make_tokenizer(), "bow", 6, 5, True, 20)
+    encoders.g.embedding.weight.data *= 9
+    save_encoders(encoders, tmp_path / "model")
+    flags = ["--data-root", data_folder, "--tasks", "sst2", "--device", "cpu", "--protocol", protocol]
+    printed = printed_scores(evaluate_main, capsys, [tmp_path / "model", *flags])
+    task = {"sst2": load_task("sst2", data_folder)}
+    model = torch.nn.Sequential(encoders)
+    scores = {name: evaluate(encoder_of(model), task, name, 2) for name in ("senteval", "quickthoughts")}
+    assert printed == as_printed(scores[protocol])
+    assert scores["senteval"] != scores["quickthoughts"]
 
 
 def best_of_penalties(features, labels, penalties, seed=1111, **options):

@@ -369,6 +369,13 @@ def test_corpus_name_brings_the_published_settings():
     assert {name: getattr(config, name) for name in published} == published
 
 
+@pytest.mark.parametrize("dataset", ["pydoc", "bookcorpus"])
+def test_transformer_is_fine_tuned_in_small_steps_on_cosines(dataset):
+    config = parsed("--dataset", dataset, "--encoder", "transformer", "--model", "x")
+    usual = {"batch_size": 64, "lr": 2e-5, "normalize": True, "temperature": 0.1, "epochs": 1}
+    assert {name: getattr(config, name) for name in usual} == usual
+
+
 @pytest.mark.parametrize(
     ("flags", "slug"),
     [
