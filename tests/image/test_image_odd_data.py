@@ -3,11 +3,14 @@
 import shutil
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from core.training.checkpoints import Checkpoints
 from image.data import load_dataset
+from image.evaluate import main as evaluate_main
+from image.loading import Transform
 from image.task import COMPARED, fingerprint, some_images
 from image.train import main as train_main
 from tests.image.commands import FAST, train
@@ -20,6 +23,14 @@ def replace_pixels(root):
     draw = np.random.default_rng(5)
     for path in root.rglob("*.png"):
         Image.fromarray(draw.integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+
+
+def write_images(root, count):
+    """Images without classes."""
+    root.mkdir()
+    for number in range(count):
+        Image.fromarray(np.full((16, 16, 3), number, np.uint8)).save(root / f"{number}.png")
+    return root
 
 
 def interrupted(tiny_folder, folder):
@@ -66,3 +77,39 @@ def test_at_most_a_thousand_images_are_compared_from_the_first_to_the_last():
     assert (len(chosen), chosen[0], chosen[-1]) == (COMPARED, 0, 199_999)
     assert set(chosen.diff().tolist()) <= {200, 201}
     assert torch.stack(list(some_images(images[:7]))).tolist() == list(range(7))
+
+
+def test_one_image_without_labels_cannot_be_scored(tiny_folder, tmp_path, capsys):
+    train(tiny_folder, tmp_path / "run", "--epochs", "1")
+    one = write_images(tmp_path / "one", 1)
+    capsys.readouterr()
+    flags = [str(tmp_path / "run"), "--device", "cpu", "--dataset", f"folder:{one}"]
+    message = failure_of(evaluate_main, capsys, flags)[-1]
+    assert message == f"error: folder:{one} has 1 image; at least 2 are needed"
+
+
+@pytest.mark.parametrize(("per_class", "warns"), [(66, True), (67, False)])
+def test_few_labelled_images_are_warned_of(tmp_path, capsys, per_class, warns):
+    """Of at most 200 all vote, once in training and once in evaluation."""
+    root = tmp_path / "few"
+    write_class_folders(root / "train", per_class)
+    write_class_folders(root / "test", 1, seed=1)
+    line = (
+        f"warning: folder:{root} has {3 * per_class} labelled images, and the 200 nearest vote in "
+        "knn_accuracy: all of them do, which favours the largest class"
+    )
+    train(root, tmp_path / "run", "--epochs", "1", "--batch-size", "64")
+    assert capsys.readouterr().err.splitlines().count(line) == warns
+    evaluate_main([str(tmp_path / "run"), "--device", "cpu"])
+    assert capsys.readouterr().err.splitlines().count(line) == warns
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [([0, 255], "from 0 to 255"), ([-0.5, 1], "from -0.5 to 1"), ([0, float("nan")], "nan")],
+)
+def test_floats_beyond_1_are_refused(values, said):
+    image = torch.tensor(values).float().expand(3, 2, 2)
+    with pytest.raises(ValueError, match=rf"`image` has values .*{said}.*; floats must be in \[0, 1\]$"):
+        Transform(8)(image)
+    assert Transform(8)(torch.empty(0, 3, 8, 8)).shape == (0, 3, 8, 8)
