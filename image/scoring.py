@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.distributed import is_main_process
+from core.io.files import readable
 from core.training.loop import eval_mode
 from core.training.runtime import autocast
 from core.training.seeding import epoch_generator, epoch_order
@@ -44,11 +45,11 @@ def warn_few_neighbours(dataset: ImageDataset) -> None:
     """Say on stderr if there are so few labelled images that each is a neighbour of every test image."""
     images = len(dataset.labelled)
     if dataset.has_labels and images <= NEIGHBOURS and is_main_process():
-        print(
+        line = (
             f"warning: {dataset.name} has {images} labelled images, and the {NEIGHBOURS} nearest vote in "
-            "knn_accuracy: all of them do, which favours the largest class",
-            file=sys.stderr,
+            "knn_accuracy: all of them do, which favours the largest class"
         )
+        print(readable(" ".join(line.splitlines())), file=sys.stderr)  # names may contain line ends
 
 
 class Scorer:
