@@ -24,7 +24,7 @@ def simple_edges(edge_index: Tensor) -> Tensor:
     if not edge_index.numel():
         return edge_index
     source, target = edge_index
-    place = source * (edge_index.max() + 1) + target
+    place = source.long() * (edge_index.max() + 1) + target
     order = place.argsort(stable=True)
     is_first = place[order].diff(prepend=place.new_tensor([-1])) != 0
     return edge_index[:, order[is_first].sort().values]
