@@ -18,6 +18,9 @@ from core.training.settings import load_config
 from graph.config import GraphConfig
 from graph.encoder import Head
 from graph.features import Coding, NodeValues
+from graph.graphs import simple_edges
+
+NO_NODES = "the graph has no nodes; at least 1 is needed"
 
 
 class GraphEncoder(nn.Module):
@@ -42,7 +45,7 @@ class GraphEncoder(nn.Module):
         self.num_features, self.dim, self.coding = num_features, hidden * layers, coding
 
     def forward(self, x: Any, edge_index: Tensor | None = None, batch: Tensor | None = None) -> Tensor:
-        """The representations of graphs [G, L·H].
+        """The representations of graphs [G, L·H]. Self-loops and repeated edges count as if not there.
 
         Args:
             x: Node features [V, F]; or, instead of all three, PyG's ``Data`` or ``Batch``, or what else has
@@ -52,14 +55,15 @@ class GraphEncoder(nn.Module):
             batch: The graph of each node [V]; None for a single graph.
 
         Raises:
-            ValueError: A shape is another one, or ``x`` is None and the encoder was trained on other features
-                than degrees.
+            ValueError: A shape is another one, there are no nodes, or ``x`` is None and the encoder was
+                trained on other features than degrees.
         """
         num_graphs = None
         if edge_index is None:
             data = x
-            num_graphs = getattr(data, "num_graphs", None)
-            x, edge_index, batch = getattr(data, "x", None), data.edge_index, getattr(data, "batch", None)
+            edge_index = _edges_of(data)
+            num_graphs, batch = getattr(data, "num_graphs", None), getattr(data, "batch", None)
+            x = getattr(data, "x", None)
             if x is None or (self.coding is not None and self.coding.is_degree):
                 x = self._degrees(edge_index, getattr(data, "num_nodes", None))
         nodes = self.nodes(x, edge_index)
@@ -72,9 +76,10 @@ class GraphEncoder(nn.Module):
         """The representations of nodes [V, L·H] from their features [V, F] and the edges [2, E]."""
         if x.ndim != 2 or x.shape[1] != self.num_features:
             raise ValueError(f"`x` has shape {list(x.shape)}; the encoder takes [nodes, {self.num_features}]")
-        if edge_index.ndim != 2 or len(edge_index) != 2:
-            raise ValueError(f"`edge_index` has shape {list(edge_index.shape)}; it must be [2, edges]")
-        source, target = edge_index
+        if not len(x):
+            raise ValueError(NO_NODES)
+        _check_edges(edge_index)
+        source, target = simple_edges(edge_index)
         x = x.to(next(self.parameters()).dtype)
         outputs = []
         for mlp, norm in zip(self.mlps, self.norms, strict=True):
@@ -86,11 +91,33 @@ class GraphEncoder(nn.Module):
         """The features of nodes that are coded by their degrees [V, F]."""
         if self.coding is None or not self.coding.is_degree:
             raise ValueError(f"`x` is None; the encoder was trained on {self.num_features} features a node")
-        degrees = edge_index[0].bincount(minlength=num_nodes or 0)
+        _check_edges(edge_index)
+        if num_nodes is None:
+            num_nodes = int(edge_index.max()) + 1 if edge_index.numel() else 0
+        if not num_nodes:
+            raise ValueError(NO_NODES)
+        degrees = simple_edges(edge_index)[0].bincount(minlength=num_nodes)
         try:
             return self.coding.features(NodeValues(), degrees, "the graph")
         except InputError as error:
             raise ValueError(str(error)) from None
+
+
+def _edges_of(data: Any) -> Tensor:
+    """The edges [2, E] of PyG's ``Data``, or of what is like it; raises ValueError for other things."""
+    edge_index = getattr(data, "edge_index", None)
+    if edge_index is None:
+        raise ValueError(
+            f"the encoder got a {type(data).__name__} without edge_index; it takes one graph, or PyG's "
+            "Batch, which Batch.from_data_list makes of a list of them"
+        )
+    return edge_index
+
+
+def _check_edges(edge_index: Tensor) -> None:
+    """Raise ValueError unless the edges are [2, E]."""
+    if edge_index.ndim != 2 or len(edge_index) != 2:
+        raise ValueError(f"`edge_index` has shape {list(edge_index.shape)}; it must be [2, edges]")
 
 
 def load_encoder(run: str | os.PathLike[str]) -> GraphEncoder:

@@ -20,7 +20,7 @@ from core.training.launch import launch
 from graph.config import GraphConfig, defaults_for
 from graph.data import GraphDataset, with_features
 from graph.features import NodeValues
-from graph.graphs import Graph
+from graph.graphs import Graph, simple_edges
 from graph.loading import GraphEncoder, load_encoder
 from graph.names import GIVEN, NodeFeatures
 from graph.scoring import check_classes
@@ -37,8 +37,9 @@ def train_on(
 
     Args:
         data: PyG's ``Data`` objects, a dataset of them, or others with ``edge_index`` [2, E], an undirected
-            edge in both directions, and perhaps ``x`` [V, F], ``y`` and ``num_nodes``. Features are taken as
-            they are; graphs without any get their nodes' degrees, as do all with ``node_features="degree"``.
+            edge in both directions, and perhaps ``x`` [V, F], ``y`` and ``num_nodes``. Self-loops and repeats
+            are dropped. Features are taken as they are; graphs without any get their nodes' degrees, as do
+            all with ``node_features="degree"``.
         output_dir: The run's folder; by default a temporary one, which is removed.
         settings: Those of the command, by name: ``objective="hard"``, ``epochs=100``, ``batch_size=64``, ...
 
@@ -109,7 +110,7 @@ def _graph_of(item: Any, number: int) -> Graph:
             f"{num_nodes - 1}"
         )
     _check_undirected(edge_index, num_nodes, what)
-    return Graph(edge_index, num_nodes, _class_of(getattr(item, "y", None)), x)
+    return Graph(simple_edges(edge_index), num_nodes, _class_of(getattr(item, "y", None)), x)
 
 
 def _check_undirected(edge_index: Tensor, num_nodes: int, what: str) -> None:

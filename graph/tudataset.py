@@ -119,7 +119,7 @@ def check_raw_files(name: str, raw: Path) -> RawGraphs:
     elif targets_path.exists():
         counted = targets_path.name, _count_lines(targets_path)
     graph_of_node = _read_graph_of_node(raw / f"{name}_graph_indicator.txt", counted)
-    edges = _read_numbers(edges_path, columns=2)
+    edges = _read_edges(edges_path)
     nodes = len(graph_of_node)
     is_outside = ((edges < 1) | (edges > nodes)).any(axis=1)
     if is_outside.any():
@@ -147,6 +147,13 @@ def check_raw_files(name: str, raw: Path) -> RawGraphs:
         )
     graphs = int(graph_of_node[-1]) if counted is None else counted[1]
     return RawGraphs(graph_of_node - 1, np.stack(np.divmod(forward, nodes)), graphs, labels)
+
+
+def _read_edges(path: Path) -> np.ndarray:
+    """Source and target of each edge [E, 2], from 1 on."""
+    if not _read(path):
+        raise InputError(f"{path} is damaged: it has no edges; at least one graph must have some")
+    return _read_numbers(path, columns=2)
 
 
 def _read_classes(path: Path) -> np.ndarray:

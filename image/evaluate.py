@@ -59,13 +59,15 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     # Imported here because torch takes seconds, and help and errors do not need it.
     from core.training.launch import with_precision
     from core.training.runtime import choose_device, threads_for
-    from image.data import load_datasets
+    from image.data import MIN_TEST_IMAGES, load_datasets
     from image.loading import evaluation_size, load_model
     from image.scoring import Scorer
 
     device = choose_device(config.device)
     scored = replace(scored, image_size=evaluation_size(trained))
     dataset, probed = load_datasets(scored, trains=False)
+    if len(dataset.test) < MIN_TEST_IMAGES:
+        raise InputError(f"{scored.dataset} has 1 image; at least {MIN_TEST_IMAGES} are needed")
     if not (probed or dataset).has_labels:
         check_no_probe(config, scored.dataset)
     model = load_model(config.run, trained).to(device)

@@ -33,7 +33,7 @@ class Transform(nn.Module):
 
     Takes a PIL image, or a tensor [3, H, W] or [B, 3, H, W], uint8 or float in [0, 1]. The image is resized
     at the short side, cropped in the centre and normalised: float32 [3, S, S] or [B, 3, S, S], on the device
-    of this module. Raises ValueError for a tensor of another shape or type.
+    of this module. Raises ValueError for a tensor of another shape or type, or floats outside [0, 1].
     """
 
     def __init__(self, size: int) -> None:
@@ -49,6 +49,10 @@ class Transform(nn.Module):
             raise ValueError(f"`image` has shape {list(image.shape)}; it must be [3, H, W] or [B, 3, H, W]")
         if image.dtype != torch.uint8 and not image.is_floating_point():
             raise ValueError(f"`image` is {image.dtype}; it must be uint8, or float with values in [0, 1]")
+        if image.is_floating_point() and image.numel():
+            low, high = (value.item() for value in image.aminmax())
+            if not 0 <= low <= high <= 1:
+                raise ValueError(f"`image` has values from {low:g} to {high:g}; floats must be in [0, 1]")
         batch = _square(image if image.ndim == 4 else image.unsqueeze(0), self.size)
         normalised = self.normalise(batch.to(self.normalise.mean.device))
         return normalised if image.ndim == 4 else normalised.squeeze(0)

@@ -3,12 +3,15 @@
 Shapes: N images · D representation · P projection.
 """
 
+import sys
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.distributed import is_main_process
+from core.io.files import readable
 from core.training.loop import eval_mode
 from core.training.runtime import autocast
 from core.training.seeding import epoch_generator, epoch_order
@@ -21,6 +24,7 @@ from shared_eval.probes import knn_accuracy, linear_probe
 
 CHUNK = 512
 METRIC_SAMPLES = 1024
+NEIGHBOURS = 200  # that vote for the class of an image
 THUMBNAIL = 64  # pixels
 
 
@@ -37,6 +41,17 @@ def represent_all(encoder: nn.Module, images: Images, precision: str) -> Tensor:
     return torch.cat([represent(encoder, normalise(chunk), precision) for chunk in images.chunks(CHUNK)])
 
 
+def warn_few_neighbours(dataset: ImageDataset) -> None:
+    """Say on stderr if there are so few labelled images that each is a neighbour of every test image."""
+    images = len(dataset.labelled)
+    if dataset.has_labels and images <= NEIGHBOURS and is_main_process():
+        line = (
+            f"warning: {dataset.name} has {images} labelled images, and the {NEIGHBOURS} nearest vote in "
+            "knn_accuracy: all of them do, which favours the largest class"
+        )
+        print(readable(" ".join(line.splitlines())), file=sys.stderr)  # names may contain line ends
+
+
 class Scorer:
     """The scores of a model on images.
 
@@ -51,6 +66,7 @@ class Scorer:
     ) -> None:
         self.model, self.dataset, self.probed = model, dataset, probed or dataset
         self.seed, self.precision = config.seed, config.precision
+        warn_few_neighbours(self.probed)
         self.views = Views(config.view_size, scale=(config.crop_scale, 1.0)).to(dataset.train.device)
 
     def evaluate(self, protocol: Protocol = "frozen", epochs: int = 100) -> dict[str, float]:
@@ -63,7 +79,7 @@ class Scorer:
         return scores | self._label_free_scores()
 
     def score_neighbours(self) -> dict[str, float]:
-        """Weighted nearest-neighbour accuracy on the test images (k 200, temperature 0.5)."""
+        """Weighted nearest-neighbour accuracy on the test images (temperature 0.5)."""
         return self._score_neighbours(*self._features())
 
     def sample(self) -> dict[str, Tensor]:
@@ -90,7 +106,8 @@ class Scorer:
 
     def _score_neighbours(self, memory: Tensor, test: Tensor) -> dict[str, float]:
         probed = self.probed
-        return {"knn_accuracy": knn_accuracy(memory, probed.labelled.labels, test, probed.test.labels)}
+        labels = probed.labelled.labels, probed.test.labels
+        return {"knn_accuracy": knn_accuracy(memory, labels[0], test, labels[1], NEIGHBOURS)}
 
     def _probe(self, protocol: Protocol, epochs: int) -> dict[str, float]:
         """Accuracies of nearest neighbours and of a linear probe on the test images."""

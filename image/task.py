@@ -1,6 +1,6 @@
 """SimCLR as a task for the training loop."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from image.scoring import CHUNK, Scorer, represent_all
 from image.timm_models import check_timm_encoder
 
 ANNEAL_STEPS = 9  # beta falls in as many equal steps, the last of them to 0
+COMPARED = 1000  # images whose pixels say, when a run is resumed, whether the data are the same
 
 
 class ImageTask(Task):
@@ -147,14 +148,22 @@ def annealed(beta: float, how: str, epoch: int, epochs: int) -> float:
 
 
 def fingerprint(dataset: ImageDataset) -> dict[str, int | str]:
-    """What distinguishes the data from others: counts, and digests of classes and labels."""
+    """What distinguishes the data from others: counts, and digests of classes, labels and pixels."""
     parts = (dataset.train, dataset.labelled, dataset.test)
+    pixels = (some_images(images) for images in (dataset.train.images, dataset.test.images))
     return {
         "images": len(dataset.train),
         "image_size": dataset.image_size,
         "classes": digest_of(f"{name}/" for name in dataset.classes),
         "labels": digest_of(part.labels for part in parts),
+        "pixels": digest_of(image for images in pixels for image in images),
     }
+
+
+def some_images(images: Tensor) -> Iterator[Tensor]:
+    """At most ``COMPARED`` of the images, spread evenly, one at a time: they may be mapped from a file."""
+    chosen = torch.linspace(0, len(images) - 1, min(len(images), COMPARED), dtype=torch.float64)
+    return (images[i] for i in chosen.round().long().tolist())
 
 
 def check_fits(config: ImageConfig, dataset: ImageDataset) -> None:

@@ -21,10 +21,10 @@ from tokenizers.trainers import WordLevelTrainer
 from torch import Tensor
 
 from core.distributed import is_main_process
-from core.io.cache import build_once
+from core.io.cache import MANIFEST, build_once
 from core.io.digests import digest_of
 from core.io.errors import InputError
-from core.io.files import user_cache
+from core.io.files import read_json, user_cache
 from core.losses.gradient_cache import parts_of
 from core.training.runtime import to_device
 from sentence.corpora import Corpus, Faults
@@ -48,6 +48,7 @@ class EncodedCorpus:
     left_out: int  # pieces of text that are not sentences
     held_out: np.ndarray  # (books,): sentences at the end of each book that are not trained on
     faults: Faults  # what is wrong with the text
+    digest: str  # of tokens and starts
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -101,7 +102,14 @@ def encode_corpus(
         unknown=values["unknown"],
         left_out=values["left_out"],
         faults=faults,
+        digest=_digest_in(folder),
     )
+
+
+def _digest_in(folder: Path) -> str:
+    """The digest of an encoded corpus, from the checksums that its manifest has: files may be large."""
+    files = read_json(folder / MANIFEST)["files"]
+    return digest_of(files[name]["sha256"] for name in ("tokens.bin", "starts.bin"))
 
 
 def _encode_into(

@@ -214,10 +214,11 @@ def describe(config: SentenceConfig, source: Corpus, corpus: EncodedCorpus) -> N
 
 
 def fingerprint(corpus: EncodedCorpus) -> dict[str, int | str]:
-    """What distinguishes the data from others: counts, and a digest of the vocabulary."""
+    """What distinguishes the data from others: counts, and digests of vocabulary and text."""
     return {
         "books": len(corpus.books) - 1,
         "sentences": len(corpus) - int(corpus.held_out.sum()),  # that are trained on
         "tokens": len(corpus.tokens),
         "vocabulary": digest_of([json.dumps(corpus.tokenizer.get_vocab(), sort_keys=True)]),
+        "text": corpus.digest,
     }

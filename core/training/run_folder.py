@@ -122,8 +122,9 @@ class Run:
         """
         state = self.checkpoints.load()
         if state is not None and fingerprint is not None:
-            recorded = state.get("data", fingerprint)  # older checkpoints have none
-            if changes := describe_changes(recorded, fingerprint):
+            recorded = state.get("data", fingerprint)  # older checkpoints have none, or fewer parts
+            both = sorted(fingerprint.keys() & recorded.keys())
+            if changes := describe_changes(recorded, {name: fingerprint[name] for name in both}):
                 raise InputError(
                     f"the data are not those that the run in {self.folder} began with ({changes}); "
                     "put those back, or choose another `output_dir`"

@@ -16,6 +16,7 @@ def train(tiny_folder, folder, *flags):
 
 def failure(capsys, *flags):
     """The one line that a command with bad input prints."""
+    capsys.readouterr()  # of commands before
     [line] = failure_of(train_main, capsys, flags)
     return line
 

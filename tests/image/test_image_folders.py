@@ -258,7 +258,7 @@ def test_another_dataset_is_evaluated_without_its_unreadable_images(root, tiny_f
     train_main([*FAST, "--dataset", f"folder:{tiny_folder}", "--output-dir", str(folder)])
     damage(root)
     flags = [str(folder), "--dataset", f"folder:{root}", "--device", "cpu", "--epochs", "1"]
-    [line] = failure_of(evaluate_main, capsys, flags)
+    line = failure_of(evaluate_main, capsys, flags)[-1]
     assert line.startswith("error: 4 unreadable images: ")
     assert "knn_accuracy" in printed_scores(evaluate_main, capsys, [*flags, "--skip-unreadable"])
 
@@ -330,7 +330,7 @@ def test_class_folders_may_have_names_that_are_not_utf8(root, tmp_path, capsys):
     assert result_of(tmp_path / "run")["epochs"] == 1
     (root / name / os.fsdecode(b"\xff.png")).write_bytes(b"")
     (root / name / os.fsdecode(b"\xff\n.txt")).write_bytes(b"")
-    [line] = failure_of(train_main, capsys, [*FAST, *flags[:2], "--output-dir", str(tmp_path / "other")])
+    line = failure_of(train_main, capsys, [*FAST, *flags[:2], "--output-dir", str(tmp_path / "other")])[-1]
     assert "caf\\xe9/\\xff.png cannot be read as an image" in line.replace("\\udc", "\\x")
     train_main([*FAST, *flags[:2], "--output-dir", str(tmp_path / "third"), "--skip-unreadable"])
     [path] = result_of(tmp_path / "third")["skipped"]["unreadable"]
