@@ -46,6 +46,12 @@ class TrainState:
     step_statistics: list[Tensor] = field(default_factory=list)  # [R, 3] of each step in it so far
     epoch_seconds: float = 0.0  # of the epoch in progress
     seconds: float = 0.0  # of the epochs before it
+    # Of each run, steps up to the end of the epoch before that had constant embeddings. Checkpoints lack it:
+    # none is saved after such a step, except after the last epoch.
+    constant_steps: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.constant_steps = [0 for _ in self.untrained]
 
     @classmethod
     def before_training(cls, untrained: list[Scores]) -> "TrainState":
@@ -66,10 +72,20 @@ class TrainState:
 
     def end_epoch(self, metrics: Sequence[dict[str, Any]]) -> None:
         """Append the epoch's metrics, one dict a run, and begin the next epoch."""
+        self.constant_steps = self.count_constant_steps()
         for history, own in zip(self.histories, metrics, strict=True):
             history.append({"epoch": self.epoch} | own)
         self.seconds += self.epoch_seconds
         self.epoch, self.epoch_seconds, self.step_statistics = self.epoch + 1, 0.0, []
+
+    def statistics(self) -> Tensor:
+        """The statistics of the epoch in progress: [T, R, 3]."""
+        return torch.stack(self.step_statistics) if self.step else torch.empty(0, len(self.untrained), 3)
+
+    def count_constant_steps(self) -> list[int]:
+        """Of each run, steps up to the last one that had constant embeddings; this waits for the device."""
+        statistics = self.statistics()
+        return [divergence.constant_steps(statistics[:, i], n) for i, n in enumerate(self.constant_steps)]
 
     def metrics_lines(self, run: int) -> list[dict[str, Any]]:
         """All lines of a run's metrics.jsonl; epoch 0 is the encoder before its first step."""
@@ -149,17 +165,16 @@ class Checkpointer:
     def save(self, state: TrainState) -> bool:
         """Save what resuming from ``state`` needs; this waits for the device.
 
-        Return False, and save nothing, if the embeddings of its last step are constant.
+        Return False, and save nothing, if the embeddings of its last step are constant. After the last epoch
+        the representations are looked at instead: one batch proves nothing.
 
         Raises:
             DivergedError: A run has diverged. Its last checkpoint stays.
         """
         if is_main_process():
-            statistics = (
-                torch.stack(state.step_statistics) if state.step else torch.empty(0, len(self.runs), 3)
-            )
+            statistics = state.statistics()
             self._check(state, statistics)
-            if divergence.may_be_collapsed(statistics):
+            if state.epoch <= self.epochs and any(state.count_constant_steps()):
                 return False  # the checkpoint before stays the last good state
             for i, run in enumerate(self.runs):
                 run.save_checkpoint(self._state_of_run(state, statistics, i))
@@ -188,7 +203,9 @@ class Checkpointer:
         weight_norms = divergence.weight_norms(self.task.model, len(self.runs))
         embeddings = self.task.probe_embeddings() if state.epoch > self.epochs else None
         for i, run in enumerate(self.runs):
-            steps = divergence.check_steps(statistics[:, i], epoch_is_complete=False)
+            steps = divergence.check_steps(
+                statistics[:, i], epoch_is_complete=False, constant_before=state.constant_steps[i]
+            )
             _stop_if_diverged(run, steps, state.epoch)
             _stop_if_diverged(run, divergence.check_weights(weight_norms[i]), *last_step)
             if embeddings is not None:

@@ -1,0 +1,53 @@
+"""What the loop saves and goes on from, on a toy task of four steps an epoch."""
+
+import pytest
+import torch
+
+from core.io.errors import DivergedError
+from tests.core.training.toy import ToyTask, saved, stop_before, toy_config, train, train_until_stopped
+
+
+def constant_from(*first):
+    """A ``before_step`` that makes all embeddings constant from an epoch and a step on."""
+
+    def collapse(model, *now):
+        if now >= first:
+            with torch.no_grad():
+                model.weight.zero_()
+
+    return collapse
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_nothing_collapsed_is_saved_also_at_the_end_of_an_epoch(tmp_path, step):
+    collapsed, good = toy_config(tmp_path / "collapsed"), toy_config(tmp_path / "good")
+    train_until_stopped(ToyTask(before_step=stop_before(1, step)), [good])
+    with pytest.raises(DivergedError, match="embeddings became constant"):
+        train(ToyTask(before_step=constant_from(1, step)), [collapsed])
+    epoch, steps, weight = saved(collapsed.output_dir)
+    assert (epoch, steps) == (1, step - 1)
+    assert torch.equal(weight, saved(good.output_dir)[2])
+    assert weight.any()
+
+
+def test_constant_steps_are_counted_on_across_epochs(tmp_path):
+    """Eight at the end of the first epoch and two of the second are ten."""
+    with pytest.raises(DivergedError) as error:
+        train(ToyTask(steps=12, before_step=constant_from(1, 5)), [toy_config(tmp_path / "run")])
+    assert error.value.epoch == 2
+    assert saved(tmp_path / "run")[:2] == (1, 4)
+
+
+class EqualAtTheEnd(ToyTask):
+    """The samples of the last batch of the second epoch are equal."""
+
+    def batches(self, epoch):
+        for _, step, inputs in super().batches(epoch):
+            yield epoch, step, inputs[:1].expand_as(inputs) if (epoch, step) == (2, 4) else inputs
+
+
+def test_state_after_the_last_epoch_is_saved_although_the_last_batch_was_constant(tmp_path):
+    train(EqualAtTheEnd(), [toy_config(tmp_path / "run")])
+    assert saved(tmp_path / "run")[:2] == (3, 0)
+    train(EqualAtTheEnd(), [toy_config(tmp_path / "longer", epochs=3)])
+    assert saved(tmp_path / "longer")[:2] == (4, 0)
