@@ -43,7 +43,9 @@ class TrainState:
     untrained: list[Scores]  # of each run, before its first step
     histories: list[list[dict[str, Any]]]  # of each run, the lines of metrics.jsonl from epoch 1 on
     epoch: int = 1  # in progress
-    step_statistics: list[Tensor] = field(default_factory=list)  # [R, 3] of each step in it so far
+    step_statistics: list[Tensor] = field(
+        default_factory=list
+    )  # [R, 3] of each step in it so far, of all processes
     epoch_seconds: float = 0.0  # of the epoch in progress
     seconds: float = 0.0  # of the epochs before it
     # Of each run, steps up to the end of the epoch before that had constant embeddings. Checkpoints lack it:
@@ -157,10 +159,12 @@ class Checkpointer:
         except Interrupted as interrupted:
             raise Interrupted(interrupted.signum, kept=self._save_and_describe(state)) from None
 
-    def check_epoch(self, statistics: Tensor, epoch: int) -> None:
-        """Raise DivergedError if a run has diverged in a complete epoch: [T, R, 3]."""
+    def check_epoch(self, state: TrainState) -> None:
+        """Raise DivergedError if a run has diverged in the epoch in progress, which is complete."""
+        statistics = state.statistics()
         for i, run in enumerate(self.runs):
-            _stop_if_diverged(run, divergence.check_steps(statistics[:, i], epoch_is_complete=True), epoch)
+            steps = divergence.check_steps(statistics[:, i], epoch_is_complete=True)
+            _stop_if_diverged(run, steps, state.epoch)
 
     def save(self, state: TrainState) -> bool:
         """Save what resuming from ``state`` needs; this waits for the device.

@@ -64,16 +64,17 @@ def fit(task: Task, runs: Sequence[Run]) -> TrainResult:
                 norms = optimizer_step(
                     task, losses, config.lr * task.lr_factor(state.epochs_done(task.steps_per_epoch))
                 )
-                state.step_statistics.append(divergence.step_statistics(losses, norms, embeddings))
+                # At once, as a checkpoint holds them: only the main process saves. No host waits for a GPU.
+                statistics = all_reduce_mean(divergence.step_statistics(losses, norms, embeddings))
+                state.step_statistics.append(statistics)
                 state.epoch_seconds += stopwatch.lap()
                 progress.advance(bar)
                 if checkpointer.after_step(state):
                     tracker.after_steps(state)
                 stopwatch.lap()
 
-            statistics = all_reduce_mean(torch.stack(state.step_statistics))  # (T, R, 3)
-            checkpointer.check_epoch(statistics, state.epoch)
-            epoch_losses = statistics[..., 0].mean(0).tolist()  # this waits for the device
+            checkpointer.check_epoch(state)
+            epoch_losses = state.statistics()[..., 0].mean(0).tolist()  # this waits for the device
             state.epoch_seconds += stopwatch.lap()
             shared = {
                 "learning_rate": task.optimizer.param_groups[0]["lr"],

@@ -5,6 +5,8 @@ import torch
 
 from core.io.errors import DivergedError
 from tests.core.training.toy import ToyTask, saved, stop_before, toy_config, train, train_until_stopped
+from tests.processes import in_processes
+from tests.runs import epochs_and_losses
 
 
 def constant_from(*first):
@@ -51,3 +53,18 @@ def test_state_after_the_last_epoch_is_saved_although_the_last_batch_was_constan
     assert saved(tmp_path / "run")[:2] == (3, 0)
     train(EqualAtTheEnd(), [toy_config(tmp_path / "longer", epochs=3)])
     assert saved(tmp_path / "longer")[:2] == (4, 0)
+
+
+def train_with_and_without_a_stop(folder):
+    """Of two processes the second one's inputs are three times as large, so their losses differ."""
+    train(ToyTask(), [toy_config(folder / "expected")])
+    stopped = toy_config(folder / "stopped", resume=True)
+    train_until_stopped(ToyTask(before_step=stop_before(1, 4)), [stopped])
+    train(ToyTask(), [stopped])
+
+
+@pytest.mark.distributed
+def test_losses_of_two_processes_are_the_same_after_a_stop_inside_an_epoch(tmp_path):
+    in_processes(2, train_with_and_without_a_stop, tmp_path)
+    assert epochs_and_losses(tmp_path / "stopped") == epochs_and_losses(tmp_path / "expected")
+    assert torch.equal(saved(tmp_path / "stopped")[2], saved(tmp_path / "expected")[2])
