@@ -119,6 +119,8 @@ class Checkpointer:
             for name, target in (("model", self.task.model), ("optimizer", self.task.optimizer)):
                 target.load_state_dict(self.task.join_states([state[name] for state in loaded]))
             set_random_states(loaded[0]["random"])
+            for run in self.runs:
+                run.checkpoints.forget()
             progress = [state["progress"] for state in loaded]
             first = progress[0]
             statistics = torch.stack([run["step_statistics"] for run in progress], dim=1)  # (T, R, 3)

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from core.distributed import is_main_process
 from core.io.digests import checksum
 from core.io.errors import DamagedFileError, InputError, NewerSchemaError, is_out_of_memory, reason_of
 from core.io.files import check_regular, check_schema, write_atomically
@@ -30,6 +31,7 @@ class Checkpoints:
         self.folder = folder
         self._newest: str | None = None
         self._generation = 0
+        self._state: dict[str, Any] | None = None  # as the newest file has it, if that was read
 
     def exist(self) -> bool:
         """Whether there is any file, damaged or not."""
@@ -49,15 +51,26 @@ class Checkpoints:
 
         write_atomically(self.folder / slot, write)
         self._newest, self._generation = slot, self._generation + 1
+        self.forget()
 
     def load(self) -> dict[str, Any] | None:
         """The newest intact state, with tensors on the CPU; None if none was ever saved.
 
-        A warning names files that are damaged or of an older schema.
+        A warning names files that are damaged or of an older schema. Files are read, and warned of, once: the
+        state is kept until ``forget`` or ``save``.
 
         Raises:
             InputError: No other file is left, or one is of a newer schema.
         """
+        if self._state is None:
+            self._state = self._read_newest()
+        return self._state
+
+    def forget(self) -> None:
+        """Let go of the loaded state, which an optimizer may have gone on with in its own tensors."""
+        self._state = None
+
+    def _read_newest(self) -> dict[str, Any] | None:
         intact, faults = [], []
         for path in sorted(self.folder.glob("*.pt")):
             try:
@@ -71,7 +84,7 @@ class Checkpoints:
         if not intact:
             return None
         path, self._generation, state = max(intact, key=lambda checkpoint: checkpoint[1])
-        for fault in faults:
+        for fault in faults if is_main_process() else ():
             print(f"warning: {fault}; resuming from {path.name}, the last intact one", file=sys.stderr)
         self._newest = path.name
         return state

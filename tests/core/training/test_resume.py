@@ -1,9 +1,14 @@
 """What the loop saves and goes on from, on a toy task of four steps an epoch."""
 
+import contextlib
+import io
+from unittest import mock
+
 import pytest
 import torch
 
 from core.io.errors import DivergedError
+from core.training import checkpoints
 from tests.core.training.toy import ToyTask, saved, stop_before, toy_config, train, train_until_stopped
 from tests.processes import in_processes
 from tests.runs import epochs_and_losses
@@ -68,3 +73,35 @@ def test_losses_of_two_processes_are_the_same_after_a_stop_inside_an_epoch(tmp_p
     in_processes(2, train_with_and_without_a_stop, tmp_path)
     assert epochs_and_losses(tmp_path / "stopped") == epochs_and_losses(tmp_path / "expected")
     assert torch.equal(saved(tmp_path / "stopped")[2], saved(tmp_path / "expected")[2])
+
+
+def damage_newest(folder):
+    path = max((folder / "checkpoint").glob("*.pt"), key=lambda path: checkpoints.read_checkpoint(path)[1])
+    path.write_bytes(path.read_bytes()[:-1])
+    return path
+
+
+def resume(config):
+    """What resuming prints on stderr."""
+    with contextlib.redirect_stderr(io.StringIO()) as printed:
+        train(ToyTask(), [config])
+    return printed.getvalue()
+
+
+def test_checkpoints_are_read_and_warned_of_once(tmp_path):
+    config = toy_config(tmp_path / "run", resume=True)
+    train_until_stopped(ToyTask(before_step=stop_before(2, 2)), [config])
+    path = damage_newest(config.output_dir)
+    with mock.patch.object(checkpoints, "read_checkpoint", wraps=checkpoints.read_checkpoint) as reads:
+        assert resume(config).count(f"{path} cannot be used") == 1
+    assert reads.call_count == 2  # the damaged one and the one before it
+    assert saved(config.output_dir)[:2] == (3, 0)
+
+
+@pytest.mark.distributed
+def test_one_of_two_processes_warns_of_a_damaged_checkpoint(tmp_path):
+    config = toy_config(tmp_path / "run", resume=True)
+    train_until_stopped(ToyTask(before_step=stop_before(2, 2)), [config])
+    path = damage_newest(config.output_dir)
+    printed = in_processes(2, resume, config)
+    assert [text.count(f"{path} cannot be used") for text in printed] == [1, 0]
