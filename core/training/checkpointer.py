@@ -42,12 +42,10 @@ class TrainState:
 
     untrained: list[Scores]  # of each run, before its first step
     histories: list[list[dict[str, Any]]]  # of each run, the lines of metrics.jsonl from epoch 1 on
+    seconds: list[float]  # of each run, its share of the epochs that are done
     epoch: int = 1  # in progress
-    step_statistics: list[Tensor] = field(
-        default_factory=list
-    )  # [R, 3] of each step in it so far, of all processes
-    epoch_seconds: float = 0.0  # of the epoch in progress
-    seconds: float = 0.0  # of the epochs before it
+    step_statistics: list[Tensor] = field(default_factory=list)  # [R, 3] of each step, means over processes
+    epoch_seconds: float = 0.0  # of the epoch in progress: one run's share
     # Of each run, steps up to the end of the epoch before that had constant embeddings. Checkpoints lack it:
     # none is saved after such a step, except after the last epoch.
     constant_steps: list[int] = field(init=False)
@@ -57,7 +55,7 @@ class TrainState:
 
     @classmethod
     def before_training(cls, untrained: list[Scores]) -> "TrainState":
-        return cls(untrained, [[] for _ in untrained])
+        return cls(untrained, [[] for _ in untrained], [0.0 for _ in untrained])
 
     @property
     def step(self) -> int:
@@ -77,7 +75,7 @@ class TrainState:
         self.constant_steps = self.count_constant_steps()
         for history, own in zip(self.histories, metrics, strict=True):
             history.append({"epoch": self.epoch} | own)
-        self.seconds += self.epoch_seconds
+        self.seconds = [before + self.epoch_seconds for before in self.seconds]
         self.epoch, self.epoch_seconds, self.step_statistics = self.epoch + 1, 0.0, []
 
     def statistics(self) -> Tensor:
@@ -127,10 +125,10 @@ class Checkpointer:
             return TrainState(
                 untrained=[run["untrained"] for run in progress],
                 histories=[run["history"] for run in progress],
+                seconds=[run["seconds"] for run in progress],
                 epoch=first["epoch"],
                 step_statistics=list(statistics.to(self.task.device)),
                 epoch_seconds=first["epoch_seconds"],
-                seconds=first["seconds"],
             )
 
     def after_step(self, state: TrainState) -> bool:
@@ -195,7 +193,7 @@ class Checkpointer:
                 "step_statistics": statistics[:, i],
                 "epoch": state.epoch,
                 "epoch_seconds": state.epoch_seconds,
-                "seconds": state.seconds,
+                "seconds": state.seconds[i],
             },
             "model": self.task.split_state(self.task.model.state_dict(), i),
             "optimizer": self.task.split_state(self.task.optimizer.state_dict(), i),

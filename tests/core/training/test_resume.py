@@ -9,9 +9,10 @@ import torch
 
 from core.io.errors import DivergedError
 from core.training import checkpoints
+from core.training.checkpointer import Stopwatch
 from tests.core.training.toy import ToyTask, saved, stop_before, toy_config, train, train_until_stopped
 from tests.processes import in_processes
-from tests.runs import epochs_and_losses
+from tests.runs import epochs_and_losses, metrics_of
 
 
 def constant_from(*first):
@@ -105,3 +106,20 @@ def test_one_of_two_processes_warns_of_a_damaged_checkpoint(tmp_path):
     path = damage_newest(config.output_dir)
     printed = in_processes(2, resume, config)
     assert [text.count(f"{path} cannot be used") for text in printed] == [1, 0]
+
+
+def test_times_are_shares_of_a_run_also_if_it_is_resumed_alone(tmp_path, monkeypatch):
+    """Four runs take 8 s for each of four steps and for the end of an epoch."""
+    monkeypatch.setattr(Stopwatch, "lap", lambda stopwatch: 8.0)
+    configs = [toy_config(tmp_path / str(number), resume=True) for number in range(4)]
+    train_until_stopped(ToyTask(runs=4, before_step=stop_before(2, 3)), configs)
+    alone, together = train(ToyTask(), configs[:1]), train(ToyTask(runs=3), configs[1:])
+    first, half = 5 * 8 / 4, 2 * 8 / 4  # seconds of the first epoch and of half of the second
+    for result, number, runs in ((alone, 0, 1), (together, 3, 3)):
+        second = half + 3 * 8 / runs
+        assert result.seconds == pytest.approx(runs * [first + second])
+        speeds = [line["samples_per_second"] for line in metrics_of(tmp_path / str(number))[1:]]
+        assert speeds == pytest.approx([4 * 8 / first, 4 * 8 / second], abs=0.05)
+    longer = [toy_config(tmp_path / str(number), resume=True, epochs=3) for number in range(4)]
+    expected = [before + first for before in alone.seconds + together.seconds]
+    assert train(ToyTask(runs=4), longer).seconds == pytest.approx(expected)
