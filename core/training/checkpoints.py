@@ -101,17 +101,17 @@ def read_checkpoint(path: Path) -> tuple[Path, int, dict[str, Any]]:
     check_regular(path)
     head, _, body = path.read_bytes().partition(b"\n")
     try:
-        fields = json.loads(head)
-        header = {name: fields[name] for name in ("schema", "generation")}
-        recorded = fields["sha256"]
+        header = {**json.loads(head)}
+        is_intact = header.pop("sha256") == _checksum(header, body)
     except (ValueError, LookupError, TypeError, RecursionError):
         raise DamagedFileError("it does not begin as a checkpoint does") from None
-    if header["schema"] not in READABLE_SCHEMAS:
-        check_schema(header["schema"], SCHEMA)
-    if recorded != _checksum(header, body):
+    if not is_intact:  # before the schema, in which a bit may have flipped
         raise DamagedFileError("its checksum is wrong: it is truncated or damaged")
-    if not isinstance(header["generation"], int):
-        raise DamagedFileError(f"its generation is {header['generation']!r}, which is not an integer")
+    schema, generation = header.get("schema"), header.get("generation")
+    if schema not in READABLE_SCHEMAS:
+        check_schema(schema, SCHEMA)
+    if not isinstance(generation, int):
+        raise DamagedFileError(f"its generation is {generation!r}, which is not an integer")
     try:
         state = dict(torch.load(io.BytesIO(body), map_location="cpu", weights_only=True))
     except Exception as error:  # of many kinds: crafted bytes, another version of torch, too little memory
@@ -119,7 +119,7 @@ def read_checkpoint(path: Path) -> tuple[Path, int, dict[str, Any]]:
             f"{path} cannot be read, although its checksum is right ({reason_of(error)}); remove the cause "
             "and use the same command again, or delete the file to resume from the one before it"
         ) from error
-    return path, header["generation"], _upgrade(state) if header["schema"] < SCHEMA else state
+    return path, generation, state if schema == SCHEMA else _upgrade(state)
 
 
 def _upgrade(state: dict[str, Any]) -> dict[str, Any]:
