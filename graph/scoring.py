@@ -108,7 +108,8 @@ def samples(
 ) -> list[dict[str, Tensor]]:
     """Representations of graphs with their labels, if any, and cosines of nodes to graphs, for each run.
 
-    A positive is the cosine of a node to its own graph, a negative the cosine to another.
+    The graphs are taken evenly, because those of a TUDataset lie sorted by class. A positive is the cosine of
+    a node to its own graph, a negative the cosine to another.
     """
     batch = batches[0]
     with eval_mode(model):
@@ -116,14 +117,15 @@ def samples(
     similarities = F.normalize(local.float(), dim=2) @ F.normalize(global_.float(), dim=2).mT  # (R, U, G)
     sampled = []
     for run, representation in enumerate(represent(model.encoder, batches)):
+        taken = np.linspace(0, len(representation) - 1, min(SAMPLED, len(representation))).round().astype(int)
         pairs = int(batch.weight[run].count_nonzero())
         chosen = torch.linspace(0, pairs - 1, min(SAMPLED, pairs), device=local.device).round().long()
         node, graph = batch.node[run, chosen], batch.graph[run, chosen]
         is_own = graph.unsqueeze(1) == torch.arange(global_.shape[1], device=local.device)
         sampled.append(
             {
-                "representations": torch.from_numpy(representation[:SAMPLED]),
-                **({} if labels is None else {"labels": torch.from_numpy(labels[:SAMPLED])}),
+                "representations": torch.from_numpy(representation[taken]),
+                **({} if labels is None else {"labels": torch.from_numpy(labels[taken])}),
                 **split_similarities(similarities[run, node], is_own),
             }
         )

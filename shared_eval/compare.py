@@ -46,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "their scores do not compare",
             file=sys.stderr,
         )
+    if (scores["seeds"] == 0).any():
+        print("warning: where seeds is 0, both means are of different seeds", file=sys.stderr)
     show(scores_table(scores))
     first, second = ([Path(path) for path in side["path"].unique()] for side in sides)
     differences = different_settings(first, second)

@@ -36,7 +36,8 @@ def compare_scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     for name, side in (("first", first), ("second", second)):
         repeated = side[side.duplicated([*keys, "seed"])]
         if len(repeated):
-            paths = side[side["seed"] == repeated["seed"].iloc[0]]["path"].unique()
+            is_same = (side[[*keys, "seed"]] == repeated[[*keys, "seed"]].iloc[0]).all(axis=1)
+            paths = side[is_same]["path"].unique()
             raise InputError(
                 f"the {name} folder has several runs of one seed ({', '.join(paths[:2])}); "
                 "name folders with one run for each seed, such as an objective's"

@@ -13,7 +13,7 @@ import tyro
 
 from core.io.digests import checksum
 from core.io.errors import InputError
-from core.io.files import read_json, readable
+from core.io.files import read_json, readable, walk
 from core.training.cli import command, parse, with_flags
 from core.training.config import TrainConfig
 from core.training.records import objective_fields, read_record
@@ -65,22 +65,30 @@ def check_folders(roots: Iterable[Path]) -> None:
 
 
 def find_records(roots: Iterable[Path]) -> list[Path]:
-    """The ``result.json`` files at or below ``roots``, sorted."""
+    """The ``result.json`` files at or below ``roots``, sorted; links to folders are followed."""
     return _files_below(roots, "result.json")
 
 
 def _files_below(roots: Iterable[Path], name: str) -> list[Path]:
-    return sorted({path for root in roots if os.path.isdir(root) for path in Path(root).rglob(name)})
+    """Raises InputError if a folder cannot be read."""
+    try:
+        files = [file for root in roots if os.path.isdir(root) for file, hidden in walk(root) if not hidden]
+    except OSError as error:
+        raise InputError(f"runs cannot be searched for: {error}") from error
+    return sorted({Path(file) for file in files if os.path.basename(file) == name})
 
 
 def read_records(paths: Iterable[Path]) -> "pd.DataFrame":
-    """One row for each metric of each record; a warning names each file that is not valid, and skips it."""
+    """One row for each metric of each record; a warning names files that are not valid, or have no scores."""
     import pandas as pd  # slow to import, and help and errors do not need it
 
     rows: list[dict[str, Any]] = []
     for path in paths:
         try:
-            rows.extend(_rows(read_record(path), path))
+            found = _rows(read_record(path), path)
+            if not found:
+                print(f"warning: {path} has no scores and is left out", file=sys.stderr)
+            rows.extend(found)
         except (OSError, ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
             print(f"warning: {path} is not a valid record and is skipped ({error!r})", file=sys.stderr)
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -178,11 +186,14 @@ class RecordsConfig:
 
 
 def select(records: "pd.DataFrame", config: RecordsConfig) -> "pd.DataFrame":
-    """The rows that ``config`` asks for."""
+    """The rows that ``config`` asks for; raises InputError, with those that are there, if there are none."""
     for name in ("modality", "dataset", "objective", "metric", "seed", "revision"):
         wanted = getattr(config, name)
         if wanted is not None:
+            known = sorted(map(str, records[name].dropna().unique()))
             records = records[records[name] == wanted]
+            if known and records.empty:
+                raise InputError(f"no record has `{name}` {wanted}; there are {', '.join(known)}")
     if config.clean:
         records = records[~records["revision"].fillna("-dirty").str.endswith("-dirty")]
     return records

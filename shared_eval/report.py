@@ -1,7 +1,7 @@
 """Write a page of tables, figures and the records behind them: ``python -m shared_eval.report``."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -57,10 +57,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     show(str(write_report(records, table, drawn, config.output)))
     if config.figures is None:
         return
-    for title, figure in drawn.items():
-        path = config.figures / re.sub(r"\W+", "-", title)
-        with writing(path):
-            figures.save(figure, path)
+    for name, figure in zip(file_names(drawn), drawn.values(), strict=True):
+        with writing(config.figures / name):
+            figures.save(figure, config.figures / name)
+
+
+def file_names(titles: Iterable[str]) -> list[str]:
+    """A name for each title, without its signs; those that would be equal are numbered."""
+    names: list[str] = []
+    for title in titles:
+        plain = name = re.sub(r"\W+", "-", title)
+        number = 2
+        while name in names:
+            name, number = f"{plain}-{number}", number + 1
+        names.append(name)
+    return names
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,8 @@ def draw(records: pd.DataFrame, table: ResultTable) -> dict[str, Figure]:
     # A dollar sign in a name must not start a formula.
     with matplotlib.rc_context({"text.parse_math": False}):
         drawn = draw_table(table)
-        for _, group in records.groupby(["modality", "dataset"], sort=False):
-            drawn |= draw_dataset(group)
+        for name, group in by_dataset(records):
+            drawn |= draw_dataset(name, group)
     return drawn
 
 
@@ -76,14 +77,24 @@ def neighbours_of(records: pd.DataFrame) -> dict[str, list[Any]]:
     Runs whose items are not those of the first, as with other tasks, are left out.
     """
     found = {}
-    for (_, dataset), group in records.groupby(["modality", "dataset"], sort=False):
+    for name, group in by_dataset(records):
         samples = read_samples(first_runs(group, at_most=OBJECTIVES_BESIDE))
         shown = {label: shown_items(sample) for label, sample in samples.items()}
         items = next(filter(None, shown.values()), [])
         alike = {label: sample for label, sample in samples.items() if shown[label] == items}
         if embeddings := embeddings_of(alike, len(items)):
-            found[str(dataset)] = rows_of(items, embeddings, queries=QUERIES)
+            found[name] = rows_of(items, embeddings, queries=QUERIES)
     return found
+
+
+def by_dataset(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The records of each dataset by its name, after the modality where two modalities share the name."""
+    groups = list(records.groupby(["modality", "dataset"], sort=False))
+    count = Counter(dataset for (_, dataset), _ in groups)
+    return [
+        (f"{modality} {dataset}" if count[dataset] > 1 else str(dataset), group)
+        for (modality, dataset), group in groups
+    ]
 
 
 def first_runs(records: pd.DataFrame, at_most: int) -> dict[str, Path]:
@@ -120,22 +131,21 @@ def to_svg(figure: Figure) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def draw_dataset(records: pd.DataFrame) -> dict[str, Figure]:
+def draw_dataset(name: str, records: pd.DataFrame) -> dict[str, Figure]:
     """The figures of one dataset by title; ``records`` have a version, and figures of runs show one seed."""
-    dataset = records["dataset"].iloc[0]
     folders = first_runs(records, at_most=MAX_PANELS)
     samples = read_samples(folders)
     scored = scores(records)
     drawn = {
-        f"{dataset}: {metric} against {axis}": figures.score_against(axis, scored, f"{dataset} {metric}")
+        f"{name}: {metric} against {axis}": figures.score_against(axis, scored, f"{name} {metric}")
         for metric in scored["metric"].unique()
         if metric not in DESCRIPTIONS
         for axis in ("beta", "epochs")
     }
     drawn |= {
-        f"{dataset}: loss": figures.training_curves(folders, dataset),
-        f"{dataset}: similarities": figures.similarity_histograms(samples, dataset),
-        f"{dataset}: map of the embedding": figures.embedding_map(samples, dataset),
-        f"{dataset}: alignment and uniformity": figures.alignment_against_uniformity(records, dataset),
+        f"{name}: loss": figures.training_curves(folders, name),
+        f"{name}: similarities": figures.similarity_histograms(samples, name),
+        f"{name}: map of the embedding": figures.embedding_map(samples, name),
+        f"{name}: alignment and uniformity": figures.alignment_against_uniformity(records, name),
     }
     return {title: figure for title, figure in drawn.items() if figure is not None}

@@ -89,11 +89,11 @@ def _csv_comparison(comparison: Comparison | None) -> dict[str, Any]:
 def to_latex(table: ResultTable, content: Content = "text") -> str:
     """The table in LaTeX, for the package booktabs; a significant gain over the baseline is bold."""
     lines: list[list[str] | str] = []
-    kind = table.rows[0].kind if table.rows else ""
+    kind = ""
     for row, texts in _rows(table, content, _latex_cell):
-        if row.kind != kind:
+        if lines and row.kind != kind:
             lines.append(r"\midrule")
-            kind = row.kind
+        kind = row.kind
         lines.append([_latex(row.label), *texts])
     return _booktabs(["objective", *table.columns], lines)
 

@@ -226,23 +226,23 @@ def baselines_of(row: Row, rows: Iterable[Row]) -> dict[Baseline, Row]:
 
 
 def _oracle_rows(rows: list[Row], columns: list[str]) -> list[Row]:
-    """For each family, tau_plus and version with several betas, the best of them on each dataset."""
+    """For each family, tau_plus and version, the best beta on each dataset that has several."""
     groups: dict[Point, list[Row]] = {}
     for row in rows:
         if row.point is not None and row.point.beta > 0:
             groups.setdefault(row.point._replace(beta=0), []).append(row)
     oracles = []
     for point, members in groups.items():
-        if len(members) > 1:
-            cells = {}
-            for column in columns:
-                cells_of_column = [row.cells[column] for row in members if column in row.cells]
-                if candidates := [cell for cell in cells_of_column if cell.is_score]:
-                    best = max(candidates, key=lambda cell: cell.mean)
-                    cells[column] = TableCell(best.scores, best.records)
-            label = at_version(_join(ORACLE, f"tau_plus {point.tau_plus:g}", point.family), point.version)
-            if cells:
-                oracles.append(Row(label, cells, "oracle"))
+        cells = {}
+        for column in columns:
+            cells_of_column = [row.cells[column] for row in members if column in row.cells]
+            candidates = [cell for cell in cells_of_column if cell.is_score]
+            if len(candidates) > 1:
+                best = max(candidates, key=lambda cell: cell.mean)
+                cells[column] = TableCell(best.scores, best.records)
+        label = at_version(_join(ORACLE, f"tau_plus {point.tau_plus:g}", point.family), point.version)
+        if cells:
+            oracles.append(Row(label, cells, "oracle"))
     return oracles
 
 
@@ -258,8 +258,9 @@ def _best_length_rows(records: pd.DataFrame) -> list[Row]:
         group = group[group.groupby("column")["epochs"].transform("nunique") > 1]
         if len(group):
             best = group.loc[group.groupby(["column", "seed"])["value"].idxmax()]
-            label = group["label"].iloc[0].partition(" @ ")[0]
-            rows.append(Row(f"{label}, {BEST_LENGTH}", _cells(best, "value"), "oracle"))
+            label, version = group.iloc[0][["label", "version_at_any_length"]]
+            label = at_version(_join(label.partition(" @ ")[0], BEST_LENGTH), version)
+            rows.append(Row(label, _cells(best, "value"), "oracle"))
     return rows
 
 

@@ -17,11 +17,18 @@ from core.io.errors import DamagedFileError, InputError, NewerSchemaError
 SYSTEM_FOLDERS = ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found")
 
 
+# Permissions that the user withholds from new files. Read once, because reading changes it for a moment.
+UMASK = os.umask(0o077)
+os.umask(UMASK)
+
+
 def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
     """Write ``path`` through a temporary file beside it: readers see the old content or the new.
 
-    ``content`` is text, bytes, or a function that writes to the open file.
+    ``content`` is text, bytes, or a function that writes to the open file. A link stays, and what it leads to
+    is written.
     """
+    path = Path(os.path.realpath(path))
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -31,7 +38,7 @@ def write_atomically(path: Path, content: str | bytes | Callable[[BinaryIO], obj
                 file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, 0o666 & ~UMASK)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

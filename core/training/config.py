@@ -279,6 +279,10 @@ class GroupConfig(TrainConfig):
         runs = [
             dataclasses.replace(single, beta=beta, seed=seed).checked() for beta in betas for seed in seeds
         ]
+        if len({run.objective_slug() for run in runs}) < len(betas):
+            raise InputError(
+                f"`betas` is {self.betas}; two of them are too close to have folders of their own"
+            )
         if self.output_dir is None:
             return runs
         if "{seed}" in str(self.output_dir):

@@ -40,8 +40,9 @@ def locate(specs: Sequence[RunSpec]) -> list[RunSpec]:
             differing = [name for name, value in settings.items() if others.get(name) != value]
             if differing:
                 raise InputError(
-                    f"{first} and {spec} differ in {', '.join(differing)} and share the folder {folder}; "
-                    "put one of them into a recipe with another folder"
+                    f"{first} and {found} differ in {', '.join(differing)} and share the folder {folder}; "
+                    "name the epochs in the recipe's folder as {epochs}, or put one of them into a recipe "
+                    "with another folder"
                 )
     return [spec for spec, _ in located.values()]
 

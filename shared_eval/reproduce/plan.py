@@ -98,7 +98,7 @@ def describe_estimate(specs: Sequence[RunSpec], num_processes: int, how: str = "
     estimates = estimate_seconds(specs)
     known = [seconds for seconds in estimates.values() if seconds is not None]
     unknown = len(specs) - len(known)
-    time = f"about {_rounded(sum(known) / num_processes)}{how}" if known else ""
+    time = f"about {_rounded(max(sum(known) / num_processes, *known))}{how}" if known else ""
     rest = f"{unknown} have no earlier record and no measured cost to estimate from" if unknown else ""
     return "; ".join(filter(None, [time, rest])) or "nothing"
 

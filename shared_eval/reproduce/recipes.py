@@ -83,12 +83,13 @@ class Recipe:
     epochs: tuple[int, ...]
     seeds: int
     objectives: tuple[Objectives, ...]
-    published: tuple[Figure, ...]
+    published: tuple[Figure, ...] = ()
     primary: PrimaryComparisons | None = None
     settings: dict[str, Value] = field(default_factory=dict)  # further settings of every run
     folder: str = "runs"  # {epochs} becomes a run's number of epochs
     seeds_together: bool | None = None  # by default where the trainer can do that
-    seconds: dict[str, float] = field(default_factory=dict)  # a run of each dataset, evaluated, as measured
+    # Of a run of each dataset with the most of the epochs, evaluated, as measured.
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def points(self, betas: Sequence[float] = ()) -> list[tuple[Objectives, float, float]]:
         """Every objective with a tau_plus and a beta; ``betas`` replace those of the hard ones."""
@@ -127,7 +128,9 @@ class Recipe:
                 extra=tuple(self.settings.items()),
                 root=self.folder.replace("{epochs}", str(epochs)),
                 seeds_together=self.seeds_together,
-                seconds=self.seconds.get(dataset),
+                seconds=self.seconds[dataset] * epochs / max(self.epochs)
+                if dataset in self.seconds
+                else None,
             )
             for dataset, epochs, seed in product(datasets, self.epochs, range(seeds))
             for entry, tau_plus, beta in points

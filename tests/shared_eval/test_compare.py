@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from scipy import stats
 
 from shared_eval.compare import main as compare_main
 from shared_eval.comparison import compare_scores, different_settings
@@ -46,6 +47,47 @@ def test_two_folders_are_paired_by_seed(tmp_path):
     assert row["seeds"] == 6
     assert row["p"] == pytest.approx(0.03125)
     assert different_settings(*paths) == {}
+
+
+def test_interval_of_the_difference_is_printed_from_low_to_high(tmp_path, capsys):
+    gains = [0.01, 0.03, 0.02, 0.06]
+    for seed, gain in enumerate(gains):
+        write_record(tmp_path / "a" / str(seed), seed=seed, metrics={"svm_accuracy": 0.8})
+        write_record(tmp_path / "b" / str(seed), seed=seed, metrics={"svm_accuracy": 0.8 + gain})
+    compare_main([str(tmp_path / "a"), str(tmp_path / "b")])
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "svm_accuracy" in line]
+    low, high = stats.t.interval(0.95, 3, loc=0.03, scale=stats.sem(gains))
+    assert low < 0 < high
+    assert f" {low:+.4f} to {high:+.4f} " in line
+
+
+def test_code_machine_and_determinism_that_differ_are_listed(tmp_path):
+    """They can change scores; where a run was written, and what differs in nothing, is left out."""
+    environment = {
+        "revision": "abc1234",
+        "torch": "2.1",
+        "device": "cpu",
+        "device_name": "a CPU",
+        "python": "3",
+    }
+    changed = {"revision": "def5678", "torch": "2.2", "device": "cuda", "device_name": "a GPU", "python": "4"}
+    for name, found_environment, deterministic in (("a", environment, True), ("b", changed, False)):
+        write_record(tmp_path / name, environment=found_environment)
+        settings = {
+            "deterministic": deterministic,
+            "hidden": 32,
+            "output_dir": name,
+            "download": deterministic,
+        }
+        (tmp_path / name / "config.json").write_text(json.dumps(settings))
+    paths = [find_records([tmp_path / name]) for name in "ab"]
+    assert different_settings(*paths) == {
+        "deterministic": (["true"], ["false"]),
+        "device": (['"cpu"'], ['"cuda"']),
+        "device_name": (['"a CPU"'], ['"a GPU"']),
+        "revision": (['"abc1234"'], ['"def5678"']),
+        "torch": (['"2.1"'], ['"2.2"']),
+    }
 
 
 def test_folders_without_a_common_seed_have_their_means_alone(tmp_path, capsys):

@@ -23,7 +23,7 @@ def records(tmp_path):
                 objective=HARD | {"beta": beta, "name": "hard" if beta else "debiased"},
                 metrics={
                     "svm_accuracy": 0.8 + beta / 100 + seed / 1000,
-                    "alignment": 0.5,
+                    "alignment": 0.5 + beta / 100,
                     "uniformity": -2.0 - beta,
                 },
             )
@@ -102,9 +102,44 @@ def test_histograms_and_map_have_a_panel_for_each_objective():
     assert figures.embedding_map({"hard": {"positives": np.ones(3)}}, "shapes") is None
 
 
+def test_histograms_are_of_the_cosines_that_they_name():
+    sample = a_sample()
+    [axes] = figures.similarity_histograms({"hard": sample}, "shapes").axes
+    _, labels = axes.get_legend_handles_labels()
+    bars = dict(zip(labels, axes.containers, strict=True))
+    assert bars.keys() == {"negatives", "positives"}
+    for name, container in bars.items():
+        counts, _ = np.histogram(sample[name], np.linspace(-1, 1, 61))
+        heights = [bar.get_height() for bar in container]
+        np.testing.assert_allclose(heights, counts / len(sample[name]), atol=1e-9)
+    edges = [bar.get_x() for bar in bars["positives"]]
+    np.testing.assert_allclose(edges, np.linspace(-1, 1, 61)[:-1], atol=1e-9)
+
+
+def test_map_is_of_the_two_directions_of_most_variance():
+    """By singular vectors, whose signs are free; the first two features vary least."""
+    sample = a_sample()
+    sample["representations"] = sample["representations"] * [0.01, 0.01, 1, 2, 3]
+    centred = sample["representations"] - sample["representations"].mean(0)
+    _, _, directions = np.linalg.svd(centred)
+    expected = centred @ directions[:2].T
+    [axes] = figures.embedding_map({"hard": sample}, "shapes").axes
+    for class_, points in enumerate(axes.collections):
+        offsets = np.asarray(points.get_offsets())
+        np.testing.assert_allclose(abs(offsets), abs(expected[sample["labels"] == class_]), atol=1e-5)
+
+
 def test_alignment_against_uniformity(records):
     axes = figures.alignment_against_uniformity(records, "MUTAG").axes[0]
-    assert sorted({float(x) for line in axes.lines for x in line.get_xdata()}) == [-12.0, -3.0, -2.0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("uniformity", "alignment")
+    points = {
+        line.get_label(): [*zip(line.get_xdata(), line.get_ydata(), strict=True)] for line in axes.lines
+    }
+    assert points == {  # of three seeds each
+        "debiased, tau_plus 0.1": [(-2.0, 0.5)] * 3,
+        "hard, beta 1, tau_plus 0.1": [(-3.0, 0.51)] * 3,
+        "hard, beta 10, tau_plus 0.1": [(-12.0, 0.6)] * 3,
+    }
     assert figures.alignment_against_uniformity(records[records["metric"] == "svm_accuracy"], "MUTAG") is None
 
 

@@ -124,7 +124,6 @@ def three(tmp_path):
         (("--seed", "0"), "ac"),
         (("--clean",), "b"),
         (("--revision", "abc1234-dirty"), "a"),
-        (("--modality", "image"), ""),
     ],
 )
 def test_records_are_selected_listed_and_exported(three, flags, selected, capsys):
@@ -134,6 +133,14 @@ def test_records_are_selected_listed_and_exported(three, flags, selected, capsys
     exported = pd.read_csv(csv)
     assert sorted(Path(path).parent.name for path in exported["path"]) == list(selected)
     assert pd.read_parquet(parquet)["path"].tolist() == exported["path"].tolist()
+
+
+def test_one_metric_of_a_record_is_selected(tmp_path, capsys):
+    write_record(tmp_path / "a", metrics={"accuracy": 0.5, "f1": 0.25}, untrained_metrics={})
+    main([str(tmp_path), "--metric", "f1", "--csv", str(tmp_path / "out.csv")])
+    exported = pd.read_csv(tmp_path / "out.csv")
+    assert exported[["metric", "value"]].to_numpy().tolist() == [["f1", 0.25]]
+    assert "accuracy" not in capsys.readouterr().out
 
 
 def test_missing_folder_is_an_error(tmp_path, capsys):

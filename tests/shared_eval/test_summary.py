@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from shared_eval.planned import Plan, Primary, planned_together
 from shared_eval.records import find_records, read_records
+from shared_eval.statistics import Ranks
 from shared_eval.summary import modality_rows, primary_rows, summarise_modalities
 from shared_eval.table_figures import _groups, critical_difference, draw_table, forest, gain_maps
 from shared_eval.tables import summarise
@@ -32,11 +34,14 @@ PUBLISHED = {
 
 @pytest.fixture
 def table(tmp_path):
-    """Three datasets, eight seeds; hard gains 2 points on DD, loses 1 on MUTAG, and is level on PTC_MR."""
+    """Three datasets, eight seeds; hard gains 2 points on DD, loses 1 on MUTAG, and is level on PTC_MR.
+
+    Those are gains over plain; debiased is half a point below plain on each.
+    """
     for dataset, gain in zip(DATASETS, (0.02, -0.01, 0.0), strict=True):
         for seed in range(8):
             noise = 0.002 * (seed - 3.5)
-            for objective, value in ((PLAIN, 0.8), (DEBIASED, 0.8 + noise), (HARD, 0.8 + gain + noise)):
+            for objective, value in ((PLAIN, 0.8), (DEBIASED, 0.795 + noise), (HARD, 0.8 + gain + noise)):
                 folder = tmp_path / dataset / objective["name"] / str(seed)
                 metrics = {"svm_accuracy": value}
                 write_record(folder, dataset=dataset, seed=seed, objective=objective, metrics=metrics)
@@ -48,7 +53,7 @@ def test_every_primary_comparison_has_a_line(table):
     assert len(rows) == 3 * 3
     label = "hard, beta 1, tau_plus 0.1"
     first = rows[0]
-    assert first == [f"DD svm_accuracy: {label}", "beta 0", "+2.0 [2.0, 2.0]", "0.070", "8", "", "no"]
+    assert first == [f"DD svm_accuracy: {label}", "beta 0", "+2.5 [2.5, 2.5]", "0.070", "8", "", "no"]
     level = next(row for row in rows if row[:2] == [f"PTC_MR svm_accuracy: {label}", "plain"])
     # The differences are 0.002 (seed - 3.5): deviation 0.49 points, 90 % interval +- 0.33. No difference is
     # detectable: the smallest p of eight seeds, 0.0078, is 0.07 after correction for nine comparisons.
@@ -58,19 +63,45 @@ def test_every_primary_comparison_has_a_line(table):
 def test_gains_and_ranks_of_a_modality(table):
     [summary] = summarise_modalities(table)
     assert (summary.modality, len(summary.columns)) == ("graph", 3)
-    assert summary.gains["beta 0"].estimate == pytest.approx((0.02 - 0.01) / 3)
+    assert summary.gains["beta 0"].estimate == pytest.approx(0.005 + (0.02 - 0.01) / 3)
+    assert summary.gains["plain"].estimate == pytest.approx((0.02 - 0.01) / 3)
     assert summary.gains["untrained"].estimate == pytest.approx(0.1 + 0.01 / 3)
     assert summary.gains["plain"].low < 0 < summary.gains["plain"].high
-    # Plain and debiased have equal means everywhere; hard is first, third of three, and equal to both.
+    # Hard is the first, the third, and level with plain.
     assert summary.ranks.means == {
         "untrained encoder": 4.0,
-        "infograph": pytest.approx((2.5 + 1.5 + 2) / 3),
-        "debiased, tau_plus 0.1": pytest.approx((2.5 + 1.5 + 2) / 3),
-        "hard, beta 1, tau_plus 0.1": pytest.approx((1 + 3 + 2) / 3),
+        "infograph": pytest.approx((2 + 1 + 1.5) / 3),
+        "debiased, tau_plus 0.1": pytest.approx((3 + 2 + 3) / 3),
+        "hard, beta 1, tau_plus 0.1": pytest.approx((1 + 3 + 1.5) / 3),
     }
-    texts = modality_rows(table)
-    assert ["graph", "mean rank: untrained encoder", "4.00", "3"] in texts
-    assert texts[-1][1] == "critical difference of mean ranks"
+
+
+def test_ranks_are_listed_from_the_best_after_the_gains(table):
+    assert [row[1:3] for row in modality_rows(table)[3:-1]] == [
+        ["mean rank: infograph", "1.50"],
+        ["mean rank: hard, beta 1, tau_plus 0.1", "1.83"],
+        ["mean rank: debiased, tau_plus 0.1", "2.67"],
+        ["mean rank: untrained encoder", "4.00"],
+    ]
+    assert modality_rows(table)[-1][1] == "critical difference of mean ranks"
+
+
+def test_oracles_and_published_figures_have_no_rank(tmp_path):
+    """Both have a cell in every column, as the objectives have."""
+    for dataset in DATASETS:
+        for objective in (PLAIN, HARD, HARD | {"beta": 2.0}):
+            folder = tmp_path / dataset / f"{objective['name']}-{objective['beta']}"
+            write_record(folder, dataset=dataset, objective=objective)
+    published = {("one: infograph", f"{dataset} svm_accuracy"): 0.9 for dataset in DATASETS}
+    table = summarise(read_records(find_records([tmp_path])), published=published, primary=PRIMARY)
+    assert {row.kind for row in table.rows} == {"untrained", "objective", "oracle", "published"}
+    [summary] = summarise_modalities(table)
+    assert set(summary.ranks.means) == {
+        "untrained encoder",
+        "infograph",
+        "hard, beta 1, tau_plus 0.1",
+        "hard, beta 2, tau_plus 0.1",
+    }
 
 
 def test_ranks_compare_common_seeds(tmp_path):
@@ -96,9 +127,28 @@ def test_forest_has_a_line_for_each_dataset_and_hollow_published_gains(table):
     drawn = {line.get_fillstyle(): [] for line in points}
     for line in points:
         drawn[line.get_fillstyle()].append(float(line.get_xdata()[0]))
-    assert drawn["full"] == pytest.approx([2, -1, 0] * 2)
+    assert drawn["full"] == pytest.approx([2, -1, 0, 2.5, -0.5, 0.5])  # over plain, then over debiased
     # Of the source's betas that of the comparison counts; a source without a baseline has no gain.
     assert drawn["none"] == pytest.approx([2, -3])
+
+
+def test_forest_draws_each_gain_with_its_interval_at_a_height_of_its_own(table):
+    """Over plain the differences are the gain and the noise of ``table``; over debiased all are equal."""
+    axes = forest(table).axes[0]
+    lines = [line for line in axes.lines if len(set(line.get_ydata())) == 1]
+    points = [line for line in lines if line.get_fillstyle() == "full" and len(line.get_xdata()) == 1]
+    intervals = [line for line in lines if len(line.get_xdata()) == 2]
+    heights = [line.get_ydata()[0] for line in points]
+    assert heights == pytest.approx([-0.15, 0.85, 1.85, 0.15, 1.15, 2.15])
+    assert [line.get_ydata()[0] for line in intervals] == heights
+    assert [line.get_color() for line in intervals] == [line.get_color() for line in points]
+    noise = 0.2 * (np.arange(8) - 3.5)
+    reach = stats.t.ppf(0.975, 7) * stats.sem(noise)
+    assert reach > 0.3
+    for line, gain in zip(intervals[:3], (2, -1, 0), strict=True):
+        assert line.get_xdata() == pytest.approx([gain - reach, gain + reach])
+    for line, gain in zip(intervals[3:], (2.5, -0.5, 0.5), strict=True):
+        assert line.get_xdata() == pytest.approx([gain, gain])
 
 
 def test_no_primary_comparison_is_no_figure(table, tmp_path):
@@ -159,6 +209,18 @@ def test_bars_join_ranks_within_the_critical_difference(table):
     ]
 
 
+def test_bars_are_as_long_as_the_ranks_that_they_join():
+    ranks = Ranks({"a": 1.0, "b": 1.5, "c": 2.6, "d": 4.0}, datasets=10, critical=1.2)
+    axes = critical_difference(ranks, "graph").axes[0]
+    bars = [line for line in axes.lines if line.get_linewidth() == 3]
+    assert [line.get_xdata() for line in bars] == [
+        pytest.approx(ends) for ends in ((0.97, 1.53), (1.47, 2.63))
+    ]
+    assert len({line.get_ydata()[0] for line in bars}) == 2  # they overlap
+    [scale] = [line for line in axes.lines if line.get_marker() == "|"]
+    assert scale.get_xdata() == pytest.approx([1, 2.2])
+
+
 def test_cell_of_two_rows_is_empty_in_a_map(tmp_path):
     """Two labels at one beta and tau_plus, as records by different code may have."""
     families = {"family": "", "plain_family": "", "encoder": None}
@@ -195,3 +257,29 @@ def test_map_marks_gains_whose_interval_excludes_0(tmp_path):
     image = axes.images[0].get_array()
     assert np.ma.is_masked(image[0, 0]) or np.isnan(image[0, 0])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
+
+
+def test_map_has_beta_across_and_tau_plus_upwards(tmp_path):
+    """Losses are as dark as gains, in the other colour."""
+    gains = {(0.0, 0.0): 0, (0.0, 1.0): 1, (0.0, 5.0): 2, (0.1, 0.0): -3, (0.1, 1.0): 4, (0.1, 5.0): -6}
+    for (tau_plus, beta), gain in gains.items():
+        name = "hard" if beta else "debiased" if tau_plus else "infograph"
+        objective = HARD | {"name": name, "beta": beta, "tau_plus": tau_plus}
+        metrics = {"svm_accuracy": 0.8 + gain / 100}
+        write_record(tmp_path / f"{tau_plus}-{beta}", objective=objective, metrics=metrics)
+    axes = gain_maps(summarise(read_records(find_records([tmp_path]))), "MUTAG svm_accuracy").axes[0]
+    [image] = axes.images
+    np.testing.assert_allclose(np.ma.filled(image.get_array(), np.nan), [[np.nan, 1, 2], [-3, 4, -6]])
+    assert image.origin == "lower"
+    assert image.get_clim() == pytest.approx((-9, 9))
+    assert {text.get_position(): text.get_text() for text in axes.texts} == {
+        (1, 0): "+1.0",
+        (2, 0): "+2.0",
+        (0, 1): "-3.0",
+        (1, 1): "+4.0",
+        (2, 1): "-6.0",
+    }
+    for axis, name, labels in ((axes.xaxis, "beta", "0 1 5"), (axes.yaxis, "tau_plus", "0 0.1")):
+        assert axis.get_label_text() == name
+        assert axis.get_ticklocs().tolist() == list(range(len(labels.split())))
+        assert [label.get_text() for label in axis.get_ticklabels()] == labels.split()

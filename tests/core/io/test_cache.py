@@ -28,6 +28,13 @@ def test_folders_of_killed_processes_are_removed_and_locked_ones_are_not(tmp_pat
     assert sorted(path.name for path in (tmp_path / "own").iterdir()) == ["manifest.json", "one.bin"]
 
 
+def test_files_of_a_folder_are_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    flushed, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: flushed.append(os.fstat(handle).st_ino) or fsync(handle))
+    build_once(tmp_path / "a", write_one)
+    assert (tmp_path / "a" / "one.bin").stat().st_ino in flushed
+
+
 def test_one_thread_builds_and_the_others_wait(tmp_path):
     built, results, began, may_end = [], [], threading.Event(), threading.Event()
 

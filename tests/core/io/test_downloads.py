@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -25,11 +26,13 @@ class Cutting(http.server.BaseHTTPRequestHandler):
     ``ranges`` is the answer to a range request: that part, all, another part, too little, or an error.
     """
 
-    cuts, cut_after, ranges, etag = 0, 100_000, "part", '"1"'
+    cuts, cut_after, ranges, etag, seconds = 0, 100_000, "part", '"1"', 0.0
     requested: list[str | None]
 
     def do_GET(self):
         kind, wanted = type(self), self.headers.get("Range")
+        assert self.headers["Accept-Encoding"] == "identity"  # bytes as they are, so that a range fits
+        time.sleep(kind.seconds)
         kind.requested.append(wanted)
         if self.path == "/elsewhere":
             self.send_response(302)
@@ -68,12 +71,13 @@ def server() -> Iterator[tuple[type[Cutting], str]]:
 
 
 @pytest.mark.parametrize(("ranges", "etag"), [("part", '"1"'), ("all", '"1"'), ("part", None)])
-def test_cut_download_is_resumed(server, tmp_path, ranges, etag):
+def test_cut_download_is_resumed(server, tmp_path, ranges, etag, capsys):
     """At the cut, or from the start if the server does not serve ranges or has no ETag."""
     handler, address = server
     handler.cuts, handler.ranges, handler.etag = 2, ranges, etag
     path = download(f"{address}/set.bin", tmp_path / "set.bin", MD5)
     assert path.read_bytes() == CONTENT
+    assert capsys.readouterr().err.count("downloading ") == 1
     assert len(handler.requested) == 3
     assert handler.requested[0] is None
     starts = [int(wanted[6:-1]) if wanted else 0 for wanted in handler.requested]
@@ -88,6 +92,14 @@ def test_wrong_range_is_not_appended(server, tmp_path, ranges):
     handler.cuts, handler.ranges = 1, ranges
     assert download(f"{address}/set.bin", tmp_path / "set.bin").read_bytes() == CONTENT
     assert [wanted is not None for wanted in handler.requested] == [False, True, False]
+
+
+def test_server_that_does_not_answer_is_not_waited_for(server, tmp_path, monkeypatch):
+    handler, address = server
+    handler.seconds = 1.0
+    monkeypatch.setattr(transfer, "TIMEOUT", 0.1)
+    with pytest.raises(InputError, match="could not download"):
+        download(f"{address}/set.bin", tmp_path / "set.bin")
 
 
 def test_download_that_is_always_cut_leaves_nothing_and_a_second_call_completes(server, tmp_path):

@@ -11,7 +11,15 @@ import torch
 
 from core.io.digests import checksum, digest_of, file_checksum
 from core.io.errors import DamagedFileError, NewerSchemaError, did_you_mean, reason_of, unknown_name
-from core.io.files import append_line, check_schema, is_hidden, read_json, visible_files, write_atomically
+from core.io.files import (
+    UMASK,
+    append_line,
+    check_schema,
+    is_hidden,
+    read_json,
+    visible_files,
+    write_atomically,
+)
 
 
 def test_checksum_is_the_sha256_of_all_parts_joined(tmp_path):
@@ -22,6 +30,16 @@ def test_checksum_is_the_sha256_of_all_parts_joined(tmp_path):
     assert digest_of(iter(["ä", b"\0b", numbers])) == expected[:16]
     (tmp_path / "file").write_bytes(joined)
     assert file_checksum(tmp_path / "file") == expected
+
+
+def test_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Otherwise a power cut can leave the name with nothing in it."""
+    events, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: events.append("fsync") or fsync(handle))
+    monkeypatch.setattr(os, "replace", lambda old, new: events.append("replace") or replace(old, new))
+    write_atomically(tmp_path / "file", "content")
+    assert events == ["fsync", "replace"]
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~UMASK
 
 
 @pytest.mark.parametrize("read", [file_checksum, read_json])

@@ -1,6 +1,7 @@
 """Errors of a command: one line on stderr and an exit code, or a traceback for bugs."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.io.errors import InputError, TrainingError
+from core.io.errors import InputError, Interrupted, TrainingError
 from core.training.cli import command, parse_config
 from image.config import ImageConfig, defaults_for
 
@@ -63,6 +64,27 @@ def test_every_process_reports_bad_input(capsys, monkeypatch):
         main()
     assert exit_.value.code == 2
     assert capsys.readouterr().err == "error in process 1: --data-root x does not exist\n"
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 1), ("1", 0)])
+@pytest.mark.parametrize(("error", "code"), [(TrainingError("x"), 1), (Interrupted(signal.SIGTERM), 143)])
+def test_what_all_processes_know_is_said_by_the_first(capsys, monkeypatch, rank, lines, error, code):
+    monkeypatch.setenv("RANK", rank)
+
+    @command
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == code
+    assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def test_command_gives_the_signals_back():
+    before = signal.getsignal(signal.SIGINT)
+    command(lambda: None)()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_bugs_keep_their_traceback():

@@ -97,6 +97,15 @@ def test_optimizer_descends_and_resumes(name):
     assert torch.equal(model.weight, other.weight)
 
 
+def test_sgd_has_momentum_nine_tenths():
+    weight = torch.nn.Parameter(torch.zeros(()))
+    optimizer = make_optimizer("sgd", [weight], lr=1.0, weight_decay=0.0)
+    for _ in range(2):
+        weight.grad = torch.ones(())
+        optimizer.step()
+    assert weight.item() == pytest.approx(-1 - 1.9)
+
+
 def test_unknown_optimizer_is_refused():
     with pytest.raises(ValueError, match="optimizer is 'rprop'; it must be one of adam"):
         make_optimizer("rprop", [nn.Parameter(torch.zeros(1))], 0.1, 0)

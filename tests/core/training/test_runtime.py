@@ -4,13 +4,35 @@ import pytest
 import torch
 
 from core.io.errors import InputError
-from core.training.runtime import choose_device, set_deterministic, to_device
+from core.training.runtime import choose_device, choose_precision, set_deterministic, to_device
 from tests.gpu import GPU, HostWaitsError, fake_gpu
 
 
 def test_devices_by_name():
     assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("auto").type in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_auto_is_a_gpu_if_there_is_one(has_gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch, "empty", lambda *sizes, device: None)
+    assert choose_device("auto").type == ("cuda" if has_gpu else "cpu")
+
+
+def test_process_takes_the_gpu_of_its_place_on_its_machine(monkeypatch):
+    """On the second of two machines process 9 of all is the second."""
+    monkeypatch.setenv("RANK", "9")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch, "empty", lambda *sizes, device: None)
+    assert choose_device("cuda") == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize(("avx", "amx"), [(True, False), (False, True), (False, False)])
+def test_auto_precision_is_bfloat16_if_the_processor_has_either_of_its_units(avx, amx, monkeypatch):
+    capabilities = {"avx512_bf16": avx, "amx_bf16": amx}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    expected = "bfloat16" if avx or amx else "float32"
+    assert choose_precision("auto", torch.device("cpu")) == expected
 
 
 @pytest.mark.parametrize("name", ["toaster", "cuda:99"])
