@@ -42,14 +42,20 @@ class TrainState:
 
     untrained: list[Scores]  # of each run, before its first step
     histories: list[list[dict[str, Any]]]  # of each run, the lines of metrics.jsonl from epoch 1 on
+    seconds: list[float]  # of each run, its share of the epochs that are done
     epoch: int = 1  # in progress
-    step_statistics: list[Tensor] = field(default_factory=list)  # [R, 3] of each step in it so far
-    epoch_seconds: float = 0.0  # of the epoch in progress
-    seconds: float = 0.0  # of the epochs before it
+    step_statistics: list[Tensor] = field(default_factory=list)  # [R, 3] of each step, means over processes
+    epoch_seconds: float = 0.0  # of the epoch in progress: one run's share
+    # Of each run, steps up to the end of the epoch before that had constant embeddings. Checkpoints lack it:
+    # none is saved after such a step, except after the last epoch.
+    constant_steps: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.constant_steps = [0 for _ in self.untrained]
 
     @classmethod
     def before_training(cls, untrained: list[Scores]) -> "TrainState":
-        return cls(untrained, [[] for _ in untrained])
+        return cls(untrained, [[] for _ in untrained], [0.0 for _ in untrained])
 
     @property
     def step(self) -> int:
@@ -66,10 +72,20 @@ class TrainState:
 
     def end_epoch(self, metrics: Sequence[dict[str, Any]]) -> None:
         """Append the epoch's metrics, one dict a run, and begin the next epoch."""
+        self.constant_steps = self.count_constant_steps()
         for history, own in zip(self.histories, metrics, strict=True):
             history.append({"epoch": self.epoch} | own)
-        self.seconds += self.epoch_seconds
+        self.seconds = [before + self.epoch_seconds for before in self.seconds]
         self.epoch, self.epoch_seconds, self.step_statistics = self.epoch + 1, 0.0, []
+
+    def statistics(self) -> Tensor:
+        """The statistics of the epoch in progress: [T, R, 3]."""
+        return torch.stack(self.step_statistics) if self.step else torch.empty(0, len(self.untrained), 3)
+
+    def count_constant_steps(self) -> list[int]:
+        """Of each run, steps up to the last one that had constant embeddings; this waits for the device."""
+        statistics = self.statistics()
+        return [divergence.constant_steps(statistics[:, i], n) for i, n in enumerate(self.constant_steps)]
 
     def metrics_lines(self, run: int) -> list[dict[str, Any]]:
         """All lines of a run's metrics.jsonl; epoch 0 is the encoder before its first step."""
@@ -101,16 +117,18 @@ class Checkpointer:
             for name, target in (("model", self.task.model), ("optimizer", self.task.optimizer)):
                 target.load_state_dict(self.task.join_states([state[name] for state in loaded]))
             set_random_states(loaded[0]["random"])
+            for run in self.runs:
+                run.checkpoints.forget()
             progress = [state["progress"] for state in loaded]
             first = progress[0]
             statistics = torch.stack([run["step_statistics"] for run in progress], dim=1)  # (T, R, 3)
             return TrainState(
                 untrained=[run["untrained"] for run in progress],
                 histories=[run["history"] for run in progress],
+                seconds=[run["seconds"] for run in progress],
                 epoch=first["epoch"],
                 step_statistics=list(statistics.to(self.task.device)),
                 epoch_seconds=first["epoch_seconds"],
-                seconds=first["seconds"],
             )
 
     def after_step(self, state: TrainState) -> bool:
@@ -141,25 +159,26 @@ class Checkpointer:
         except Interrupted as interrupted:
             raise Interrupted(interrupted.signum, kept=self._save_and_describe(state)) from None
 
-    def check_epoch(self, statistics: Tensor, epoch: int) -> None:
-        """Raise DivergedError if a run has diverged in a complete epoch: [T, R, 3]."""
+    def check_epoch(self, state: TrainState) -> None:
+        """Raise DivergedError if a run has diverged in the epoch in progress, which is complete."""
+        statistics = state.statistics()
         for i, run in enumerate(self.runs):
-            _stop_if_diverged(run, divergence.check_steps(statistics[:, i], epoch_is_complete=True), epoch)
+            steps = divergence.check_steps(statistics[:, i], epoch_is_complete=True)
+            _stop_if_diverged(run, steps, state.epoch)
 
     def save(self, state: TrainState) -> bool:
         """Save what resuming from ``state`` needs; this waits for the device.
 
-        Return False, and save nothing, if the embeddings of its last step are constant.
+        Return False, and save nothing, if the embeddings of its last step are constant. After the last epoch
+        the representations are looked at instead: one batch proves nothing.
 
         Raises:
             DivergedError: A run has diverged. Its last checkpoint stays.
         """
         if is_main_process():
-            statistics = (
-                torch.stack(state.step_statistics) if state.step else torch.empty(0, len(self.runs), 3)
-            )
+            statistics = state.statistics()
             self._check(state, statistics)
-            if divergence.may_be_collapsed(statistics):
+            if state.epoch <= self.epochs and any(state.count_constant_steps()):
                 return False  # the checkpoint before stays the last good state
             for i, run in enumerate(self.runs):
                 run.save_checkpoint(self._state_of_run(state, statistics, i))
@@ -174,7 +193,7 @@ class Checkpointer:
                 "step_statistics": statistics[:, i],
                 "epoch": state.epoch,
                 "epoch_seconds": state.epoch_seconds,
-                "seconds": state.seconds,
+                "seconds": state.seconds[i],
             },
             "model": self.task.split_state(self.task.model.state_dict(), i),
             "optimizer": self.task.split_state(self.task.optimizer.state_dict(), i),
@@ -188,7 +207,9 @@ class Checkpointer:
         weight_norms = divergence.weight_norms(self.task.model, len(self.runs))
         embeddings = self.task.probe_embeddings() if state.epoch > self.epochs else None
         for i, run in enumerate(self.runs):
-            steps = divergence.check_steps(statistics[:, i], epoch_is_complete=False)
+            steps = divergence.check_steps(
+                statistics[:, i], epoch_is_complete=False, constant_before=state.constant_steps[i]
+            )
             _stop_if_diverged(run, steps, state.epoch)
             _stop_if_diverged(run, divergence.check_weights(weight_norms[i]), *last_step)
             if embeddings is not None:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from core.distributed import is_main_process
 from core.io.digests import checksum
 from core.io.errors import DamagedFileError, InputError, NewerSchemaError, is_out_of_memory, reason_of
 from core.io.files import check_regular, check_schema, write_atomically
@@ -30,6 +31,7 @@ class Checkpoints:
         self.folder = folder
         self._newest: str | None = None
         self._generation = 0
+        self._state: dict[str, Any] | None = None  # as the newest file has it, if that was read
 
     def exist(self) -> bool:
         """Whether there is any file, damaged or not."""
@@ -49,15 +51,26 @@ class Checkpoints:
 
         write_atomically(self.folder / slot, write)
         self._newest, self._generation = slot, self._generation + 1
+        self.forget()
 
     def load(self) -> dict[str, Any] | None:
         """The newest intact state, with tensors on the CPU; None if none was ever saved.
 
-        A warning names files that are damaged or of an older schema.
+        A warning names files that are damaged or of an older schema. Files are read, and warned of, once: the
+        state is kept until ``forget`` or ``save``.
 
         Raises:
             InputError: No other file is left, or one is of a newer schema.
         """
+        if self._state is None:
+            self._state = self._read_newest()
+        return self._state
+
+    def forget(self) -> None:
+        """Let go of the loaded state, which an optimizer may have gone on with in its own tensors."""
+        self._state = None
+
+    def _read_newest(self) -> dict[str, Any] | None:
         intact, faults = [], []
         for path in sorted(self.folder.glob("*.pt")):
             try:
@@ -71,7 +84,7 @@ class Checkpoints:
         if not intact:
             return None
         path, self._generation, state = max(intact, key=lambda checkpoint: checkpoint[1])
-        for fault in faults:
+        for fault in faults if is_main_process() else ():
             print(f"warning: {fault}; resuming from {path.name}, the last intact one", file=sys.stderr)
         self._newest = path.name
         return state
@@ -88,17 +101,17 @@ def read_checkpoint(path: Path) -> tuple[Path, int, dict[str, Any]]:
     check_regular(path)
     head, _, body = path.read_bytes().partition(b"\n")
     try:
-        fields = json.loads(head)
-        header = {name: fields[name] for name in ("schema", "generation")}
-        recorded = fields["sha256"]
+        header = {**json.loads(head)}
+        is_intact = header.pop("sha256") == _checksum(header, body)
     except (ValueError, LookupError, TypeError, RecursionError):
         raise DamagedFileError("it does not begin as a checkpoint does") from None
-    if header["schema"] not in READABLE_SCHEMAS:
-        check_schema(header["schema"], SCHEMA)
-    if recorded != _checksum(header, body):
+    if not is_intact:  # before the schema, in which a bit may have flipped
         raise DamagedFileError("its checksum is wrong: it is truncated or damaged")
-    if not isinstance(header["generation"], int):
-        raise DamagedFileError(f"its generation is {header['generation']!r}, which is not an integer")
+    schema, generation = header.get("schema"), header.get("generation")
+    if schema not in READABLE_SCHEMAS:
+        check_schema(schema, SCHEMA)
+    if not isinstance(generation, int):
+        raise DamagedFileError(f"its generation is {generation!r}, which is not an integer")
     try:
         state = dict(torch.load(io.BytesIO(body), map_location="cpu", weights_only=True))
     except Exception as error:  # of many kinds: crafted bytes, another version of torch, too little memory
@@ -106,7 +119,7 @@ def read_checkpoint(path: Path) -> tuple[Path, int, dict[str, Any]]:
             f"{path} cannot be read, although its checksum is right ({reason_of(error)}); remove the cause "
             "and use the same command again, or delete the file to resume from the one before it"
         ) from error
-    return path, header["generation"], _upgrade(state) if header["schema"] < SCHEMA else state
+    return path, generation, state if schema == SCHEMA else _upgrade(state)
 
 
 def _upgrade(state: dict[str, Any]) -> dict[str, Any]:

@@ -77,11 +77,13 @@ def relative_spread(embeddings: Tensor) -> Tensor:
     return embeddings.var(-2, correction=0).sum(-1) / size.clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def check_steps(statistics: Tensor, *, epoch_is_complete: bool) -> Divergence | None:
+def check_steps(
+    statistics: Tensor, *, epoch_is_complete: bool, constant_before: int = 0
+) -> Divergence | None:
     """Whether one run has diverged or collapsed in the steps of an epoch so far: [T, 3].
 
     That is a loss or a gradient that is not finite or exploding, or constant embeddings in the last ten
-    steps, or in all steps of a complete epoch.
+    steps, or in all steps of a complete epoch. ``constant_before``: as ``constant_steps`` takes it.
     """
     losses, norms, spreads = statistics.unbind(1)
     for values, maximum, what, name in (
@@ -92,10 +94,10 @@ def check_steps(statistics: Tensor, *, epoch_is_complete: bool) -> Divergence | 
         if diverged.any():
             step = int(diverged.int().argmax())
             return _diverged(what, name, values[step].item(), step + 1)
-    varied = (spreads > MIN_SPREAD).nonzero()
-    first = int(varied[-1]) + 1 if len(varied) else 0
+    constant = constant_steps(statistics, constant_before)
     needed = min(COLLAPSED_STEPS, len(spreads)) if epoch_is_complete else COLLAPSED_STEPS
-    if len(spreads) - first >= needed:
+    if constant >= needed:
+        first = max(len(spreads) - constant, 0)
         return _collapsed("embeddings became constant", spreads[first].item(), first + 1)
     return None
 
@@ -116,9 +118,13 @@ def check_collapse(representations: Tensor) -> Divergence | None:
     return _collapsed("representations became constant in eval mode", spread)
 
 
-def may_be_collapsed(statistics: Tensor) -> bool:
-    """Whether the last step's embeddings were constant in any run: [T, R, 3]. One batch proves nothing."""
-    return len(statistics) > 0 and bool((statistics[-1, :, 2] <= MIN_SPREAD).any())
+def constant_steps(statistics: Tensor, before: int = 0) -> int:
+    """How many steps of one run, up to the last, had constant embeddings: [T, 3]; few prove nothing.
+
+    ``before``: how many there were up to the first of these steps.
+    """
+    varied = (statistics[:, 2] > MIN_SPREAD).nonzero()
+    return len(statistics) - 1 - int(varied[-1]) if len(varied) else before + len(statistics)
 
 
 def _diverged(what: str, name: str, value: float, step: int | None = None) -> Divergence:

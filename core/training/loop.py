@@ -31,8 +31,7 @@ class TrainResult:
     """What training leaves beside the weights."""
 
     untrained: list[Scores]  # of each run, before its first step
-    seconds: float  # one run's share
-    samples_per_second: float
+    seconds: list[float]  # of each run, its share
 
 
 def fit(task: Task, runs: Sequence[Run]) -> TrainResult:
@@ -64,17 +63,18 @@ def fit(task: Task, runs: Sequence[Run]) -> TrainResult:
                 norms = optimizer_step(
                     task, losses, config.lr * task.lr_factor(state.epochs_done(task.steps_per_epoch))
                 )
-                state.step_statistics.append(divergence.step_statistics(losses, norms, embeddings))
-                state.epoch_seconds += stopwatch.lap()
+                # At once, as a checkpoint holds them: only the main process saves. No host waits for a GPU.
+                statistics = all_reduce_mean(divergence.step_statistics(losses, norms, embeddings))
+                state.step_statistics.append(statistics)
+                state.epoch_seconds += stopwatch.lap() / len(runs)
                 progress.advance(bar)
                 if checkpointer.after_step(state):
                     tracker.after_steps(state)
                 stopwatch.lap()
 
-            statistics = all_reduce_mean(torch.stack(state.step_statistics))  # (T, R, 3)
-            checkpointer.check_epoch(statistics, state.epoch)
-            epoch_losses = statistics[..., 0].mean(0).tolist()  # this waits for the device
-            state.epoch_seconds += stopwatch.lap()
+            checkpointer.check_epoch(state)
+            epoch_losses = state.statistics()[..., 0].mean(0).tolist()  # this waits for the device
+            state.epoch_seconds += stopwatch.lap() / len(runs)
             shared = {
                 "learning_rate": task.optimizer.param_groups[0]["lr"],
                 "samples_per_second": round(task.samples_per_epoch / state.epoch_seconds, 1),
@@ -91,8 +91,7 @@ def fit(task: Task, runs: Sequence[Run]) -> TrainResult:
             checkpointer.after_epoch(state)
 
     write_metrics(runs, state)  # the file may have been damaged during training
-    seconds = state.seconds / len(runs)
-    return TrainResult(state.untrained, seconds, task.samples_per_epoch * config.epochs / seconds)
+    return TrainResult(state.untrained, state.seconds)
 
 
 def optimizer_step(task: Task, losses: Tensor, lr: float) -> Tensor:
@@ -127,13 +126,14 @@ def record(task: Task, runs: Sequence[Run], result: TrainResult) -> None:
     scores = task.evaluate()
     task.save(runs)
     eval_seconds = stopwatch.lap() / len(runs)
-    for i, (run, metrics, untrained) in enumerate(zip(runs, scores, result.untrained, strict=True)):
+    for i, (run, metrics) in enumerate(zip(runs, scores, strict=True)):
+        untrained, seconds = result.untrained[i], result.seconds[i]
         measured = {
             "metrics": metrics,
             "untrained_metrics": untrained,
-            "train_seconds": round(result.seconds, 3),
+            "train_seconds": round(seconds, 3),
             "eval_seconds": round(eval_seconds, 3),
-            "samples_per_second": round(result.samples_per_second, 1),
+            "samples_per_second": round(task.samples_per_epoch * run.config.epochs / seconds, 1),
         }
         track_end(task, i, run, metrics)
         card = model_card(run.config, task.card_lines, task.fingerprint, metrics, untrained)

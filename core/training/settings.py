@@ -59,7 +59,7 @@ def parse_numbers(text: str, name: str, kind: Callable[[str], Number]) -> list[N
     try:
         for part in text.split(","):
             ends = re.fullmatch(r"(\d{1,10})-(\d{1,10})", part) if kind is int else None
-            numbers += range(int(ends[1]), int(ends[2]) + 1)[: MAX_LISTED + 1] if ends else [kind(part)]
+            numbers += _numbers_between(int(ends[1]), int(ends[2]), name) if ends else [kind(part)]
     except ValueError:
         numbers = []
     if not 0 < len(numbers) <= MAX_LISTED or len(set(numbers)) < len(numbers):
@@ -68,6 +68,13 @@ def parse_numbers(text: str, name: str, kind: Callable[[str], Number]) -> list[N
             f"`{name}` is {text}; it must be different numbers, as {example}, and {MAX_LISTED} at most"
         )
     return numbers
+
+
+def _numbers_between(first: int, last: int, name: str) -> range:
+    """The numbers from first to last, at most one more than a list may have."""
+    if first > last:
+        raise InputError(f"`{name}` has the range {first}-{last}, which counts down; write {last}-{first}")
+    return range(first, last + 1)[: MAX_LISTED + 1]
 
 
 def read_settings(folder: Path, modality: str | None = None) -> dict[str, Any]:

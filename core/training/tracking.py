@@ -60,7 +60,7 @@ class Tracker:
         return writer
 
     def after_steps(self, state: TrainState) -> None:
-        """Write the loss and the gradient's norm of new steps, as the main process has them."""
+        """Write the loss and the gradient's norm of new steps, means over the processes."""
         before = (state.epoch - 1) * self.steps
         new = [step.tolist() for step in state.step_statistics[self.written :]] if self.runs else []
         for i, (run, writer) in enumerate(zip(self.runs, self.writers, strict=True)):

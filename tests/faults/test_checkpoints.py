@@ -29,16 +29,28 @@ def flip_in_header(content: bytes) -> bytes:
     return content.replace(b'"generation": ', b'"generation": 1', 1)
 
 
+def flip_schema(content: bytes) -> bytes:
+    """One bit makes 7 of 3, as newer code might write it."""
+    return content.replace(b'{"schema": 3', b'{"schema": 7', 1)
+
+
 def with_schema(number: int, content: bytes) -> bytes:
-    return content.replace(b'{"schema": 3', f'{{"schema": {number}'.encode(), 1)
+    """The same with the checksum of its own header, and what only newer code may write there."""
+    head, _, body = content.partition(b"\n")
+    header = json.loads(head) | {"schema": number, "written_by": "other code"}
+    del header["sha256"]
+    header["sha256"] = checkpoints._checksum(header, body)
+    return json.dumps(header).encode() + b"\n" + body
 
 
 DAMAGES = {
     "truncated": (truncate, "its checksum is wrong: it is truncated or damaged"),
     "bit-flipped": (flip, "its checksum is wrong: it is truncated or damaged"),
     "header-changed": (flip_in_header, "its checksum is wrong: it is truncated or damaged"),
+    "schema-flipped": (flip_schema, "its checksum is wrong: it is truncated or damaged"),
     "older-schema": (partial(with_schema, 1), "its schema is 1, this code reads 3"),
     "empty": (lambda content: b"", "it does not begin as a checkpoint does"),
+    "no-checksum": (lambda content: b"{}\n" + content, "it does not begin as a checkpoint does"),
     "other-first-line": (lambda content: b"[]\n" + content, "it does not begin as a checkpoint does"),
 }
 

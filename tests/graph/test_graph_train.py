@@ -310,7 +310,7 @@ def test_non_finite_loss_ends_the_command_with_advice(tiny_root, tmp_path, capsy
         ("--seed -1", "--seed is -1"),
         ("--dataset", "Missing value"),
         ("--betta 1", "Unrecognized options: --betta"),
-        ("--seeds 9-0", "--seeds is 9-0; it must be different numbers, as 0-9 or 0,3,5"),
+        ("--seeds 9-0", "--seeds has the range 9-0, which counts down; write 0-9"),
         ("--seeds 0-1000", "and 1000 at most"),
         ("--seeds 0-99999999999999999999", "must be different numbers"),
         ("--seeds 1,1", "--seeds is 1,1; it must be different numbers"),

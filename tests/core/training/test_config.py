@@ -8,7 +8,7 @@ import sentence.config
 from core.io.errors import InputError
 from core.training.cli import flag, parse_config
 from core.training.config import MAX_SEED
-from core.training.settings import MAX_COUNT
+from core.training.settings import MAX_COUNT, parse_numbers
 
 TRAINERS = {
     "graph": (graph.config.GraphConfig, graph.config.defaults_for),
@@ -54,3 +54,14 @@ def test_negative_or_non_finite_number_is_refused(name, value):
 def test_maximum_itself_is_accepted():
     config = parsed("graph", "--seed", str(MAX_SEED), "--hidden", str(MAX_COUNT), "--lr", "3e38")
     assert (config.seed, config.hidden, config.lr) == (MAX_SEED, MAX_COUNT, 3e38)
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("0,3-5,9", [0, 3, 4, 5, 9]), ("7-7", [7]), ("-1", [-1])])
+def test_list_of_numbers_may_hold_ranges(text, numbers):
+    assert parse_numbers(text, "seeds", int) == numbers
+
+
+@pytest.mark.parametrize("text", ["0,5-3", "5-3,0", "5-3"])
+def test_range_that_counts_down_is_named(text):
+    with pytest.raises(InputError, match="`seeds` has the range 5-3, which counts down; write 3-5"):
+        parse_numbers(text, "seeds", int)
