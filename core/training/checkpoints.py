@@ -67,7 +67,7 @@ class Checkpoints:
         return self._state
 
     def forget(self) -> None:
-        """Let go of the loaded state, which an optimizer may have gone on with in its own tensors."""
+        """Let go of the loaded state: the optimizer trains its tensors, which then differ from the file's."""
         self._state = None
 
     def _read_newest(self) -> dict[str, Any] | None:

@@ -44,6 +44,7 @@ def launch(task_type: TaskType, config: TrainConfig) -> None:
         ]
         runs = [stack.enter_context(Run.open(single)) for single in configs]
         pending = [run for run in runs if not run.is_finished()]
+        finished_before = [run for run in runs if run not in pending]
         while pending:
             group = group_by_progress(pending)[0]
             try:
@@ -54,7 +55,7 @@ def launch(task_type: TaskType, config: TrainConfig) -> None:
                 pending = [run for run in pending if not run.has_diverged]
         for run in runs:
             if is_main_process() and not run.has_diverged:
-                run.report()
+                run.report(run in finished_before)
     if errors:
         raise errors[0]
 

@@ -1,4 +1,4 @@
-"""What the loop saves and goes on from, on a toy task of four steps an epoch."""
+"""What the loop saves and continues from, on a toy task of four steps an epoch."""
 
 import contextlib
 import io
