@@ -211,6 +211,16 @@ def variants(table: ResultTable, selected: Selected, page: Path) -> str:
     return markdown(["", "variant", "beta", "variant - default", "seeds"], lines)
 
 
+def training(table: ResultTable, selected: Selected, page: Path) -> str:
+    """What training gains: each objective against its own encoder before it; ``selected`` are columns."""
+    columns = columns_of(table, selected)
+    gained = {
+        (row.label, column): c.points for row, column, c in table.comparisons() if c.baseline == "untrained"
+    }
+    lines = [[row.label, *(gained.get((row.label, column), "") for column in columns)] for row in table.rows]
+    return markdown(["objective", *columns], [line for line in lines if any(line[1:])])
+
+
 def gains(table: ResultTable, selected: Selected, page: Path) -> str:
     """The gain over plain of ``selected`` columns at each beta and tau_plus, and how many exclude 0."""
     parts = []
@@ -252,6 +262,7 @@ KINDS = {
     "pairs": pairs,
     "variants": variants,
     "gains": gains,
+    "training": training,
     "primary": primary,
     "overall": overall,
     "figures": figure_links,

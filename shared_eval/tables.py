@@ -112,11 +112,11 @@ def _join(*parts: str) -> str:
 
 
 def _untrained_rows(records: pd.DataFrame) -> list[Row]:
-    """A row for each encoder and version."""
+    """A row for each encoder and version, in the records' order."""
     untrained = records.dropna(subset="untrained")
     untrained = untrained.drop_duplicates(["column", "seed", "encoder", "version", "untrained"])
     rows = []
-    for _, group in untrained.groupby(["encoder", "version"]):
+    for _, group in untrained.groupby(["encoder", "version"], sort=False):
         encoder, version = group[["encoder", "version"]].iloc[0]
         label = at_version(_join(UNTRAINED, encoder), version)
         rows.append(Row(label, _cells(group, "untrained"), "untrained", version=version))

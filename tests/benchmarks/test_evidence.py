@@ -106,6 +106,15 @@ def test_gains_at_each_beta_and_tau_plus_are_counted(results):
     assert "Intervals above 0: 1 of 3; below 0: 1." in text
 
 
+def test_training_is_compared_with_the_encoder_before_it(results):
+    text = fill(page_with(results, "training graphs: MUTAG svm_accuracy"), Studies(results))
+    table = Studies(results).table("graphs")
+    for row, column, comparison in table.comparisons():
+        if comparison.baseline == "untrained" and column == "MUTAG svm_accuracy":
+            assert f"| {row.label} | {comparison.points} |" in text
+    assert "untrained" not in text.partition("| --- |")[2]
+
+
 def test_page_that_is_filled_in_stays_as_it_is(results):
     page = page_with(results, "differences graphs", "primary graphs", "overall graphs: MUTAG svm_accuracy")
     page.write_text(fill(page, Studies(results)))
