@@ -65,13 +65,7 @@ class GradientCached(nn.Module):
 
         Raises ValueError if the batch is empty or requires a gradient, which it would not get.
         """
-        for x in batch:
-            if isinstance(x, Tensor) and (not len(x) or (x.requires_grad and torch.is_grad_enabled())):
-                raise ValueError(
-                    "the batch has 0 samples; at least 1 is needed"
-                    if not len(x)
-                    else "the batch requires a gradient, which gradient caching does not compute; detach it"
-                )
+        _check_batch([x for x in batch if isinstance(x, Tensor)])
         chunks = self.split(self.chunk, *batch)
         if len(chunks) == 1:
             return self.encoder(*chunks[0])
@@ -142,6 +136,14 @@ class _InChunks(torch.autograd.Function):
         for buffer, value in buffers:  # the forward pass has updated batch norm's running statistics
             buffer.copy_(value)
         return None, None, *grads
+
+
+def _check_batch(tensors: Sequence[Tensor]) -> None:
+    """Raise ValueError if the batch is empty, or requires a gradient."""
+    if any(x.ndim and not len(x) for x in tensors):
+        raise ValueError("the batch has 0 samples; at least 1 is needed")
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        raise ValueError("the batch requires a gradient, which gradient caching does not compute; detach it")
 
 
 def _state(encoder: nn.Module, chunks: Sequence[tuple[Tensor, ...]]) -> list[int]:
