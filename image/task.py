@@ -46,8 +46,8 @@ class ImageTask(Task):
         self.config, self.device = config, device
         dataset, probed = load_datasets(config, dataset)
         check_fits(config, dataset)
-        self.dataset = dataset = dataset.to(device)
         self.fingerprint = fingerprint(dataset)
+        self.dataset = dataset = dataset.to(device)
         self.record_fields = {"labelled": dataset.has_labels}
         if skipped := dataset.skipped.as_record():
             self.record_fields |= {"skipped": skipped}

@@ -133,7 +133,7 @@ def books_in(folder: Path, name: str) -> Corpus:
     if not folder.is_dir():
         hint = "; for a file with one sentence per line use lines:PATH" if folder.is_file() else ""
         raise InputError(
-            f"{folder} is not a folder; folder:PATH needs one with a .txt or .txt.gz a book{hint}"
+            f"{folder} is not a folder; folder:PATH needs one with a .txt or .txt.gz for each book{hint}"
         )
     try:
         paths, hidden = visible_files(folder)

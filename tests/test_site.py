@@ -84,7 +84,7 @@ def test_every_page_is_whole_and_fits(site, browser, setting):
     watched(view, address, events)
     found = {}
     for path in paths:
-        view.goto(address + path, wait_until="load")
+        view.goto(address + path, wait_until="networkidle")
         faults = view.evaluate(FAULTS)
         if faults != NO_FAULTS or events:
             found[path] = faults, list(events)

@@ -229,6 +229,7 @@ def test_finished_run_is_reported_where_its_data_were_removed(tiny_root, tmp_pat
     printed = capsys.readouterr().out
     before = files_of(tmp_path / "seed-0")
     (tiny_root / "TUDataset").rename(tmp_path / "removed")
+    printed = f"{printed.rstrip()} (finished before: nothing was trained)\n"
     train(tiny_root, tmp_path / "seed-0")
     assert capsys.readouterr().out == printed
     train_group(tiny_root, tmp_path / "seed-{seed}", "--seeds", "0")
