@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable
 from numbers import Real
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
 Scalar = float | Tensor  # a tensor has shape [] and may require a gradient
 Reduction = Literal["mean", "sum", "none"]
+REDUCTIONS: tuple[str, ...] = get_args(Reduction)  # here, because compiled code cannot call get_args
 
 
 def check_hardness(beta: Scalar, tau_plus: float, stop_gradient: bool = False) -> None:
@@ -38,9 +39,10 @@ def check_range(name: str, value: Scalar, is_inside: Callable[[float], bool], bo
 
 def check_number(name: str, value: Scalar) -> None:
     """Raise unless a setting is a number or a tensor []."""
-    if isinstance(value, Tensor) and value.ndim > 0:
-        raise ValueError(f"`{name}` is a tensor {list(value.shape)}; it must be a number or a tensor []")
-    if not isinstance(value, Tensor | Real):
+    if isinstance(value, Tensor):
+        if value.ndim > 0:
+            raise ValueError(f"`{name}` is a tensor {list(value.shape)}; it must be a number or a tensor []")
+    elif type(value) not in (float, int) and not isinstance(value, Real):  # PyTorch 2.4 compiles the former
         raise ValueError(f"`{name}` is {value!r}; it must be a number or a tensor []")
 
 

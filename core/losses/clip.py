@@ -3,13 +3,12 @@
 Shapes: B pairs of the batch · b this process's part of it · D dim.
 """
 
-from typing import get_args
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import (
+    REDUCTIONS,
     Reduction,
     Scalar,
     check_choice,
@@ -65,7 +64,7 @@ def clip_loss(
     check_views(image, text, names=("image", "text"))
     check_hardness(beta, tau_plus, stop_gradient)
     check_temperature(temperature)
-    check_choice("reduction", reduction, get_args(Reduction))
+    check_choice("reduction", reduction, REDUCTIONS)
     if labels is not None:
         check_labels(labels, len(image))
     if gather_distributed:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import (
+    REDUCTIONS,
     Reduction,
     Scalar,
     as_text,
@@ -33,6 +34,8 @@ from .tiled import log_negative_mean_of_views
 
 ExchangeChoice = Literal["auto", "gather", "ring"]
 Positives = Literal["view", "label"]
+EXCHANGES: tuple[str, ...] = get_args(ExchangeChoice)
+POSITIVES: tuple[str, ...] = get_args(Positives)
 
 
 class HardNegativeLoss(nn.Module):
@@ -168,9 +171,9 @@ class HardNegativeLoss(nn.Module):
         """Raise ValueError for a setting outside its range: settings may also change between steps."""
         check_hardness(self.beta, self.tau_plus, self.stop_gradient)
         check_temperature(self.temperature)
-        check_choice("reduction", self.reduction, get_args(Reduction))
-        check_choice("exchange", self.exchange, get_args(ExchangeChoice))
-        check_choice("positives", self.positives, get_args(Positives))
+        check_choice("reduction", self.reduction, REDUCTIONS)
+        check_choice("exchange", self.exchange, EXCHANGES)
+        check_choice("positives", self.positives, POSITIVES)
         if self.tile_size is not None and not (isinstance(self.tile_size, int) and self.tile_size > 0):
             raise ValueError(f"`tile_size` is {self.tile_size!r}; it must be an integer above 0, or None")
         if self.positives == "label" and self.tau_plus != 0:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import Reduction, as_text, check_choice, check_hardness, requires_grad
+from .checks import REDUCTIONS, Reduction, as_text, check_choice, check_hardness, requires_grad
 from .functional import full_precision
 from .hard_softplus import HardSoftplus, hard_softplus, softplus
 
@@ -69,7 +69,7 @@ class InfoGraphLoss(nn.Module):
         if stop_gradient and requires_grad(beta):
             raise ValueError("`beta` requires a gradient, but `stop_gradient` makes the weights constants")
         check_choice("variant", variant, get_args(Variant))
-        check_choice("reduction", reduction, get_args(Reduction))
+        check_choice("reduction", reduction, REDUCTIONS)
         self.beta = beta
         self.tau_plus = tau_plus
         self.variant: Variant = variant

@@ -1,5 +1,6 @@
 """Downloads: complete files, rejected addresses, and connections that are cut."""
 
+import contextlib
 import hashlib
 import http.server
 import socket
@@ -54,7 +55,8 @@ class Cutting(http.server.BaseHTTPRequestHandler):
         if kind.cuts:
             kind.cuts -= 1
             end = start + kind.cut_after
-        self.wfile.write(CONTENT[start:end])
+        with contextlib.suppress(BrokenPipeError):  # the client has left
+            self.wfile.write(CONTENT[start:end])
         return None
 
     def log_message(self, *arguments):
