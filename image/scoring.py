@@ -21,10 +21,10 @@ from image.encoder import SimCLR
 from image.views import Normalise, Views
 from shared_eval.metrics import SAMPLED, SHOWN, effective_rank, embedding_metrics, split_similarities
 from shared_eval.probes import knn_accuracy, linear_probe
+from shared_eval.probes.knn import NEIGHBOURS
 
 CHUNK = 512
 METRIC_SAMPLES = 1024
-NEIGHBOURS = 200  # that vote for the class of an image
 THUMBNAIL = 64  # pixels
 
 
@@ -106,8 +106,7 @@ class Scorer:
 
     def _score_neighbours(self, memory: Tensor, test: Tensor) -> dict[str, float]:
         probed = self.probed
-        labels = probed.labelled.labels, probed.test.labels
-        return {"knn_accuracy": knn_accuracy(memory, labels[0], test, labels[1], NEIGHBOURS)}
+        return {"knn_accuracy": knn_accuracy(memory, probed.labelled.labels, test, probed.test.labels)}
 
     def _probe(self, protocol: Protocol, epochs: int) -> dict[str, float]:
         """Accuracies of nearest neighbours and of a linear probe on the test images."""

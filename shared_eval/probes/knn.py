@@ -7,13 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+NEIGHBOURS = 200  # that vote for the class of a sample
+
 
 def knn_accuracy(
     train: Tensor,
     train_labels: Tensor,
     test: Tensor,
     test_labels: Tensor,
-    neighbours: int = 200,
+    neighbours: int = NEIGHBOURS,
     temperature: float = 0.5,
     chunk: int = 1024,
 ) -> float:

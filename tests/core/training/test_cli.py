@@ -32,6 +32,18 @@ def run_command(body: str, folder: Path = ROOT, **options) -> subprocess.Popen:
     )
 
 
+def exit_code_of(error: BaseException) -> int:
+    """The code with which a command ends that raises the error."""
+
+    @command
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    return exit_.value.code
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
@@ -42,13 +54,7 @@ def run_command(body: str, folder: Path = ROOT, **options) -> subprocess.Popen:
     ids=["input", "training", "ctrl-c"],
 )
 def test_our_errors_end_in_one_line_and_a_code(capsys, error, code, line):
-    @command
-    def main():
-        raise error
-
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    assert exit_.value.code == code
+    assert exit_code_of(error) == code
     assert capsys.readouterr().err == line
 
 
@@ -71,13 +77,7 @@ def test_every_process_reports_bad_input(capsys, monkeypatch):
 def test_what_all_processes_know_is_said_by_the_first(capsys, monkeypatch, rank, lines, error, code):
     monkeypatch.setenv("RANK", rank)
 
-    @command
-    def main():
-        raise error
-
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    assert exit_.value.code == code
+    assert exit_code_of(error) == code
     assert len(capsys.readouterr().err.splitlines()) == lines
 
 
