@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 
 import core.training.loop
+from core.training.checkpoints import Checkpoints
 
 
 def failure_of(main: Callable, capsys: pytest.CaptureFixture, flags: Sequence[str | Path]) -> list[str]:
@@ -23,6 +24,14 @@ def failure_of(main: Callable, capsys: pytest.CaptureFixture, flags: Sequence[st
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("error: ")
     return lines
+
+
+def forget_data(folder: Path, name: str) -> None:
+    """Have a run's checkpoint lack a part of what it knows of its data, as those of earlier versions do."""
+    checkpoints = Checkpoints(folder / "checkpoint")
+    state = checkpoints.load()
+    assert state["data"].pop(name)
+    checkpoints.save(state)
 
 
 def as_command(module: str) -> Callable[[Sequence[str]], None]:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from core.training.checkpoints import Checkpoints
 from image.data import load_dataset
 from image.evaluate import main as evaluate_main
 from image.loading import Transform
@@ -15,7 +14,7 @@ from image.task import COMPARED, fingerprint, some_images
 from image.train import main as train_main
 from tests.image.commands import FAST, train
 from tests.image.conftest import write_class_folders
-from tests.runs import failure_of, interrupted_before_step, result_of
+from tests.runs import failure_of, forget_data, interrupted_before_step, result_of
 
 
 def replace_pixels(root):
@@ -52,10 +51,7 @@ def test_run_does_not_resume_on_other_pixels(tiny_folder, tmp_path, capsys):
 def test_checkpoint_that_does_not_know_its_pixels_resumes(tiny_folder, tmp_path):
     """Earlier versions wrote such ones."""
     folder = interrupted(tiny_folder, tmp_path / "run")
-    checkpoints = Checkpoints(folder / "checkpoint")
-    state = checkpoints.load()
-    assert state["data"].pop("pixels")
-    checkpoints.save(state)
+    forget_data(folder, "pixels")
     train(tiny_folder, folder, "--resume")
     assert result_of(folder)["epochs"] == 3
 

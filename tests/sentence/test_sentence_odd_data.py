@@ -3,12 +3,11 @@
 import random
 import shutil
 
-from core.training.checkpoints import Checkpoints
 from sentence.corpora import find_corpus
 from sentence.data import encode_corpus
 from sentence.task import fingerprint
 from sentence.train import main as train_main
-from tests.runs import failure_of, interrupted_before_step, result_of
+from tests.runs import failure_of, forget_data, interrupted_before_step, result_of
 
 FAST = ["--epochs", "2", "--batch-size", "20", "--device", "cpu", "--precision", "float32", "--tasks", "none"]
 FAST += ["--encoder", "bow", "--embedding-dim", "8"]
@@ -44,10 +43,7 @@ def test_run_does_not_resume_on_another_order(books, tmp_path, capsys):
 def test_checkpoint_that_does_not_know_its_text_resumes(books, tmp_path):
     """Earlier versions wrote such ones."""
     folder = interrupted(books, tmp_path / "run")
-    checkpoints = Checkpoints(folder / "checkpoint")
-    state = checkpoints.load()
-    assert state["data"].pop("text")
-    checkpoints.save(state)
+    forget_data(folder, "text")
     train_main([*flags_for(books, folder), "--resume"])
     assert result_of(folder)["epochs"] == 2
 
