@@ -67,7 +67,7 @@ def test_rows_are_the_lines_that_are_not_blank(model, source, tmp_path, suffix, 
         ids, vectors = tensors["id"], tensors["embedding"].numpy()
     assert list(ids) == NUMBERS
     np.testing.assert_allclose(vectors, expected(model), rtol=1e-6)
-    assert capsys.readouterr().out == f"{output}: 4 embeddings\n"
+    assert capsys.readouterr().out == f"{output}: 4 embeddings, one for each line\n"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
