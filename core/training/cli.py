@@ -64,7 +64,14 @@ def parse_config(
         selector.add_argument(flag(name), nargs="?", default=argparse.SUPPRESS)
     dashed = [with_dashes(word) for word in argv]
     selected = {name: value for name, value in vars(selector.parse_known_args(dashed)[0]).items() if value}
-    config = parse(config_type, argv, prog, default=defaults_for(**selected)).checked()
+    default = defaults_for(**selected)
+    description = inspect.getdoc(config_type) or ""
+    if "dataset" in inspect.signature(defaults_for).parameters:
+        description += (
+            f" Defaults are those of --dataset {default.dataset}; give --dataset NAME before --help for "
+            "another's."
+        )
+    config = parse(config_type, argv, prog, default=default, description=description).checked()
     try:
         config.check_effects()
         config.check_dataset()
@@ -75,8 +82,17 @@ def parse_config(
     return config
 
 
-def parse(kind: type[Parsed], argv: Sequence[str] | None, prog: str, default: Parsed | None = None) -> Parsed:
-    """Parse ``argv`` to a dataclass with tyro; what tyro reports becomes an InputError of one line."""
+def parse(
+    kind: type[Parsed],
+    argv: Sequence[str] | None,
+    prog: str,
+    default: Parsed | None = None,
+    description: str | None = None,
+) -> Parsed:
+    """Parse ``argv`` to a dataclass with tyro; what tyro reports becomes an InputError of one line.
+
+    Help begins with the ``description``, by default the dataclass's docstring.
+    """
     options: dict[str, Any] = {} if default is None else {"default": default}
     message = io.StringIO()
     try:
@@ -85,6 +101,7 @@ def parse(kind: type[Parsed], argv: Sequence[str] | None, prog: str, default: Pa
                 kind,
                 args=sys.argv[1:] if argv is None else list(argv),
                 prog=prog,
+                description=description,
                 **options,
             )
     except SystemExit as exit_:
