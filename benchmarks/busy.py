@@ -38,7 +38,7 @@ SPIN = "import os; parent = os.getppid()\nwhile os.getppid() == parent: pass"  #
 
 TASKS = {
     "image": (image_defaults, ImageTask),
-    "graph": (graph_defaults, GraphTask),
+    "graph": (lambda dataset: replace(graph_defaults(), dataset=dataset), GraphTask),  # the same for all
     "sentence": (sentence_defaults, SentenceTask),
 }
 
@@ -81,7 +81,7 @@ def measure(settings: BusySettings, device: torch.device, findings: Findings) ->
                     findings.notes.append(f"Left out: {error}.")
                     continue
                 with threads_for(task.step_elements):
-                    name = f"{modality}, {dataset}"
+                    name = f"{modality}, {config.dataset}"
                     steps = training_steps(task, config.precision, config.lr, settings.steps)
                     compare(f"{name}, {settings.steps} steps", steps, process, settings.rounds, findings)
                     if settings.evaluation:

@@ -20,6 +20,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn import DeepGraphInfomax
 from transformers import PrinterCallback
 
+from benchmarks.graphs import HIDDEN, LAYERS
 from benchmarks.measure import Findings
 from benchmarks.references_images import measure_images
 from benchmarks.references_senteval import measure_senteval
@@ -27,10 +28,12 @@ from benchmarks.released_graphs import ReleasedInfoGraph
 from benchmarks.settings import ReferenceSettings
 from core import InfoGraphLoss
 from core.io.errors import InputError
+from core.losses.sentence_transformers import HardNegativesRankingLoss
 from core.training.config import default_data_root
 from core.training.optimizers import make_optimizer
+from core.training.runtime import threads_for
 from core.training.seeding import seed_everything
-from graph.batch import make_batches
+from graph.batch import make_batches, step_elements
 from graph.data import load_dataset
 from graph.encoder import make_models
 from sentence.corpora import find_corpus
@@ -43,11 +46,12 @@ ABOUT = (
     "The same data, batches and widths in our code and in the libraries that people use, in float32. Graphs: "
     "an epoch with PyG's layers on collated batches; InfoGraph with its objective over all pairs of a node "
     "and a graph, and DeepGraphInfomax, which scores each node against one summary of the batch, with a "
-    "second encoding of shuffled features. Sentences: an epoch of SentenceTransformerTrainer, once it is "
-    "made, and a loop with the same encoder, batches, loss and optimizer. Images: a step of SimCLR with our "
-    "loss and with lightly's, on the same views; then views and loop of each library, lightly's with its "
-    "transforms in a DataLoader. SentEval: what encoding takes, what our fits take, and what those of its "
-    "protocol take with scikit-learn, one by one."
+    "second encoding of shuffled features. Sentences: an epoch of SentenceTransformerTrainer with its "
+    "MultipleNegativesRankingLoss, once it is made, and a plain loop with our loss and the same encoder, "
+    "batches and optimizer. Images: a step of SimCLR with our loss and with lightly's, on the same views; "
+    "then views and loop, lightly's from a DataLoader with torchvision's transforms, as its own are. "
+    "SentEval: what encoding takes, what our fits take, and what those of its protocol take with "
+    "scikit-learn, one by one."
 )
 
 
@@ -96,7 +100,7 @@ def measure_graphs(name: str, settings: ReferenceSettings, device: torch.device,
         )
         for batch in batches
     ]
-    ours = make_models(dataset.num_features, 32, 3, seeds=[0]).to(device)
+    ours = make_models(dataset.num_features, HIDDEN, LAYERS, seeds=[0]).to(device)
     objective = InfoGraphLoss(0.0, 0.0)
     plain = ReleasedInfoGraph(dataset.num_features).to(device)
     encoder = copy.deepcopy(plain.encoder)
@@ -121,7 +125,8 @@ def measure_graphs(name: str, settings: ReferenceSettings, device: torch.device,
         "PyG, InfoGraph": epoch_of(plain, lambda b: infograph_loss(*plain(b), b.batch), collated),
         "PyG, DeepGraphInfomax": epoch_of(infomax, lambda b: infomax.loss(*infomax(b)), collated),
     }
-    findings.compare(f"{name}, epoch", subjects, settings.rounds, "graphs", len(dataset.graphs))
+    with threads_for(step_elements(batches, HIDDEN)):  # as our training does; fewer threads help all of them
+        findings.compare(f"{name}, epoch", subjects, settings.rounds, "graphs", len(dataset.graphs))
 
 
 class _Nodes(nn.Module):
@@ -141,7 +146,7 @@ def in_order(dataset: Dataset, batch_size: int, drop_last: bool, **_: object) ->
 
 
 def measure_sentences(settings: ReferenceSettings, device: torch.device, findings: Findings) -> None:
-    """An epoch of SentenceTransformerTrainer, and of a plain loop on the same batches."""
+    """An epoch of a plain loop with our loss, and of SentenceTransformerTrainer on the same batches."""
     corpus = find_corpus("pydoc", default_data_root())
     tokenizer = encode_corpus(corpus, 50_000).tokenizer
     sentences = load_task("topic", default_data_root()).sentences
@@ -152,7 +157,7 @@ def measure_sentences(settings: ReferenceSettings, device: torch.device, finding
     for _ in range(2):
         encoder = QuickThought(tokenizer, "gru", 64, settings.hidden, bidirectional=True, longest=30)
         models.append(SentenceTransformer(modules=[encoder], device=str(device)))
-    losses = [MultipleNegativesRankingLoss(model) for model in models]
+    ours, theirs = HardNegativesRankingLoss(models[0], beta=0.0), MultipleNegativesRankingLoss(models[1])
     data = Dataset.from_dict({"anchor": anchors, "positive": positives})
     optimizer = make_optimizer("adamw", models[0].parameters(), 1e-3, 0.0)
 
@@ -163,7 +168,7 @@ def measure_sentences(settings: ReferenceSettings, device: torch.device, finding
             columns = [models[0].preprocess(column[chosen]) for column in (anchors, positives)]
             moved = [{k: v.to(device) for k, v in column.items()} for column in columns]
             optimizer.zero_grad(set_to_none=True)
-            losses[0](moved, torch.empty(0)).backward()
+            ours(moved, torch.empty(0)).backward()
             nn.utils.clip_grad_norm_(models[0].parameters(), 1.0)
             optimizer.step()
 
@@ -180,7 +185,7 @@ def measure_sentences(settings: ReferenceSettings, device: torch.device, finding
             use_cpu=device.type == "cpu",
             batch_sampler=in_order,
         )
-        trainer = SentenceTransformerTrainer(models[1], arguments, data, loss=losses[1])
+        trainer = SentenceTransformerTrainer(models[1], arguments, data, loss=theirs)
         trainer.remove_callback(PrinterCallback)
-        subjects = {"a plain loop": loop, "SentenceTransformerTrainer": trainer.train}
+        subjects = {"ours, a plain loop": loop, "SentenceTransformerTrainer": trainer.train}
         findings.compare("sentence pairs, epoch", subjects, settings.rounds, "pairs", settings.pairs)

@@ -1,14 +1,13 @@
-"""SimCLR with lightly's loss and transforms beside ours."""
+"""SimCLR with lightly's loss, and views from a DataLoader, beside ours."""
 
 from collections.abc import Callable, Iterable, Iterator
-from types import ModuleType
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from benchmarks.alternatives import LIBRARIES, import_if_installed
+from benchmarks.alternatives import LIBRARIES
+from benchmarks.images import PilViews
 from benchmarks.measure import Findings
 from benchmarks.settings import ReferenceSettings
 from core import NTXentLoss
@@ -22,24 +21,19 @@ from image.encoder import SimCLR, make_encoder
 from image.views import Views
 
 TEMPERATURE = 0.5
-# Of SimCLRTransform for small images, as lightly recommends: then its colour jitter is that of our views.
-JITTER_STRENGTH = 0.5
 
 Pairs = Iterable[Iterable[Tensor]]
 
 
 def measure_images(settings: ReferenceSettings, device: torch.device, findings: Findings) -> None:
     """SimCLR's step on the same views, its views alone, and its loop from images to weights."""
-    lightly, transforms = LIBRARIES["lightly"], import_if_installed("lightly.transforms")
+    lightly = LIBRARIES["lightly"]
     if lightly is None:
         findings.notes.append("lightly's SimCLR: not installed.")
         return
     losses = {"ours": NTXentLoss(TEMPERATURE), "lightly": lightly.NTXentLoss(TEMPERATURE)}
     measure_step(losses, settings, device, findings)
-    if transforms is None:
-        findings.notes.append("lightly's loop: its transforms need lightning-utilities, not installed.")
-        return
-    measure_loop(losses, transforms, settings, device, findings)
+    measure_loop(losses, settings, device, findings)
 
 
 def measure_step(
@@ -53,11 +47,7 @@ def measure_step(
 
 
 def measure_loop(
-    losses: dict[str, nn.Module],
-    transforms: ModuleType,
-    settings: ReferenceSettings,
-    device: torch.device,
-    findings: Findings,
+    losses: dict[str, nn.Module], settings: ReferenceSettings, device: torch.device, findings: Findings
 ) -> None:
     """Batches of the same images, each library with its own views and loss: views alone, then training."""
     shapes = load_dataset("shapes", default_data_root()).train
@@ -65,7 +55,7 @@ def measure_loop(
     train = Images(shapes.images[:count], shapes.labels[:count])
     pairs = {
         "ours": our_pairs(train, settings, device),
-        "lightly": lightly_pairs(train.images, transforms, settings, device),
+        "lightly": lightly_pairs(train.images, settings, device),
     }
     views = {name: lambda make=make: [None for _ in make()] for name, make in pairs.items()}
     loops = {name: loop(losses[name], make, device) for name, make in pairs.items()}
@@ -97,27 +87,10 @@ def our_pairs(train: Images, settings: ReferenceSettings, device: torch.device) 
     return lambda: batches.epoch(1)
 
 
-class Transformed(Dataset):
-    """Images as PIL's, transformed when they are fetched."""
-
-    def __init__(self, images: Tensor, transform: Callable[[Image.Image], list[Tensor]]) -> None:
-        self.images = [Image.fromarray(image) for image in images.permute(0, 2, 3, 1).numpy()]
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, number: int) -> list[Tensor]:
-        return self.transform(self.images[number])
-
-
-def lightly_pairs(
-    images: Tensor, transforms: ModuleType, settings: ReferenceSettings, device: torch.device
-) -> Callable[[], Pairs]:
-    """lightly's views of an epoch, from a DataLoader."""
-    transform = transforms.SimCLRTransform(images.shape[-1], cj_strength=JITTER_STRENGTH)
+def lightly_pairs(images: Tensor, settings: ReferenceSettings, device: torch.device) -> Callable[[], Pairs]:
+    """Views of an epoch from a DataLoader, by torchvision's transforms, of which lightly's are made."""
     loader = DataLoader(
-        Transformed(images, transform),
+        PilViews(images, images.shape[-1]),
         batch_size=settings.images,
         shuffle=True,
         drop_last=True,

@@ -1,140 +1,176 @@
-"""Two checkouts of this project, command by command, in one run: what people wait for, before and after.
-
-    python -m benchmarks.revisions OLD NEW --data-root data --output page.md
-
-Each command runs alternately in both, alone and beside a process that keeps a core busy. The page has the
-median of the rounds. The machine should be idle otherwise.
-"""
+"""This checkout beside an older revision, command by command: what people wait for, before and after."""
 
 import json
 import os
-import statistics
+import shlex
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Annotated
+from typing import NamedTuple
 
-import tyro
+import torch
 
-from benchmarks.busy import BusyProcess
-from core.io.errors import TrainingError
-from core.io.files import write_atomically
-from core.training.cli import command, parse
+from benchmarks.busy import MAX_RATIO, BusyProcess
+from benchmarks.measure import ROOT, Findings, summary
+from benchmarks.settings import RevisionSettings
+from core.io.errors import InputError, TrainingError, reason_of
+from core.training.config import default_data_root
 from core.training.threads import WAIT_VARIABLES
 
-# Training's imports: before, `train` imported them itself.
-IMPORTS = "try:\n import {0}.task\nexcept ImportError:\n import {0}.train"
+TITLE = "Before and after"
+ABOUT = (
+    "Commands of an older revision and of this checkout, in fresh processes that alternate: help and bad "
+    "input, imports, training alone and beside a process that keeps a core busy, and the demo. Of training "
+    "with one seed the time is that of its epochs, without imports and evaluation. The machine should be "
+    "idle otherwise: the settings below have its load average at the start."
+)
+NOW = "now"
+MAX_SLOWER = 1.05
+MAX_HELP, MAX_IMPORTS = 0.7, 2.2  # seconds
 
 
-@dataclass(frozen=True, kw_only=True)
-class RevisionsConfig:
-    """Compare two checkouts of this project, command by command."""
+class Command(NamedTuple):
+    """A command line of Python, and what is measured of it."""
 
-    old: Annotated[Path, tyro.conf.Positional]
-    """Checkout of the older revision."""
-    new: Annotated[Path, tyro.conf.Positional]
-    """Checkout of the newer revision."""
-    data_root: Path = Path("data")
-    """Folder with local copies of the datasets."""
-    output: Path | None = None
-    """Write the page here; by default it is printed."""
-    rounds: int = 3
-    """Measurements of each command in each checkout."""
-    busy: bool = True
-    """Also measure beside a process that keeps a core busy."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command line and what is measured of it."""
-
-    name: str
+    case: str
     arguments: tuple[str, ...]
-    epochs: int = 0  # of training, whose seconds an epoch are taken; 0 takes the whole command
-    status: int = 0
-    busy: bool = False
+    status: int = 0  # its exit code
+    epochs: int = 0  # divide the seconds of its training by these; 0: the seconds of the whole command
+    is_busy: bool = False  # measured beside a busy process too
+    is_long: bool = False  # measured once
+    at_most: float | None = None  # seconds
 
 
-def training(name: str, modality: str, dataset: str, epochs: int) -> Command:
+def training(modality: str, dataset: str, epochs: int, case: str, each: bool, **goal: float) -> Command:
+    """Training with one seed; its time is that of ``each`` epoch, or of all."""
     arguments = ("-m", f"{modality}.train", "--dataset", dataset, "--epochs", str(epochs))
-    return Command(name, arguments, epochs, busy=True)
+    return Command(f"{dataset}, {case}", arguments, epochs=epochs if each else 1, is_busy=True, **goal)
 
 
-COMMANDS = [
-    Command("`graph.train --help`", ("-m", "graph.train", "--help")),
-    Command("`sentence.train`, a wrong flag", ("-m", "sentence.train", "--epcohs", "3"), status=2),
-    Command("`image.train`, an unknown dataset", ("-m", "image.train", "--dataset", "imagenot"), status=2),
-    Command("`shared_eval.reproduce --help`", ("-m", "shared_eval.reproduce", "--help")),
-    *(
-        Command(f"imports of training, {modality}", ("-c", IMPORTS.format(modality)))
-        for modality in ("graph", "image", "sentence")
+def imports(module: str, older: str) -> Command:
+    code = f"try:\n import {module}\nexcept ImportError:\n import {older}"
+    return Command(f"imports of {older}", ("-c", code), at_most=MAX_IMPORTS)
+
+
+TEN_SEEDS = ("-m", "graph.train", "--dataset", "MUTAG", "--seeds", "0-9")
+COMMANDS = {
+    "help": Command("graph.train --help", ("-m", "graph.train", "--help"), at_most=MAX_HELP),
+    "flag": Command(
+        "sentence.train, a wrong flag", ("-m", "sentence.train", "--epcohs", "3"), 2, at_most=MAX_HELP
     ),
-    training("MUTAG, an epoch of 100", "graph", "MUTAG", 100),
-    training("REDDIT-BINARY, an epoch", "graph", "REDDIT-BINARY", 2),
-    training("DD, an epoch", "graph", "DD", 2),
-    training("shapes, an epoch", "image", "shapes", 3),
-    training("pydoc, an epoch", "sentence", "pydoc", 1),
-]
+    "dataset": Command(
+        "image.train, an unknown dataset", ("-m", "image.train", "--dataset", "no-such"), 2, at_most=MAX_HELP
+    ),
+    # The first module is what the command imports today, once its command line is checked.
+    "imports-graph": imports("graph.task", older="graph.train"),
+    "imports-image": imports("image.task", older="image.train"),
+    "imports-sentence": imports("sentence.task", older="sentence.train"),
+    "imports-reproduce": imports("shared_eval.reproduce.results", older="shared_eval.reproduce"),
+    "motifs": training("graph", "motifs", 5, "5 epochs", each=False),
+    "mutag": training("graph", "MUTAG", 100, "100 epochs", each=False, at_most=1.0),
+    "reddit": training("graph", "REDDIT-BINARY", 2, "an epoch", each=True, at_most=1.0),
+    "dd": training("graph", "DD", 2, "an epoch", each=True, at_most=1.3),
+    "shapes": training("image", "shapes", 2, "an epoch", each=True),
+    "pydoc": training("sentence", "pydoc", 1, "an epoch", each=True),
+    "seeds": Command("MUTAG, 10 seeds, evaluated", TEN_SEEDS),
+    "row": Command("MUTAG, 10 seeds at 4 betas, evaluated", (*TEN_SEEDS, "--betas", "0,1,2,10")),
+    "demo": Command("make demo, installed", ("make", "demo"), is_long=True, at_most=150.0),
+}
 
 
-def seconds(checkout: Path, tested: Command, data_root: Path) -> float:
-    """Seconds of the command in a checkout, or of an epoch of its training."""
+def measure(settings: RevisionSettings, device: torch.device, findings: Findings) -> None:
+    """Measure each command in both; one that fails is left out, with a note."""
+    unknown = [name for name in settings.commands if name not in COMMANDS]
+    if unknown:
+        raise InputError(f"--revisions.commands has {unknown[0]!r}; it may have {', '.join(COMMANDS)}")
+    findings.settings["load_average"] = round(os.getloadavg()[0], 1)
+    with checkout(settings.old) as older, BusyProcess() as busy_process:
+        checkouts = {settings.old: Path(older), NOW: ROOT}
+        for tested in (COMMANDS[name] for name in settings.commands or COMMANDS):
+            rounds = 1 if tested.is_long else settings.rounds
+            try:
+                idle = compare(tested, tested.case, checkouts, rounds, device, findings)
+                goals(tested, idle, settings.old, findings)
+                if settings.busy and tested.is_busy:
+                    case = f"{tested.case}, busy"
+                    with busy_process.resumed():
+                        busy = compare(tested, case, checkouts, rounds, device, findings)
+                    findings.goal(f"{case} relative to idle", busy[NOW] / idle[NOW], MAX_RATIO)
+            except TrainingError as error:
+                findings.notes.append(f"Left out: {error}.")
+
+
+def checkout(revision: str) -> "tempfile.TemporaryDirectory[str]":
+    """A temporary folder with the files of a revision; raises InputError if git does not have it."""
+    try:
+        done = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True)
+    except OSError as error:
+        raise InputError(f"git cannot be started: {reason_of(error)}") from error
+    if done.returncode:
+        reason = " ".join(done.stderr.decode(errors="replace").split())
+        raise InputError(f"git has no files of --revisions.old {revision}: {reason}")
+    folder = tempfile.TemporaryDirectory()
+    with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
+        archive.extractall(folder.name, filter="data")
+    return folder
+
+
+def compare(
+    tested: Command,
+    case: str,
+    checkouts: dict[str, Path],
+    rounds: int,
+    device: torch.device,
+    findings: Findings,
+) -> dict[str, float]:
+    """Record the command's seconds in each checkout; return the medians."""
+    seconds: dict[str, list[float]] = {name: [] for name in checkouts}
+    for _ in range(rounds):
+        for name, folder in checkouts.items():
+            seconds[name].append(seconds_in(folder, tested, device))
+    recorded = findings.add_comparison(case, {name: summary(values) for name, values in seconds.items()})
+    return {name: subject["median_seconds"] for name, subject in recorded["subjects"].items()}
+
+
+def goals(tested: Command, idle: dict[str, float], old: str, findings: Findings) -> None:
+    if tested.at_most is not None:
+        findings.goal(tested.case, idle[NOW], tested.at_most, "s")
+    findings.goal(f"{tested.case}, relative to {old}", idle[NOW] / idle[old], MAX_SLOWER)
+
+
+def seconds_in(folder: Path, tested: Command, device: torch.device) -> float:
+    """Seconds of the command, or of its training, with the code in ``folder``.
+
+    Raises TrainingError with its last line if it ends with another exit code.
+    """
     # This process has set what waiting threads do: see benchmarks/__init__.py.
     environment = {name: value for name, value in os.environ.items() if name not in WAIT_VARIABLES}
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = [sys.executable, *tested.arguments]
-        if tested.epochs:
-            arguments += ["--data-root", str(data_root.resolve()), "--output-dir", f"{folder}/run"]
+    environment |= {"PYTHONPATH": str(folder), "HCL_DATA": str(default_data_root().resolve())}
+    if device.type == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    command = [sys.executable, *arguments_in(folder, tested)]
+    with tempfile.TemporaryDirectory() as place:
         started = time.perf_counter()
-        done = subprocess.run(
-            arguments,
-            cwd=checkout,
-            env=environment | {"PYTHONPATH": str(checkout.resolve())},
-            capture_output=True,
-            text=True,
-        )
+        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
         wall = time.perf_counter() - started
         if done.returncode != tested.status:
             reason = (done.stderr.splitlines() or ["no message"])[-1]
-            raise TrainingError(f"{tested.name} ended with {done.returncode} in {checkout}: {reason}")
+            raise TrainingError(f"{tested.case} ended with {done.returncode} in {folder}: {reason}")
         if not tested.epochs:
             return wall
-        return json.loads(Path(folder, "run", "result.json").read_text())["train_seconds"] / tested.epochs
+        [record] = Path(place).rglob("result.json")
+        return json.loads(record.read_text())["train_seconds"] / tested.epochs
 
 
-def compare(config: RevisionsConfig) -> list[str]:
-    """The rows of the table."""
-    rows = []
-    with BusyProcess() as busy_process:
-        for tested in COMMANDS:
-            for is_busy in (False, True) if config.busy and tested.busy else (False,):
-                measured: dict[Path, list[float]] = {config.old: [], config.new: []}
-                with busy_process.resumed() if is_busy else nullcontext():
-                    for _ in range(config.rounds):
-                        for checkout, values in measured.items():
-                            values.append(seconds(checkout, tested, config.data_root))
-                old, new = (statistics.median(values) for values in measured.values())
-                where = ", busy" if is_busy else ""
-                rows.append(f"| {tested.name}{where} | {old:.3g} s | {new:.3g} s | {new / old:.2f} |")
-                print(rows[-1], file=sys.stderr)
-    return rows
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> None:
-    config = parse(RevisionsConfig, argv, "python -m benchmarks.revisions")
-    table = ["| what | before | after | ratio |", "| --- | --- | --- | --- |", *compare(config)]
-    page = "\n".join(table) + "\n"
-    if config.output is None:
-        print(page, end="")
-    else:
-        write_atomically(config.output, page)
-
-
-if __name__ == "__main__":
-    main()
+def arguments_in(folder: Path, tested: Command) -> Sequence[str]:
+    """Python's arguments; those of a target of ``make`` are in the last line that it would run."""
+    if tested.arguments[0] != "make":
+        return tested.arguments
+    dry_run = ["make", "--dry-run", *tested.arguments[1:]]
+    planned = subprocess.run(dry_run, cwd=folder, capture_output=True, text=True)
+    return shlex.split(planned.stdout.splitlines()[-1])[1:]

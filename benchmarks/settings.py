@@ -17,6 +17,7 @@ Part = Literal[
     "references",
     "startup",
     "busy",
+    "revisions",
 ]
 PARTS: tuple[Part, ...] = get_args(Part)
 
@@ -180,6 +181,19 @@ class BusySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RevisionSettings:
+    """Commands of an older revision and of this checkout."""
+
+    old: str = "2caac4f"
+    """The older revision, which git must have."""
+    commands: tuple[str, ...] = ()
+    """Commands to compare, by the names in benchmarks/revisions.py; by default all."""
+    busy: bool = True
+    """Also measure training beside a process that keeps a core busy."""
+    rounds: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
 class SuiteConfig:
     """Measure speed and memory, part by part, and write a page of all results."""
 
@@ -202,6 +216,7 @@ class SuiteConfig:
     references: ReferenceSettings = field(default_factory=ReferenceSettings)
     startup: StartupSettings = field(default_factory=StartupSettings)
     busy: BusySettings = field(default_factory=BusySettings)
+    revisions: RevisionSettings = field(default_factory=RevisionSettings)
 
     def folder(self) -> Path:
         return self.output or Path("runs/speed" if self.quick else "benchmarks/results/speed")
@@ -239,4 +254,5 @@ QUICK: dict[str, Any] = {
     ),
     "startup": StartupSettings(commands=("graph.train", "image.train", "sentence.train"), rounds=3),
     "busy": BusySettings(graph=("motifs",), steps=3, evaluation=False, rounds=3),
+    "revisions": RevisionSettings(old="HEAD", commands=("help", "flag"), rounds=3),
 }

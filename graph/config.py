@@ -72,7 +72,7 @@ class GraphConfig(GroupConfig):
         return None if self.node_features == "auto" else f"features-{self.node_features}"
 
     def check_dataset(self) -> None:
-        check_name(self.dataset, self.data_root)
+        check_name("`dataset`", self.dataset, self.data_root)
 
 
 def defaults_for(objective: str = "hard", variant: str = "corrected") -> GraphConfig:

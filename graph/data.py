@@ -85,7 +85,7 @@ def labels_of(graphs: Sequence[Graph]) -> np.ndarray | None:
 
 def _find_tu_dataset(name: str, data_root: Path, download: bool) -> tuple[str, Path]:
     """What the names of a TUDataset's files begin with, and their folder; it is downloaded if missing."""
-    check_name(name, data_root)
+    check_name("`dataset`", name, data_root)
     folder, prefix = tu_files(name, data_root)
     if not (folder / f"{prefix}_A.txt").exists():
         if not download:

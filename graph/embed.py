@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EmbedConfig, argv, "python -m graph.embed")
     config.check()
     trained = load_config(config.run, GraphConfig)
-    check_name(config.dataset, config.data_root)
+    check_name("dataset", config.dataset, config.data_root)
     # Imported here because torch takes seconds, and help and errors do not need it.
     from graph.embedding import embed
 

@@ -68,10 +68,10 @@ def is_given(name: str) -> bool:
     return re.fullmatch(GIVEN + "[0-9a-f]{8}", name) is not None
 
 
-def check_name(name: str, data_root: Path) -> None:
-    """Raise InputError unless a dataset is built-in, at the publisher's or there."""
+def check_name(argument: str, name: str, data_root: Path) -> None:
+    """Raise InputError, which names the ``argument``, unless a dataset is built-in, published or there."""
     if name.startswith(FOLDER):
         tu_files(name, data_root)
     elif name not in (*KNOWN, *OTHER_DATASETS) and not has_tu_dataset(name, data_root):
         more = f", other TUDatasets, any below {data_root / 'TUDataset'}, and folder:PATH"
-        raise unknown_name("dataset", name, KNOWN, more)
+        raise unknown_name(argument, name, KNOWN, more)

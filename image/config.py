@@ -126,7 +126,7 @@ class ImageConfig(TrainConfig):
         if self.arch.startswith(TIMM):
             self._check_timm_settings()
         elif self.arch not in RESNETS:
-            raise unknown_name("arch", self.arch, RESNETS, ", or timm:NAME for any model of timm")
+            raise unknown_name("`arch`", self.arch, RESNETS, ", or timm:NAME for any model of timm")
         config = super().checked()
         if self.init is None and self.init_sha256 is not None:
             raise InputError("`init_sha256` is of the file that `init` names, which is not given")
@@ -164,9 +164,9 @@ class ImageConfig(TrainConfig):
     def check_dataset(self) -> None:
         if self.arch.startswith(TIMM):
             check_timm(self.arch)
-        check_name("dataset", self.dataset)
+        check_name("`dataset`", self.dataset)
         if self.probe_dataset is not None:
-            check_name("probe_dataset", self.probe_dataset)
+            check_name("`probe_dataset`", self.probe_dataset)
         self.check_init()
 
     def check_init(self) -> None:
@@ -214,7 +214,7 @@ def check_timm(arch: str) -> None:
 
 
 def check_name(argument: str, dataset: str) -> None:
-    """Raise InputError if no dataset has this name."""
+    """Raise InputError, which names the ``argument``, if no dataset has this name."""
     if dataset not in KNOWN and not dataset.startswith("folder:"):
         raise unknown_name(argument, dataset, KNOWN)
 

@@ -158,7 +158,7 @@ def load_dataset(
     elif name in published.SOURCES:
         dataset = _load_published(name, data_root, download, image_size, skipped)
     else:
-        raise unknown_name("dataset", name, KNOWN)
+        raise unknown_name("`dataset`", name, KNOWN)
     if labels == "none":
         dataset = dataset.without_labels()
     if len(dataset.classes) == 1:

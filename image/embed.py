@@ -12,7 +12,7 @@ from core.io.files import path_in
 from core.training.cli import command, parse
 from core.training.config import DataConfig
 from core.training.settings import load_config
-from image.config import KNOWN, ImageConfig, Labels
+from image.config import ImageConfig, Labels, check_name
 from shared_eval.embeddings import EmbeddingFiles
 
 
@@ -38,9 +38,8 @@ def check_source(source: str) -> None:
     if source.startswith("folder:"):
         if not path_in(source).is_dir():
             raise InputError(f"{path_in(source)} is not a folder")
-    elif source not in KNOWN:
-        hint = f"; did you mean folder:{source}?" if Path(source).is_dir() else "."
-        raise InputError(f"{source} is not a dataset{hint} Known: {', '.join(KNOWN)}")
+    else:
+        check_name("source", source)
 
 
 @command

@@ -122,7 +122,7 @@ class SentenceConfig(TrainConfig):
 
     def check_dataset(self) -> None:
         if self.dataset not in KNOWN and not self.dataset.startswith(("folder:", "lines:")):
-            raise unknown_name("dataset", self.dataset, KNOWN)
+            raise unknown_name("`dataset`", self.dataset, KNOWN)
 
     @classmethod
     def objective_fields(cls) -> list[str]:

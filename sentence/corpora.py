@@ -110,7 +110,7 @@ def find_corpus(name: str, data_root: Path, download: bool = False) -> Corpus:
     if name.startswith("lines:"):
         return lines_in(path_in(name), name)
     if name not in KNOWN:
-        raise unknown_name("dataset", name, KNOWN)
+        raise unknown_name("`dataset`", name, KNOWN)
     folder = data_root / name
     if folder.is_dir():
         return books_in(folder, name)

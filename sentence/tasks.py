@@ -154,5 +154,5 @@ def expand(names: Sequence[str]) -> tuple[str, ...]:
         return ()
     for name in names:
         if name not in (*TASKS, ALL):
-            raise unknown_name("tasks", name, (*TASKS, ALL, NO_TASKS))
+            raise unknown_name("`tasks`", name, (*TASKS, ALL, NO_TASKS))
     return tuple(dict.fromkeys(task for name in names for task in (SENTEVAL if name == ALL else (name,))))

@@ -1,6 +1,7 @@
 """Errors that are for people: one line on stderr and an exit code, never a traceback."""
 
 import difflib
+import os
 import signal
 from collections.abc import Collection, Iterable
 
@@ -67,9 +68,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def unknown_name(argument: str, name: str, known: Collection[str], more: str = "") -> InputError:
-    """The error for a name that is not a known one; ``more`` says what else ``argument`` may be."""
-    hint = did_you_mean(name, known) or "."
-    return InputError(f"`{argument}` is {name!r}, which is unknown{hint} Known: {', '.join(known)}{more}")
+    """The error for a name that is not a known one; ``more`` says what else ``argument`` may be.
+
+    A path that exists gets its prefix suggested where ``folder:PATH`` or ``lines:PATH`` is known.
+    """
+    listed = ", ".join(known) + more
+    prefix = "folder:" if os.path.isdir(name) else "lines:" if os.path.isfile(name) else None
+    if prefix and f"{prefix}PATH" in listed:
+        hint = f"; did you mean {prefix}{name}?"
+    else:
+        hint = did_you_mean(name, known) or "."
+    return InputError(f"{argument} is {name!r}, which is unknown{hint} Known: {listed}")
 
 
 def is_out_of_memory(error: Exception) -> bool:

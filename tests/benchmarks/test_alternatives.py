@@ -93,16 +93,13 @@ def test_fits_one_by_one_score_as_ours_do():
     assert 0.5 < ours.mean() < 1
 
 
-def test_views_of_lightly_are_spread_as_ours():
-    transforms = alternatives.import_if_installed("lightly.transforms")
-    if transforms is None:
-        pytest.skip("lightly and lightning-utilities are not installed")
+def test_views_of_a_data_loader_are_spread_as_ours():
     settings = ReferenceSettings(images=64, image_steps=2, workers=0)
     images, labels = map(torch.from_numpy, make_shapes(128, 0))
-    theirs = list(lightly_pairs(images, transforms, settings, torch.device("cpu"))())
+    theirs = list(lightly_pairs(images, settings, torch.device("cpu"))())
     ours = list(our_pairs(Images(images, labels), settings, torch.device("cpu"))())
     for pairs in (theirs, ours):
         assert [[view.shape for view in pair] for pair in pairs] == [[(64, 3, 32, 32)] * 2] * 2
     stds = [torch.cat([view for pair in pairs for view in pair]).std() for pairs in (theirs, ours)]
-    assert stds[0] == pytest.approx(stds[1], rel=0.25)  # normalised by ImageNet's statistics, and by CIFAR's
+    assert stds[0].item() == pytest.approx(stds[1].item(), rel=0.1)
     assert not torch.equal(*theirs[0])

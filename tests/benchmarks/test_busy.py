@@ -51,6 +51,13 @@ def test_ratio_above_the_bound_is_marked(ratio, verdict, monkeypatch, capsys):
     assert (goal["goal"], goal["measured"], goal["at_most"]) == ("motifs, busy relative to alone", ratio, 2.5)
 
 
+@pytest.mark.parametrize("modality", busy.TASKS)
+def test_dataset_that_is_named_is_measured(modality):
+    """Not that of the modality's defaults, which other arguments choose."""
+    defaults_for, _ = busy.TASKS[modality]
+    assert (defaults_for("another").dataset, defaults_for("another").modality) == ("another", modality)
+
+
 def test_waiting_threads_sleep_as_in_the_commands():
     """OpenMP reads this when torch is imported, which the parts do at module level."""
     code = "import benchmarks, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"

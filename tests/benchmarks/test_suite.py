@@ -24,6 +24,7 @@ TINY = {
     "--evaluation.test 60 --evaluation.dim 8 --evaluation.epochs 1",
     "startup": "--startup.commands graph.train",
     "busy": "--busy.batch-size 20 --busy.steps 1",
+    "revisions": "--revisions.commands help",
     "references": "--references.batch-size 20 --references.pairs 16 --references.sentence-batch 8 "
     "--references.hidden 8 --references.images 8 --references.task-samples 60 "
     "--references.folds 3",
@@ -253,7 +254,9 @@ def test_versions_cover_every_library():
     assert set(alternatives.versions()) == {"pytorch-metric-learning", "lightly"}
 
 
-def test_share_of_peak_counts_the_products_of_a_step():
+def test_share_of_peak_counts_the_products_of_a_step(monkeypatch):
+    monkeypatch.setattr(graphs, "interleaved", lambda subjects, rounds: {"step": [1e-3], "product": [2.0]})
     a = torch.ones(100, 50)
-    note = graphs.share_of_peak("MUTAG", lambda: a @ a.T, 1e-3, torch.device("cpu"))
+    note = graphs.share_of_peak("MUTAG", lambda: a @ a.T, 1, torch.device("cpu"))
     assert "0.001 GFLOP of matrix products: 1 GFLOP/s" in note  # 2 x 100 x 50 x 100 in a millisecond
+    assert "12% of the 8.59 GFLOP/s" in note  # 2 x 2048^3 in two seconds

@@ -196,7 +196,7 @@ def test_bad_input_ends_in_one_line(trained, tmp_path, capsys):
 
     assert "its suffix must be one of .parquet, .npz" in line_of(output=tmp_path / "x.txt")
     assert "is not a run folder" in line_of(run=tmp_path)
-    assert "--dataset is 'MUTAGG', which is unknown; did you mean MUTAG?" in line_of(dataset="MUTAGG")
+    assert "dataset is 'MUTAGG', which is unknown; did you mean MUTAG?" in line_of(dataset="MUTAGG")
     assert f"{tmp_path / 'no'} is not a folder" in line_of(dataset=f"folder:{tmp_path / 'no'}")
     (tmp_path / "empty").mkdir()
     assert "has no NAME_A.txt" in line_of(dataset=f"folder:{tmp_path / 'empty'}")

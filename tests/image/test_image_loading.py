@@ -229,7 +229,7 @@ def test_bad_source_or_output_is_one_line_before_anything_is_read(run, tmp_path,
     (tmp_path / "empty").mkdir()
     (tmp_path / "old.csv").write_text("mine")
     for source, output, message in (
-        ("cifar", "x.csv", "cifar is not a dataset. Known: shapes"),
+        ("cifar", "x.csv", "source is 'cifar', which is unknown; did you mean cifar10? Known: shapes"),
         (str(tmp_path / "empty"), "x.csv", f"; did you mean folder:{tmp_path / 'empty'}? Known"),
         ("folder:nowhere", "x.csv", "nowhere is not a folder"),
         (f"folder:{tmp_path / 'empty'}", "x.csv", "empty contains no images"),

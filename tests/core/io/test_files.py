@@ -69,13 +69,22 @@ def test_reason_is_one_short_line():
     assert reason_of(KeyError()) == "KeyError"
 
 
-def test_unknown_name_suggests_a_similar_one_and_lists_all():
+def test_unknown_name_suggests_a_similar_one_or_the_prefix_of_a_path_and_lists_all(tmp_path):
     known = ("MUTAG", "cifar10")
     assert did_you_mean("mutagg", known) == "; did you mean MUTAG?"
     assert did_you_mean("something", known) == ""
-    assert str(unknown_name("dataset", "cifar11", known, " or folder:PATH")) == (
+    assert str(unknown_name("`dataset`", "cifar11", known, " or folder:PATH")) == (
         "`dataset` is 'cifar11', which is unknown; did you mean cifar10? Known: MUTAG, cifar10 or folder:PATH"
     )
+    file = tmp_path / "MUTAG"
+    file.touch()
+    for path, kinds, hint in (
+        (tmp_path, ("folder:PATH", "lines:PATH"), f"; did you mean folder:{tmp_path}? Known"),
+        (file, ("folder:PATH", "lines:PATH"), f"; did you mean lines:{file}? Known"),
+        (file, ("folder:PATH",), "unknown. Known"),
+        ("\0", ("folder:PATH",), "unknown. Known"),
+    ):
+        assert hint in str(unknown_name("source", str(path), kinds))
 
 
 def test_line_is_appended_whole_or_not_at_all(tmp_path):
