@@ -86,9 +86,7 @@ def _files_below(
     return sorted({Path(folder, name) for folder, files in folders if name in files})
 
 
-def _folders_below(
-    root: Path, on_error: Callable[[OSError], None] | None
-) -> Iterator[tuple[str, list[str]]]:
+def _folders_below(root: Path, on_error: Callable[[OSError], None] | None) -> Iterator[tuple[str, list[str]]]:
     """Each folder that is not hidden, with its files: once, by a link only if there is no other way.
 
     ``core.io.files.walk`` ends at a folder that cannot be read: of data, nothing may be left out.
