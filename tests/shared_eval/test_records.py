@@ -1,7 +1,9 @@
 """Records: reading, labels, settings, listing."""
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -141,6 +143,35 @@ def test_one_metric_of_a_record_is_selected(tmp_path, capsys):
     exported = pd.read_csv(tmp_path / "out.csv")
     assert exported[["metric", "value"]].to_numpy().tolist() == [["f1", 0.25]]
     assert "accuracy" not in capsys.readouterr().out
+
+
+def test_folder_that_cannot_be_read_is_skipped_with_a_warning(tmp_path, monkeypatch, capsys):
+    good = write_record(tmp_path / "runs" / "a")
+    write_record(tmp_path / "runs" / "private" / "b")
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "private":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # the permissions of a folder do not bind root
+    main([str(tmp_path), "--csv", str(tmp_path / "out.csv")])
+    assert pd.read_csv(tmp_path / "out.csv")["path"].tolist() == [str(good)]
+    private = tmp_path / "runs" / "private"
+    warning = f"warning: {private} cannot be searched for runs and is skipped (Permission denied)\n"
+    assert capsys.readouterr().err == warning
+
+
+def test_record_is_found_once_and_by_a_link_only_if_there_is_no_other_way(tmp_path):
+    there = write_record(tmp_path / "runs" / "z")
+    outside = write_record(tmp_path / "disk" / "b").parent
+    write_record(tmp_path / "runs" / ".old" / "c")
+    for name, target in (("latest", "z"), ("moved", outside), ("up", tmp_path), ("same", outside)):
+        (tmp_path / "runs" / name).symlink_to(target)
+    moved = tmp_path / "runs" / "moved" / "result.json"
+    assert find_records([tmp_path / "runs"]) == [moved, there]
+    assert find_records([tmp_path / "runs" / "latest"]) == [tmp_path / "runs" / "latest" / "result.json"]
 
 
 def test_missing_folder_is_an_error(tmp_path, capsys):
