@@ -17,7 +17,7 @@ from core.training.settings import load_config
 KNOWN = ("shapes", "digits", "cifar10", "cifar100", "stl10", "tinyimagenet", "folder:PATH")
 RESNETS = ("resnet10", "resnet18", "resnet34", "resnet50")
 TIMM = "timm:"
-TENSOR = "tensor-"  # begins the name of the images that train_on is given
+TENSOR = "tensor"  # kind of the images that train_on is given, in their name
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
 ENCODER_SETTINGS = ("arch", "stem", "width", "norm")
 MIN_IMAGE_SIZE = 8
