@@ -247,7 +247,7 @@ def test_texts_are_named_by_what_their_sentences_are():
         ([["a", None]], {}, "`texts` has None; it must be sentences, or lists of sentences"),
         (["a b"] * 50, {"epoch": 3}, "`epoch` is not a setting of sentence training; did you mean epochs"),
         (["a b"] * 50, {"epochs": "3"}, '`epochs` is "3"; it must be int'),
-        (["a b"] * 50, {"dataset": "books"}, "`dataset` is books, but `texts` are trained on; leave it out"),
+        (["a b"] * 50, {"dataset": "books"}, "`dataset` is books, but train_on takes `texts` instead"),
         (["a b"] * 50, {"batch_size": 51}, "`batch_size` is 51; it must be at most 50, the"),
     ],
 )

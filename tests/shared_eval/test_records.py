@@ -11,6 +11,7 @@ import pytest
 
 from core.io.errors import DamagedFileError
 from core.training.records import label_older_objective, read_record, record_text
+from graph.config import GraphConfig
 from shared_eval.records import find_records, main, read_records, settings_fingerprint
 from tests.shared_eval.conftest import HARD, PLAIN, write_record
 
@@ -83,6 +84,14 @@ def test_fingerprint_ignores_objective_seed_and_machine(tmp_path, change, same):
 )
 def test_older_objective_gets_a_label(objective, label):
     assert label_older_objective(objective)["label"] == label
+
+
+@pytest.mark.parametrize("option", [{}, {"variant": "released"}, {"stop_gradient": True}])
+def test_older_plain_run_has_the_family_that_its_config_gives(option):
+    """Options of the hardness change nothing without it."""
+    names = ("label", "family", "plain_family")
+    older, now = label_older_objective(PLAIN | option), GraphConfig(beta=0.0, tau_plus=0.0, **option)
+    assert [older[name] for name in names] == [now.checked().objective_record()[name] for name in names]
 
 
 def test_older_record_gets_label_and_families(tmp_path):
