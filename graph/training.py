@@ -53,7 +53,8 @@ def train_on(
             raise InputError(f"`{name}` is not a setting of train_on, which trains one encoder on `data`")
     with python_config(GraphConfig, defaults_for, output_dir, settings) as config:
         dataset = dataset_of(data, config.node_features)
-        launch(partial(GraphTask, dataset=dataset), replace(config, dataset=dataset.name))
+        named = replace(config, dataset=dataset.name)
+        launch(partial(GraphTask, dataset=dataset), named, shows_folder=output_dir is not None)
         return load_encoder(config.folder())
 
 

@@ -173,19 +173,19 @@ def load_dataset(
 
 
 def load_datasets(
-    config: ImageConfig, given: ImageDataset | None = None, trains: bool = True
+    config: ImageConfig, given: ImageDataset | None = None
 ) -> tuple[ImageDataset, ImageDataset | None]:
     """The dataset that a config names, or the ``given`` one, and the one for its probes if that is another.
 
-    The line about what is left out is that of a command that ``trains``, or that scores alone. Raises
-    InputError as ``load_dataset`` does, and if the probes' dataset has no labels.
+    Says what is left out. Raises InputError as ``load_dataset`` does, and if the probes' dataset has no
+    labels.
     """
     where, size, skip = (config.data_root, config.download), config.image_size, config.skip_unreadable
     if given is None:
         dataset = load_dataset(config.dataset, *where, size, skip, config.labels)
     else:
         dataset = given if size is None else given.resized(size)
-    warn_skipped(dataset, trains)
+    warn_skipped(dataset)
     if config.probe_dataset is None:
         return dataset, None
     try:
@@ -193,16 +193,15 @@ def load_datasets(
         probed = load_dataset(config.probe_dataset, *where, size, skip, "folders", argument)
     except LabelsError as error:  # it needs some
         raise InputError(f"{error.fault}; {error.advice}") from error
-    warn_skipped(probed, trains)
+    warn_skipped(probed)
     return dataset, probed
 
 
-def warn_skipped(dataset: ImageDataset, trains: bool = True) -> None:
+def warn_skipped(dataset: ImageDataset) -> None:
     """Say on stderr, on one line, what the folders of a dataset hold that is not used, and if no labels."""
     why = dataset.why_unlabelled
     if why:
-        done = with_flags("trained and scored without labels (see `labels`)")
-        why = f"{done if trains else 'scored without labels'}, as {why}"
+        why = with_flags(f"no labels are used; {why} (see `labels`)")
     if (description := "; ".join(filter(None, [dataset.skipped.describe(), why]))) and is_main_process():
         print(one_line(f"{dataset.name}: {description}"), file=sys.stderr)
 

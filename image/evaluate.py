@@ -66,7 +66,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
 
     device = choose_device(config.device)
     scored = replace(scored, image_size=evaluation_size(trained))
-    dataset, probed = load_datasets(scored, trains=False)
+    dataset, probed = load_datasets(scored)
     if len(dataset.test) < MIN_TEST_IMAGES:
         raise InputError(f"{scored.dataset} has 1 image; at least {MIN_TEST_IMAGES} are needed")
     if not (probed or dataset).has_labels:

@@ -73,7 +73,7 @@ def why_unlabelled(path: Path, labels: Labels) -> str | None:
         return None if has_classes else f"there are no class folders in {names}"
     classes = [folder for folder in folders if has_images(folder)]
     if len(classes) < 2:
-        return f"{classes[0].name} is its only class folder" if classes else "it has no class folders"
+        return "they need two or more folders, one for each class"
     if found.outside:
         lie = "image lies" if found.outside == 1 else "images lie"
         return f"{found.outside:,} {lie} outside of its class folders"

@@ -184,7 +184,9 @@ def check_fits(config: ImageConfig, dataset: ImageDataset) -> None:
             f"all {images:,} training images of {name} are equal after resizing; there is nothing to learn"
         )
     if config.batch_size > images:
-        raise InputError(f"`batch_size` is {config.batch_size}; {name} has {images} training images")
+        raise InputError(
+            f"`batch_size` is {config.batch_size}; it must be at most {images}, the training images of {name}"
+        )
     if config.view_size > dataset.image_size:
         raise InputError(
             f"`view_size` is {config.view_size}; the images of {name} are {dataset.image_size} pixels wide: "

@@ -58,7 +58,7 @@ def train_on(
         settings["dataset"] = f"folder:{os.fspath(data)}"
     with python_config(ImageConfig, defaults_for, output_dir, settings) as config:
         config.check_init()
-        launch(task_type, config)
+        launch(task_type, config, shows_folder=output_dir is not None)
         return load_encoder(config.folder())
 
 

@@ -28,6 +28,7 @@ from core.io.files import (
 )
 from core.training.progress import progress_bar
 from sentence.config import KNOWN, Lines
+from sentence.hub import only_errors
 
 # Name and configuration of public corpora at the Hugging Face hub. BookCorpus is no longer published by its
 # authors; this copy needs no loading script.
@@ -273,7 +274,7 @@ def download_from_hub(name: str) -> Path:
     url, target = f"https://huggingface.co/datasets/{path}", user_cache() / "corpora" / f"{name}.txt"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target, remove=True):
+        with locked(target, remove=True), only_errors():
             if not target.exists():
                 lines = _downloaded_lines(path, configuration, url, target)
                 write_atomically(target, lambda file: file.writelines(lines))

@@ -52,7 +52,8 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, float]:
 
         tasks, _ = load_tasks(config.tasks or names, config.data_root, config.download)
     if not tasks and config.text is None:
-        raise InputError("there is no task to evaluate on; name some with `tasks`, or a `text`")
+        own = f"; the run's own scores are in {config.model}/README.md" if is_run(Path(config.model)) else ""
+        raise InputError(f"there is no task to evaluate on; name some with `tasks`, or a `text`{own}")
     # Imported here because torch takes seconds, and help and errors do not need it.
     from core.training.runtime import choose_device, choose_precision, threads_for
     from sentence.embedding import sentences_in

@@ -1,6 +1,8 @@
 """Models at the Hugging Face hub, downloaded to its cache."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,19 @@ def cached(repository: str) -> Path | None:
         return Path(snapshot_download(repository, local_files_only=True, **FILES))
     except (LocalEntryNotFoundError, HFValidationError):  # the latter: no model can have this name
         return None
+
+
+@contextmanager
+def only_errors() -> Iterator[None]:
+    """The hub's library logs no warnings inside: without a network it has two for each of its tries."""
+    from huggingface_hub.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def fetch(repository: str) -> Path:

@@ -29,12 +29,13 @@ from core.training.seeding import seed_everything
 from core.training.task import Scores, Task
 from sentence import held_out
 from sentence.config import SentenceConfig
-from sentence.corpora import Corpus, find_corpus
+from sentence.corpora import Corpus, Faults, find_corpus, read_lines
 from sentence.data import ConsecutiveBatches, EncodedCorpus, SentenceBatch, encode_corpus, split_sentences
 from sentence.encoder import TwoEncoders
 from sentence.objective import neighbour_scores, quick_thought_loss
 from sentence.scoring import EVALUATION, encoder_of, evaluate, sample, some_sentences
 from sentence.tasks import load_tasks
+from sentence.text import describe_left_out, warn_if_wrapped
 from sentence.transformer import PaddedTransformer
 from shared_eval.metrics import SHOWN
 
@@ -190,27 +191,21 @@ def describe(config: SentenceConfig, source: Corpus, corpus: EncodedCorpus) -> N
         f"{config.dataset}: {len(corpus.books) - 1} books, {len(corpus):,} sentences, {tokens:,} tokens; "
         f"{corpus.unknown:,} of them ({corpus.unknown / tokens:.2%}) are not in the vocabulary of {words:,}"
     ]
-    others = {
-        "files that are not .txt or .txt.gz": source.other_files,
-        "hidden files and folders": source.hidden,
-    }
-    if left_out := [f"{count:,} {what}" for what, count in others.items() if count]:
-        lines.append(f"left out of the folder: {' and '.join(left_out)}")
+    lines += describe_left_out(source.other_files, source.hidden, corpus.left_out)
     if corpus.held_out.any():
         lines.append(
             f"held out for the scores without labels: {corpus.held_out.sum():,} sentences, the last ones of "
             f"{np.count_nonzero(corpus.held_out)} books"
-        )
-    if corpus.left_out:
-        lines.append(
-            f"left out of the text: {corpus.left_out:,} pieces that are not sentences (one word; or "
-            "capitals, numbers and signs alone)"
         )
     if config.encoder != "transformer" and words < config.vocab_size:
         lines.append(
             with_flags(f"the corpus has fewer words than `vocab_size` {config.vocab_size:,}: all are kept")
         )
     print(*lines, sep="\n", file=sys.stderr)
+    if source.lines == "sentences" and source.files:
+        warnings, path = Faults(), source.files[0]
+        warn_if_wrapped(read_lines(path, Faults()), str(path), warnings.note)
+        warnings.report()
 
 
 def fingerprint(corpus: EncodedCorpus) -> dict[str, int | str]:

@@ -84,7 +84,7 @@ def load_tasks(
     if missing:
         folders = ", ".join(dict.fromkeys(SENTEVAL[name][0] for name in missing))
         where = f"no data for {', '.join(missing)} under {folder} (in {folders})"
-        advice = "add them there" if was_there else "set `download` to fetch them"
+        advice = "add them there" if was_there or download else "set `download` to fetch them"
         if required and not tasks:
             raise InputError(f"{where}; {advice}, or choose among `tasks` {' '.join(TASKS)}")
         instead = "the other tasks are evaluated"

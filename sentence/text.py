@@ -1,7 +1,7 @@
 """Splits the lines of a book into sentences, in reading order and in constant memory."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice, pairwise
 
 import sentencex
@@ -20,6 +20,7 @@ from sentence.writing import (
 SAMPLED_LINES = 2000
 SAMPLED_CHARACTERS = 1_000_000
 MAX_WRAPPED_LINE = 100  # characters that at most one wrapped line in 20 exceeds
+MIN_WRAPPED_LINES = 10  # fewer are too few to warn of
 LINE_ENDS = (*".!?:;\"'\u201d\u2019", *CLOSING)
 STOP = re.compile(rf"[.!?…{STOPS}]")
 MAX_STOPS = 0.05  # share of lines with a full stop in text without punctuation; of wrapped prose 0.2 or more
@@ -62,6 +63,12 @@ def paragraphs_of(lines: Iterable[str]) -> Iterator[str]:
     In a wrapped book an indented line begins a paragraph too. Very long paragraphs are split between
     sentences.
     """
+    sample, lines = read_ahead(lines)
+    return _join_wrapped(lines) if is_wrapped(sample) else filter(None, map(str.strip, lines))
+
+
+def read_ahead(lines: Iterable[str]) -> tuple[list[str], Iterator[str]]:
+    """The first lines of a text, enough to detect whether it is wrapped, and all of its lines."""
     lines = iter(lines)
     sample, characters = [], 0
     for line in islice(lines, SAMPLED_LINES):
@@ -69,8 +76,32 @@ def paragraphs_of(lines: Iterable[str]) -> Iterator[str]:
         characters += len(line)
         if characters > SAMPLED_CHARACTERS:
             break
-    lines = chain(sample, lines)
-    return _join_wrapped(lines) if is_wrapped(sample) else filter(None, map(str.strip, lines))
+    return sample, chain(sample, lines)
+
+
+def warn_if_wrapped(lines: Iterable[str], name: str, warn: Callable[[str], None]) -> Iterator[str]:
+    """The lines, each to be a sentence; ``warn`` takes a message if they seem to be wrapped prose."""
+    sample, lines = read_ahead(lines)
+    if sum(map(bool, map(str.strip, sample))) >= MIN_WRAPPED_LINES and is_wrapped(sample):
+        warn(
+            f"{name} seems to be wrapped: most lines do not end a sentence, but each is taken as one; "
+            "folder:PATH, with the folder of the text, joins them"
+        )
+    return lines
+
+
+def describe_left_out(other_files: int, hidden: int, pieces: int) -> list[str]:
+    """What is left out of a folder of books, and of their text, in lines for people."""
+    said = []
+    others = {"files that are not .txt or .txt.gz": other_files, "hidden files and folders": hidden}
+    if left_out := [f"{count:,} {what}" for what, count in others.items() if count]:
+        said.append(f"left out of the folder: {' and '.join(left_out)}")
+    if pieces:
+        said.append(
+            f"left out of the text: {pieces:,} pieces that are not sentences (one word; or capitals, numbers "
+            "and signs alone)"
+        )
+    return said
 
 
 def _join_wrapped(lines: Iterable[str]) -> Iterator[str]:

@@ -44,7 +44,7 @@ def train_on(
         dataset = source.name
     settings = {"tasks": (NO_TASKS,)} | settings | {"dataset": dataset}
     with python_config(SentenceConfig, defaults_for, output_dir, settings) as config:
-        launch(partial(SentenceTask, source=source), config)
+        launch(partial(SentenceTask, source=source), config, shows_folder=output_dir is not None)
         return load_encoder(config.folder(), config.device)
 
 

@@ -80,9 +80,9 @@ class EmbeddingFiles:
         collector.write(self.gallery, title)
         return count
 
-    def show(self, count: int) -> None:
-        """Print what was written."""
-        show(f"{self.output}: {count:,} embeddings")
+    def show(self, count: int, note: str = "") -> None:
+        """Print what was written, with a ``note`` on what has a row."""
+        show(f"{self.output}: {count:,} embeddings{note}")
         if self.gallery is not None:
             show(str(self.gallery))
 

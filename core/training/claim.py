@@ -66,13 +66,23 @@ def check_is_ours(run: "Run") -> None:
     if all(map(TEMPORARY.fullmatch, others)) and not run.checkpoints.exist():
         return  # a run that ended before it began, perhaps because of its data or settings
     changes = differing_settings(config, folder, ignored=("epochs",))
-    advice = "" if changes else "add `resume` to train it until then, or "
+    advice = "" if changes else advice_on_epochs(run)
     if not config.resume:
         changes = differing_settings(config, folder)
     if changes:
         raise InputError(
             f"{folder} holds a run of other settings ({changes}); {advice}choose another `output_dir`"
         )
+
+
+def advice_on_epochs(run: "Run") -> str:
+    """What to do with a folder whose run differs in ``epochs`` alone."""
+    config = run.config
+    if config.depends_on_epochs():
+        return ""
+    if config.epochs > epochs_done(run.folder):
+        return f"add `resume` to train it to {config.epochs} epochs, or "
+    return "a run cannot be shortened; "
 
 
 def check_epochs(run: "Run") -> None:

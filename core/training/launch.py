@@ -24,9 +24,10 @@ from core.training.tracking import check_installed
 TaskType = Callable[[Sequence[Any], torch.device], Task]
 
 
-def launch(task_type: TaskType, config: TrainConfig) -> None:
+def launch(task_type: TaskType, config: TrainConfig, shows_folder: bool = True) -> None:
     """Train, record and report the runs of ``config``, in all processes that torchrun has started.
 
+    The report names the folder if ``shows_folder``: a temporary one is of no use to the reader.
     A run that diverges does not stop the others; its error is raised at the end. SIGTERM and Ctrl-C save what
     was trained, and exit.
     """
@@ -55,7 +56,7 @@ def launch(task_type: TaskType, config: TrainConfig) -> None:
                 pending = [run for run in pending if not run.has_diverged]
         for run in runs:
             if is_main_process() and not run.has_diverged:
-                run.report(run in finished_before)
+                run.report(run in finished_before, shows_folder)
     if errors:
         raise errors[0]
 

@@ -156,7 +156,7 @@ def warn_dropped_samples(count: int, what: str, batch_size: int) -> None:
     """Say on stderr how many samples an epoch drops (``drop_last``), if any."""
     if count and is_main_process():
         print(
-            f"{count:,} {what} are dropped in each epoch (others each time): they do not fill a batch of "
-            f"{batch_size}",
+            f"{count:,} {what} are dropped in each epoch (a different {count:,} each time): they do not "
+            f"fill a batch of {batch_size}",
             file=sys.stderr,
         )

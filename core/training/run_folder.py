@@ -208,13 +208,15 @@ class Run:
             self._write("failure.json", record_text(self._header() | failure))
         return DivergedError(diverged.reason, epoch, step, message)
 
-    def report(self, was_finished: bool) -> None:
+    def report(self, was_finished: bool, shows_folder: bool = True) -> None:
         """Print a finished run's scores, trained and untrained, its folder, and if nothing was trained."""
         result = read_result(self.folder / "result.json")
         for name, value in result["metrics"].items():
             untrained = result["untrained_metrics"].get(name)
             before = "" if untrained is None else f" (untrained {untrained:.4f})"
             print(f"{name} {value:.4f}{before}")
+        if not shows_folder:
+            return
         note = " (finished before: nothing was trained)" if was_finished else ""
         print(f"run folder: {readable(str(self.folder))}{note}")
 

@@ -87,6 +87,10 @@ def read_settings(folder: Path, modality: str | None = None) -> dict[str, Any]:
         InputError: There is none, or it is of another modality than ``modality``.
     """
     path = folder / "config.json"
+    if not folder.exists():
+        raise InputError(f"{folder} does not exist; name a run's folder")
+    if not path.exists():
+        raise InputError(f"{folder} is not a run folder: it has no config.json")
     try:
         settings = read_json(path)
     except (OSError, ValueError) as error:

@@ -98,7 +98,15 @@ def test_killed_before_any_change_of_its_end_nothing_is_lost(tiny, folder, longe
 
 def test_without_resume_a_longer_run_is_refused(tiny_graph, finished_runs, capsys):
     message = failure_of(tiny_graph.main, capsys, [finished_runs("graph"), *LONGER])[-1]
-    assert "holds a run of other settings (epochs 3 there, 5 now); add --resume to train it until" in message
+    assert (
+        "holds a run of other settings (epochs 3 there, 5 now); add --resume to train it to 5 epochs, or"
+        in message
+    )
+
+
+def test_a_shorter_run_is_refused_without_advice_to_resume(tiny_graph, finished_runs, capsys):
+    message = failure_of(tiny_graph.main, capsys, [finished_runs("graph"), "--epochs", "1"])[-1]
+    assert message.endswith("now); a run cannot be shortened; choose another --output-dir")
 
 
 def test_another_setting_is_refused_also_with_resume(tiny_graph, finished_runs, capsys):

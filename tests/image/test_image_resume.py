@@ -70,7 +70,7 @@ def test_run_that_another_cannot_start_from_is_one_line(tiny_folder, tmp_path, c
     assert failure(capsys, *flags, str(tmp_path / "first"), "--width", "8", "--norm", "group") == (
         f"error: --init is {tmp_path / 'first'}, whose encoder has width 4, not 8 and norm batch, not group"
     )
-    assert "nowhere is not a run folder" in failure(capsys, *flags, "nowhere")
+    assert "nowhere does not exist" in failure(capsys, *flags, "nowhere")
     (tmp_path / "first" / "result.json").unlink()
     assert "first, which is not finished; resume it with --resume" in failure(
         capsys, *flags, str(tmp_path / "first")

@@ -40,7 +40,7 @@ def test_annealed_beta_falls_to_0_in_nine_steps():
         ("--dataset stl10 --no-download --data-root nowhere", "nowhere/stl10_binary does not exist, nor do"),
         ("--arch resnet99", "--arch is 'resnet99', which is unknown"),
         ("--batch-size 1", "--batch-size is 1; at least 2 images"),
-        ("--batch-size 5000", "--batch-size is 5000; shapes has 4000 training images"),
+        ("--batch-size 5000", "--batch-size is 5000; it must be at most 4000, the training images of shapes"),
         ("--view-size 64", "--view-size is 64; the images of shapes are 32 pixels wide"),
         ("--view-size 4", "--view-size is 4; it must be at least 8"),
         ("--temperature 0", "--temperature is 0.0; it must be above 0"),

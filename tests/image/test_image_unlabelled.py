@@ -11,7 +11,7 @@ from PIL import Image
 
 from core.io.errors import InputError
 from image.config import ImageConfig
-from image.data import load_dataset, load_datasets, warn_skipped
+from image.data import load_dataset, load_datasets
 from image.embed import main as embed_main
 from image.evaluate import main as evaluate_main
 from image.folders import read_tree
@@ -60,7 +60,7 @@ def test_flat_folder_is_read_whole_without_labels(flat, capsys):
     assert dataset.train.labels.tolist() == [-1] * 30
     expected = [np.asarray(Image.open(path)) for path in sorted(flat.iterdir())]
     assert torch.equal(dataset.train.images, torch.from_numpy(np.stack(expected)).permute(0, 3, 1, 2))
-    why = "trained and scored without labels (see --labels), as it has no class folders"
+    why = "no labels are used; they need two or more folders, one for each class (see --labels)"
     assert said(dataset, capsys) == f"folder:{flat}: {why}\n"
     assert said(load(flat, labels="none"), capsys) == ""
 
@@ -71,7 +71,7 @@ def test_tree_of_any_depth_is_read_whole(tmp_path):
     (tmp_path / "x" / "notes" / "a.txt").write_text("")
     dataset = load(tmp_path / "x")
     assert (len(dataset.train), dataset.has_labels) == (6, False)
-    assert dataset.why_unlabelled == "photos is its only class folder"
+    assert dataset.why_unlabelled == "they need two or more folders, one for each class"
     assert dataset.skipped.as_record() == {"extensions": {".txt": 1}}
 
 
@@ -82,10 +82,8 @@ def test_image_outside_of_the_class_folders_says_why_there_are_no_labels(tmp_pat
     dataset = load(root)
     assert (len(dataset.train), dataset.has_labels) == (31, False)
     assert dataset.why_unlabelled == "1 image lies outside of its class folders"
-    assert said(dataset, capsys).endswith("(see --labels), as 1 image lies outside of its class folders\n")
-    warn_skipped(dataset, trains=False)
-    assert capsys.readouterr().err == (
-        f"folder:{root}: scored without labels, as 1 image lies outside of its class folders\n"
+    assert said(dataset, capsys) == (
+        f"folder:{root}: no labels are used; 1 image lies outside of its class folders (see --labels)\n"
     )
     assert load(root, labels="folders").classes == CLASSES
 

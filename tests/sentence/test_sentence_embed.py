@@ -67,7 +67,7 @@ def test_rows_are_the_lines_that_are_not_blank(model, source, tmp_path, suffix, 
         ids, vectors = tensors["id"], tensors["embedding"].numpy()
     assert list(ids) == NUMBERS
     np.testing.assert_allclose(vectors, expected(model), rtol=1e-6)
-    assert capsys.readouterr().out == f"{output}: 4 embeddings\n"
+    assert capsys.readouterr().out == f"{output}: 4 embeddings, one for each line\n"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
@@ -201,9 +201,12 @@ def test_training_on_texts_is_that_of_the_command(tmp_path):
     np.testing.assert_array_equal(by_path.encode(texts), vectors)
 
 
-def test_training_in_memory_leaves_no_folder(tmp_path, monkeypatch):
+def test_training_in_memory_leaves_and_names_no_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model = sentence.train_on(make_texts(60), **FAST)
+    printed = capsys.readouterr().out
+    assert "run folder" not in printed
+    assert "(untrained" in printed
     assert model.encode(["The river."]).shape == (1, 16)
     assert not list(tmp_path.iterdir())
 

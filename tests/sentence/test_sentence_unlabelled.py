@@ -72,9 +72,7 @@ def test_command_of_the_readme_trains_without_the_data_of_any_task(books, tmp_pa
         in said.err
     )
     assert "warning: no data for mr, cr, subj, mpqa, trec, msrp, sst2, stsb under" in said.err
-    assert (
-        "the run is scored without labels; set --download to fetch them, or set --tasks to none" in said.err
-    )
+    assert "the run is scored without labels; add them there, or set --tasks to none" in said.err
     assert "held out for the scores without labels: 13 sentences, the last ones of 3 books" in said.err
     value, untrained = (result[name]["next_sentence_accuracy"] for name in ("metrics", "untrained_metrics"))
     assert f"next_sentence_accuracy {value:.4f} (untrained {untrained:.4f})" in said.out
@@ -306,7 +304,10 @@ def test_evaluating_a_run_without_tasks_asks_for_some(books, tmp_path, capsys):
     train(f"folder:{books}", tmp_path / "run", "--tasks", "none")
     capsys.readouterr()
     error = failure_of(evaluate_main, capsys, [str(tmp_path / "run"), "--device", "cpu"])[-1]
-    assert error == "error: there is no task to evaluate on; name some with --tasks, or a --text"
+    assert error == (
+        "error: there is no task to evaluate on; name some with --tasks, or a --text; the run's own scores "
+        f"are in {tmp_path / 'run'}/README.md"
+    )
     evaluate_main([str(tmp_path / "run"), "--device", "cpu", "--tasks", "neighbours"])
     assert "neighbours_accuracy" in capsys.readouterr().out
 
