@@ -1,19 +1,34 @@
 #!/usr/bin/env bash
-# What needs a GPU, for a machine that is lent for a short time: bare, without a network, with commands of at
-# most ten minutes, to which little can be carried and from which only small files come back.
+# What needs a GPU, for a machine that is lent for 15 minutes in all, its start included: bare, without a
+# network, with commands of at most ten minutes, to which little can be carried and from which only small files
+# come back. Nothing stays on it between leases. Make each call at once: a machine that is idle goes back.
 #
 #   bash benchmarks/gpu.sh [STEP...]       without a step: those that are not done yet, in this order
 #
 #   setup      installs the wheels that were carried, and unpacks the parts of CIFAR-10
 #   tests      the tests that run on a GPU
 #   objective, ranks, images
-#              parts of python -m benchmarks; graphs, sentences and evaluation come last
+#              parts of python -m benchmarks; graphs, sentences and evaluation come last. An interrupted part
+#              keeps what it has measured; called again, it starts over.
 #   cifar10-hard, cifar10-simclr, cifar10-debiased
-#              ResNet-18, batch 512, towards 90 % kNN in 15 minutes. A run that is not done when the time is up
-#              saves a checkpoint; call the step again, and it resumes.
+#              ResNet-18, batch 512, 100 epochs. A run that is not done when the time is up saves a checkpoint;
+#              call the step again, and it resumes. HCL_GPU_EPOCHS changes the number of epochs.
 #   keep N     writes pieces 4N-3 to 4N of the unfinished runs' folders, 60 MiB at most, to $OUT. A ResNet-18's
 #              checkpoint has 6 pieces: keep 1, then keep 2.
 #   restore    puts together the pieces that were carried, also one after the other
+#
+# One lease does not fit all. A line is a call; after exit code 75 make it again.
+#
+#   lease 1        setup tests objective
+#                  ranks images
+#   lease 2        setup                      with part 1 of CIFAR-10
+#                  setup cifar10-hard         with part 2
+#   leases 3, 4    as lease 2, with cifar10-simclr and with cifar10-debiased
+#   lease 5        setup graphs sentences evaluation
+#
+# Not measured yet: at 2.5 s an epoch (134 TFLOP/s), 100 epochs are 4 minutes, and 7 with reading, compiling and
+# scores: one call. 300 epochs (12.5 minutes, towards 90 % kNN) need two leases: keep at the end of the first,
+# setup and restore in the second.
 #
 # After each step, and when a step fails or the time is up, $OUT/results.tar.gz has all results until then.
 # Unpack it in the repository: tar -xzf results.tar.gz. Exit code 75: the time is up, call again.
@@ -26,6 +41,7 @@
 # PYTHON          the interpreter, by default .venv/bin/python, or python3 where that is not there
 # HCL_GPU_CARRY   what was carried, by default runs/gpu/carry
 # HCL_GPU_WORK    everything else, by default runs/gpu
+# HCL_GPU_EPOCHS  of a run on CIFAR-10, by default 100
 # HCL_GPU_SECONDS seconds until the time is up, by default 570; no command starts in the last 30
 # HCL_GPU_DRY=1   tiny sizes on the CPU: a rehearsal
 # HCL_GPU_PRINT=1 only prints the commands
@@ -50,9 +66,8 @@ ranks_flags=(--ranks.batch 65536 --ranks.tile-size 8192 --ranks.encoder-batch 40
 images_flags=(--images.arch resnet18 --images.width 64 --images.batch-size 512 --images.workers 16
     --images.steps 7 --images.compile)
 graphs_flags=() sentences_flags=() evaluation_flags=()
-# At 2.5 s an epoch, 300 epochs are 12.5 minutes.
-train_flags=(--arch resnet18 --batch-size 512 --epochs 300 --optimizer sgd --lr 0.12 --weight-decay 5e-4
-    --schedule cosine --warmup 10 --knn-every 10 --compile)
+train_flags=(--arch resnet18 --batch-size 512 --epochs "${HCL_GPU_EPOCHS:-100}" --optimizer sgd --lr 0.12
+    --weight-decay 5e-4 --schedule cosine --warmup 10 --knn-every 10 --compile)
 if [ -n "${HCL_GPU_DRY:-}" ]; then
     device=cpu suite_flags=(--quick)
     pytest_flags=(-k torch_tiles_are_used tests/core/losses/test_triton_tiles.py)

@@ -27,7 +27,8 @@ ABOUT = (
     "Commands of an older revision and of this checkout, in fresh processes that alternate: help and bad "
     "input, imports, training alone and beside a process that keeps a core busy, and the demo. Of training "
     "with one seed the time is that of its epochs, without imports and evaluation. The machine should be "
-    "idle otherwise: the settings below have its load average at the start."
+    "idle otherwise: the settings below have its load average at the start. [Why some goals are "
+    "missed](waiting.md#goals-that-are-missed)."
 )
 NOW = "now"
 MAX_SLOWER = 1.05

@@ -11,8 +11,6 @@ from core.training.config import GroupConfig, hardness_of, objective_option
 from core.training.describe import describe_runs
 from graph.names import NodeFeatures, check_name
 
-MAX_TAU_PLUS = 1 - 2**-24  # the largest float32 below 1: the loss divides by 1 - tau_plus in float32
-
 
 @dataclass(frozen=True, kw_only=True)
 class GraphConfig(GroupConfig):
@@ -64,8 +62,6 @@ class GraphConfig(GroupConfig):
             )
         if self.batch_size < 2:
             raise InputError(f"`batch_size` is {self.batch_size}; at least 2 graphs are needed for negatives")
-        if MAX_TAU_PLUS < self.tau_plus < 1:
-            raise InputError(f"`tau_plus` is {self.tau_plus}; it must be at most {MAX_TAU_PLUS:.8f}")
         return super().checked()
 
     def unusual_encoder(self) -> str | None:

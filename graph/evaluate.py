@@ -7,13 +7,14 @@ from typing import Annotated
 
 import tyro
 
+from core.io.digests import is_name_of
 from core.io.errors import InputError
 from core.training.cli import command, parse
 from core.training.config import DataConfig
 from core.training.records import HEADS
 from core.training.settings import load_config
 from graph.config import GraphConfig
-from graph.names import has_tu_dataset, is_given
+from graph.names import GIVEN, has_tu_dataset
 from shared_eval.outputs import show_scores
 
 
@@ -30,7 +31,7 @@ class EvaluateConfig(DataConfig):
 def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     """The metrics of the encoder in a run's folder, as ``result.json`` has them."""
     trained = load_config(config.run, GraphConfig)
-    if is_given(trained.dataset) and not has_tu_dataset(trained.dataset, config.data_root):
+    if is_name_of(GIVEN, trained.dataset) and not has_tu_dataset(trained.dataset, config.data_root):
         raise InputError(
             f"the run in {config.run} was trained by train_on, on graphs that are in no file; "
             "result.json there has its scores"

@@ -13,7 +13,7 @@ PAPER_DATASETS = (
 )
 KNOWN = ("motifs", *PAPER_DATASETS)
 FOLDER = "folder:"
-GIVEN = "graphs-"  # then eight hexadecimal digits: the dataset of ``train_on``
+GIVEN = "graphs"  # kind of the graphs that train_on is given, in their name
 NodeFeatures = Literal["auto", "labels", "attributes", "both", "degree"]
 # All other names at https://chrsmrrs.github.io/datasets: they can be downloaded.
 _MOLECULES = (
@@ -61,11 +61,6 @@ def has_tu_dataset(name: str, data_root: Path) -> bool:
     """Whether the text files of a TUDataset are below the data root; a name leads nowhere else."""
     is_folder_name = re.fullmatch(r"\w[\w.+-]*", name) is not None
     return is_folder_name and (data_root / "TUDataset" / name / "raw" / f"{name}_A.txt").exists()
-
-
-def is_given(name: str) -> bool:
-    """Whether a dataset's name is that of graphs given to ``train_on``."""
-    return re.fullmatch(GIVEN + "[0-9a-f]{8}", name) is not None
 
 
 def check_name(argument: str, name: str, data_root: Path) -> None:

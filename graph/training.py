@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.io.digests import digest_of
+from core.io.digests import name_of
 from core.io.errors import InputError
-from core.training.from_python import python_config
+from core.training.from_python import python_config, refuse_dataset
 from core.training.launch import launch
 from graph.config import GraphConfig, defaults_for
 from graph.data import GraphDataset, with_features
@@ -47,7 +47,8 @@ def train_on(
         InputError: Graphs or settings are not valid, or ``output_dir`` holds something else.
         TrainingError: Training diverged or collapsed, or the folder cannot be written.
     """
-    for name in ("dataset", "seeds", "betas"):
+    refuse_dataset(settings, "data")
+    for name in ("seeds", "betas"):
         if settings.get(name) is not None:
             raise InputError(f"`{name}` is not a setting of train_on, which trains one encoder on `data`")
     with python_config(GraphConfig, defaults_for, output_dir, settings) as config:
@@ -75,7 +76,7 @@ def dataset_of(data: Sequence[Any], node_features: NodeFeatures = "auto") -> Gra
     else:
         graphs = [replace(graph, y=None) for graph in graphs]
     parts = [part for graph in graphs for part in (graph.edge_index, graph.x, graph.y) if part is not None]
-    name = f"{GIVEN}{digest_of([str([graph.num_nodes for graph in graphs]), *parts])[:8]}"
+    name = name_of(GIVEN, [str([graph.num_nodes for graph in graphs]), *parts])
     features = [graph.x for graph in graphs if graph.x is not None]
     values = NodeValues(attributes=torch.cat(features) if features else None)
     if node_features == "auto" and features:

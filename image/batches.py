@@ -37,24 +37,25 @@ class ViewBatches:
         """Yield pairs of views, float32 [B, 3, S, S] each, with labels [B] if negatives depend on them."""
         order = epoch_order(len(self.train), self.config.seed, epoch)
         generator = epoch_generator(self.config.seed, epoch, self.train.device, rank())
-        chosen = self._local_batches(order)
-        for indices, pair in zip(chosen, self._pairs(chosen, order, epoch), strict=True):
+        chosen = self._local_batches(order, self.train.device)
+        for indices, pair in zip(chosen, self._pairs(order, epoch), strict=True):
             views = tuple(self.views(images, generator) for images in pair)
-            labels = self.train.labels
-            yield views if self.config.negatives == "batch" else (*views, labels[indices.to(labels.device)])
+            yield views if self.config.negatives == "batch" else (*views, self.train.labels[indices])
 
-    def _pairs(self, chosen: list[Tensor], order: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pairs(self, order: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The images of which each batch has views: twice the same, or another one of the class."""
+        memory = self.train.images.device
+        chosen = self._local_batches(order, memory)
         if self.config.positives == "views":
             for images in self.train.fetch(chosen):
                 yield images, images
             return
-        others = self._local_batches(self._others_of_class(order, epoch))
+        others = self._local_batches(self._others_of_class(order, epoch), memory)
         yield from zip(self.train.fetch(chosen), self.train.fetch(others), strict=True)
 
-    def _local_batches(self, order: Tensor) -> list[Tensor]:
-        """This process's part of every batch, moved once an epoch to the device of the images."""
-        order = to_device(order, self.train.images.device)
+    def _local_batches(self, order: Tensor, device: torch.device) -> list[Tensor]:
+        """This process's part of every batch, moved to ``device`` once an epoch."""
+        order = to_device(order, device)
         return [batch[self.local] for batch in order.split(self.config.batch_size)[: self.steps]]
 
     def _others_of_class(self, order: Tensor, epoch: int) -> Tensor:

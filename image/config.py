@@ -17,7 +17,7 @@ from core.training.settings import load_config
 KNOWN = ("shapes", "digits", "cifar10", "cifar100", "stl10", "tinyimagenet", "folder:PATH")
 RESNETS = ("resnet10", "resnet18", "resnet34", "resnet50")
 TIMM = "timm:"
-TENSOR = "tensor-"  # begins the name of the images that train_on is given
+TENSOR = "tensor"  # kind of the images that train_on is given, in their name
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
 ENCODER_SETTINGS = ("arch", "stem", "width", "norm")
 MIN_IMAGE_SIZE = 8
@@ -119,8 +119,6 @@ class ImageConfig(TrainConfig):
             raise InputError("`cache_chunk` is 1; batch norm needs at least 2 images, or use `norm` group")
         if self.negatives == "label" and self.tile_size is not None:
             raise InputError(f"`tile_size` is {self.tile_size}; `negatives` label is not supported in tiles")
-        if self.anneal_beta == "down" and self.beta == 0:
-            raise InputError("`anneal_beta` is down, but `beta` is 0 from the start")
         if not 0 < self.crop_scale <= 1:
             raise InputError(f"`crop_scale` is {self.crop_scale}; it must be above 0 and at most 1")
         if self.arch.startswith(TIMM):
@@ -151,7 +149,9 @@ class ImageConfig(TrainConfig):
                 raise InputError(f"`{name}` is {value}, but `arch` {self.arch} has its own; leave it out")
 
     def check_effects(self) -> None:
-        if 0 < self.epochs <= self.warmup:
+        if self.anneal_beta == "down" and self.beta == 0:
+            raise InputError("`anneal_beta` is down, but `beta` is 0 from the start")
+        if self.epochs <= self.warmup:
             raise InputError(
                 f"`warmup` is {self.warmup}, which never ends; it must be below `epochs` {self.epochs}"
             )

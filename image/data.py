@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.distributed import is_main_process
 from core.io.errors import InputError, unknown_name
-from core.io.files import path_in, readable
+from core.io.files import one_line, path_in
 from core.training.cli import with_flags
 from image import published
 from image.config import KNOWN, MIN_IMAGE_SIZE, ImageConfig, Labels
@@ -134,8 +134,9 @@ def load_dataset(
     image_size: int | None = None,
     skip_unreadable: bool = False,
     labels: Labels = "auto",
+    argument: str = "`dataset`",
 ) -> ImageDataset:
-    """Load a dataset by name; ``image_size`` resizes its images.
+    """Load a dataset by name, which messages call ``argument``; ``image_size`` resizes its images.
 
     With ``labels="none"`` a dataset of splits keeps its training images alone, and folder:PATH is read whole.
 
@@ -158,14 +159,15 @@ def load_dataset(
     elif name in published.SOURCES:
         dataset = _load_published(name, data_root, download, image_size, skipped)
     else:
-        raise unknown_name("`dataset`", name, KNOWN)
+        raise unknown_name(argument, name, KNOWN)
     if labels == "none":
         dataset = dataset.without_labels()
     if len(dataset.classes) == 1:
-        raise InputError(f"`dataset` is {name!r}, which has 1 class; at least 2 are needed")
+        raise InputError(f"{argument} is {name!r}, which has 1 class; at least 2 are needed")
     if dataset.has_labels and len(dataset.test) < MIN_TEST_IMAGES:
         raise LabelsError(
-            f"`dataset` is {name!r}, which has 1 test image; at least {MIN_TEST_IMAGES} are needed: add some"
+            f"{argument} is {name!r}, which has 1 test image; at least {MIN_TEST_IMAGES} are needed",
+            "add some",
         )
     return dataset if image_size is None else dataset.resized(image_size)
 
@@ -187,10 +189,10 @@ def load_datasets(
     if config.probe_dataset is None:
         return dataset, None
     try:
-        probed = load_dataset(config.probe_dataset, *where, dataset.image_size, skip, "folders")
-    except InputError as error:
-        fault = error.fault if isinstance(error, LabelsError) else str(error)
-        raise InputError(f"`probe_dataset` cannot be used: {fault.replace('`dataset`', 'it')}") from error
+        size, argument = dataset.image_size, "`probe_dataset`"
+        probed = load_dataset(config.probe_dataset, *where, size, skip, "folders", argument)
+    except LabelsError as error:  # it needs some
+        raise InputError(f"{error.fault}; {error.advice}") from error
     warn_skipped(probed)
     return dataset, probed
 
@@ -201,8 +203,7 @@ def warn_skipped(dataset: ImageDataset) -> None:
     if why:
         why = with_flags(f"no labels are used; {why} (see `labels`)")
     if (description := "; ".join(filter(None, [dataset.skipped.describe(), why]))) and is_main_process():
-        line = " ".join(f"{dataset.name}: {description}".splitlines())  # names may contain line ends
-        print(readable(line), file=sys.stderr)
+        print(one_line(f"{dataset.name}: {description}"), file=sys.stderr)
 
 
 def fits(size: int, device: torch.device) -> bool:

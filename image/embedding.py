@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.io.files import path_in, readable
+from core.io.files import one_line, path_in, readable
 from core.training.runtime import choose_device, choose_precision, threads_for
 from image.config import ImageConfig
 from image.data import load_dataset
@@ -72,7 +72,7 @@ def embed(config: EmbedConfig, trained: ImageConfig) -> int:
         rows = embed_tree(root, tree, size, encode, skipped)
         count = config.write(rows, title, len(tree.files))
     if description := skipped.describe():
-        print(readable(" ".join(f"{config.source}: {description}".splitlines())), file=sys.stderr)
+        print(one_line(f"{config.source}: {description}"), file=sys.stderr)
     return count
 
 
@@ -112,7 +112,7 @@ def shown(names: Sequence[str], images: Tensor, i: int) -> Item:
 def embed_dataset(config: EmbedConfig, size: int, encode: Encode) -> tuple[Iterator[Rows], int]:
     """The rows of a dataset's images, and their number: ``train/0`` and so on, then ``test/0``."""
     where, skip = (config.data_root, config.download), config.skip_unreadable
-    dataset = load_dataset(config.source, *where, size, skip)
+    dataset = load_dataset(config.source, *where, size, skip, argument="source")
     parts = {"train": dataset.train, "test": dataset.test}
 
     def rows() -> Iterator[Rows]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from core.io.digests import is_name_of
 from core.io.errors import InputError
 from core.training.cli import command, parse
 from core.training.config import DataConfig
@@ -43,7 +44,7 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
             f"`labels` is {config.labels}, which is for another `dataset`; the run's own has the run's labels"
         )
     trained = load_config(config.run, ImageConfig)
-    if config.dataset is None and trained.dataset.startswith(TENSOR):
+    if config.dataset is None and is_name_of(TENSOR, trained.dataset):
         raise InputError(f"{config.run} was trained on a tensor, which is not kept; name a `dataset`")
     scored = replace(
         trained,

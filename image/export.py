@@ -12,7 +12,7 @@ from core.io.errors import InputError
 from core.training.cli import command, parse
 from core.training.settings import load_config
 from image.config import ImageConfig
-from shared_eval.embeddings import check_output
+from shared_eval.outputs import check_output
 
 SUFFIXES = {"torchvision": ".safetensors", "onnx": ".onnx"}
 TORCHVISION_SETTINGS = {"arch": ("resnet18", "resnet34", "resnet50"), "width": (64,), "norm": ("batch",)}

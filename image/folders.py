@@ -23,11 +23,11 @@ SPLITS = {
 
 
 class LabelsError(InputError):
-    """Labels cannot be read as they were asked for; ``fault`` says why and what to mend."""
+    """Labels cannot be read as they were asked for: ``fault`` says why, ``advice`` what to mend."""
 
-    def __init__(self, fault: str) -> None:
-        self.fault = fault
-        super().__init__(f"{fault}, or set `labels` none")
+    def __init__(self, fault: str, advice: str) -> None:
+        self.fault, self.advice = fault, advice
+        super().__init__(f"{fault}; {advice}, or set `labels` none")
 
 
 class Tree(NamedTuple):
@@ -104,7 +104,7 @@ def split_folders(path: Path, skipped: Skipped) -> tuple[list[LabelledFile], lis
         (test if count[label] % 5 == 0 else train).append((file, label))
     if not test:
         raise LabelsError(
-            f"{path} has fewer than 5 images in every class; every fifth is a test image: add some"
+            f"{path} has fewer than 5 images in every class; every fifth is a test image", "add some"
         )
     return train, test, classes
 
@@ -132,7 +132,7 @@ def find_splits(path: Path, folders: list[Path]) -> tuple[Path, Path] | None:
     name = (found["train"] or found[tested])[0].name
     missing = "no test or val folder" if found["train"] else "no train folder"
     raise LabelsError(
-        f"{path} has a folder {name}, but {missing}; add it, or, if {name} is a class, rename it"
+        f"{path} has a folder {name}, but {missing}", f"add it, or, if {name} is a class, rename it"
     )
 
 
@@ -159,7 +159,7 @@ def list_class_folders(folder: Path, skipped: Skipped) -> tuple[list[LabelledFil
 
 def list_images(folder: Path, classes: list[Path], skipped: Skipped) -> tuple[list[LabelledFile], list[str]]:
     if not classes:
-        raise LabelsError(f"{folder} contains no class folders; add them")
+        raise LabelsError(f"{folder} contains no class folders", "add them")
     files = [
         (image, label)
         for label, class_folder in enumerate(classes)

@@ -27,13 +27,16 @@ IMAGE_SIZES = {
     **{name: source.image_size for name, source in SOURCES.items()},
 }
 
+# What a bicubic filter makes of [0, 1] lies between these; images in [-1, 1] do not.
+MIN_FLOAT, MAX_FLOAT = -0.5, 1.5
+
 
 class Transform(nn.Module):
     """From an image to the encoder's input, as evaluation sees it; it has no state.
 
     Takes a PIL image, or a tensor [3, H, W] or [B, 3, H, W], uint8 or float in [0, 1]. The image is resized
     at the short side, cropped in the centre and normalised: float32 [3, S, S] or [B, 3, S, S], on the device
-    of this module. Raises ValueError for a tensor of another shape or type, or floats outside [0, 1].
+    of this module. Raises ValueError for a tensor of another shape, type or scale.
     """
 
     def __init__(self, size: int) -> None:
@@ -49,13 +52,23 @@ class Transform(nn.Module):
             raise ValueError(f"`image` has shape {list(image.shape)}; it must be [3, H, W] or [B, 3, H, W]")
         if image.dtype != torch.uint8 and not image.is_floating_point():
             raise ValueError(f"`image` is {image.dtype}; it must be uint8, or float with values in [0, 1]")
-        if image.is_floating_point() and image.numel():
-            low, high = (value.item() for value in image.aminmax())
-            if not 0 <= low <= high <= 1:
-                raise ValueError(f"`image` has values from {low:g} to {high:g}; floats must be in [0, 1]")
+        if image.is_floating_point():
+            image = clamped("image", image)
         batch = _square(image if image.ndim == 4 else image.unsqueeze(0), self.size)
         normalised = self.normalise(batch.to(self.normalise.mean.device))
         return normalised if image.ndim == 4 else normalised.squeeze(0)
+
+
+def clamped(argument: str, images: Tensor) -> Tensor:
+    """Float images in [0, 1]: rounding and sharp filters leave it a little.
+
+    Raises ValueError, which names the ``argument``, for NaN and for values of another scale.
+    """
+    if images.numel():
+        low, high = torch.stack(images.aminmax()).tolist()
+        if not MIN_FLOAT <= low <= high <= MAX_FLOAT:
+            raise ValueError(f"`{argument}` has values from {low:g} to {high:g}; floats must be in [0, 1]")
+    return images.clamp(0, 1)
 
 
 def _square(images: Tensor, size: int) -> Tensor:

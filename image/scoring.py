@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.distributed import is_main_process
-from core.io.files import readable
+from core.io.files import one_line
 from core.training.loop import eval_mode
 from core.training.runtime import autocast
 from core.training.seeding import epoch_generator, epoch_order
@@ -26,6 +26,7 @@ from shared_eval.probes.knn import NEIGHBOURS
 CHUNK = 512
 METRIC_SAMPLES = 1024
 THUMBNAIL = 64  # pixels
+PROBE_EVALUATION = "probe-size-2"  # rule of a ``probe_dataset``: its images have the size of the run's
 
 
 def represent(model: nn.Module, images: Tensor, precision: str) -> Tensor:
@@ -45,11 +46,11 @@ def warn_few_neighbours(dataset: ImageDataset) -> None:
     """Say on stderr if there are so few labelled images that each is a neighbour of every test image."""
     images = len(dataset.labelled)
     if dataset.has_labels and images <= NEIGHBOURS and is_main_process():
-        line = (
+        warning = (
             f"warning: {dataset.name} has {images} labelled images, and the {NEIGHBOURS} nearest vote in "
             "knn_accuracy: all of them do, which favours the largest class"
         )
-        print(readable(" ".join(line.splitlines())), file=sys.stderr)  # names may contain line ends
+        print(one_line(warning), file=sys.stderr)
 
 
 class Scorer:

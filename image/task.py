@@ -22,7 +22,7 @@ from image.config import TIMM, ImageConfig
 from image.data import ImageDataset, Images, load_datasets
 from image.encoder import SimCLR, TwoViews, make_model
 from image.loading import load_model
-from image.scoring import CHUNK, Scorer, represent_all
+from image.scoring import CHUNK, PROBE_EVALUATION, Scorer, represent_all
 from image.timm_models import check_timm_encoder
 
 ANNEAL_STEPS = 9  # beta falls in as many equal steps, the last of them to 0
@@ -49,6 +49,8 @@ class ImageTask(Task):
         self.fingerprint = fingerprint(dataset)
         self.dataset = dataset = dataset.to(device)
         self.record_fields = {"labelled": dataset.has_labels}
+        if probed is not None:
+            self.record_fields |= {"evaluation": PROBE_EVALUATION}
         if skipped := dataset.skipped.as_record():
             self.record_fields |= {"skipped": skipped}
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.io.digests import digest_of
+from core.io.digests import name_of
 from core.io.errors import InputError, reason_of
-from core.training.from_python import python_config
+from core.training.from_python import python_config, refuse_dataset
 from core.training.launch import TaskType, launch
 from image.config import TENSOR, ImageConfig, defaults_for
 from image.data import MIN_TEST_IMAGES, ImageDataset, Images
-from image.loading import load_encoder
+from image.loading import clamped, load_encoder
 from image.skipped import Skipped
 from image.task import ImageTask
 
@@ -40,12 +40,11 @@ def train_on(
         InputError: Images or settings are not valid, or ``output_dir`` holds something else.
         TrainingError: Training diverged or collapsed, or the folder cannot be written.
     """
+    refuse_dataset(settings, "data")
     task_type: TaskType = ImageTask
     if not isinstance(data, Tensor | str | os.PathLike):
         kind = type(data).__name__
         raise InputError(f"`data` is of type {kind}; it must be a tensor [N, 3, S, S], or a folder's path")
-    if "dataset" in settings:
-        raise InputError(f"`dataset` is {settings['dataset']}, but `data` is trained on; leave it out")
     if isinstance(data, Tensor):
         labels = settings.get("labels", "auto")
         if labels == "folders" or (labels == "none" and targets is not None):
@@ -76,15 +75,15 @@ def dataset_of(images: Tensor, targets: Tensor | None = None) -> ImageDataset:
     if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3] or not len(images):
         raise InputError(f"`data` has shape {shape}; it must be [N, 3, S, S] with at least one image")
     if images.is_floating_point():
-        low, high = (value.item() for value in images.aminmax())
-        if not 0 <= low <= high <= 1:
-            raise InputError(f"`data` has values from {low:g} to {high:g}; floats must be in [0, 1]")
-        images = (images * 255).round().byte()
+        try:
+            images = (clamped("data", images) * 255).round().byte()
+        except ValueError as error:
+            raise InputError(str(error)) from None
     elif images.dtype != torch.uint8:
         raise InputError(f"`data` is {images.dtype}; it must be uint8, or float in [0, 1]")
     images = images.cpu()
     # Named by its content: a finished run in a folder must not pass for one of another tensor.
-    name = f"{TENSOR}{digest_of([images, *([] if targets is None else [targets.cpu()])])[:8]}"
+    name = name_of(TENSOR, [images, *([] if targets is None else [targets.cpu()])])
     if targets is None:
         return ImageDataset.unlabelled(name, images, Skipped())
     if targets.shape != images.shape[:1]:

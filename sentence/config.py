@@ -14,7 +14,7 @@ from core.training.describe import describe_runs
 KNOWN = ("pydoc", "books", "bookcorpus", "wikitext-103", "folder:PATH", "lines:PATH")
 NO_TASKS = "none"
 SENTEVAL_TASKS = ("mr", "cr", "subj", "mpqa", "trec", "msrp", "sst2", "stsb")
-EMBEDDED_TASKS = ("topic", "neighbours")
+BUILT_IN_TASKS = ("topic", "neighbours")
 UNUSED_SETTINGS = {  # by encoder
     "gru": (),
     "bow": ("hidden", "bidirectional"),
@@ -143,7 +143,7 @@ def defaults_for(dataset: str = "pydoc", objective: str = "hard", encoder: str =
         config = replace(config, batch_size=64, lr=2e-5, normalize=True)
     if dataset != "pydoc":
         return config
-    config = replace(config, tasks=EMBEDDED_TASKS)
+    config = replace(config, tasks=BUILT_IN_TASKS)
     if encoder == "transformer":
         return config
     # The corpus has too few sentences for a GRU.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.io.cache import locked
-from core.io.digests import digest_of
+from core.io.digests import digest_of, name_of
 from core.io.downloads import announce
 from core.io.errors import InputError, reason_of, unknown_name
 from core.io.files import (
@@ -167,7 +167,7 @@ def lines_in(path: Path, name: str) -> Corpus:
 def in_memory(books: Sequence[Sequence[str]]) -> Corpus:
     """The corpus of the sentences of books, named by its content."""
     texts = {f"text {i}": list(map(readable, book)) for i, book in enumerate(books, start=1)}
-    name = f"texts-{digest_of([json.dumps(list(texts.values()))])[:8]}"
+    name = name_of("texts", [json.dumps(list(texts.values()))])
     return Corpus(name, texts=texts, lines="sentences")
 
 

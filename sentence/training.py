@@ -9,7 +9,7 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from core.io.errors import InputError
-from core.training.from_python import python_config
+from core.training.from_python import python_config, refuse_dataset
 from core.training.launch import launch
 from sentence.config import NO_TASKS, SentenceConfig, defaults_for
 from sentence.corpora import Corpus, in_memory
@@ -36,8 +36,7 @@ def train_on(
         InputError: Texts or settings are not valid, or ``output_dir`` holds something else.
         TrainingError: Training diverged or collapsed, or the folder cannot be written.
     """
-    if "dataset" in settings:
-        raise InputError(f"`dataset` is {settings['dataset']}, but `texts` are trained on; leave it out")
+    refuse_dataset(settings, "texts")
     if isinstance(texts, Path):
         source, dataset = None, f"{'folder' if texts.is_dir() else 'lines'}:{texts}"
     else:

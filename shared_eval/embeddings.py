@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Union
 
 from core.io.errors import InputError
 from core.io.files import readable
-from shared_eval.outputs import show, write_output
+from shared_eval.outputs import check_output, show, write_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +65,7 @@ class EmbeddingFiles:
 
     def check(self) -> None:
         """Raise InputError unless the files can be written; imports nothing heavy."""
-        check_output(self.output, self.overwrite)
+        check_output(self.output, self.overwrite, SUFFIXES)
         if self.gallery is not None:
             check_output(self.gallery, self.overwrite, (".html",), "gallery")
 
@@ -87,19 +87,6 @@ class EmbeddingFiles:
             show(str(self.gallery))
 
 
-def check_output(
-    path: Path, overwrite: bool = False, suffixes: Sequence[str] = SUFFIXES, name: str = "output"
-) -> None:
-    """Raise InputError unless a file of these suffixes can be written to ``path``, the argument ``name``."""
-    if path.suffix.lower() not in suffixes:
-        allowed = f"one of {', '.join(suffixes)}" if len(suffixes) > 1 else suffixes[0]
-        raise InputError(f"`{name}` is {path}; its suffix must be {allowed}")
-    if path.exists() and not path.is_file():
-        raise InputError(f"`{name}` is {path}, which is not a regular file; choose another path")
-    if path.exists() and not overwrite:
-        raise InputError(f"`{name}` {path} exists; set `overwrite` to replace it, or choose another path")
-
-
 def write_embeddings(
     path: Path, batches: Iterable[Rows], overwrite: bool = False, total: int | None = None
 ) -> int:
@@ -114,7 +101,7 @@ def write_embeddings(
     """
     from core.training.progress import progress_bar
 
-    check_output(path, overwrite)
+    check_output(path, overwrite, SUFFIXES)
     writers: dict[str, Writer] = {
         ".parquet": _write_parquet,
         ".csv": _write_csv,

@@ -47,20 +47,20 @@ def _can_be_drawn(sample: Sample) -> bool:
     return cosines in ([], [1, 1]) and all(np.isfinite(value).all() for value in sample.values())
 
 
-def score_against(axis: Literal["beta", "epochs"], records: pd.DataFrame, column: str) -> Figure | None:
+def score_against(axis: Literal["beta", "epochs"], rows: pd.DataFrame, title: str) -> Figure | None:
     """A score against hardness or the length of training: a point for each seed, a line through their means.
 
-    ``column`` is ``dataset metric``. There is a line for each family, tau_plus and version, as
+    ``rows`` are of one dataset and metric. There is a line for each family, tau_plus and version, as
     ``tables.label_versions`` gives it; against epochs one for each beta too. Dashed lines are the untrained
     encoders of the versions. None if all scores are at one place of the axis.
     """
-    rows = records[(records["dataset"] + " " + records["metric"]) == column]
     if rows[axis].nunique() < 2:
         return None
-    version, numbers = ("version", ["tau_plus"])
     if axis == "epochs":
-        version, numbers = ("version_at_any_length", ["beta", "tau_plus"])
-    figure, axes = _axes(column, axis, "percent")
+        version, numbers = "version_at_any_length", ["beta", "tau_plus"]
+    else:
+        version, numbers = "version", ["tau_plus"]
+    figure, axes = _axes(title, axis, "percent")
     for (_, line), style in zip(rows.groupby(["family", *numbers, version]), cycle(STYLES)):
         first = line.iloc[0]
         settings = [f"{number} {first[number]:g}" for number in numbers]

@@ -1,7 +1,7 @@
 """What commands print and write: text and tables on stdout, and files. No name in them can break it."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -55,6 +55,17 @@ def text_table(head: Iterable[str], rows: Iterable[Iterable[str]], title: str | 
     for row in rows:
         table.add_row(*map(Text, row))
     return table
+
+
+def check_output(path: Path, overwrite: bool, suffixes: Sequence[str], name: str = "output") -> None:
+    """Raise InputError unless a file of these suffixes can be written to ``path``, the argument ``name``."""
+    if path.suffix.lower() not in suffixes:
+        allowed = f"one of {', '.join(suffixes)}" if len(suffixes) > 1 else suffixes[0]
+        raise InputError(f"`{name}` is {path}; its suffix must be {allowed}")
+    if path.exists() and not path.is_file():
+        raise InputError(f"`{name}` is {path}, which is not a regular file; choose another path")
+    if path.exists() and not overwrite:
+        raise InputError(f"`{name}` {path} exists; set `overwrite` to replace it, or choose another path")
 
 
 @contextmanager

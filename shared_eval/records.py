@@ -4,8 +4,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +14,11 @@ import tyro
 
 from core.io.digests import checksum
 from core.io.errors import InputError
-from core.io.files import read_json, readable, walk
+from core.io.files import is_hidden, read_json, readable
 from core.training.cli import command, parse, with_flags
 from core.training.config import TrainConfig
 from core.training.records import objective_fields, read_record
-from shared_eval.embeddings import check_output
-from shared_eval.outputs import show, text_table, write_output
+from shared_eval.outputs import check_output, show, text_table, write_output
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,17 +65,45 @@ def check_folders(roots: Iterable[Path]) -> None:
 
 
 def find_records(roots: Iterable[Path]) -> list[Path]:
-    """The ``result.json`` files at or below ``roots``, sorted; links to folders are followed."""
-    return _files_below(roots, "result.json")
+    """The ``result.json`` files at or below ``roots``, sorted; links to folders are followed.
+
+    Hidden folders below the roots are left out, and those that cannot be read, which a warning names.
+    """
+
+    def warn(error: OSError) -> None:
+        where, why = error.filename, error.strerror
+        print(f"warning: {where} cannot be searched for runs and is skipped ({why})", file=sys.stderr)
+
+    return _files_below(roots, "result.json", warn)
 
 
-def _files_below(roots: Iterable[Path], name: str) -> list[Path]:
-    """Raises InputError if a folder cannot be read."""
-    try:
-        files = [file for root in roots if os.path.isdir(root) for file, hidden in walk(root) if not hidden]
-    except OSError as error:
-        raise InputError(f"runs cannot be searched for: {error}") from error
-    return sorted({Path(file) for file in files if os.path.basename(file) == name})
+def _files_below(
+    roots: Iterable[Path], name: str, on_error: Callable[[OSError], None] | None = None
+) -> list[Path]:
+    """The files of a name, sorted; ``on_error`` is called for each folder that cannot be read."""
+    roots = filter(os.path.isdir, roots)
+    folders = ((folder, files) for root in roots for folder, files in _folders_below(root, on_error))
+    return sorted({Path(folder, name) for folder, files in folders if name in files})
+
+
+def _folders_below(root: Path, on_error: Callable[[OSError], None] | None) -> Iterator[tuple[str, list[str]]]:
+    """Each folder that is not hidden, with its files: once, by a link only if there is no other way.
+
+    ``core.io.files.walk`` ends at a folder that cannot be read: of data, nothing may be left out.
+    """
+    # A link to a parent would bring in all that lies beside ``root``.
+    starts = (root.absolute(), root.resolve())
+    visited = {os.path.realpath(parent) for start in starts for parent in start.parents}
+    links = [str(root)]
+    while links:
+        for folder, below, files in os.walk(heappop(links), onerror=on_error):
+            is_new = os.path.realpath(folder) not in visited
+            visited.add(os.path.realpath(folder))
+            below[:] = [name for name in below if is_new and not is_hidden(name)]
+            for name in filter(os.path.islink, (os.path.join(folder, name) for name in below)):
+                heappush(links, name)
+            if is_new:
+                yield folder, files
 
 
 def read_records(paths: Iterable[Path]) -> "pd.DataFrame":

@@ -10,8 +10,7 @@ import tyro
 
 from core.io.errors import InputError
 from core.training.cli import command, parse
-from shared_eval.embeddings import check_output
-from shared_eval.outputs import show, writing
+from shared_eval.outputs import check_output, show, writing
 from shared_eval.records import check_folders, find_records, read_records
 from shared_eval.reproduce.recipes import all_recipes, primary_comparisons, published_figures, read_recipe
 

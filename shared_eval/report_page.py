@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from shared_eval.result_table import ResultTable
 from shared_eval.shown import embeddings_of, shown_items
 from shared_eval.summary import PARTS
 from shared_eval.table_figures import GAINS, draw_table
-from shared_eval.tables import DESCRIPTIONS, scores
+from shared_eval.tables import DESCRIPTIONS, dataset_names, scores
 
 OBJECTIVES_BESIDE = 3  # whose neighbours are compared
 QUERIES = 4  # of a dataset, with their neighbours
@@ -88,13 +87,8 @@ def neighbours_of(records: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def by_dataset(records: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """The records of each dataset by its name, after the modality where two modalities share the name."""
-    groups = list(records.groupby(["modality", "dataset"], sort=False))
-    count = Counter(dataset for (_, dataset), _ in groups)
-    return [
-        (f"{modality} {dataset}" if count[dataset] > 1 else str(dataset), group)
-        for (modality, dataset), group in groups
-    ]
+    """The records of each dataset by its name, as in the table's columns."""
+    return [(str(name), group) for name, group in records.groupby(dataset_names(records), sort=False)]
 
 
 def first_runs(records: pd.DataFrame, at_most: int) -> dict[str, Path]:
@@ -137,8 +131,8 @@ def draw_dataset(name: str, records: pd.DataFrame) -> dict[str, Figure]:
     samples = read_samples(folders)
     scored = scores(records)
     drawn = {
-        f"{name}: {metric} against {axis}": figures.score_against(axis, scored, f"{name} {metric}")
-        for metric in scored["metric"].unique()
+        f"{name}: {metric} against {axis}": figures.score_against(axis, rows, f"{name} {metric}")
+        for metric, rows in scored.groupby("metric", sort=False)
         if metric not in DESCRIPTIONS
         for axis in ("beta", "epochs")
     }

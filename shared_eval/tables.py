@@ -53,7 +53,7 @@ def summarise(
     mean; equal scores of an untrained encoder, which depend on the seed alone, count as one. Comparisons are
     exploratory unless they are ``primary``: then p is corrected for the number of their plan.
     """
-    records = records.assign(column=_column_names(records))
+    records = records.assign(column=dataset_names(records) + " " + records["metric"])
     if records["modality"].nunique() > 1:
         is_plain = (records["beta"] == 0) & (records["tau_plus"] == 0)
         plain = records["family"].map(lambda family: _join(PLAIN, family))
@@ -71,9 +71,9 @@ def summarise(
     return ResultTable(columns, rows, modalities)
 
 
-def _column_names(records: pd.DataFrame) -> pd.Series:
-    """``dataset metric`` of each row, after the modality where two modalities share this name."""
-    names = records["dataset"] + " " + records["metric"]
+def dataset_names(records: pd.DataFrame) -> pd.Series:
+    """The dataset of each row, after the modality where two modalities share its name."""
+    names = records["dataset"]
     is_shared = records.groupby(names)["modality"].transform("nunique") > 1
     return names.mask(is_shared, records["modality"] + " " + names)
 

@@ -108,13 +108,22 @@ def test_steps_of_a_transformer(chunk, make_task, tmp_path):
             assert train(task)[-1].device == GPU
 
 
-def test_images_of_the_hosts_memory_are_moved_without_a_wait(make_task, monkeypatch):
-    """Only what a batch needs is copied, from pinned memory."""
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (),
+        ("--negatives", "label", "--tau-plus", "0"),
+        ("--positives", "label", "--negatives", "label", "--tau-plus", "0"),
+    ],
+)
+def test_images_of_the_hosts_memory_are_moved_without_a_wait(flags, make_task, monkeypatch):
+    """Only what a batch needs is copied, from pinned memory; the labels are on the GPU."""
     monkeypatch.setattr("image.data.fits", lambda size, device: False)
     monkeypatch.setattr("image.data.ThreadPoolExecutor", SameThread)
     with fake_gpu() as gpu:
-        task = make_task("image")
-        assert task.dataset.train.images.device.type == "cpu"
+        task = make_task("image", *flags)
+        train_images = task.dataset.train
+        assert (train_images.images.device.type, train_images.labels.device) == ("cpu", GPU)
         with gpu.without_waits():
             assert train(task)[0].device == GPU
 

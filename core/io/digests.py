@@ -1,6 +1,7 @@
 """SHA-256 checksums of text, bytes, tensors and files."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,3 +36,13 @@ def file_checksum(path: Path) -> str:
 def digest_of(parts: "Iterable[str | bytes | memoryview | Tensor]") -> str:
     """The first 16 digits of ``checksum(parts)``: a fingerprint of data, and a name for its cache."""
     return checksum(parts)[:16]
+
+
+def name_of(kind: str, parts: "Iterable[str | bytes | memoryview | Tensor]") -> str:
+    """The name of a dataset that ``train_on`` is given, by its content, such as ``tensor-0123abcd``."""
+    return f"{kind}-{digest_of(parts)[:8]}"
+
+
+def is_name_of(kind: str, name: str) -> bool:
+    """Whether ``name_of`` this kind may have made the name."""
+    return re.fullmatch(f"{kind}-[0-9a-f]{{8}}", name) is not None

@@ -1,6 +1,8 @@
 """Downloads over https: a file or folder appears under its name only once it is complete and checked."""
 
+import re
 import shutil
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +30,8 @@ def fetch_archive(
 ) -> None:
     """Download an archive, unpack it beside ``target``, check it, and rename it to ``target``.
 
-    Of several processes one does this, and the others wait for it.
+    Of several processes of a host one does this, and the others wait for it. A lock may hold on one host
+    alone, so each host has a scratch folder of its own.
 
     Args:
         checksum: ``sha256:...`` or ``md5:...`` of the archive.
@@ -39,7 +42,8 @@ def fetch_archive(
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_name(f".download-{target.name}")
+        host = re.sub(r"[^\w.-]", "-", socket.gethostname())
+        scratch = target.with_name(f".download-{target.name}-{host}")
         with locked(scratch, remove=True):
             shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
             if not target.exists():

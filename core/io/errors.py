@@ -18,6 +18,10 @@ class InputError(Exception):
         return " ".join(super().__str__().splitlines())  # the name of a file may contain line ends
 
 
+class ArgumentError(InputError):
+    """An argument is wrong whatever files there are: of several processes, all know it and one says it."""
+
+
 class TrainingError(Exception):
     """A run failed while it trained; the message says where, and what to try."""
 
@@ -67,7 +71,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {by_lower_case[close[0]]}?" if close else ""
 
 
-def unknown_name(argument: str, name: str, known: Collection[str], more: str = "") -> InputError:
+def unknown_name(argument: str, name: str, known: Collection[str], more: str = "") -> ArgumentError:
     """The error for a name that is not a known one; ``more`` says what else ``argument`` may be.
 
     A path that exists gets its prefix suggested where ``folder:PATH`` or ``lines:PATH`` is known.
@@ -78,7 +82,7 @@ def unknown_name(argument: str, name: str, known: Collection[str], more: str = "
         hint = f"; did you mean {prefix}{name}?"
     else:
         hint = did_you_mean(name, known) or "."
-    return InputError(f"{argument} is {name!r}, which is unknown{hint} Known: {listed}")
+    return ArgumentError(f"{argument} is {name!r}, which is unknown{hint} Known: {listed}")
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -61,6 +61,11 @@ def readable(text: str, encoding: str = "utf-8") -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def one_line(text: str) -> str:
+    """The text as a line that can be printed: names of files may contain line ends, and more."""
+    return readable(" ".join(text.splitlines()))
+
+
 def path_in(name: str) -> Path:
     """The path in ``folder:PATH`` or ``lines:PATH``, with ~ expanded; raises InputError if it is empty."""
     kind, _, path = name.partition(":")

@@ -1,21 +1,28 @@
 """Checks of the losses' settings and inputs. Each raises ValueError."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 Scalar = float | Tensor  # a tensor has shape [] and may require a gradient
+Setting = float | Sequence[float] | Tensor  # one for all runs, or one for each
 Reduction = Literal["mean", "sum", "none"]
+MAX_TAU_PLUS = 1 - 2**-24  # the largest float32 below 1: losses divide by 1 - tau_plus
 REDUCTIONS: tuple[str, ...] = get_args(Reduction)  # here, because compiled code cannot call get_args
 
 
 def check_hardness(beta: Scalar, tau_plus: float, stop_gradient: bool = False) -> None:
-    """Raise unless beta >= 0 and 0 <= tau_plus < 1, and whatever requires a gradient has one."""
+    """Raise unless beta >= 0 and 0 <= tau_plus < 1, and whatever requires a gradient has one.
+
+    The value of a tensor is not read, as on a GPU the host would wait for it, here and in other checks.
+    """
+    below_1 = f"at least 0 and below 1 ({MAX_TAU_PLUS:.8f} at most)"
     check_range("beta", beta, lambda value: 0 <= value < math.inf, "at least 0 and finite")
-    check_range("tau_plus", tau_plus, lambda value: 0 <= value < 1, "at least 0 and below 1")
+    check_range("tau_plus", tau_plus, lambda value: 0 <= value <= MAX_TAU_PLUS, below_1)
     if requires_grad(tau_plus):
         raise ValueError("`tau_plus` requires a gradient; only `temperature` and `beta` can be learned")
     if stop_gradient and requires_grad(beta):
@@ -28,13 +35,10 @@ def check_temperature(temperature: Scalar) -> None:
 
 
 def check_range(name: str, value: Scalar, is_inside: Callable[[float], bool], bounds: str) -> None:
-    """Raise unless a setting is a number inside its bounds.
-
-    The value of a learned one is not read: on a GPU the host would wait for it, and it changes.
-    """
+    """Raise unless a setting is a number inside its bounds, or a tensor []."""
     check_number(name, value)
-    if not requires_grad(value) and not is_inside(number(value)):
-        raise ValueError(f"`{name}` is {as_text(value)}; it must be {bounds}")
+    if not isinstance(value, Tensor) and not is_inside(value):
+        raise ValueError(f"`{name}` is {value!r}; it must be {bounds}")
 
 
 def check_number(name: str, value: Scalar) -> None:
@@ -79,9 +83,76 @@ def check_labels(labels: Tensor, batch: int) -> None:
         )
 
 
+def check_local_global(
+    local: Tensor, global_: Tensor, batch: Tensor, node: Tensor | None = None, weight: Tensor | None = None
+) -> None:
+    """Raise unless the shapes are [nodes, dim], [graphs, dim], [nodes], of two graphs or more."""
+    ends = local.shape[:-2] == global_.shape[:-2] and local.shape[-1:] == global_.shape[-1:]
+    if local.ndim < 2 or global_.ndim != local.ndim or not ends:
+        raise ValueError(
+            f"`local` is {list(local.shape)} and `global_` {list(global_.shape)}; "
+            "they must be [nodes, dim] and [graphs, dim] with the same dim, and the same runs in front"
+        )
+    if not (local.is_floating_point() and local.dtype == global_.dtype):
+        raise ValueError(
+            f"`local` is {local.dtype} and `global_` {global_.dtype}; both must be the same float type"
+        )
+    if node is not None and node.dtype != torch.int64:
+        raise ValueError(f"`node` is of {node.dtype}; it must be of torch.int64")
+    entries = local.shape[:-1] if node is None else node.shape
+    if batch.shape != entries or batch.dtype != torch.int64:
+        raise ValueError(
+            f"`batch` is {list(batch.shape)} of {batch.dtype}; it must be {list(entries)} of torch.int64"
+        )
+    if weight is not None and weight.shape != batch.shape:
+        raise ValueError(f"`weight` is {list(weight.shape)}; it must be {list(batch.shape)}")
+    if local.shape[-2] == 0:
+        raise ValueError("`local` has 0 nodes; at least 1 is needed")
+    if global_.shape[-2] < 2:
+        raise ValueError(f"`global_` has {global_.shape[-2]} graph; at least 2 are needed to have negatives")
+    if batch.device.type == "cpu" and not torch.compiler.is_compiling():  # a GPU would be waited for
+        for name, places, count in (("batch", batch, global_.shape[-2]), ("node", node, local.shape[-2])):
+            if places is not None and places.numel():
+                low, high = (int(bound) for bound in places.aminmax())
+                if low < 0 or high >= count:
+                    raise ValueError(f"`{name}` has {low} to {high}; it must have 0 to {count - 1}")
+
+
+def check_pairs(beta: Setting, tau_plus: Setting) -> None:
+    """Raise unless each run's beta and tau_plus are in their ranges; learned ones are not read."""
+    values = [
+        torch.zeros(value.shape, device="cpu")
+        if isinstance(value, Tensor) and value.requires_grad
+        else torch.as_tensor(value, dtype=torch.float64, device="cpu")
+        for value in (beta, tau_plus)
+    ]
+    try:
+        pairs = torch.stack(torch.broadcast_tensors(*values), dim=-1)
+    except RuntimeError:
+        shapes = [list(value.shape) for value in values]
+        raise ValueError(
+            f"`beta` is {shapes[0]} and `tau_plus` {shapes[1]}; both need one number a run"
+        ) from None
+    for pair in pairs.reshape(-1, 2).tolist():
+        check_hardness(*pair)
+
+
+def check_shape_of_setting(name: str, value: Setting, runs: torch.Size) -> None:
+    """Raise unless a setting is one number, or one for each run along the last dimensions."""
+    shape = torch.as_tensor(value).shape
+    if len(shape) > len(runs) or shape != runs[len(runs) - len(shape) :]:
+        each = f", or one for each of the {list(runs)} runs" if runs else ""
+        raise ValueError(f"`{name}` is {list(shape)}; it must be a number{each}")
+
+
 def number(value: Scalar) -> float:
     """The value of a setting."""
     return float(value.detach()) if isinstance(value, Tensor) else value
+
+
+def constant(value: Scalar) -> Scalar:
+    """A setting, a tensor that is not learned as its number; on a GPU the host waits for that."""
+    return value if requires_grad(value) else number(value)
 
 
 def as_text(value: object) -> str:

@@ -48,7 +48,7 @@ def clip_loss(
         beta: Hardness, at least 0. A tensor [] that requires a gradient is learned.
         tau_plus: Prior probability, in [0, 1), that a negative has the anchor's class.
         temperature: Divides the cosine; above 0. CLIP learns ``1 / temperature`` as ``logit_scale.exp()``.
-            The value of a learned setting is not checked.
+            The value of a tensor is not checked.
         normalize: Scale the embeddings to unit length.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the loss of each anchor, [2b]: the images', then
             the texts'.

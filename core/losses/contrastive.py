@@ -19,6 +19,8 @@ from .checks import (
     check_labels,
     check_temperature,
     check_views,
+    constant,
+    number,
 )
 from .collectives import all_gather, rank, world_size
 from .exchange import Exchange, choose_exchange
@@ -75,7 +77,8 @@ class HardNegativeLoss(nn.Module):
             process's at a time; ``"auto"`` gathers where that needs less than a quarter of the free memory.
 
     ``temperature`` and ``beta`` can be learned: give tensors [] that require a gradient, such as an
-    ``nn.Parameter``. Their values are not checked: keep them inside their bounds while you train.
+    ``nn.Parameter``. Their values are not checked: keep them inside their bounds while you train. Those of
+    other tensors are checked here, but not later.
 
     Raises:
         ValueError: A setting is outside its range, the views or labels do not match, or the processes have
@@ -112,6 +115,10 @@ class HardNegativeLoss(nn.Module):
         self.gather_distributed = gather_distributed
         self.exchange = exchange
         self._check_settings()
+        # Constant tensors are read here, and not in every step: on a GPU the host waits for them.
+        self.tau_plus = number(tau_plus)
+        check_hardness(constant(beta), self.tau_plus)
+        check_temperature(constant(temperature))
 
     if TYPE_CHECKING:  # nn.Module's own says Any
 
@@ -168,7 +175,10 @@ class HardNegativeLoss(nn.Module):
             return reduced(losses, self.reduction)
 
     def _check_settings(self) -> None:
-        """Raise ValueError for a setting outside its range: settings may also change between steps."""
+        """Raise ValueError for a setting outside its range: settings may also change between steps.
+
+        The values of tensors are not read.
+        """
         check_hardness(self.beta, self.tau_plus, self.stop_gradient)
         check_temperature(self.temperature)
         check_choice("reduction", self.reduction, REDUCTIONS)

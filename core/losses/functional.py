@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import Reduction, Scalar, check_hardness, requires_grad
+from .checks import Reduction, Scalar, check_hardness
 
 
 def hard_negative_loss(
@@ -81,7 +81,7 @@ def log_negative_mean(negatives: Tensor, mask: Tensor, beta: Scalar, stop_gradie
     counts = mask.sum(dim=1)
     empty = counts == 0
     excluded = ~(mask | empty.unsqueeze(1))  # a row without negatives is computed on anything finite
-    if not requires_grad(beta) and beta == 0:  # the second sum counts the negatives
+    if not isinstance(beta, Tensor) and beta == 0:  # the second sum counts the negatives
         log_sum = torch.logsumexp(negatives.masked_fill(excluded, -torch.inf), dim=1)
         log_normaliser = counts.clamp(min=1).to(negatives.dtype).log()
     else:

@@ -5,19 +5,27 @@ Shapes: V nodes of the batch · U different ones among them · G graphs of the b
 """
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checks import REDUCTIONS, Reduction, as_text, check_choice, check_hardness, requires_grad
+from .checks import (
+    REDUCTIONS,
+    Reduction,
+    Setting,
+    as_text,
+    check_choice,
+    check_local_global,
+    check_pairs,
+    check_shape_of_setting,
+    requires_grad,
+)
 from .functional import full_precision
 from .hard_softplus import HardSoftplus, hard_softplus, softplus
 
 Variant = Literal["corrected", "released"]
-Setting = float | Sequence[float] | Tensor  # one for all runs, or one for each
 
 
 class InfoGraphLoss(nn.Module):
@@ -104,7 +112,7 @@ class InfoGraphLoss(nn.Module):
         """
         check_local_global(local, global_, batch, node, weight)
         for name in ("beta", "tau_plus"):
-            check_setting(name, getattr(self, name), batch.shape[:-1])
+            check_shape_of_setting(name, getattr(self, name), batch.shape[:-1])
         with torch.autocast(local.device.type, enabled=False):
             scores = full_precision(local) @ full_precision(global_).mT  # (U, G)
             if node is None:
@@ -173,65 +181,3 @@ def _like(value: Setting, scores: Tensor) -> Tensor:
 def _offsets(runs: torch.Size, rows: int, device: torch.device) -> Tensor:
     """The number of each run's first row: [S, 1]."""
     return rows * torch.arange(runs.numel(), device=device).view(*runs, 1)
-
-
-def check_local_global(
-    local: Tensor, global_: Tensor, batch: Tensor, node: Tensor | None = None, weight: Tensor | None = None
-) -> None:
-    """Raise ValueError unless the shapes are [nodes, dim], [graphs, dim], [nodes], of two graphs or more."""
-    ends = local.shape[:-2] == global_.shape[:-2] and local.shape[-1:] == global_.shape[-1:]
-    if local.ndim < 2 or global_.ndim != local.ndim or not ends:
-        raise ValueError(
-            f"`local` is {list(local.shape)} and `global_` {list(global_.shape)}; "
-            "they must be [nodes, dim] and [graphs, dim] with the same dim, and the same runs in front"
-        )
-    if not (local.is_floating_point() and local.dtype == global_.dtype):
-        raise ValueError(
-            f"`local` is {local.dtype} and `global_` {global_.dtype}; both must be the same float type"
-        )
-    if node is not None and node.dtype != torch.int64:
-        raise ValueError(f"`node` is of {node.dtype}; it must be of torch.int64")
-    entries = local.shape[:-1] if node is None else node.shape
-    if batch.shape != entries or batch.dtype != torch.int64:
-        raise ValueError(
-            f"`batch` is {list(batch.shape)} of {batch.dtype}; it must be {list(entries)} of torch.int64"
-        )
-    if weight is not None and weight.shape != batch.shape:
-        raise ValueError(f"`weight` is {list(weight.shape)}; it must be {list(batch.shape)}")
-    if local.shape[-2] == 0:
-        raise ValueError("`local` has 0 nodes; at least 1 is needed")
-    if global_.shape[-2] < 2:
-        raise ValueError(f"`global_` has {global_.shape[-2]} graph; at least 2 are needed to have negatives")
-    if batch.device.type == "cpu" and not torch.compiler.is_compiling():  # a GPU would be waited for
-        for name, places, count in (("batch", batch, global_.shape[-2]), ("node", node, local.shape[-2])):
-            if places is not None and places.numel():
-                low, high = (int(bound) for bound in places.aminmax())
-                if low < 0 or high >= count:
-                    raise ValueError(f"`{name}` has {low} to {high}; it must have 0 to {count - 1}")
-
-
-def check_pairs(beta: Setting, tau_plus: Setting) -> None:
-    """Raise ValueError unless each run's beta and tau_plus are in their ranges; learned ones are not read."""
-    values = [
-        torch.zeros(value.shape, device="cpu")
-        if isinstance(value, Tensor) and value.requires_grad
-        else torch.as_tensor(value, dtype=torch.float64, device="cpu")
-        for value in (beta, tau_plus)
-    ]
-    try:
-        pairs = torch.stack(torch.broadcast_tensors(*values), dim=-1)
-    except RuntimeError:
-        shapes = [list(value.shape) for value in values]
-        raise ValueError(
-            f"`beta` is {shapes[0]} and `tau_plus` {shapes[1]}; both need one number a run"
-        ) from None
-    for pair in pairs.reshape(-1, 2).tolist():
-        check_hardness(*pair)
-
-
-def check_setting(name: str, value: Setting, runs: torch.Size) -> None:
-    """Raise ValueError unless a setting is one number, or one for each run along the last dimensions."""
-    shape = torch.as_tensor(value).shape
-    if len(shape) > len(runs) or shape != runs[len(runs) - len(shape) :]:
-        each = f", or one for each of the {list(runs)} runs" if runs else ""
-        raise ValueError(f"`{name}` is {list(shape)}; it must be a number{each}")

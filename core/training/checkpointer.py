@@ -122,13 +122,14 @@ class Checkpointer:
             progress = [state["progress"] for state in loaded]
             first = progress[0]
             statistics = torch.stack([run["step_statistics"] for run in progress], dim=1)  # (T, R, 3)
+            sharing = len(loaded) if loaded[0]["has_times_of_group"] else 1
             return TrainState(
                 untrained=[run["untrained"] for run in progress],
                 histories=[run["history"] for run in progress],
-                seconds=[run["seconds"] for run in progress],
+                seconds=[run["seconds"] / sharing for run in progress],
                 epoch=first["epoch"],
                 step_statistics=list(statistics.to(self.task.device)),
-                epoch_seconds=first["epoch_seconds"],
+                epoch_seconds=first["epoch_seconds"] / sharing,
             )
 
     def after_step(self, state: TrainState) -> bool:

@@ -15,8 +15,8 @@ from core.io.digests import checksum
 from core.io.errors import DamagedFileError, InputError, NewerSchemaError, is_out_of_memory, reason_of
 from core.io.files import check_regular, check_schema, write_atomically
 
-SCHEMA = 3  # of a file: a header in one line of JSON, then what torch.save writes
-READABLE_SCHEMAS = (2, SCHEMA)
+SCHEMA = 4  # of a file: a header in one line of JSON, then what torch.save writes
+READABLE_SCHEMAS = (2, 3, SCHEMA)
 SLOTS = ("state-a.pt", "state-b.pt")
 
 
@@ -93,6 +93,9 @@ class Checkpoints:
 def read_checkpoint(path: Path) -> tuple[Path, int, dict[str, Any]]:
     """A checkpoint's path, generation and state, tensors on the CPU; parsed only if its checksum is right.
 
+    ``has_times_of_group`` of the state: whether its times are those of all runs that were trained together,
+    as before schema 4, and not this run's share.
+
     Raises:
         DamagedFileError: It is damaged or of another schema.
         OSError: It cannot be read.
@@ -119,11 +122,12 @@ def read_checkpoint(path: Path) -> tuple[Path, int, dict[str, Any]]:
             f"{path} cannot be read, although its checksum is right ({reason_of(error)}); remove the cause "
             "and use the same command again, or delete the file to resume from the one before it"
         ) from error
-    return path, generation, state if schema == SCHEMA else _upgrade(state)
+    state = _upgrade(state) if schema == 2 else state
+    return path, generation, state | {"has_times_of_group": schema in (2, 3)}
 
 
 def _upgrade(state: dict[str, Any]) -> dict[str, Any]:
-    """A state of schema 2 as the present schema has it."""
+    """A state of schema 2 as schema 3 has it."""
     with restoring(Path("the checkpoint")):
         progress = dict(state.pop("place"))
         untrained, *history = progress["history"]

@@ -10,13 +10,13 @@ import os
 import re
 import select
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import dropwhile, takewhile
 from typing import Any, TypeVar
 
 import tyro
 
-from core.io.errors import InputError, Interrupted, TrainingError, is_out_of_memory
+from core.io.errors import ArgumentError, InputError, Interrupted, TrainingError, is_out_of_memory
 from core.training import signals
 from core.training.config import GroupConfig
 from core.training.describe import is_finished
@@ -25,6 +25,7 @@ from core.training.threads import let_waiting_threads_sleep
 
 Parsed = TypeVar("Parsed")
 BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
+OF_A_DATASET = "Defaults are those of --dataset {}; give --dataset NAME before --help for another's."
 BOX_DRAWING = re.compile(r"[\u2500-\u257f]+")
 
 
@@ -50,12 +51,13 @@ def parse_config(
     """Parse ``argv`` over the defaults that ``defaults_for`` returns.
 
     ``defaults_for`` takes by keyword what selects defaults (``dataset``, ``objective``, ...), each with a
-    default of its own. Raises InputError for anything that is wrong in ``argv``.
+    default of its own. Raises InputError for anything that is wrong in ``argv``; an ArgumentError unless that
+    depends on files.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     wants_group = any(re.match("--(seeds|betas)(=|$)", word) for word in argv)
     if wants_group and not issubclass(config_type, GroupConfig):
-        raise InputError(
+        raise ArgumentError(
             f"{config_type.modality} training does not support `seeds` and `betas`: a process trains one "
             "run; start one for each `seed`, or use python -m shared_eval.reproduce"
         )
@@ -64,22 +66,30 @@ def parse_config(
         selector.add_argument(flag(name), nargs="?", default=argparse.SUPPRESS)
     dashed = [with_dashes(word) for word in argv]
     selected = {name: value for name, value in vars(selector.parse_known_args(dashed)[0]).items() if value}
-    default = defaults_for(**selected)
-    description = inspect.getdoc(config_type) or ""
-    if "dataset" in inspect.signature(defaults_for).parameters:
-        description += (
-            f" Defaults are those of --dataset {default.dataset}; give --dataset NAME before --help for "
-            "another's."
-        )
-    config = parse(config_type, argv, prog, default=default, description=description).checked()
+    with known_to_all_processes():
+        default = defaults_for(**selected)
+        about = inspect.getdoc(config_type) or ""
+        if "dataset" in inspect.signature(defaults_for).parameters:
+            about += f" {OF_A_DATASET.format(default.dataset)}"
+        config = parse(config_type, argv, prog, default=default, description=about).checked()
     try:
-        config.check_effects()
+        with known_to_all_processes():
+            config.check_effects()
         config.check_dataset()
     except InputError:
         # A finished run is reported as such also where its data have been removed.
         if not all(is_finished(run, run.folder()) for run in config.expand()):
             raise
     return config
+
+
+@contextlib.contextmanager
+def known_to_all_processes() -> Iterator[None]:
+    """Inside, an InputError becomes an ArgumentError."""
+    try:
+        yield
+    except InputError as error:
+        raise ArgumentError(str(error)) from error
 
 
 def parse(
@@ -89,7 +99,7 @@ def parse(
     default: Parsed | None = None,
     description: str | None = None,
 ) -> Parsed:
-    """Parse ``argv`` to a dataclass with tyro; what tyro reports becomes an InputError of one line.
+    """Parse ``argv`` to a dataclass with tyro; what tyro reports becomes an ArgumentError of one line.
 
     Help begins with the ``description``, by default the dataclass's docstring.
     """
@@ -107,7 +117,7 @@ def parse(
     except SystemExit as exit_:
         if not exit_.code:
             raise
-        raise InputError(f"{first_paragraph(message.getvalue())}; see {prog} --help") from None
+        raise ArgumentError(f"{first_paragraph(message.getvalue())}; see {prog} --help") from None
 
 
 def first_paragraph(text: str) -> str:
@@ -157,9 +167,10 @@ def _exit_on_errors(main: Callable[..., None], *args: Any, **kwargs: Any) -> Non
     is_main = rank == "0"  # of several processes one reports what all of them know
     try:
         main(*args, **kwargs)
-    except InputError as error:  # any process may lack data or a GPU
-        where = "" if is_main else f" in process {rank}"
-        print(f"error{where}: {with_flags(str(error))}", file=sys.stderr)
+    except InputError as error:
+        if is_main or not isinstance(error, ArgumentError):  # any process may lack data or a GPU
+            where = "" if is_main else f" in process {rank}"
+            print(f"error{where}: {with_flags(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except TrainingError as error:
         if is_main:

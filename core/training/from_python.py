@@ -15,6 +15,14 @@ from core.training.describe import config_from
 from core.training.settings import Config
 
 
+def refuse_dataset(settings: Mapping[str, Any], argument: str) -> None:
+    """Raise InputError if the settings name a dataset: ``argument`` says what is trained on."""
+    if "dataset" in settings:
+        raise InputError(
+            f"`dataset` is {settings['dataset']}, but train_on takes `{argument}` instead; leave it out"
+        )
+
+
 @contextmanager
 def python_config(
     config_type: type[Config],

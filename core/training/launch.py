@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from core.distributed import is_main_process, launched_processes, process_group
-from core.io.errors import DivergedError, InputError
+from core.io.errors import ArgumentError, DivergedError
 from core.training import signals
 from core.training.checkpointer import group_by_progress
 from core.training.config import TrainConfig
@@ -32,7 +32,7 @@ def launch(task_type: TaskType, config: TrainConfig, shows_folder: bool = True) 
     was trained, and exit.
     """
     if launched_processes() > 1 and not config.supports_torchrun:
-        raise InputError(f"{config.modality} training runs in one process; start it without torchrun")
+        raise ArgumentError(f"{config.modality} training runs in one process; start it without torchrun")
     if config.tensorboard:
         check_installed()
     set_deterministic(config.deterministic)

@@ -61,20 +61,20 @@ def label_older_objective(objective: Mapping[str, Any]) -> dict[str, Any]:
     get = objective.get
     try:
         numbers = [f"{name} {objective[name]:g}" for name in ("beta", "tau_plus") if get(name)]
-        # At beta 0 and tau_plus 0 the released and the corrected objective are one.
-        is_released = get("variant") == "released" and numbers
-        options = {  # and whether they change the plain objective
-            "released": (is_released, False),
-            "annealed": (get("anneal_beta") == "down", False),
-            "normalized": (get("normalize"), True),
-            "denominator all": (get("denominator") == "all", True),
-            "weights constant": (get("stop_gradient"), False),
-            "true positives": (get("positives") == "label", True),
-            f"window {get('window')}": (get("window", 1) > 1, True),
+        options = {
+            "released": get("variant") == "released",
+            "annealed": get("anneal_beta") == "down",
+            "normalized": get("normalize"),
+            "denominator all": get("denominator") == "all",
+            "weights constant": get("stop_gradient"),
+            "true positives": get("positives") == "label",
+            f"window {get('window')}": get("window", 1) > 1,
         }
-        changed = [name for name, (is_changed, _) in options.items() if is_changed]
-        family = ", ".join(filter(None, [get("encoder"), *changed]))
-        plain_family = ", ".join(filter(None, [get("encoder"), *(n for n in changed if options[n][1])]))
+        keeps_plain = ("released", "annealed", "weights constant")  # at beta 0 and tau_plus 0
+        changed = [name for name, is_changed in options.items() if is_changed]
+        of_plain = [name for name in changed if name not in keeps_plain]
+        family = ", ".join(filter(None, [get("encoder"), *(changed if numbers else of_plain)]))
+        plain_family = ", ".join(filter(None, [get("encoder"), *of_plain]))
         label = ", ".join(filter(None, [objective["name"], *numbers, family]))
     except (LookupError, TypeError, ValueError) as error:
         raise DamagedFileError(f"its objective is not valid ({error})") from error

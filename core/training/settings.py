@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_COUNT = 2**31 - 1  # of samples, channels, epochs, ...
 MAX_FLOAT = 3.4e38  # the largest float32
+MAX_TAU_PLUS = 1 - 2**-24  # the largest float32 below 1: losses divide by 1 - tau_plus
 MAX_LISTED = 1000  # numbers in a list, such as seeds that are trained together
 
 Config = TypeVar("Config", bound="TrainConfig")
@@ -27,8 +28,10 @@ def check_hardness(beta: float, tau_plus: float) -> None:
     """Raise InputError unless beta >= 0 and 0 <= tau_plus < 1."""
     if not 0 <= beta <= MAX_FLOAT:
         raise InputError(f"`beta` is {beta!s:.50}; it must be at least 0 and finite")
-    if not 0 <= tau_plus < 1:
-        raise InputError(f"`tau_plus` is {tau_plus}; it must be at least 0 and below 1")
+    if not 0 <= tau_plus <= MAX_TAU_PLUS:
+        raise InputError(
+            f"`tau_plus` is {tau_plus}; it must be at least 0 and below 1 ({MAX_TAU_PLUS:.8f} at most)"
+        )
 
 
 def check_ranges(

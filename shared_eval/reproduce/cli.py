@@ -15,7 +15,7 @@ from core.io.errors import InputError, TrainingError
 from core.training import signals
 from core.training.cli import command, parse
 from core.training.settings import MAX_FLOAT, check_ranges
-from shared_eval.outputs import show
+from shared_eval.outputs import check_output, show
 from shared_eval.records import warn_failed_runs
 from shared_eval.reproduce.locate import locate
 from shared_eval.reproduce.plan import (
@@ -78,8 +78,7 @@ class ReproduceConfig:
             if not 0 <= beta <= MAX_FLOAT:
                 raise InputError(f"`betas` has {beta}; each must be at least 0 and at most {MAX_FLOAT}")
         for path in self.output:
-            if path.suffix not in SUFFIXES:
-                raise InputError(f"`output` is {path}; its suffix must be one of {', '.join(SUFFIXES)}")
+            check_output(path, overwrite=True, suffixes=SUFFIXES)
         return self
 
 

@@ -78,7 +78,7 @@ class Recipe:
     title: str
     modality: str
     source: str  # of settings and figures
-    cost: str  # as measured, and where; empty if it was not
+    cost: str  # as measured, and where, or why it was not
     datasets: tuple[str, ...]
     epochs: tuple[int, ...]
     seeds: int
@@ -88,7 +88,8 @@ class Recipe:
     settings: dict[str, Value] = field(default_factory=dict)  # further settings of every run
     folder: str = "runs"  # {epochs} becomes a run's number of epochs
     seeds_together: bool | None = None  # by default where the trainer can do that
-    # Of a run of each dataset with the most of the epochs, evaluated, as measured.
+    # Of a run of each dataset with the most of the epochs, evaluated, as measured. A shorter one is estimated
+    # to take as many: its evaluation is as long.
     seconds: dict[str, float] = field(default_factory=dict)
 
     def points(self, betas: Sequence[float] = ()) -> list[tuple[Objectives, float, float]]:
@@ -128,9 +129,7 @@ class Recipe:
                 extra=tuple(self.settings.items()),
                 root=self.folder.replace("{epochs}", str(epochs)),
                 seeds_together=self.seeds_together,
-                seconds=self.seconds[dataset] * epochs / max(self.epochs)
-                if dataset in self.seconds
-                else None,
+                seconds=self.seconds.get(dataset),
             )
             for dataset, epochs, seed in product(datasets, self.epochs, range(seeds))
             for entry, tau_plus, beta in points

@@ -46,7 +46,7 @@ def write_results(
         print(f"warning: {line}", file=sys.stderr)
     show_table(table)
     for path in outputs:
-        write_output(path, table_text(table, path.suffix))
+        write_output(path, table_text(table, path.suffix.lower()))
     records = label_versions(records, merge)
     drawn = draw(records, table)
     show(f"report: {write_report(records, table, drawn, page)}")
@@ -72,13 +72,16 @@ def missing_from(
 
 
 def _why_not(planned: Primary, table: ResultTable) -> str:
-    if planned.column not in table.columns:
-        return _columns_of(planned.column, table)
-    points = [row.point for row in table.rows if row.point is not None and planned.column in row.cells]
-    families = {p.family for p in points if (p.tau_plus, p.beta) == (planned.tau_plus, planned.beta)}
-    if planned.family not in families:
-        named = " and ".join(sorted(map(repr, families)))
-        return f"in the table the family is {named}" if families else "the table has no run of these numbers"
+    column, numbers = planned.column, (planned.tau_plus, planned.beta)
+    if column not in table.columns:
+        return _columns_of(column, table)
+    cells = {r.point: r.cells[column] for r in table.rows if r.point is not None and column in r.cells}
+    epochs = {p.family: cell.epochs for p, cell in cells.items() if (p.tau_plus, p.beta) == numbers}
+    if planned.family not in epochs:
+        named = " and ".join(sorted(map(repr, epochs)))
+        return f"in the table the family is {named}" if epochs else "the table has no run of these numbers"
+    if epochs[planned.family] is None:
+        return "the table mixes lengths of training"
     return f"there are no runs of {planned.baseline} at its seeds and epochs"
 
 

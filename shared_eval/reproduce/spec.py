@@ -27,7 +27,7 @@ class RunSpec:
     extra: tuple[tuple[str, Value], ...] = ()  # further settings
     root: str = "runs"
     seeds_together: bool | None = None  # whether one process can train it with other seeds
-    seconds: float | None = field(default=None, compare=False)  # that it takes by its recipe
+    seconds: float | None = field(default=None, compare=False)  # that it takes at most by its recipe
     # What its modality says of it; see ``locate``.
     folder: Path = field(default=Path(), compare=False)
     finished: bool = field(default=False, compare=False)  # whether the folder has its record

@@ -88,7 +88,14 @@ def test_all_commands_parse(dry, script):
     assert all((ROOT / name).exists() for name in files)
     if not dry:
         assert suites[0].objective.large_batches[-1] == 262_144
-        assert {(run.arch, run.batch_size) for run in runs} == {("resnet18", 512)}
+        assert {(run.arch, run.batch_size, run.epochs) for run in runs} == {("resnet18", 512, 100)}
+
+
+def test_number_of_epochs_is_a_choice(script):
+    _, [line] = script("cifar10-simclr", HCL_GPU_PRINT="1", HCL_GPU_EPOCHS="300")
+    _, _, module, *flags = shlex.split(line)
+    assert module == "image.train"
+    assert parse_config(ImageConfig, defaults_for, flags, module).epochs == 300
 
 
 def test_unknown_step_is_refused_before_the_others_end(script):
@@ -143,6 +150,33 @@ def test_a_step_ends_when_the_time_is_up_and_the_next_call_continues(script, tmp
         1,
     ]
     assert script("images", HCL_GPU_SECONDS="0")[0] == TIME_IS_UP
+
+
+def test_time_of_a_call_includes_the_setup_and_the_next_call_resumes_the_run(script, tmp_path):
+    """Both calls end with what the run has written until then."""
+    body = """
+    case "$*" in
+        *--unpack*) sleep 2 ;;
+        *image.train*) [[ "$*" = *--resume* ]] || exit 1
+            while [ "$1" != --output-dir ]; do shift; done
+            mkdir -p "$2"
+            if [ -e "$2/metrics.jsonl" ]; then echo {} > "$2/result.json"; exit 0; fi
+            trap 'exit 130' INT
+            echo {} > "$2/metrics.jsonl"
+            sleep 60 & wait ;;
+    esac
+    """
+    script.environment["PYTHON"] = str(fake_python(tmp_path, body))
+    (script.carry / "cifar10-1-of-1.zip").touch()
+    status, lines = script("setup", "cifar10-hard", HCL_GPU_SECONDS="6")
+    assert status == TIME_IS_UP, lines
+    [training] = [line for line in lines if line.startswith("== ") and "image.train" in line]
+    assert int(training.split()[-3].strip("(")) <= 4  # "(4 s left)"
+    run = "runs/image/cifar10/hard-beta1-tau0.1/seed-0"
+    assert script.kept() == {f"{run}/metrics.jsonl"}
+    status, lines = script("cifar10-hard")
+    assert status == 0, lines
+    assert script.kept() == {f"{run}/metrics.jsonl", f"{run}/result.json"}
 
 
 def test_checkpoint_of_an_unfinished_run_is_carried_in_pieces(script, tmp_path):

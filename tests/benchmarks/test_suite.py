@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import alternatives, evaluation, graphs, objective, ranks
 from benchmarks.__main__ import PARTS, main, parse_suite
-from benchmarks.measure import Findings, summary
+from benchmarks.measure import ROOT, Findings, summary
 from benchmarks.page import duration, memory
 from core.io.errors import TrainingError
 from tests.processes import in_processes
@@ -96,6 +96,28 @@ def results(tmp_path):
         record |= vars(findings) | {"quick": False, "environment": environment}
         (tmp_path / f"{part}.json").write_text(json.dumps(record))
     return tmp_path
+
+
+SPEED_OF_THE_README = (
+    *(
+        ("objective", "batch 4,096", name)
+        for name in ("ours, tiled", "lightly NTXentLoss", "pytorch-metric-learning SupConLoss")
+    ),
+    ("references", "REDDIT-BINARY, epoch", "ours, InfoGraph"),
+    ("references", "REDDIT-BINARY, epoch", "PyG, InfoGraph"),
+    ("revisions", "graph.train --help", "now"),
+)
+
+
+@pytest.mark.parametrize(("part", "case", "name"), SPEED_OF_THE_README)
+def test_speed_section_of_the_readme_has_the_recorded_figures(part, case, name):
+    record = json.loads((ROOT / "benchmarks" / "results" / "speed" / f"{part}.json").read_text())
+    [comparison] = (each for each in record["comparisons"] if each["case"] == case)
+    subject = comparison["subjects"][name]
+    text = duration(subject["median_seconds"])
+    text += f" and {memory(subject['peak_bytes'])}" if "peak_bytes" in subject else ""
+    section = (ROOT / "README.md").read_text().split("\n## Speed\n")[1].split("\n## ")[0]
+    assert f" {text}" in section
 
 
 def test_page_is_written_without_measuring(results, monkeypatch):

@@ -30,8 +30,8 @@ def flip_in_header(content: bytes) -> bytes:
 
 
 def flip_schema(content: bytes) -> bytes:
-    """One bit makes 7 of 3, as newer code might write it."""
-    return content.replace(b'{"schema": 3', b'{"schema": 7', 1)
+    """One bit makes 6 of 4, as newer code might write it."""
+    return content.replace(b'{"schema": 4', b'{"schema": 6', 1)
 
 
 def with_schema(number: int, content: bytes) -> bytes:
@@ -48,7 +48,7 @@ DAMAGES = {
     "bit-flipped": (flip, "its checksum is wrong: it is truncated or damaged"),
     "header-changed": (flip_in_header, "its checksum is wrong: it is truncated or damaged"),
     "schema-flipped": (flip_schema, "its checksum is wrong: it is truncated or damaged"),
-    "older-schema": (partial(with_schema, 1), "its schema is 1, this code reads 3"),
+    "older-schema": (partial(with_schema, 1), "its schema is 1, this code reads 4"),
     "empty": (lambda content: b"", "it does not begin as a checkpoint does"),
     "no-checksum": (lambda content: b"{}\n" + content, "it does not begin as a checkpoint does"),
     "other-first-line": (lambda content: b"[]\n" + content, "it does not begin as a checkpoint does"),
@@ -80,9 +80,9 @@ def test_damaged_checkpoint_falls_back_to_the_previous_one(two_generations, caps
 
 def test_checkpoint_of_newer_code_is_not_overwritten(two_generations):
     path = newest_checkpoint(two_generations)
-    damage(path, partial(with_schema, 4))
+    damage(path, partial(with_schema, 5))
     with pytest.raises(
-        InputError, match=f"{path} cannot be read: its schema is 4, this code reads 3; choose"
+        InputError, match=f"{path} cannot be read: its schema is 5, this code reads 4; choose"
     ):
         Checkpoints(two_generations).load()
 

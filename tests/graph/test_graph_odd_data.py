@@ -124,7 +124,7 @@ def test_list_of_graphs_is_refused_with_what_to_do(of_features):
 def test_tau_plus_that_is_1_in_float32_is_refused(tmp_path, capsys):
     flags = ["--output-dir", str(tmp_path / "run"), "--epochs", "1", "--device", "cpu", "--tau-plus"]
     [line] = failure_of(train_main, capsys, [*flags, "0.99999999"])
-    assert line == "error: --tau-plus is 0.99999999; it must be at most 0.99999994"
+    assert line == "error: --tau-plus is 0.99999999; it must be at least 0 and below 1 (0.99999994 at most)"
     assert not (tmp_path / "run").exists()
 
 

@@ -24,6 +24,7 @@ from image.evaluate import main as evaluate_main
 from image.loading import Transform, evaluation_size, load_encoder
 from image.scoring import represent_all
 from image.train import main as train_main
+from image.training import dataset_of
 from shared_eval.probes import knn_accuracy
 from tests.image.conftest import CLASSES, make_images
 from tests.runs import counted_steps, failure_of, printed_scores, result_of
@@ -98,6 +99,21 @@ def test_transform_takes_pil_images_and_tensors():
         transform(torch.zeros(1, 8, 8))
     with pytest.raises(ValueError, match=r"is torch\.int64; it must be uint8"):
         transform(torch.zeros(3, 8, 8, dtype=torch.int64))
+
+
+def test_floats_that_rounding_or_a_filter_leaves_outside_are_clamped():
+    torch.manual_seed(0)
+    edges = (torch.rand(4, 3, 8, 8) > 0.5).float()
+    for outside in (1e-6, 0.1):
+        around = torch.where(edges > 0, 1 + outside, -outside)
+        assert torch.equal(Transform(8)(around), Transform(8)(edges))
+        assert torch.equal(dataset_of(around).train.images, dataset_of(edges).train.images)
+    enlarged = torch.nn.functional.interpolate(edges, (31, 31), mode="bicubic")
+    assert enlarged.min() < -0.1
+    assert Transform(31)(enlarged).shape == (4, 3, 31, 31)
+    for other in (edges * 255, edges * 2 - 1, torch.where(edges > 0, torch.nan, 0.0)):
+        with pytest.raises(ValueError, match=r"`image` has values from .*; floats must be in \[0, 1\]"):
+            Transform(8)(other)
 
 
 def test_size_of_evaluation_is_the_datasets_own(tmp_path):
@@ -360,13 +376,13 @@ def test_run_on_a_tensor_is_evaluated_on_a_named_dataset(tmp_path, capsys):
             torch.rand(20, 3, 16, 16),
             None,
             {"dataset": "digits"},
-            "`dataset` is digits, but `data` is trained",
+            "`dataset` is digits, but train_on takes `data`",
         ),
         (
             "nowhere",
             None,
             {"dataset": "digits"},
-            "`dataset` is digits, but `data` is trained on; leave it out",
+            "`dataset` is digits, but train_on takes `data` instead; leave it out",
         ),
         ("nowhere", None, {}, "nowhere is not a folder"),
         ("nowhere", torch.zeros(3), {}, "`targets` are those of a tensor"),

@@ -116,7 +116,17 @@ def test_slug_names_changed_options():
     assert config.objective_slug() == "hard-beta1-tau0.1-annealed-stopgradient-truepositives"
 
 
-def test_run_that_was_recorded_with_an_endless_warmup_is_loaded(tmp_path):
-    config = ImageConfig(beta=1.0, tau_plus=0.1, warmup=30, epochs=1)
+@pytest.mark.parametrize("settings", [{"warmup": 30, "epochs": 1}, {"beta": 0.0, "anneal_beta": "down"}])
+def test_run_that_was_recorded_with_a_setting_without_effect_is_loaded(tmp_path, settings):
+    config = ImageConfig(**({"beta": 1.0, "tau_plus": 0.1} | settings))
     (tmp_path / "config.json").write_text(config.as_text())
-    assert load_config(tmp_path, ImageConfig).warmup == 30
+    loaded = load_config(tmp_path, ImageConfig)
+    assert {name: getattr(loaded, name) for name in settings} == settings
+
+
+def test_help_says_whose_defaults_it_shows(capsys):
+    for flags, dataset in (([], "shapes"), (["--dataset", "cifar10"], "cifar10")):
+        with pytest.raises(SystemExit):
+            parse_config(ImageConfig, defaults_for, [*flags, "--help"], "train")
+        text = " ".join(capsys.readouterr().out.split())
+        assert f"Defaults are those of --dataset {dataset}; give --dataset NAME before --help" in text

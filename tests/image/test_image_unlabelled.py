@@ -138,7 +138,7 @@ def test_unlabelled_run_is_scored_on_another_labelled_set(flat, tiny_folder, tmp
         "linear_accuracy",
         "linear_top5_accuracy",
     }
-    assert result["labelled"] is False
+    assert (result["labelled"], result["evaluation"]) == (False, "probe-size-2")
     assert [line["knn_accuracy"] for line in metrics_of(folder)][-1] == result["metrics"]["knn_accuracy"]
     scores = printed_scores(evaluate_main, capsys, [folder, "--device", "cpu"])
     assert scores == as_printed(result["metrics"])
@@ -164,7 +164,7 @@ def test_unlabelled_run_is_scored_on_another_labelled_set(flat, tiny_folder, tmp
         (["--probe-dataset", "cifar"], "--probe-dataset is 'cifar', which is unknown; did you mean cifar10?"),
         (
             ["--probe-dataset", "folder:{flat}"],
-            "--probe-dataset cannot be used: {flat} contains no class folders; add them\n",
+            "{flat} contains no class folders; add them\n",
         ),
     ],
 )
@@ -190,9 +190,7 @@ def test_probe_dataset_is_read_by_its_class_folders_in_the_size_of_the_run_s_ima
     assert f"folder:{root}: skipped: 1 outside of class folders" in capsys.readouterr().err
     for name in ("bars", "plain"):
         shutil.rmtree(root / name)
-    message = (
-        f"`probe_dataset` cannot be used: it is 'folder:{root}', which has 1 class; at least 2 are needed"
-    )
+    message = f"`probe_dataset` is 'folder:{root}', which has 1 class; at least 2 are needed"
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         load_datasets(config)
 

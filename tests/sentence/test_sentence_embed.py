@@ -203,7 +203,7 @@ def test_training_on_texts_is_that_of_the_command(tmp_path):
 
 def test_training_in_memory_leaves_and_names_no_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    model = sentence.train_on(make_texts(60), **FAST)
+    model = sentence.train_on(make_texts(), **FAST)
     printed = capsys.readouterr().out
     assert "run folder" not in printed
     assert "(untrained" in printed
@@ -250,7 +250,7 @@ def test_texts_are_named_by_what_their_sentences_are():
         ([["a", None]], {}, "`texts` has None; it must be sentences, or lists of sentences"),
         (["a b"] * 50, {"epoch": 3}, "`epoch` is not a setting of sentence training; did you mean epochs"),
         (["a b"] * 50, {"epochs": "3"}, '`epochs` is "3"; it must be int'),
-        (["a b"] * 50, {"dataset": "books"}, "`dataset` is books, but `texts` are trained on; leave it out"),
+        (["a b"] * 50, {"dataset": "books"}, "`dataset` is books, but train_on takes `texts` instead"),
         (["a b"] * 50, {"batch_size": 51}, "`batch_size` is 51; it must be at most 50, the"),
     ],
 )

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 import core.io.files
 from core.io.errors import InputError
-from shared_eval.embeddings import SUFFIXES, Rows, check_output, write_embeddings
+from shared_eval.embeddings import SUFFIXES, Rows, write_embeddings
 
 IDS = ["a.png", "b, c.png", 'd "e"\n.png', "ä/日本.png", "bad-\udcff.png"]
 READABLE = [*IDS[:4], "bad-\\udcff.png"]
@@ -163,10 +163,10 @@ def test_full_disk_and_error_on_the_way_leave_what_was_there(tmp_path, suffix, m
 
 def test_output_that_cannot_be_one_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"suffix must be one of \.parquet, \.npz, \.safetensors, \.csv"):
-        check_output(tmp_path / "x.txt")
+        write_embeddings(tmp_path / "x.txt", [])
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputError, match="is not a regular file"):
-        check_output(tmp_path / "folder.csv", overwrite=True)
+        write_embeddings(tmp_path / "folder.csv", [], overwrite=True)
     with pytest.raises(InputError, match="there is nothing to embed"):
         write_embeddings(tmp_path / "x.csv", [])
     assert not (tmp_path / "x.csv").exists()

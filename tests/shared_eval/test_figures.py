@@ -30,21 +30,26 @@ def records(tmp_path):
     return label_versions(read_records(find_records([tmp_path])))
 
 
-def test_accuracy_against_beta(records):
-    axes = figures.score_against("beta", records, "MUTAG svm_accuracy").axes[0]
+@pytest.fixture
+def accuracies(records):
+    return records[records["metric"] == "svm_accuracy"]
+
+
+def test_accuracy_against_beta(accuracies):
+    axes = figures.score_against("beta", accuracies, "MUTAG svm_accuracy").axes[0]
     points, means, untrained = axes.lines
     assert len(points.get_xdata()) == 9
     assert means.get_xdata().tolist() == [0, 1, 10]
     np.testing.assert_allclose(means.get_ydata(), [80.1, 81.1, 90.1])
     assert untrained.get_ydata() == pytest.approx([70.0, 70.0])
-    assert figures.score_against("beta", records[records["beta"] == 1], "MUTAG svm_accuracy") is None
+    assert figures.score_against("beta", accuracies[accuracies["beta"] == 1], "MUTAG") is None
 
 
-def test_each_version_has_its_own_line(records):
-    changes = {"value": records["value"] - 0.3, "untrained": records["untrained"] - 0.3}
-    other = records.assign(revision="def5678", **changes)
-    both = label_versions(pd.concat([records, other]).drop(columns="version"))
-    axes = figures.score_against("beta", both, "MUTAG svm_accuracy").axes[0]
+def test_each_version_has_its_own_line(accuracies):
+    changes = {"value": accuracies["value"] - 0.3, "untrained": accuracies["untrained"] - 0.3}
+    other = accuracies.assign(revision="def5678", **changes)
+    both = label_versions(pd.concat([accuracies, other]).drop(columns="version"))
+    axes = figures.score_against("beta", both, "MUTAG").axes[0]
     assert [line.get_label() for line in axes.lines if not line.get_label().startswith("_")] == [
         "tau_plus 0.1, abc1234",
         "tau_plus 0.1, def5678",
@@ -55,14 +60,14 @@ def test_each_version_has_its_own_line(records):
     np.testing.assert_allclose(axes.lines[3].get_ydata(), [50.1, 51.1, 60.1])
 
 
-def test_score_against_epochs_has_a_line_for_each_beta(records):
-    lengths = pd.concat([records.assign(epochs=epochs, value=epochs / 100) for epochs in (5, 20)])
-    axes = figures.score_against("epochs", label_versions(lengths), "MUTAG svm_accuracy").axes[0]
+def test_score_against_epochs_has_a_line_for_each_beta(accuracies):
+    lengths = pd.concat([accuracies.assign(epochs=epochs, value=epochs / 100) for epochs in (5, 20)])
+    axes = figures.score_against("epochs", label_versions(lengths), "MUTAG").axes[0]
     labels = [line.get_label() for line in axes.lines if not line.get_label().startswith("_")]
     assert labels == [f"beta {beta}, tau_plus 0.1" for beta in (0, 1, 10)] + ["untrained encoder"]
     assert axes.lines[1].get_xdata().tolist() == [5, 20]
     np.testing.assert_allclose(axes.lines[1].get_ydata(), [5, 20])
-    assert figures.score_against("epochs", records, "MUTAG svm_accuracy") is None
+    assert figures.score_against("epochs", accuracies, "MUTAG") is None
 
 
 def test_training_curves(tmp_path):
@@ -143,10 +148,10 @@ def test_alignment_against_uniformity(records):
     assert figures.alignment_against_uniformity(records[records["metric"] == "svm_accuracy"], "MUTAG") is None
 
 
-def test_figure_is_saved_as_png_and_svg(tmp_path, records):
-    paths = figures.save(figures.score_against("beta", records, "MUTAG svm_accuracy"), tmp_path / "figure")
+def test_figure_is_saved_as_png_and_svg(tmp_path, accuracies):
+    paths = figures.save(figures.score_against("beta", accuracies, "MUTAG"), tmp_path / "figure")
     content = [path.read_bytes() for path in paths]
-    figures.save(figures.score_against("beta", records, "MUTAG svm_accuracy"), tmp_path / "figure")
+    figures.save(figures.score_against("beta", accuracies, "MUTAG"), tmp_path / "figure")
     assert [path.read_bytes() for path in paths] == content
     assert [path.suffix for path in paths] == [".png", ".svg"]
     assert paths[0].read_bytes().startswith(b"\x89PNG")

@@ -14,11 +14,11 @@ from shared_eval import compare, records
 from shared_eval.comparison import compare_scores
 from shared_eval.records import find_records, read_records
 from shared_eval.report import file_names
-from shared_eval.report_page import by_dataset
+from shared_eval.report_page import by_dataset, draw
 from shared_eval.reproduce.plan import describe_estimate
 from shared_eval.reproduce.recipes import read_recipe
 from shared_eval.table_formats import to_latex
-from shared_eval.tables import ORACLE, summarise
+from shared_eval.tables import ORACLE, label_versions, scores, summarise
 from tests.runs import failure_of
 from tests.shared_eval.conftest import HARD, MOTIFS, write_record
 
@@ -81,6 +81,21 @@ def test_datasets_of_one_name_are_named_by_their_modality(tmp_path):
     assert {name for name, _ in found} == {"image folder:data", "graph folder:data", "MUTAG"}
 
 
+def test_datasets_of_one_name_have_figures_and_columns_of_the_same_name(tmp_path):
+    for modality, metric in (("image", "linear_accuracy"), ("graph", "svm_accuracy")):
+        for beta in (1.0, 2.0):
+            changes = {"objective": HARD | {"beta": beta}, "metrics": {metric: 0.5}}
+            write_record(tmp_path / f"{modality}{beta}", modality=modality, dataset="folder:data", **changes)
+    found = read_records(find_records([tmp_path]))
+    table = summarise(scores(found))
+    assert list(table.by_dataset()) == [name for name, _ in by_dataset(found)]
+    drawn = draw(label_versions(found), table)
+    assert {
+        "image folder:data: linear_accuracy against beta",
+        "graph folder:data: svm_accuracy against beta",
+    } <= drawn.keys()
+
+
 def test_titles_that_differ_in_signs_alone_are_files_of_their_own():
     assert file_names(["a-b: loss", "a.b: loss", "a b: loss", "c"]) == [
         "a-b-loss",
@@ -101,11 +116,11 @@ def test_one_long_run_takes_its_time_on_any_number_of_processes(tmp_path, monkey
     assert "about 27 min" in describe_estimate(specs, 1)
 
 
-def test_seconds_of_a_recipe_are_of_its_longest_training(tmp_path):
+def test_shorter_training_has_the_seconds_of_the_longest_which_it_does_not_exceed(tmp_path):
     recipe = tmp_path / "lengths.toml"
     text = MOTIFS.replace("epochs = 2", 'epochs = [5, 20]\nfolder = "runs/{epochs}"')
     recipe.write_text(text.replace("[settings]", "[seconds]\nmotifs = 8\n[settings]"))
-    assert {spec.epochs: spec.seconds for spec in read_recipe(recipe).specs()} == {5: 2, 20: 8}
+    assert {spec.epochs: spec.seconds for spec in read_recipe(recipe).specs()} == {5: 8, 20: 8}
 
 
 def test_recipe_needs_no_published_scores(tmp_path):

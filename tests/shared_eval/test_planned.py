@@ -59,6 +59,16 @@ def test_what_a_recipe_plans_and_its_table_lacks_is_named(recipe, capsys, change
     assert capsys.readouterr().err == ""
 
 
+def test_planned_comparison_in_a_table_that_mixes_lengths_is_named(recipe, capsys):
+    lengths = 'epochs = [2, 4]\nfolder = "runs/{epochs}"'
+    recipe.write_text((MOTIFS + PRIMARY).replace("epochs = 2", lengths))
+    finish(recipe)
+    reproduce.main([str(recipe), "--mix"])
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 * 2  # baselines at each length
+    assert all(line.endswith(", but the table mixes lengths of training") for line in said)
+
+
 def test_reports_of_recipes_in_one_folder_are_two_files(recipe, capsys):
     finish(recipe)
     recipe.with_name("other.toml").write_text(recipe.read_text())

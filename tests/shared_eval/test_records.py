@@ -1,7 +1,9 @@
 """Records: reading, labels, settings, listing."""
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +11,7 @@ import pytest
 
 from core.io.errors import DamagedFileError
 from core.training.records import label_older_objective, read_record, record_text
+from graph.config import GraphConfig
 from shared_eval.records import find_records, main, read_records, settings_fingerprint
 from tests.shared_eval.conftest import HARD, PLAIN, write_record
 
@@ -83,6 +86,14 @@ def test_older_objective_gets_a_label(objective, label):
     assert label_older_objective(objective)["label"] == label
 
 
+@pytest.mark.parametrize("option", [{}, {"variant": "released"}, {"stop_gradient": True}])
+def test_older_plain_run_has_the_family_that_its_config_gives(option):
+    """Options of the hardness change nothing without it."""
+    names = ("label", "family", "plain_family")
+    older, now = label_older_objective(PLAIN | option), GraphConfig(beta=0.0, tau_plus=0.0, **option)
+    assert [older[name] for name in names] == [now.checked().objective_record()[name] for name in names]
+
+
 def test_older_record_gets_label_and_families(tmp_path):
     """One as runs wrote it, its checksum included; what it holds stays."""
     objective = HARD | {"variant": "released", "stop_gradient": True, "temperature": None}
@@ -141,6 +152,35 @@ def test_one_metric_of_a_record_is_selected(tmp_path, capsys):
     exported = pd.read_csv(tmp_path / "out.csv")
     assert exported[["metric", "value"]].to_numpy().tolist() == [["f1", 0.25]]
     assert "accuracy" not in capsys.readouterr().out
+
+
+def test_folder_that_cannot_be_read_is_skipped_with_a_warning(tmp_path, monkeypatch, capsys):
+    good = write_record(tmp_path / "runs" / "a")
+    write_record(tmp_path / "runs" / "private" / "b")
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "private":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # the permissions of a folder do not bind root
+    main([str(tmp_path), "--csv", str(tmp_path / "out.csv")])
+    assert pd.read_csv(tmp_path / "out.csv")["path"].tolist() == [str(good)]
+    private = tmp_path / "runs" / "private"
+    warning = f"warning: {private} cannot be searched for runs and is skipped (Permission denied)\n"
+    assert capsys.readouterr().err == warning
+
+
+def test_record_is_found_once_and_by_a_link_only_if_there_is_no_other_way(tmp_path):
+    there = write_record(tmp_path / "runs" / "z")
+    outside = write_record(tmp_path / "disk" / "b").parent
+    write_record(tmp_path / "runs" / ".old" / "c")
+    for name, target in (("latest", "z"), ("moved", outside), ("up", tmp_path), ("same", outside)):
+        (tmp_path / "runs" / name).symlink_to(target)
+    moved = tmp_path / "runs" / "moved" / "result.json"
+    assert find_records([tmp_path / "runs"]) == [moved, there]
+    assert find_records([tmp_path / "runs" / "latest"]) == [tmp_path / "runs" / "latest" / "result.json"]
 
 
 def test_missing_folder_is_an_error(tmp_path, capsys):

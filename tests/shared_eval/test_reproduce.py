@@ -39,7 +39,7 @@ def test_package_that_is_shadowed_is_named(recipe, tmp_path, capsys):
 
 
 def test_table_is_made_from_nothing_and_not_run_again(recipe, monkeypatch, capsys):
-    reproduce.main([str(recipe), "--jobs", "2", "--output", "table.md", "table.csv", "table.tex"])
+    reproduce.main([str(recipe), "--jobs", "2", "--output", "table.md", "TABLE.CSV", "table.tex"])
     shown = capsys.readouterr()
     assert shown.err.count("done: ") == 1  # both betas in one process
     table = Path("table.md").read_text()
@@ -50,7 +50,7 @@ def test_table_is_made_from_nothing_and_not_run_again(recipe, monkeypatch, capsy
         "paper: hard, beta 1 | 98.7",
     ):
         assert f"| {row}" in table
-    assert Path("table.csv").read_text().startswith("objective,kind,column")
+    assert Path("TABLE.CSV").read_text().startswith("objective,kind,column")
     assert Path("table.tex").read_text().startswith("\\begin{tabular}")
     config = json.loads(Path("runs/graph/motifs/hard-beta1-tau0.1/seed-0/config.json").read_text())
     assert config["hidden"] == 8
@@ -343,6 +343,7 @@ def test_small_table_on_ray(recipe, capsys):
         (["demo", "--betas", "-1", "--dry-run"], "--betas has -1.0; each must be at least 0"),
         (["x" * 3000], "is not a table (demo, "),
         (["demo", "--output", "table.doc"], "its suffix must be one of .md, .csv, .tex"),
+        (["demo", "--output", "folder.md"], "--output is folder.md, which is not a regular file"),
         (
             ["graphs", "--objectives", "simclr"],
             "--objectives has simclr; the table has infograph, debiased, hard",
@@ -360,6 +361,7 @@ def test_small_table_on_ray(recipe, capsys):
 )
 def test_invalid_input_is_an_error_of_one_line(tmp_path, monkeypatch, capsys, flags, said):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.md").mkdir()
     with pytest.raises(SystemExit) as exit_:
         reproduce.main(flags)
     assert exit_.value.code == 2

@@ -171,10 +171,25 @@ def test_missing_network_is_said_in_plain_words(tmp_path):
 def test_what_a_killed_download_has_left_is_removed(served, tmp_path):
     folder, address = served
     (folder / "set.zip").write_bytes(zip_of({"set/a.txt": b"a"}))
-    left = tmp_path / "data" / ".download-set"
+    left = tmp_path / "data" / f".download-set-{socket.gethostname()}"
     left.mkdir(parents=True)
     (left / "set.zip").write_bytes(b"half")
     fetch_archive(f"{address}/set.zip", tmp_path / "data" / "set", inside="set")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["set"]
+
+
+def test_download_of_another_host_is_left_alone(served, tmp_path, monkeypatch):
+    """Where a lock holds on one host alone."""
+    folder, address = served
+    (folder / "set.zip").write_bytes(zip_of({"set/a.txt": b"a"}))
+    monkeypatch.setattr("fcntl.flock", lambda *arguments: None)
+
+    def meanwhile(unpacked):
+        monkeypatch.setattr(socket, "gethostname", lambda: "another/host")
+        fetch_archive(f"{address}/set.zip", tmp_path / "data" / "set", inside="set")
+        assert (unpacked / "a.txt").exists()
+
+    fetch_archive(f"{address}/set.zip", tmp_path / "data" / "set", inside="set", check=meanwhile)
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["set"]
 
 

@@ -106,12 +106,17 @@ def test_losses_are_made_on_the_meta_device():
         HardNegativeLoss(temperature=nn.Parameter(torch.tensor(0.1)))
 
 
-def test_learned_temperature_is_not_read_by_the_host():
+@pytest.mark.parametrize("learned", [True, False])
+def test_tensors_are_not_read_by_the_host(learned):
     """So that a GPU is not waited for, and that the whole loss compiles."""
     torch.manual_seed(0)
     view1, view2 = torch.randn(2, 6, 4)
-    temperature = nn.Parameter(torch.tensor(0.1))
-    for loss in (lambda a, b: clip_loss(a, b, temperature=temperature), NTXentLoss(temperature)):
+    temperature, beta = (nn.Parameter(torch.tensor(value), requires_grad=learned) for value in (0.1, 1.0))
+    for loss in (
+        lambda a, b: clip_loss(a, b, temperature=temperature, beta=beta),
+        NTXentLoss(temperature),
+        HardNegativeLoss(beta, torch.tensor(0.1), temperature),
+    ):
         compiled = torch.compile(loss, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(view1, view2), loss(view1, view2))
 

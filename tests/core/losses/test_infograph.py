@@ -387,6 +387,7 @@ def test_settings_of_other_runs_are_refused(name):
         ({"beta": -1}, "`beta` is -1"),
         ({"beta": [0, -1]}, "`beta` is -1"),
         ({"tau_plus": 1}, "`tau_plus` is 1"),
+        ({"tau_plus": 1 - 1e-9}, "`tau_plus` is 0.999999999; it must be at least 0 and below 1"),
         ({"variant": "fixed"}, "`variant` is 'fixed'; it must be one of corrected, released"),
         ({"reduction": "max"}, "`reduction` is 'max'; it must be one of mean, sum, none"),
     ],

@@ -259,7 +259,7 @@ def test_only_settings_with_an_effect_are_accepted():
 
 
 @pytest.mark.parametrize("beta", [-1.0, 0.0, 2.5, math.inf, math.nan])
-@pytest.mark.parametrize("tau_plus", [-0.1, 0.0, 0.5, 1.0, math.nan])
+@pytest.mark.parametrize("tau_plus", [-0.1, 0.0, 0.5, 1 - 1e-9, 1.0, math.nan])
 def test_command_and_loss_refuse_the_same_settings(beta, tau_plus):
     """The command checks without torch, the losses without the rest of the project: in the same words."""
 

@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,12 +25,22 @@ def flags(tmp_path) -> list[str]:
     return [*flags, "--device", "cpu", "--data-root", str(tmp_path / "data"), "--output-dir"]
 
 
-def downgrade(path: Path) -> None:
-    """Write a checkpoint of schema 3 again as schema 2 was written."""
+def rewrite(path: Path, schema: int, change: Callable[[dict[str, Any]], object]) -> None:
+    """Write a checkpoint again, its state changed, with another schema."""
     head, _, body = path.read_bytes().partition(b"\n")
     header = json.loads(head)
-    assert header["schema"] == 3
+    assert header["schema"] == 4
     state = torch.load(io.BytesIO(body), weights_only=True)
+    change(state)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    header = {"schema": schema, "generation": header["generation"]}
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode() + buffer.getvalue()).hexdigest()
+    path.write_bytes(json.dumps(header | {"sha256": digest}).encode() + b"\n" + buffer.getvalue())
+
+
+def downgrade(state: dict[str, Any]) -> None:
+    """Make a state one of schema 2."""
     progress = state.pop("progress")
     state["place"] = {
         "history": [{"epoch": 0} | progress["untrained"], *progress["history"]],
@@ -37,11 +49,6 @@ def downgrade(path: Path) -> None:
         "epoch_seconds": progress["epoch_seconds"],
         "seconds": progress["seconds"],
     }
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    header = {"schema": 2, "generation": header["generation"]}
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode() + buffer.getvalue()).hexdigest()
-    path.write_bytes(json.dumps(header | {"sha256": digest}).encode() + b"\n" + buffer.getvalue())
 
 
 @pytest.mark.parametrize("steps_done", [2 * STEPS, 2 * STEPS + 1], ids=["between epochs", "inside an epoch"])
@@ -53,7 +60,7 @@ def test_checkpoint_of_schema_2_resumes_to_the_same_weights(flags, tmp_path, ste
     checkpoints = list((resumed / "checkpoint").glob("*.pt"))
     assert len(checkpoints) == 2
     for path in checkpoints:
-        downgrade(path)
+        rewrite(path, 2, downgrade)
     torch.rand(7)  # a new process has other random states
     with counted_steps() as steps:
         train_main([*flags, str(resumed), "--resume"])

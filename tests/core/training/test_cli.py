@@ -81,6 +81,27 @@ def test_what_all_processes_know_is_said_by_the_first(capsys, monkeypatch, rank,
     assert len(capsys.readouterr().err.splitlines()) == lines
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("flags", "known_to_all"),
+    [
+        (["--bathc-size", "4"], True),
+        (["--batch-size", "1"], True),
+        (["--epochs", "3", "--warmup", "5"], True),
+        (["--dataset", "cifar11"], True),
+        (["--seeds", "0-3"], True),
+        (["--init", "nowhere"], False),
+    ],
+)
+def test_wrong_flag_is_said_by_the_first_process(capsys, monkeypatch, rank, flags, known_to_all):
+    """One file may be missing on one machine; a flag is wrong everywhere."""
+    monkeypatch.setenv("RANK", str(rank))
+    with pytest.raises(SystemExit) as exit_:
+        command(lambda: parse_config(ImageConfig, defaults_for, flags, "image.train"))()
+    assert exit_.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == (0 if rank and known_to_all else 1)
+
+
 def test_command_gives_the_signals_back():
     before = signal.getsignal(signal.SIGINT)
     command(lambda: None)()

@@ -68,3 +68,9 @@ def test_cudnn_may_choose_unless_results_must_be_deterministic():
     finally:
         set_deterministic(False)
         torch.backends.cudnn.benchmark = before
+
+
+def test_float32_on_a_gpu_is_tf32_in_cudnn_alone():
+    """As docs/training.md says: nothing of ours changes PyTorch's defaults."""
+    assert torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
