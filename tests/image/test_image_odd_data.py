@@ -102,7 +102,7 @@ def test_few_labelled_images_are_warned_of(tmp_path, capsys, per_class, warns):
 
 @pytest.mark.parametrize(
     ("values", "said"),
-    [([0, 255], "from 0 to 255"), ([-0.5, 1], "from -0.5 to 1"), ([0, float("nan")], "nan")],
+    [([0, 255], "from 0 to 255"), ([-1, 1], "from -1 to 1"), ([0, float("nan")], "nan")],
 )
 def test_floats_beyond_1_are_refused(values, said):
     image = torch.tensor(values).float().expand(3, 2, 2)

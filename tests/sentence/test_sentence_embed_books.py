@@ -1,5 +1,6 @@
 """Vectors of the sentences of books, and of lines that are wrapped prose."""
 
+import gzip
 import shutil
 import textwrap
 
@@ -64,6 +65,19 @@ def test_folder_has_a_row_for_each_sentence_of_its_books(model, library, tmp_pat
         "left out of the text: 1 pieces that are not sentences (one word; or capitals, numbers and signs "
         "alone)",
     ]
+
+
+def test_books_are_read_as_in_training(model, tmp_path):
+    """Compressed, with a byte-order mark, with a byte that is not UTF-8."""
+    novels = tmp_path / "novels"
+    novels.mkdir()
+    (novels / "a.txt").write_bytes(b"\xef\xbb\xbfThe cold river \xff held. The stone left.\n")
+    (novels / "b.txt.gz").write_bytes(gzip.compress("The old house kept.\n".encode()))
+    embed(model, f"folder:{novels}", "--output", tmp_path / "x.npz")
+    ids, vectors = arrays(tmp_path / "x.npz")
+    assert ids == ["a.txt:0", "a.txt:1", "b.txt.gz:0"]
+    texts = ["The cold river \ufffd held.", "The stone left.", "The old house kept."]
+    np.testing.assert_allclose(vectors, sentence.load_encoder(model, "cpu").encode(texts), rtol=1e-6)
 
 
 def test_folder_of_lines_has_a_row_for_each_line_that_is_not_blank(model, library, tmp_path):

@@ -1,9 +1,6 @@
 """Lines are joined to paragraphs, paragraphs are split into sentences."""
 
-import gzip
 import itertools
-import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -99,19 +96,3 @@ def test_sentences_of_any_text_have_single_spaces(lines):
 @pytest.mark.parametrize("width", [30, 50, 70])
 def test_sentences_do_not_depend_on_the_width_of_wrapped_lines(width):
     assert list(sentences_of(wrapped(" ".join([PROSE] * 5), width))) == SENTENCES * 5
-
-
-def test_page_makes_a_file_of_the_sentences_of_any_book(tmp_path, monkeypatch):
-    """Compressed, with a byte-order mark, with a byte that is not UTF-8: as training reads them."""
-    page = Path(__file__).parents[2] / "docs" / "your-own-text.md"
-    [code] = re.findall(r"```python\n(.*?sentences_of.*?)```", page.read_text(), flags=re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    Path("novels").mkdir()
-    Path("novels/a.txt").write_bytes(b"\xef\xbb\xbfThe door was open. She came \xff in.\n")
-    Path("novels/b.txt.gz").write_bytes(gzip.compress("Il pleuvait très fort.\n".encode()))
-    exec(compile(code, page.name, "exec"), {})
-    assert Path("sentences.txt").read_text("utf-8").splitlines() == [
-        "The door was open.",
-        "She came \ufffd in.",
-        "Il pleuvait très fort.",
-    ]
