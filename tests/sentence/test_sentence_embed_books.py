@@ -72,7 +72,7 @@ def test_books_are_read_as_in_training(model, tmp_path):
     novels = tmp_path / "novels"
     novels.mkdir()
     (novels / "a.txt").write_bytes(b"\xef\xbb\xbfThe cold river \xff held. The stone left.\n")
-    (novels / "b.txt.gz").write_bytes(gzip.compress("The old house kept.\n".encode()))
+    (novels / "b.txt.gz").write_bytes(gzip.compress(b"The old house kept.\n"))
     embed(model, f"folder:{novels}", "--output", tmp_path / "x.npz")
     ids, vectors = arrays(tmp_path / "x.npz")
     assert ids == ["a.txt:0", "a.txt:1", "b.txt.gz:0"]
