@@ -38,6 +38,18 @@ def write_books(folder: Path, sizes: Sequence[int] = (60, 45, 30), seed: int = 0
 
 
 @pytest.fixture
+def model(tmp_path):
+    """A folder with a saved bag of words."""
+    from sentence.encoder import TwoEncoders
+    from sentence.quick_thought import save_encoders
+    from tests.sentence.test_sentence_encoder import make_tokenizer
+
+    torch.manual_seed(0)
+    save_encoders(TwoEncoders(make_tokenizer(), "bow", 6, 5, True, 30), tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
 def books(tmp_path) -> Path:
     """Folder of three small books."""
     return write_books(tmp_path / "books")

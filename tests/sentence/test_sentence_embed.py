@@ -8,30 +8,19 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from safetensors.torch import load_file
 
 import sentence
 from core.io.errors import InputError
 from sentence.embed import main as embed_main
 from sentence.embedding import numbered
-from sentence.encoder import TwoEncoders
-from sentence.quick_thought import save_encoders
 from sentence.train import main as train_main
 from sentence.training import corpus_of, train_on
 from tests.runs import failure_of, losses_of, result_of
 from tests.sentence.conftest import as_stdin, make_sentence, write_tiny_bert
-from tests.sentence.test_sentence_encoder import make_tokenizer
 
 LINES = ["The cold river held a stone.", "", "A  stone.\t", "unheard-of", "   ", "the river"]
 NUMBERS = [0, 2, 3, 5]
-
-
-@pytest.fixture
-def model(tmp_path):
-    torch.manual_seed(0)
-    save_encoders(TwoEncoders(make_tokenizer(), "bow", 6, 5, True, 30), tmp_path / "model")
-    return tmp_path / "model"
 
 
 @pytest.fixture

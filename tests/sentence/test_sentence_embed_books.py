@@ -6,29 +6,18 @@ import textwrap
 
 import numpy as np
 import pytest
-import torch
 
 import sentence
 from sentence.corpora import Faults, find_corpus
-from sentence.encoder import TwoEncoders
-from sentence.quick_thought import save_encoders
 from sentence.text import sentences_of
 from tests.runs import failure_of
 from tests.sentence.conftest import write_books
 from tests.sentence.test_sentence_embed import FLAGS, embed, embed_main, train_main
-from tests.sentence.test_sentence_encoder import make_tokenizer
 
 PROSE = (
     "The cold river held a stone. The old house kept a letter, and the garden saw the morning road. "
     "A stone left the window."
 )
-
-
-@pytest.fixture
-def model(tmp_path):
-    torch.manual_seed(0)
-    save_encoders(TwoEncoders(make_tokenizer(), "bow", 6, 5, True, 30), tmp_path / "model")
-    return tmp_path / "model"
 
 
 @pytest.fixture
