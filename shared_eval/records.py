@@ -4,9 +4,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,7 @@ import tyro
 
 from core.io.digests import checksum
 from core.io.errors import InputError
-from core.io.files import is_hidden, read_json, readable
+from core.io.files import read_json, readable, walk
 from core.training.cli import command, parse, with_flags
 from core.training.config import TrainConfig
 from core.training.records import objective_fields, read_record
@@ -77,33 +76,10 @@ def find_records(roots: Iterable[Path]) -> list[Path]:
     return _files_below(roots, "result.json", warn)
 
 
-def _files_below(
-    roots: Iterable[Path], name: str, on_error: Callable[[OSError], None] | None = None
-) -> list[Path]:
+def _files_below(roots: Iterable[Path], name: str, on_error: Callable[[OSError], None]) -> list[Path]:
     """The files of a name, sorted; ``on_error`` is called for each folder that cannot be read."""
-    roots = filter(os.path.isdir, roots)
-    folders = ((folder, files) for root in roots for folder, files in _folders_below(root, on_error))
-    return sorted({Path(folder, name) for folder, files in folders if name in files})
-
-
-def _folders_below(root: Path, on_error: Callable[[OSError], None] | None) -> Iterator[tuple[str, list[str]]]:
-    """Each folder that is not hidden, with its files: once, by a link only if there is no other way.
-
-    ``core.io.files.walk`` ends at a folder that cannot be read: of data, nothing may be left out.
-    """
-    # A link to a parent would bring in all that lies beside ``root``.
-    starts = (root.absolute(), root.resolve())
-    visited = {os.path.realpath(parent) for start in starts for parent in start.parents}
-    links = [str(root)]
-    while links:
-        for folder, below, files in os.walk(heappop(links), onerror=on_error):
-            is_new = os.path.realpath(folder) not in visited
-            visited.add(os.path.realpath(folder))
-            below[:] = [name for name in below if is_new and not is_hidden(name)]
-            for name in filter(os.path.islink, (os.path.join(folder, name) for name in below)):
-                heappush(links, name)
-            if is_new:
-                yield folder, files
+    found = (each for root in roots if os.path.isdir(root) for each in walk(root, on_error))
+    return sorted({Path(file) for file, hidden in found if not hidden and os.path.basename(file) == name})
 
 
 def read_records(paths: Iterable[Path]) -> "pd.DataFrame":
@@ -124,7 +100,7 @@ def read_records(paths: Iterable[Path]) -> "pd.DataFrame":
 
 def warn_failed_runs(roots: Iterable[Path]) -> None:
     """Print a warning for each run at or below ``roots`` that failed, with the reason it recorded."""
-    for path in _files_below(roots, "failure.json"):
+    for path in _files_below(roots, "failure.json", lambda error: None):
         try:
             reason = with_flags(str(read_record(path)["message"]))
         except (OSError, ValueError, LookupError) as error:

@@ -87,12 +87,12 @@ def visible_files(folder: Path) -> tuple[list[str], int]:
     return sorted(files, key=lambda path: path.replace(os.sep, "\0")), len(found) - len(files)
 
 
-def walk(folder: Path) -> Iterator[tuple[str, bool]]:
+def walk(folder: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, bool]]:
     """Yield every file and hidden folder below ``folder``, in any order, and whether it is hidden.
 
     A link to a folder is followed unless it leads to a folder that was visited before, or to one that
-    contains ``folder``: each folder is read once, and cycles end. Raises OSError if a folder cannot be read.
-    Paths are text: there may be a million.
+    contains ``folder``: each folder is read once, and cycles end. Paths are text: there may be a million.
+    A folder that cannot be read is skipped if ``on_error`` takes the error; by default OSError is raised.
     """
     # A link to a parent would bring in all that lies beside ``folder``.
     starts = (folder.absolute(), folder.resolve())
@@ -101,10 +101,18 @@ def walk(folder: Path) -> Iterator[tuple[str, bool]]:
     while folders or links:
         # Links last, by name: those to folders below add nothing.
         current = folders.pop() if folders else heappop(links)
-        if _identity(current) in visited:
+        try:
+            identity = _identity(current)
+            if identity in visited:
+                continue
+            visited.add(identity)
+            found = os.scandir(current)
+        except OSError as error:
+            if on_error is None:
+                raise
+            on_error(error)
             continue
-        visited.add(_identity(current))
-        with os.scandir(current) as entries:  # knows files from folders without a stat of each
+        with found as entries:  # knows files from folders without a stat of each
             for entry in entries:
                 if is_hidden(entry.name):
                     yield entry.path, True
