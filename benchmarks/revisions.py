@@ -172,6 +172,7 @@ def arguments_in(folder: Path, tested: Command) -> Sequence[str]:
     """Python's arguments; those of a target of ``make`` are in the last line that it would run."""
     if tested.arguments[0] != "make":
         return tested.arguments
-    dry_run = ["make", "--dry-run", *tested.arguments[1:]]
+    # Below another make, make names the folders that it enters and leaves.
+    dry_run = ["make", "--dry-run", "--no-print-directory", *tested.arguments[1:]]
     planned = subprocess.run(dry_run, cwd=folder, capture_output=True, text=True)
     return shlex.split(planned.stdout.splitlines()[-1])[1:]

@@ -94,7 +94,10 @@ def test_seconds_of_training_are_those_of_its_record(checkouts, monkeypatch):
     assert comparison["subjects"][NOW]["median_seconds"] == 2.0
 
 
-def test_target_of_make_runs_as_its_makefile_has_it(checkouts, monkeypatch):
+@pytest.mark.parametrize("flags", ["", "w"])
+def test_target_of_make_runs_as_its_makefile_has_it(checkouts, monkeypatch, flags):
+    monkeypatch.setenv("MAKELEVEL", "1")
+    monkeypatch.setenv("MAKEFLAGS", flags)
     for folder, code in zip(checkouts.values(), ("exit(3)", "exit(4)"), strict=True):
         (folder / "Makefile").write_text(
             f"demo: ready\n\t.venv/bin/python -c '{code}'\nready:\n\ttouch ready\n"
