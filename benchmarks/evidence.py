@@ -23,7 +23,7 @@ from core.io.files import write_atomically
 from core.training.cli import command, parse
 from shared_eval.figures import save
 from shared_eval.outputs import writing
-from shared_eval.records import find_records, read_records
+from shared_eval.records import find_exports, find_records, read_export, read_records
 from shared_eval.reproduce.recipes import all_recipes, primary_comparisons, published_figures
 from shared_eval.result_table import ResultTable, Row, points
 from shared_eval.statistics import paired_difference
@@ -35,8 +35,6 @@ from shared_eval.tables import baselines_of, scores, summarise
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- begin (\w+) ([\w -]+?)(?:: (.+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 LINK = re.compile(r"\[([^]]+ \(\d+\))\]\([^)]+\)")
-# Columns of records that are texts, and empty in most of them.
-MAY_BE_EMPTY = ("encoder", "family", "plain_family", "settings", "evaluation")
 SUMMARY_HEAD = ("", "untrained", "plain", "debiased", "hard, beta 1", "gain over plain", "plain, published")
 
 Selected = Sequence[str]
@@ -71,12 +69,9 @@ class Studies:
 
 
 def records_of(study: Path) -> pd.DataFrame:
-    """The records in ``records.csv``, which is then the path of them all, or in the folders of runs."""
-    export = study / "records.csv"
-    if not export.exists():
-        return read_records(find_records([study]))
-    records = pd.read_csv(export, dtype=dict.fromkeys((*MAY_BE_EMPTY, "revision"), "str"))
-    return records.fillna(dict.fromkeys(MAY_BE_EMPTY, "")).assign(path=str(export))
+    """The records of a study: in one file, or in the folders of its runs."""
+    exports = find_exports([study])
+    return pd.concat(map(read_export, exports)) if exports else read_records(find_records([study]))
 
 
 def fill(page: Path, studies: Studies) -> str:

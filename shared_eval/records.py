@@ -49,6 +49,11 @@ COLUMNS = (
     *("seed", "epochs", "metric", "value", "untrained", "train_seconds", "eval_seconds"),
     *("revision", "settings", "evaluation", "path"),
 )
+NUMBERS = {
+    **dict.fromkeys(("seed", "epochs"), int),
+    **dict.fromkeys(("beta", "tau_plus", "value", "untrained", "train_seconds", "eval_seconds"), float),
+}
+EXPORT = "records.csv"  # name of the file of a study that keeps its records in one file
 LISTED = ("modality", "dataset", "label", "seed", "metric", "value", "untrained", "revision", "path")
 # Settings that a table shows as rows, columns, seeds and versions, or that say where a run was made.
 NOT_COMPARED = TrainConfig.not_identity | {
@@ -76,6 +81,11 @@ def find_records(roots: Iterable[Path]) -> list[Path]:
     return _files_below(roots, "result.json", warn)
 
 
+def find_exports(roots: Iterable[Path]) -> list[Path]:
+    """The ``records.csv`` files at or below ``roots``, as ``find_records`` finds records."""
+    return _files_below(roots, EXPORT, lambda error: None)
+
+
 def _files_below(roots: Iterable[Path], name: str, on_error: Callable[[OSError], None]) -> list[Path]:
     """The files of a name, sorted; ``on_error`` is called for each folder that cannot be read."""
     found = (each for root in roots if os.path.isdir(root) for each in walk(root, on_error))
@@ -96,6 +106,20 @@ def read_records(paths: Iterable[Path]) -> "pd.DataFrame":
         except (OSError, ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
             print(f"warning: {path} is not a valid record and is skipped ({error!r})", file=sys.stderr)
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def read_export(path: Path) -> "pd.DataFrame":
+    """The rows that ``--csv`` wrote, with ``path`` as the path of them all. Raises InputError for others."""
+    import pandas as pd  # slow to import, and help and errors do not need it
+
+    missing = {"untrained": [""], "revision": [""]}  # all other columns may say "NA"
+    try:
+        # Numbers are parsed after reading: read_csv of pandas below 3.1 rounds their last digit.
+        texts = pd.read_csv(path, usecols=list(COLUMNS), dtype=str, keep_default_na=False, na_values=missing)
+        rows = texts[list(COLUMNS)].astype(NUMBERS)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not what python -m shared_eval.records --csv writes: {error}") from error
+    return rows.assign(path=str(path))
 
 
 def warn_failed_runs(roots: Iterable[Path]) -> None:

@@ -1,18 +1,29 @@
 """Write a page of tables, figures and the records behind them: ``python -m shared_eval.report``."""
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from core.io.errors import InputError
 from core.training.cli import command, parse
 from shared_eval.outputs import check_output, show, writing
-from shared_eval.records import check_folders, find_records, read_records
+from shared_eval.records import (
+    EXPORT,
+    check_folders,
+    find_exports,
+    find_records,
+    read_export,
+    read_records,
+)
 from shared_eval.reproduce.recipes import all_recipes, primary_comparisons, published_figures, read_recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,34 +49,52 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_output(config.output, overwrite=True, suffixes=(".html",))
     check_folders(config.roots)
     recipes = [*all_recipes(), *map(read_recipe, config.recipes)]
-    paths = find_records(config.roots)
-    if not paths:
-        raise InputError(f"no result.json below {', '.join(map(str, config.roots))}; name a folder of runs")
+    paths, exports = find_records(config.roots), find_exports(config.roots)
+    if not paths and not exports:
+        where = ", ".join(map(str, config.roots))
+        raise InputError(f"no result.json or {EXPORT} below {where}; name a folder of runs")
     # Imported here because matplotlib and SciPy are slow, and help and errors do not need them.
     from shared_eval import figures
-    from shared_eval.report_page import draw, write_report
+    from shared_eval.report_page import Study, write_report
     from shared_eval.tables import label_versions, scores, summarise
 
-    records = read_records(paths)
-    if records.empty:
-        raise InputError("there are no valid records to report")
     published, primary = published_figures(recipes), primary_comparisons(recipes)
-    table = summarise(scores(records), published, config.mix, primary)
-    records = label_versions(records, config.mix)
-    drawn = draw(records, table)
-    show(str(write_report(records, table, drawn, config.output)))
+    studies = [
+        Study(
+            label_versions(records, config.mix),
+            summarise(scores(records), published, config.mix, primary),
+            name,
+        )
+        for name, records in {"": read_records(paths), **read_exports(exports)}.items()
+        if not records.empty
+    ]
+    if not studies:
+        raise InputError("there are no valid records to report")
+    show(str(write_report(studies, config.output)))
     if config.figures is None:
         return
+    drawn = {f"{study.name} {title}": figure for study in studies for title, figure in study.drawn.items()}
     for name, figure in zip(file_names(drawn), drawn.values(), strict=True):
         with writing(config.figures / name):
             figures.save(figure, config.figures / name)
+
+
+def read_exports(paths: Iterable[Path]) -> "dict[str, pd.DataFrame]":
+    """The records of each file that has those of many runs; a warning names files that have none."""
+    found = {}
+    for path in paths:
+        try:
+            found[str(path)] = read_export(path)
+        except InputError as error:
+            print(f"warning: {error}; it is skipped", file=sys.stderr)
+    return found
 
 
 def file_names(titles: Iterable[str]) -> list[str]:
     """A name for each title, without its signs; those that would be equal are numbered."""
     names: list[str] = []
     for title in titles:
-        plain = name = re.sub(r"\W+", "-", title)
+        plain = name = re.sub(r"\W+", "-", title.strip())
         number = 2
         while name in names:
             name, number = f"{plain}-{number}", number + 1

@@ -3,7 +3,9 @@
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from shared_eval.result_table import ResultTable
 from shared_eval.shown import embeddings_of, shown_items
 from shared_eval.summary import PARTS
 from shared_eval.table_figures import GAINS, draw_table
-from shared_eval.tables import DESCRIPTIONS, dataset_names, scores
+from shared_eval.tables import DESCRIPTIONS, RUN, dataset_names, scores
 
 OBJECTIVES_BESIDE = 3  # whose neighbours are compared
 QUERIES = 4  # of a dataset, with their neighbours
@@ -31,33 +33,51 @@ MAX_PANELS = 8  # objectives in one figure of runs: as many as there are colours
 Run = Mapping[str, Any]  # a record and its settings, as the page shows them
 
 
-def write_report(
-    records: pd.DataFrame, table: ResultTable, drawn: Mapping[str, Figure], output: Path
-) -> Path:
-    """Write the page of some records, which needs neither a server nor a network, and return its path.
+@dataclass(frozen=True)
+class Study:
+    """Records, and what a page shows of them."""
 
-    Each number links to the records it comes from, each record to its settings and environment.
+    records: pd.DataFrame  # as label_versions returns them
+    table: ResultTable  # what summarise makes of them
+    name: str = ""  # the file that has them all; empty if each has its own
 
-    Args:
-        records: As ``label_versions`` returns them.
-        table: What ``summarise`` makes of them.
-        drawn: What ``draw`` makes of both.
-        output: File of the page.
+    @cached_property
+    def drawn(self) -> dict[str, Figure]:
+        """The figures by title."""
+        return draw(self.records, self.table)
+
+
+def write_report(studies: Iterable[Study], output: Path) -> Path:
+    """Write the page of some studies, which needs neither a server nor a network, and return its path.
+
+    Each number links to the records it comes from, each record to its settings and environment. Records that
+    are kept in one file have no such links.
     """
-    parts = table.by_dataset()
-    runs = {path: describe_run(Path(path)) for path in records["path"].unique()}
-    plots = {title: to_svg(figure) for title, figure in drawn.items()}
+    sections = [section(study) for study in studies]
     page = template("report").render(
-        tables=({"All of them": table} if len(parts) > 1 else {}) | parts,
-        parts=[(part.name, part.title, part.head, rows) for part in PARTS if (rows := part.rows(table))],
-        gains_title=GAINS,
-        gains=plots.pop(GAINS, None),
-        plots=plots,
-        neighbours=neighbours_of(records),
-        runs=runs,
+        sections=sections, records=sum(each["records"] for each in sections), gains_title=GAINS
     )
     write_output(output, page)
     return output
+
+
+def section(study: Study) -> dict[str, Any]:
+    """What the page shows of a study."""
+    parts = study.table.by_dataset()
+    paths = [] if study.name else list(study.records["path"].unique())
+    plots = {title: to_svg(figure) for title, figure in study.drawn.items()}
+    return {
+        "name": study.name,
+        "records": len(study.records.drop_duplicates([*RUN])),
+        "tables": ({"All of them": study.table} if len(parts) > 1 else {}) | parts,
+        "parts": [
+            (part.name, part.title, part.head, rows) for part in PARTS if (rows := part.rows(study.table))
+        ],
+        "gains": plots.pop(GAINS, None),
+        "plots": plots,
+        "neighbours": neighbours_of(study.records),
+        "runs": {path: describe_run(Path(path)) for path in paths},
+    }
 
 
 def draw(records: pd.DataFrame, table: ResultTable) -> dict[str, Figure]:

@@ -28,13 +28,14 @@ DESCRIPTIONS = (
 )
 ORACLE = "best beta (oracle: chosen on the figures themselves)"
 Key = tuple[int, str, Baseline]  # of a comparison: the number of its row, its column, its baseline
+RUN = ("path", "dataset", "label", "settings", "epochs", "seed")  # columns that tell one run from another
 BEST_LENGTH = "each seed's best epochs (oracle: chosen on the figures themselves)"
 
 
 def scores(records: pd.DataFrame) -> pd.DataFrame:
     """The rows whose metric scores a representation, or describes it in a record without any score."""
     is_score = records["metric"].str.endswith(SCORES) & ~records["metric"].isin(DESCRIPTIONS)
-    run = [records[name].fillna("") for name in ("path", "dataset", "label", "settings", "epochs", "seed")]
+    run = [records[name].fillna("") for name in RUN]
     has_scores = is_score.groupby(run).transform("any")
     describes = records["metric"].isin(DESCRIPTIONS) & ~has_scores
     return records[(is_score & ~records["metric"].str.contains("top5")) | describes]

@@ -10,7 +10,7 @@ from core.io.errors import TrainingError
 from shared_eval.outputs import fits, show, text_table, write_output
 from shared_eval.planned import Planned, Primary, Published
 from shared_eval.records import read_records
-from shared_eval.report_page import draw, write_report
+from shared_eval.report_page import Study, write_report
 from shared_eval.reproduce.recipes import Recipe, primary_comparisons, published_figures
 from shared_eval.result_table import Content, ResultTable
 from shared_eval.summary import PARTS
@@ -47,9 +47,7 @@ def write_results(
     show_table(table)
     for path in outputs:
         write_output(path, table_text(table, path.suffix.lower()))
-    records = label_versions(records, merge)
-    drawn = draw(records, table)
-    show(f"report: {write_report(records, table, drawn, page)}")
+    show(f"report: {write_report([Study(label_versions(records, merge), table)], page)}")
 
 
 def missing_from(

@@ -9,10 +9,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from core.io.errors import DamagedFileError
+from core.io.errors import DamagedFileError, InputError
 from core.training.records import label_older_objective, read_record, record_text
 from graph.config import GraphConfig
-from shared_eval.records import find_records, main, read_records, settings_fingerprint
+from shared_eval.records import (
+    find_exports,
+    find_records,
+    main,
+    read_export,
+    read_records,
+    settings_fingerprint,
+)
 from tests.shared_eval.conftest import HARD, PLAIN, write_record
 
 
@@ -202,3 +209,23 @@ def test_record_that_no_table_can_hold_is_skipped(tmp_path, changes, said, capsy
     write_record(tmp_path / "bad", **changes)
     assert list(read_records(find_records([tmp_path]))["path"]) == [str(tmp_path / "good" / "result.json")]
     assert said in capsys.readouterr().err
+
+
+def test_export_has_the_rows_of_its_records(tmp_path):
+    """To the last bit, whatever the texts; one run has no score before training, one no revision."""
+    write_record(tmp_path / "a", metrics={"accuracy": 0.1 + 0.2, "f1": 1 / 3}, untrained_metrics={"f1": 0.1})
+    write_record(tmp_path / "b", dataset="NA", environment={"revision": None})
+    main([str(tmp_path), "--csv", str(tmp_path / "records.csv")])
+    [export] = find_exports([tmp_path])
+    rows = read_records(find_records([tmp_path]))
+    pd.testing.assert_frame_equal(read_export(export), rows.assign(path=str(export)), check_dtype=False)
+
+
+@pytest.mark.parametrize("text", ["", "name,value\nmine,3\n", b"\xff\xfe\x00"])
+def test_other_file_is_no_export(tmp_path, text):
+    path = tmp_path / "records.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(
+        InputError, match=r"records\.csv is not what python -m shared_eval\.records --csv writes"
+    ):
+        read_export(path)

@@ -10,8 +10,9 @@ import safetensors.numpy
 
 from shared_eval.planned import Primary, planned_together
 from shared_eval.records import find_records, read_records
+from shared_eval.records import main as records_main
 from shared_eval.report import main as report_main
-from shared_eval.report_page import draw, neighbours_of, write_report
+from shared_eval.report_page import Study, neighbours_of, write_report
 from shared_eval.tables import label_versions, scores, summarise
 from tests.shared_eval.conftest import HARD, MOTIFS, PLAIN, write_record
 from tests.shared_eval.test_figures import a_sample
@@ -50,8 +51,7 @@ def page(runs, tmp_path):
 def write_page(runs, output, **options):
     records = read_records(find_records([runs]))
     table = summarise(scores(records), **options)
-    records = label_versions(records)
-    return write_report(records, table, draw(records, table), output)
+    return write_report([Study(label_versions(records), table)], output)
 
 
 def test_page_has_every_number_and_its_records(page, runs):
@@ -187,7 +187,41 @@ def test_command_writes_page_and_figures(runs, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as exit_:
         report_main(["empty"])
     assert exit_.value.code == 2
-    assert "no result.json below empty" in capsys.readouterr().err
+    assert "no result.json or records.csv below empty" in capsys.readouterr().err
+
+
+def test_studies_in_one_file_have_tables_of_their_own(runs, tmp_path, capsys):
+    """The same runs twice, as folders and in a file: neither counts in the other's table."""
+    study = tmp_path / "runs" / "study"
+    study.mkdir()
+    records_main([str(runs), "--csv", str(study / "records.csv")])
+    (tmp_path / "runs" / "other").mkdir()
+    (tmp_path / "runs" / "other" / "records.csv").write_text("name\nmine\n")
+    capsys.readouterr()
+    page, drawn = tmp_path / "page.html", tmp_path / "drawn"
+    report_main([str(runs), "--output", str(page), "--figures", str(drawn)])
+    said = capsys.readouterr().err
+    assert "other/records.csv is not what python -m shared_eval.records --csv writes" in said
+    text = page.read_text()
+    assert "48 records." in text
+    assert f"<h1>{study / 'records.csv'}</h1>" in text
+    for expected in ("82.5 ± 1.9 (6)", "90.0 ± 3.0 (6)"):
+        assert text.count(expected) == 2 * 2 * 2  # of two datasets, in the table of both and in its own
+    assert len(re.findall(r'<details id="run-', text)) == 24
+    names = {path.name for path in drawn.iterdir()}
+    against = {name for name in names if name.endswith("MUTAG-svm_accuracy-against-beta.svg")}
+    assert len(against) == 2
+    assert "MUTAG-svm_accuracy-against-beta.svg" in against
+
+
+def test_report_of_one_file_alone(runs, tmp_path, capsys):
+    study = tmp_path / "study"
+    study.mkdir()
+    records_main([str(runs), "--csv", str(study / "records.csv")])
+    page = tmp_path / "page.html"
+    report_main([str(study), "--output", str(page)])
+    assert "24 records." in page.read_text()
+    assert "90.0 ± 3.0 (6)" in page.read_text()
 
 
 def test_report_of_runs_without_labels_has_their_descriptions(tmp_path):
