@@ -11,8 +11,16 @@ LEVEL = 0.05  # a corrected p below this is significant
 Baseline = Literal["beta 0", "plain", "untrained"]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 
-# Published figures, as fractions, by (label, column); the label begins with the source.
-Published = Mapping[tuple[str, str], float]
+
+class PublishedScore(NamedTuple):
+    """A score of a paper or a repository, as a fraction."""
+
+    value: float
+    deviation: float | None = None  # as published; of what, its source says
+
+
+# By (label, column); the label begins with the source.
+Published = Mapping[tuple[str, str], PublishedScore]
 NO_FIGURES: Published = MappingProxyType({})
 
 

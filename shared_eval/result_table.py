@@ -78,6 +78,7 @@ class TableCell:
     comparisons: tuple[Comparison, ...] = ()  # with each baseline that the table has
     is_score: bool = True  # a fraction, shown in percent; if not, it describes the embedding
     epochs: int | None = None  # of its runs; None if they differ
+    published_deviation: float | None = None  # of a published score, which has no seeds here
 
     @property
     def mean(self) -> float:
@@ -85,7 +86,9 @@ class TableCell:
 
     @property
     def deviation(self) -> float:
-        """Sample standard deviation; nan for one seed."""
+        """Sample standard deviation, or the published one; nan for one seed."""
+        if self.published_deviation is not None:
+            return self.published_deviation
         return float(pd.Series(self.scores).std())
 
     @property
@@ -103,7 +106,7 @@ class TableCell:
     def text(self) -> str:
         """As ``84.2 ± 1.3 (10)``: percent, and the number of seeds; a description as it is, ``0.31 (1)``."""
         scale, digits = (100, 1) if self.is_score else (1, 2)
-        spread = f" ± {scale * self.deviation:.{digits}f}" if len(self.scores) > 1 else ""
+        spread = "" if np.isnan(self.deviation) else f" ± {scale * self.deviation:.{digits}f}"
         return f"{scale * self.mean:.{digits}f}{spread} ({len(self.scores)})"
 
     @property

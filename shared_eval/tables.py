@@ -268,7 +268,9 @@ def _best_length_rows(records: pd.DataFrame) -> list[Row]:
 def _published_rows(columns: list[str], published: Published) -> list[Row]:
     """A row for each label of published figures that belong in one of the columns."""
     rows: dict[str, dict[str, TableCell]] = {}
-    for (label, column), value in published.items():
+    for (label, column), score in published.items():
         if column in columns:
-            rows.setdefault(label, {})[column] = TableCell({0: value})
+            rows.setdefault(label, {})[column] = TableCell(
+                {0: score.value}, published_deviation=score.deviation
+            )
     return [Row(label, cells, "published") for label, cells in rows.items()]

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from itertools import product
@@ -11,7 +12,7 @@ from typing import Any, TypeVar, get_type_hints
 from core.io.errors import InputError, did_you_mean, reason_of
 from core.io.files import check_regular
 from core.training.settings import MAX_FLOAT, check_hardness, check_type
-from shared_eval.planned import Baseline, Plan, Planned, Primary, Published, planned_together
+from shared_eval.planned import Baseline, Plan, Planned, Primary, Published, PublishedScore, planned_together
 from shared_eval.reproduce.spec import RunSpec, Value
 from shared_eval.startup import modalities
 
@@ -57,7 +58,13 @@ class Figure:
     dataset: str
     metric: str
     label: str
-    value: float  # a fraction
+    value: float  # a fraction, as is the standard deviation
+    deviation: float | None = None
+
+    @property
+    def row(self) -> str:
+        """The label of its row."""
+        return f"{self.source}: {self.label}"
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,7 @@ class Recipe:
     def published_figures(self) -> Published:
         """By label, which begins with the figure's source, and column."""
         return {
-            (f"{figure.source}: {figure.label}", f"{figure.dataset} {figure.metric}"): figure.value
+            (figure.row, f"{figure.dataset} {figure.metric}"): PublishedScore(figure.value, figure.deviation)
             for figure in self.published
         }
 
@@ -261,6 +268,10 @@ def check_recipe(recipe: Recipe) -> None:
             raise ValueError(f"seconds {dataset} is {seconds}; it must be above 0, and finite")
     for figure in recipe.published:
         _check_figure(figure, recipe.datasets)
+    places = Counter((figure.row, figure.dataset, figure.metric) for figure in recipe.published)
+    for (row, *place), times in places.items():
+        if times > 1:
+            raise ValueError(f"published has {times} scores of {row} in {' '.join(place)}; leave one")
     primary = recipe.primary
     if primary and (primary.tau_plus, primary.beta) not in {point[1:] for point in points}:
         named = f"beta {primary.beta:g} and tau_plus {primary.tau_plus:g}"
@@ -279,6 +290,10 @@ def _check_figure(figure: Figure, datasets: Sequence[str]) -> None:
     """Raise ValueError unless a published figure is a fraction and of one of the recipe's datasets."""
     if not 0 < figure.value < 1:
         raise ValueError(f"published value is {figure.value}; it must be a fraction, as 0.874 for 87.4 %")
+    if figure.deviation is not None and not 0 <= figure.deviation < 1:
+        raise ValueError(
+            f"published deviation is {figure.deviation}; it must be a fraction, as 0.011 for 1.1"
+        )
     if figure.dataset not in datasets:
         hint = did_you_mean(figure.dataset, datasets)
         raise ValueError(f"published dataset is {figure.dataset}, which the recipe does not have{hint}")

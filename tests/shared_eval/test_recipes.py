@@ -30,6 +30,8 @@ from shared_eval.reproduce.spec import Job, RunSpec, group_jobs
 from tests.runs import failure_of
 from tests.shared_eval.conftest import HARD, MOTIFS, PRIMARY, parsed, run_spec, write_record
 
+FIGURE = MOTIFS[MOTIFS.index("[[published]]") : MOTIFS.index("[settings]")]
+
 
 def test_graphs_table_plans_every_run_once():
     [graphs, large] = load_recipes("graphs")
@@ -112,6 +114,14 @@ def test_each_length_of_training_has_a_folder(recipe):
     [
         (("value = 0.987", "value = 98.7"), "published value is 98.7; it must be a fraction, as 0.874 for"),
         (("value = 0.987", ""), "published has no value"),
+        (
+            ("value = 0.987", "value = 0.987\ndeviation = 1.1"),
+            "published deviation is 1.1; it must be a fraction",
+        ),
+        (
+            ("[settings]", FIGURE + "[settings]"),
+            "published has 2 scores of paper: hard, beta 1 in motifs svm_accuracy",
+        ),
         (("value = 0.987", 'value = "0.987"'), 'value is "0.987"; it must be float'),
         (("value = 0.987", "vallue = 0.987"), "published has vallue, which is unknown; did you mean value?"),
         (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from shared_eval.planned import Primary, planned_together
+from shared_eval.planned import Primary, PublishedScore, planned_together
 from shared_eval.records import find_records, read_records
 from shared_eval.records import main as records_main
 from shared_eval.report import main as report_main
@@ -42,7 +42,7 @@ def runs(tmp_path):
 
 @pytest.fixture
 def page(runs, tmp_path):
-    published = {("paper: hard, beta 1", "MUTAG svm_accuracy"): 0.874}
+    published = {("paper: hard, beta 1", "MUTAG svm_accuracy"): PublishedScore(0.874)}
     named = (Primary(f"{name} svm_accuracy", 200, "", 0.1, 1.0, "plain") for name in ("MUTAG", "DD"))
     primary = planned_together("graphs", named)
     return write_page(runs, tmp_path / "report.html", published=published, primary=primary)

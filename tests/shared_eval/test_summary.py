@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from shared_eval.planned import Plan, Primary, planned_together
+from shared_eval.planned import Plan, Primary, PublishedScore, planned_together
 from shared_eval.records import find_records, read_records
 from shared_eval.statistics import Ranks
 from shared_eval.summary import modality_rows, primary_rows, summarise_modalities
@@ -23,12 +23,12 @@ PRIMARY = planned_together(
     ),
 )
 PUBLISHED = {
-    ("one: hard, beta 1, tau_plus 0.1", "MUTAG svm_accuracy"): 0.90,
-    ("one: hard, beta 2, tau_plus 0.1", "MUTAG svm_accuracy"): 0.10,
-    ("one: infograph", "MUTAG svm_accuracy"): 0.88,
-    ("two: hard, on GraphCL", "MUTAG svm_accuracy"): 0.80,
-    ("two: debiased, on GraphCL", "MUTAG svm_accuracy"): 0.83,
-    ("three: infograph", "DD svm_accuracy"): 0.7,
+    ("one: hard, beta 1, tau_plus 0.1", "MUTAG svm_accuracy"): PublishedScore(0.90),
+    ("one: hard, beta 2, tau_plus 0.1", "MUTAG svm_accuracy"): PublishedScore(0.10),
+    ("one: infograph", "MUTAG svm_accuracy"): PublishedScore(0.88),
+    ("two: hard, on GraphCL", "MUTAG svm_accuracy"): PublishedScore(0.80),
+    ("two: debiased, on GraphCL", "MUTAG svm_accuracy"): PublishedScore(0.83),
+    ("three: infograph", "DD svm_accuracy"): PublishedScore(0.7),
 }
 
 
@@ -92,7 +92,7 @@ def test_oracles_and_published_figures_have_no_rank(tmp_path):
         for objective in (PLAIN, HARD, HARD | {"beta": 2.0}):
             folder = tmp_path / dataset / f"{objective['name']}-{objective['beta']}"
             write_record(folder, dataset=dataset, objective=objective)
-    published = {("one: infograph", f"{dataset} svm_accuracy"): 0.9 for dataset in DATASETS}
+    published = {("one: infograph", f"{dataset} svm_accuracy"): PublishedScore(0.9) for dataset in DATASETS}
     table = summarise(read_records(find_records([tmp_path])), published=published, primary=PRIMARY)
     assert {row.kind for row in table.rows} == {"untrained", "objective", "oracle", "published"}
     [summary] = summarise_modalities(table)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from shared_eval.planned import Primary, planned_together
+from shared_eval.planned import Primary, PublishedScore, planned_together
 from shared_eval.records import find_records, read_records
 from shared_eval.table_formats import to_csv, to_latex, to_markdown, to_terminal
 from shared_eval.tables import BEST_LENGTH, ORACLE, PLAIN, UNTRAINED, baselines_of, scores, summarise
@@ -191,7 +191,7 @@ def all_points(tmp_path):
     write_seeds(tmp_path, "debiased", [value + 0.001 * i for i, value in enumerate(base)], objective=debiased)
     write_seeds(tmp_path, "hard1", [value + 0.05 + 0.001 * i for i, value in enumerate(base)], objective=HARD)
     write_seeds(tmp_path, "hard2", [value - 0.02 for value in base], objective=HARD | {"beta": 2.0})
-    published = {("paper: hard, beta 1", "MUTAG svm_accuracy"): 0.9}
+    published = {("paper: hard, beta 1", "MUTAG svm_accuracy"): PublishedScore(0.9)}
     return table_of(tmp_path, published=published, primary=primary("beta 0", "plain", "untrained"))
 
 
@@ -367,8 +367,8 @@ def test_csv_and_latex_equal_texts_by_hand(tmp_path):
     table = table_of(
         tmp_path,
         published={
-            ("paper: hard, beta 1", "MUTAG svm_accuracy"): 0.874,
-            ("paper: hard, beta 2", "DD svm_accuracy"): 0.5,  # of a dataset without records
+            ("paper: hard, beta 1", "MUTAG svm_accuracy"): PublishedScore(0.874, 0.011),
+            ("paper: hard, beta 2", "DD svm_accuracy"): PublishedScore(0.5),  # of a dataset without records
         },
     )
     assert to_csv(table) == (
@@ -378,7 +378,7 @@ def test_csv_and_latex_equal_texts_by_hand(tmp_path):
         "infograph,objective,MUTAG svm_accuracy,0.8,,1,0.1,,,,,untrained,False,,False\n"
         '"hard, beta 1, tau_plus 0.1",objective,MUTAG svm_accuracy,0.9,,1,0.1,,,,,plain,False,,False\n'
         '"hard, beta 1, tau_plus 0.1",objective,MUTAG svm_accuracy,0.9,,1,0.2,,,,,untrained,False,,False\n'
-        '"paper: hard, beta 1",published,MUTAG svm_accuracy,0.874,,,,,,,,,,,\n'
+        '"paper: hard, beta 1",published,MUTAG svm_accuracy,0.874,0.011,,,,,,,,,,\n'
     )
     assert to_latex(table) == (
         "\\begin{tabular}{lc}\n"
@@ -390,7 +390,7 @@ def test_csv_and_latex_equal_texts_by_hand(tmp_path):
         "infograph & 80.0 (1) \\\\\n"
         "hard, beta 1, tau\\_plus 0.1 & 90.0 (1) \\\\\n"
         "\\midrule\n"
-        "paper: hard, beta 1 & 87.4 \\\\\n"
+        "paper: hard, beta 1 & 87.4 $\\pm$ 1.1 \\\\\n"
         "\\bottomrule\n"
         "\\end{tabular}\n"
     )
