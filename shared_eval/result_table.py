@@ -14,7 +14,7 @@ Content = Literal["text", "difference_text"]  # what a table's cells show
 
 def points(mean: float, low: float, high: float) -> str:
     """A difference of fractions in points, with its interval: ``+1.2 [0.3, 2.1]``; of one pair ``+1.2``."""
-    interval = "" if np.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    interval = "" if np.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]"  # -0.0 is below 0
     return f"{100 * mean:+.1f}{interval}"
 
 

@@ -11,7 +11,7 @@ from shared_eval.result_table import Comparison, ResultTable, Row, at_version, p
 from shared_eval.statistics import Interval, Ranks, mean_over_datasets, mean_ranks
 
 PRIMARY_TITLE = (
-    "chosen before the runs: points [95 % interval], Wilcoxon's p corrected by Holm for the planned number; "
+    "named by a recipe: points [95 % interval], Wilcoxon's p corrected by Holm for the planned number; "
     "detectable: the true difference that a t-test of so many seeds finds four times in five, empty where so "
     "few can never be significant after correction; equivalent: the 90 % interval lies within ± 1 point"
 )

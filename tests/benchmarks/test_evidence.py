@@ -39,8 +39,12 @@ def test_blocks_are_filled_in_and_numbers_link_to_their_records(results, capsys)
     summary, pairs, scores, figures = (match.group() for match in BLOCK.finditer(page.read_text()))
     plain = "[80.0 ± 0.0 (4)](results/graphs/MUTAG/infograph)"
     hard = "[82.0 ± 0.0 (4)](results/graphs/MUTAG/hard)"
+    published = "89.0 ± 1.1 (InfoGraph, by GraphMAE)"
     untrained = plain.replace("80.0", "70.0")  # scored by the same runs, before they trained
-    assert f"| MUTAG svm_accuracy | {untrained} | {plain} |  | {hard} | +2.0 [2.0, 2.0] | 89.0 |" in summary
+    assert (
+        f"| MUTAG svm_accuracy | {untrained} | {plain} |  | {hard} | +2.0 [2.0, 2.0] | {published} |"
+        in summary
+    )
     assert "| MUTAG svm_accuracy | infograph | +2.0 [2.0, 2.0] | 4 |" in pairs
     assert f"| infograph | {plain} |\n| hard, beta 1, tau_plus 0.1 | {hard} |" in scores
     assert "\nold\n" not in page.read_text()
@@ -103,7 +107,64 @@ def test_gains_at_each_beta_and_tau_plus_are_counted(results):
     for tau_plus, means in (("0.1", (3.0, 0.1)), ("0.5", (-2.0, None))):
         cells = ["" if m is None else f"{m:+.1f} [{m - reach:.1f}, {m + reach:.1f}]" for m in means]
         assert f"| tau_plus {tau_plus} | {cells[0]} | {cells[1]} |" in text
-    assert "Intervals above 0: 1 of 3; below 0: 1." in text
+    assert "Of 3 intervals 1 are above 0 and 1 below. Chance gives as many on one side with p " in text
+    [p] = re.findall(r"with p (\d\.\d+)", text)
+    assert float(p) == pytest.approx(2 / 2**4, abs=0.01)  # where all four seeds have one sign
+
+
+def test_gains_of_other_seeds_are_counted_without_a_test(results):
+    for beta, tau_plus, seeds in ((0.0, 0.0, 4), (1.0, 0.1, 4), (1.0, 0.5, 4), (2.0, 0.1, 3), (2.0, 0.5, 4)):
+        for seed in range(seeds):
+            write_record(
+                results / "map" / f"{beta}-{tau_plus}" / f"seed-{seed}",
+                seed=seed,
+                objective=HARD | {"beta": beta, "tau_plus": tau_plus},
+            )
+    text = fill(page_with(results, "gains map"), Studies(results))
+    assert "Of 4 intervals 0 are above 0 and 0 below.\n" in text
+
+
+def test_averages_are_over_all_tau_plus_of_a_beta(results):
+    """The untrained encoder has 0.7; noise is the same at each tau_plus, so that it does not average out."""
+    gains = {(0.0, 0.0): 0.0, (1.0, 0.1): 0.03, (1.0, 0.5): 0.01, (2.0, 0.1): -0.02}
+    for seed in range(4):
+        for (beta, tau_plus), gain in gains.items():
+            noise = (seed - 1.5) / 1000 if beta else 0
+            write_record(
+                results / "map" / f"{beta}-{tau_plus}" / f"seed-{seed}",
+                seed=seed,
+                objective=HARD | {"beta": beta, "tau_plus": tau_plus},
+                metrics={"svm_accuracy": 0.8 + gain + noise},
+            )
+    text = fill(page_with(results, "averages map"), Studies(results))
+    reach = 0.1 * np.sqrt(5 / 3) * scipy.stats.t.ppf(0.975, 3) / 2
+    for beta, mean in (("1", 2.0), ("2", -2.0)):
+        plain, untrained = (f"{m:+.1f} [{m - reach:.1f}, {m + reach:.1f}]" for m in (mean, mean + 10))
+        assert f"| MUTAG svm_accuracy | default | {beta} | {plain} | {untrained} | 4 |" in text
+    assert "| default | 0 |" not in text
+
+
+def test_pairs_of_some_seeds_and_columns(results):
+    for seed in range(4):
+        for objective, value in ((PLAIN, 0.8), (HARD, 0.8 + seed / 100)):
+            folder = results / "graphs" / "DD" / objective["name"] / f"seed-{seed}"
+            write_record(
+                folder, dataset="DD", seed=seed, objective=objective, metrics={"svm_accuracy": value}
+            )
+    rows = "pairs graphs: hard, beta 1, tau_plus 0.1; infograph"
+    some = fill(page_with(results, f"{rows}; DD svm_accuracy; seeds 2-3"), Studies(results))
+    assert "| DD svm_accuracy | infograph | +2.5 " in some
+    assert " | 2 |\n" in some
+    assert "MUTAG" not in some
+    for column in ("MUTAG", "DD"):
+        assert f"| {column} svm_accuracy | infograph |" in fill(page_with(results, rows), Studies(results))
+
+
+def test_overall_has_the_selected_modalities(results):
+    text = fill(page_with(results, "overall graphs: graph", "overall graphs: image"), Studies(results))
+    graph, image = text.split("<!-- end -->")[:2]
+    assert "| graph | primary objective - plain | +2.0 [2.0, 2.0] | 1 |" in graph
+    assert "| graph |" not in image
 
 
 def test_training_is_compared_with_the_encoder_before_it(results):
@@ -127,6 +188,10 @@ def test_page_that_is_filled_in_stays_as_it_is(results):
         ("nothing graphs", "has a block nothing, which is not one of summary,"),
         ("scores no", "no records of no"),
         ("scores graphs: MUTAG svm", "no column MUTAG svm, only MUTAG svm_accuracy"),
+        (
+            "pairs graphs: infograph; hard, beta 1, tau_plus 0.1; seeds 7-9",
+            "have no common seed in MUTAG svm_",
+        ),
         ("pairs graphs: infograph; hard", "no row hard, only untrained encoder; infograph; hard, beta 1,"),
         ("figures graphs: gains", "no figure gains, only gains of hard negatives"),
     ],

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from shared_eval.statistics import (
+    chance_of_as_many,
     holm,
     mean_over_datasets,
     mean_ranks,
@@ -131,6 +132,21 @@ def test_equivalence_is_two_one_sided_t_tests(mean):
         stats.ttest_1samp(difference.differences, 0.01, alternative="less").pvalue,
     )
     assert difference.is_equivalent == (p < 0.05)
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.008, -0.02])
+def test_chance_of_as_many_intervals_is_that_of_all_signs(gain):
+    """Of six seeds all 64 signs can be tried; half the cells repeat others, as in a map."""
+    own = np.random.default_rng(3).normal(gain, 0.01, size=(4, 6))
+    cells = np.vstack([own, own + 0.001])
+
+    def largest(differences):
+        tests = [stats.ttest_1samp(cell, 0) for cell in differences]
+        return max(sum(t.pvalue < 0.05 and sign * t.statistic > 0 for t in tests) for sign in (1, -1))
+
+    by_signs = [largest(cells * np.array(signs)) for signs in product((1, -1), repeat=6)]
+    expected = np.mean(np.array(by_signs) >= largest(cells))
+    assert chance_of_as_many(cells) == pytest.approx(expected, abs=0.02)
 
 
 def test_mean_over_datasets_covers_what_varies():
