@@ -5,14 +5,15 @@
 #
 #   bash benchmarks/gpu.sh [STEP...]       without a step: those that are not done yet, in this order
 #
-#   setup      installs the wheels that were carried, and unpacks the parts of CIFAR-10
+#   setup      installs the wheels that were carried, and unpacks the parts of CIFAR-10 or CIFAR-100
 #   tests      the tests that run on a GPU
 #   objective, ranks, images
 #              parts of python -m benchmarks; graphs, sentences and evaluation come last. An interrupted part
 #              keeps what it has measured; called again, it starts over.
 #   cifar10-hard, cifar10-simclr, cifar10-debiased
 #              ResNet-18, batch 512, 100 epochs. A run that is not done when the time is up saves a checkpoint;
-#              call the step again, and it resumes. HCL_GPU_EPOCHS changes the number of epochs.
+#              call the step again, and it resumes. HCL_GPU_EPOCHS changes the number of epochs. Only if they
+#              are named: cifar100-hard, cifar100-simclr, cifar100-debiased.
 #   keep N     writes pieces 4N-3 to 4N of the unfinished runs' folders, 60 MiB at most, to $OUT. A ResNet-18's
 #              checkpoint has 6 pieces: keep 1, then keep 2.
 #   restore    puts together the pieces that were carried, also one after the other
@@ -25,6 +26,7 @@
 #                  setup cifar10-hard         with part 2
 #   leases 3, 4    as lease 2, with cifar10-simclr and with cifar10-debiased
 #   lease 5        setup graphs sentences evaluation
+#   leases 6 to 8  as lease 2, with the parts and steps of CIFAR-100
 #
 # Not measured yet: at 2.5 s an epoch (134 TFLOP/s), 100 epochs are 4 minutes, and 7 with reading, compiling and
 # scores: one call. 300 epochs (12.5 minutes, towards 90 % kNN) need two leases: keep at the end of the first,
@@ -33,7 +35,7 @@
 # After each step, and when a step fails or the time is up, $OUT/results.tar.gz has all results until then.
 # Unpack it in the repository: tar -xzf results.tar.gz. Exit code 75: the time is up, call again.
 #
-# Before, at home: python -m benchmarks.pack --dataset cifar10, and the missing wheels of
+# Before, at home: python -m benchmarks.pack --dataset cifar10 (or cifar100), and the missing wheels of
 #   tyro docstring_parser typeguard pooch platformdirs sentencex
 # into runs/gpu/carry. Carry one part of CIFAR-10 at a time, and call setup with each.
 #
@@ -41,7 +43,7 @@
 # PYTHON          the interpreter, by default .venv/bin/python, or python3 where that is not there
 # HCL_GPU_CARRY   what was carried, by default runs/gpu/carry
 # HCL_GPU_WORK    everything else, by default runs/gpu
-# HCL_GPU_EPOCHS  of a run on CIFAR-10, by default 100
+# HCL_GPU_EPOCHS  of a run, by default 100
 # HCL_GPU_SECONDS seconds until the time is up, by default 570; no command starts in the last 30
 # HCL_GPU_DRY=1   tiny sizes on the CPU: a rehearsal
 # HCL_GPU_PRINT=1 only prints the commands
@@ -127,9 +129,12 @@ setup() {
         run "$python" -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$site" \
             "$carry"/*.whl || return # without it, set -e being off in a condition, the next lines would hide it
     fi
-    if compgen -G "$carry/*.zip" > /dev/null || [ -n "${HCL_GPU_PRINT:-}" ]; then
-        run "$python" -m benchmarks.pack --unpack --dataset cifar10 --folder "$carry" --data-root "$data"
-    fi
+    for dataset in cifar10 cifar100; do
+        if compgen -G "$carry/$dataset-*.zip" > /dev/null || [ -n "${HCL_GPU_PRINT:-}" ]; then
+            run "$python" -m benchmarks.pack --unpack --dataset "$dataset" --folder "$carry" \
+                --data-root "$data" || return
+        fi
+    done
 }
 
 # The tests of the kernels also run without a GPU, interpreted; here they run on it.
@@ -149,11 +154,11 @@ suite() {
         --only "$part" "$@"
 }
 
-cifar10() {
-    local folder=$1
-    shift
-    run "$python" -m image.train --dataset cifar10 --data-root "$data" --device "$device" \
-        --output-dir "$runs/image/cifar10/$folder/seed-0" --resume "$@" "${train_flags[@]}"
+train() {
+    local dataset=$1 folder=$2
+    shift 2
+    run "$python" -m image.train --dataset "$dataset" --data-root "$data" --device "$device" \
+        --output-dir "$runs/image/$dataset/$folder/seed-0" --resume "$@" "${train_flags[@]}"
 }
 
 # A tar of the unfinished runs, split once: it must not change between the calls that bring its pieces.
@@ -193,6 +198,7 @@ restore() {
 
 steps=(setup tests objective ranks images cifar10-hard cifar10-simclr cifar10-debiased graphs sentences
     evaluation)
+more=(cifar100-hard cifar100-simclr cifar100-debiased)
 call() {
     case $1 in
     setup | tests | restore) "$1" ;;
@@ -202,11 +208,11 @@ call() {
     graphs) suite graphs ${graphs_flags[@]+"${graphs_flags[@]}"} ;;
     sentences) suite sentences ${sentences_flags[@]+"${sentences_flags[@]}"} ;;
     evaluation) suite evaluation ${evaluation_flags[@]+"${evaluation_flags[@]}"} ;;
-    cifar10-hard) cifar10 hard-beta1-tau0.1 --objective hard --beta 1 ;;
-    cifar10-simclr) cifar10 simclr --objective simclr ;;
-    cifar10-debiased) cifar10 debiased-tau0.1 --objective debiased ;;
+    cifar10-hard | cifar100-hard) train "${1%-*}" hard-beta1-tau0.1 --objective hard --beta 1 ;;
+    cifar10-simclr | cifar100-simclr) train "${1%-*}" simclr --objective simclr ;;
+    cifar10-debiased | cifar100-debiased) train "${1%-*}" debiased-tau0.1 --objective debiased ;;
     *)
-        echo "$1 is not a step; it must be one of ${steps[*]} keep restore" >&2
+        echo "$1 is not a step; it must be one of ${steps[*]} ${more[*]} keep restore" >&2
         return 2
         ;;
     esac

@@ -76,10 +76,11 @@ def test_all_commands_parse(dry, script):
     expected = ("objective", "ranks", "images", "graphs", "sentences", "evaluation")
     assert [suite.only for suite in suites] == [(part,) for part in expected]
     assert {suite.device for suite in suites} == {"cpu" if dry else "cuda"}
-    [pack] = [parse(PackConfig, flags, "pack", default=PackConfig()) for flags in modules["benchmarks.pack"]]
+    packs = [parse(PackConfig, flags, "pack", default=PackConfig()) for flags in modules["benchmarks.pack"]]
+    assert [pack.dataset for pack in packs] == ["cifar10", "cifar100"]
     runs = [parse_config(ImageConfig, defaults_for, flags, "image.train") for flags in modules["image.train"]]
     assert [run.objective for run in runs] == ["hard", "simclr", "debiased"]
-    assert all(run.resume and run.data_root == pack.data_root for run in runs)
+    assert all(run.resume and run.data_root == pack.data_root for run in runs for pack in packs)
     for run in runs:  # the folder that the run has at home
         assert run.output_dir == script.work / replace(run, output_dir=None).folder()
     [tests] = modules["pytest"]
@@ -91,11 +92,14 @@ def test_all_commands_parse(dry, script):
         assert {(run.arch, run.batch_size, run.epochs) for run in runs} == {("resnet18", 512, 100)}
 
 
-def test_number_of_epochs_is_a_choice(script):
-    _, [line] = script("cifar10-simclr", HCL_GPU_PRINT="1", HCL_GPU_EPOCHS="300")
+@pytest.mark.parametrize("step", ["cifar10-simclr", "cifar100-debiased", "cifar100-hard"])
+def test_dataset_objective_and_epochs_are_a_choice(script, step):
+    _, [line] = script(step, HCL_GPU_PRINT="1", HCL_GPU_EPOCHS="300")
     _, _, module, *flags = shlex.split(line)
     assert module == "image.train"
-    assert parse_config(ImageConfig, defaults_for, flags, module).epochs == 300
+    config = parse_config(ImageConfig, defaults_for, flags, module)
+    assert (f"{config.dataset}-{config.objective}", config.epochs) == (step, 300)
+    assert config.output_dir == script.work / replace(config, output_dir=None).folder()
 
 
 def test_unknown_step_is_refused_before_the_others_end(script):
