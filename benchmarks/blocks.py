@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from core.io.errors import InputError
-from shared_eval.result_table import ResultTable, Row, TableCell, points
+from shared_eval.result_table import ResultTable, Row, TableCell, at_version, points
 from shared_eval.statistics import FLIPS, Difference, chance_of_as_many, paired_difference
 from shared_eval.summary import PARTS, answers
 from shared_eval.table_figures import baseline_names, gain_grids
@@ -31,8 +31,9 @@ def figure_path(title: str, page: Path) -> Path:
 def summary(table: ResultTable, selected: Selected, page: Path) -> str:
     """A line for each primary column: the primary objective, its baselines, and its gain over plain."""
     lines = []
+    columns = columns_of(table, selected)
     for row, column, comparison in answers(table):
-        if comparison.baseline != "plain" or (selected and column not in selected):
+        if comparison.baseline != "plain" or column not in columns:
             continue
         baselines = baselines_of(row, table.rows)
         untrained = (r for r in table.rows if r.kind == "untrained" and r.version == row.version)
@@ -94,8 +95,10 @@ def pairs(table: ResultTable, selected: Selected, page: Path) -> str:
     ``selected`` are labels of rows, and may name columns and, as ``seeds 10-19``, seeds; by default all.
     """
     columns = [name for name in selected if name in table.columns]
-    [seeds] = [range(int(a), int(b) + 1) for a, b in SEEDS.findall("; ".join(selected))] or [None]
+    ranges = [range(int(a), int(b) + 1) for a, b in SEEDS.findall("; ".join(selected))]
     labels = [name for name in selected if name not in columns and not SEEDS.fullmatch(name)]
+    if len(labels) < 2:
+        raise InputError(f"pairs has {'; '.join(labels) or 'no row'}; name two rows, or more")
     try:
         first, *others = map(table.row, labels)
     except LookupError as error:
@@ -105,7 +108,11 @@ def pairs(table: ResultTable, selected: Selected, page: Path) -> str:
         for other in others:
             if column in first.cells.keys() & other.cells.keys():
                 gained = gains_by_seed(first.cells[column], other.cells[column].scores)
-                chosen = [gain for seed, gain in gained.items() if seeds is None or seed in seeds]
+                chosen = [
+                    gain
+                    for seed, gain in gained.items()
+                    if not ranges or any(seed in each for each in ranges)
+                ]
                 if not chosen:
                     raise InputError(f"{first.label} and {other.label} have no common seed in {column}")
                 d = paired_difference(chosen, np.zeros(len(chosen)))
@@ -126,7 +133,7 @@ def variants(table: ResultTable, selected: Selected, page: Path) -> str:
     """Each variant against the default at the same tau_plus: a line for each beta above 0, one for all."""
     rows = {row.point: row for row in table.rows if row.point is not None}
     gained = [
-        (column, point.family, point.beta, seed, gain)
+        (column, at_version(point.family, point.version), point.beta, seed, gain)
         for point, row in rows.items()
         if point.beta > 0 and point.family != row.plain_family
         if (default := rows.get(point._replace(family=row.plain_family))) is not None
@@ -152,7 +159,14 @@ def mean_gain(gains: pd.DataFrame) -> Difference:
 def averages(table: ResultTable, selected: Selected, page: Path) -> str:
     """Each variant at each beta, over all its tau_plus: what it gains over plain and over the untrained."""
     gained = [
-        (column, row.point.family or "default", row.point.beta, seed, baseline, gain)
+        (
+            column,
+            at_version(row.point.family or "default", row.point.version),
+            row.point.beta,
+            seed,
+            baseline,
+            gain,
+        )
         for row in table.rows
         if row.point is not None and (plain := baselines_of(row, table.rows).get("plain")) is not None
         for column in row.cells.keys() & plain.cells.keys()
@@ -166,8 +180,10 @@ def averages(table: ResultTable, selected: Selected, page: Path) -> str:
     lines = []
     for (column, variant, beta), group in frame.groupby(["column", "variant", "beta"]):
         over = {baseline: mean_gain(own) for baseline, own in group.groupby("baseline")}
-        cells = [shown(over[name]) if name in over else "" for name in ("plain", "untrained")]
-        lines.append([column, variant, f"{beta:g}", *cells, str(over["plain"].pairs)])
+        if "plain" in over:
+            untrained = shown(over["untrained"]) if "untrained" in over else ""
+            gain = shown(over["plain"])
+            lines.append([column, variant, f"{beta:g}", gain, untrained, str(over["plain"].pairs)])
     return markdown(["", "variant", "beta", "gain over plain", "gain over untrained", "seeds"], lines)
 
 
@@ -195,15 +211,16 @@ def gains(table: ResultTable, selected: Selected, page: Path) -> str:
             parts.append(markdown(head, lines))
         found = [d for grid in grids.values() for d in grid.to_numpy().ravel() if not pd.isna(d)]
         if found:
-            parts.append(f"{said_of(found)}\n")
+            seeds = {frozenset(r.cells[column].scores) for r in table.rows if r.point and column in r.cells}
+            parts.append(f"{count_intervals(found, have_same_seeds=len(seeds) == 1)}\n")
     return "\n".join(parts)
 
 
-def said_of(found: Sequence[Difference]) -> str:
-    """How many intervals exclude 0, and whether that is more than chance gives."""
+def count_intervals(found: Sequence[Difference], have_same_seeds: bool) -> str:
+    """How many intervals exclude 0, and whether chance gives as many, if all have the same seeds."""
     above, below = sum(d.low > 0 for d in found), sum(d.high < 0 for d in found)
     counted = f"Of {len(found)} intervals {above} are above 0 and {below} below."
-    if len({d.pairs for d in found}) > 1:
+    if not have_same_seeds or found[0].pairs < 2:
         return counted
     p = chance_of_as_many([d.differences for d in found])
     return f"{counted} Chance gives as many on one side with p {p:.3f} ({FLIPS:,} random signs of seeds)."
@@ -216,6 +233,8 @@ def primary(table: ResultTable, selected: Selected, page: Path) -> str:
 def overall(table: ResultTable, selected: Selected, page: Path) -> str:
     """Means over the datasets of each modality; ``selected`` are modalities."""
     rows = PARTS[1].rows(table)
+    if missing := set(selected) - {row[0] for row in rows}:
+        raise InputError(f"the table has no comparisons of {missing.pop()}")
     return markdown(PARTS[1].head, [row for row in rows if not selected or row[0] in selected])
 
 

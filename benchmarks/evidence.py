@@ -2,9 +2,9 @@
 
 ``benchmarks/results/README.md`` and the README are written by hand, but for what stands between
 ``<!-- begin KIND STUDIES: SELECTED -->`` and ``<!-- end -->``. KIND is a key of ``blocks.KINDS``, STUDIES are
-folders with records, and SELECTED, separated by semicolons, is what the kind says of it. A study of
-thousands of runs has its records in one file, which ``python -m shared_eval.records RUNS --csv
-STUDY/records.csv`` writes.
+folders with records, and SELECTED, separated by semicolons, are rows, columns, seeds, modalities or titles:
+each kind says which. A study of thousands of runs has its records in one file, which ``python -m
+shared_eval.records RUNS --csv STUDY/records.csv`` writes.
 """
 
 import re
@@ -22,8 +22,8 @@ from core.io.files import write_atomically
 from core.training.cli import command, parse
 from shared_eval.figures import save
 from shared_eval.outputs import writing
-from shared_eval.records import find_exports, find_records, read_export, read_records
-from shared_eval.reproduce.recipes import all_recipes, primary_comparisons, published_figures
+from shared_eval.records import EXPORT, find_records, read_export, read_records
+from shared_eval.reproduce.recipes import all_recipes, primary_comparisons_of, published_figures
 from shared_eval.result_table import ResultTable
 from shared_eval.table_figures import draw_table
 from shared_eval.tables import scores, summarise
@@ -47,8 +47,8 @@ class Studies:
 
     def __init__(self, results: Path) -> None:
         self.results = results
-        recipes = all_recipes()
-        self.published, self.primary = published_figures(recipes), primary_comparisons(recipes)
+        self.recipes = all_recipes()
+        self.published = published_figures(self.recipes)
 
     @cache  # noqa: B019 -- lives as long as the command
     def table(self, names: str) -> ResultTable:
@@ -57,13 +57,13 @@ class Studies:
         if all(records.empty for records in found):
             raise InputError(f"{self.results} has no records of {names}")
         records = pd.concat([records for records in found if not records.empty], ignore_index=True)
-        return summarise(scores(records), self.published, primary=self.primary)
+        return summarise(scores(records), self.published, primary=primary_comparisons_of(names, self.recipes))
 
 
 def records_of(study: Path) -> pd.DataFrame:
     """The records of a study: in one file, or in the folders of its runs."""
-    exports = find_exports([study])
-    return pd.concat(map(read_export, exports)) if exports else read_records(find_records([study]))
+    export = study / EXPORT
+    return read_export(export) if export.exists() else read_records(find_records([study]))
 
 
 def fill(page: Path, studies: Studies) -> str:

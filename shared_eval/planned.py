@@ -16,7 +16,7 @@ class PublishedScore(NamedTuple):
     """A score of a paper or a repository, as a fraction."""
 
     value: float
-    deviation: float | None = None  # as published; of what, its source says
+    deviation: float | None = None  # as published: of seeds, or of what its source says
 
 
 # By (label, column); the label begins with the source.
@@ -25,7 +25,7 @@ NO_FIGURES: Published = MappingProxyType({})
 
 
 class Primary(NamedTuple):
-    """A comparison that was chosen before any run; all others are exploratory."""
+    """A comparison that a recipe names; all others are exploratory."""
 
     column: str  # dataset and metric
     epochs: int

@@ -13,7 +13,7 @@ import tyro
 
 from core.io.digests import checksum
 from core.io.errors import InputError
-from core.io.files import read_json, readable, walk
+from core.io.files import check_regular, read_json, readable, walk
 from core.training.cli import command, parse, with_flags
 from core.training.config import TrainConfig
 from core.training.records import objective_fields, read_record
@@ -114,12 +114,24 @@ def read_export(path: Path) -> "pd.DataFrame":
 
     missing = {"untrained": [""], "revision": [""]}  # all other columns may say "NA"
     try:
+        check_regular(path)
         # Numbers are parsed after reading: read_csv of pandas below 3.1 rounds their last digit.
         texts = pd.read_csv(path, usecols=list(COLUMNS), dtype=str, keep_default_na=False, na_values=missing)
         rows = texts[list(COLUMNS)].astype(NUMBERS)
-    except (OSError, ValueError) as error:
+        _check_export(rows, path)
+    except (OSError, ValueError, OverflowError) as error:
         raise InputError(f"{path} is not what python -m shared_eval.records --csv writes: {error}") from error
     return rows.assign(path=str(path))
+
+
+def _check_export(rows: "pd.DataFrame", path: Path) -> None:
+    """Raise ValueError if there are no rows, if a score is not finite, or if the path is not valid text."""
+    if rows.empty:
+        raise ValueError("it has no records")
+    for scores in (rows["value"], rows["untrained"].dropna()):
+        if not scores.map(math.isfinite).all():
+            raise ValueError("its scores are not all finite")
+    _check_text(path)
 
 
 def warn_failed_runs(roots: Iterable[Path]) -> None:
@@ -146,13 +158,18 @@ def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     row |= {"objective": objective["name"], "encoder": objective["encoder"] or ""}
     row |= {"revision": record["environment"]["revision"], "settings": settings_fingerprint(path.parent)}
     row = {name: readable(value) if isinstance(value, str) else value for name, value in row.items()}
-    if readable(str(path)) != str(path):  # the path of a row must open its file
-        raise ValueError("the folder's name is not valid text; rename it")
+    _check_text(path)
     untrained = record["untrained_metrics"]
     return [
         row | {"metric": readable(name), "value": value, "untrained": untrained.get(name), "path": str(path)}
         for name, value in record["metrics"].items()
     ]
+
+
+def _check_text(path: Path) -> None:
+    """Raise ValueError if the path cannot be written as text: that of a row must open its file."""
+    if readable(str(path)) != str(path):
+        raise ValueError("the folder's name is not valid text; rename it")
 
 
 def _check_types(values: Mapping[str, Any], types: Types) -> None:

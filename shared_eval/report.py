@@ -20,7 +20,7 @@ from shared_eval.records import (
     read_export,
     read_records,
 )
-from shared_eval.reproduce.recipes import all_recipes, primary_comparisons, published_figures, read_recipe
+from shared_eval.reproduce.recipes import all_recipes, primary_comparisons_of, published_figures, read_recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,23 +58,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     from shared_eval.report_page import Study, write_report
     from shared_eval.tables import label_versions, scores, summarise
 
-    published, primary = published_figures(recipes), primary_comparisons(recipes)
-    studies = [
-        Study(
-            label_versions(records, config.mix),
-            summarise(scores(records), published, config.mix, primary),
-            name,
-        )
-        for name, records in {"": read_records(paths), **read_exports(exports)}.items()
-        if not records.empty
-    ]
+    published = published_figures(recipes)
+    studies = []
+    for file, records in {"": read_records(paths), **read_exports(exports)}.items():
+        primary = primary_comparisons_of(Path(file).parent.name, recipes)
+        if not records.empty:
+            table = summarise(scores(records), published, config.mix, primary)
+            studies.append(Study(label_versions(records, config.mix), table, file))
     if not studies:
         raise InputError("there are no valid records to report")
     show(str(write_report(studies, config.output)))
     if config.figures is None:
         return
-    drawn = {f"{study.name} {title}": figure for study in studies for title, figure in study.drawn.items()}
-    for name, figure in zip(file_names(drawn), drawn.values(), strict=True):
+    drawn = [
+        (f"{Path(study.file).parent.name} {title}", figure)
+        for study in studies
+        for title, figure in study.drawn.items()
+    ]
+    for name, (_, figure) in zip(file_names(title for title, _ in drawn), drawn, strict=True):
         with writing(config.figures / name):
             figures.save(figure, config.figures / name)
 
@@ -94,7 +95,7 @@ def file_names(titles: Iterable[str]) -> list[str]:
     """A name for each title, without its signs; those that would be equal are numbered."""
     names: list[str] = []
     for title in titles:
-        plain = name = re.sub(r"\W+", "-", title.strip())
+        plain = name = re.sub(r"\W+", "-", title).strip("-")
         number = 2
         while name in names:
             name, number = f"{plain}-{number}", number + 1

@@ -39,7 +39,7 @@ class Study:
 
     records: pd.DataFrame  # as label_versions returns them
     table: ResultTable  # what summarise makes of them
-    name: str = ""  # the file that has them all; empty if each has its own
+    file: str = ""  # that has them all; empty if each has its own
 
     @cached_property
     def drawn(self) -> dict[str, Figure]:
@@ -64,10 +64,10 @@ def write_report(studies: Iterable[Study], output: Path) -> Path:
 def section(study: Study) -> dict[str, Any]:
     """What the page shows of a study."""
     parts = study.table.by_dataset()
-    paths = [] if study.name else list(study.records["path"].unique())
+    paths = [] if study.file else list(study.records["path"].unique())
     plots = {title: to_svg(figure) for title, figure in study.drawn.items()}
     return {
-        "name": study.name,
+        "file": study.file,
         "records": len(study.records.drop_duplicates([*RUN])),
         "tables": ({"All of them": study.table} if len(parts) > 1 else {}) | parts,
         "parts": [

@@ -34,7 +34,7 @@ class Comparison:
 
     @property
     def is_primary(self) -> bool:
-        """Whether it was planned before any run."""
+        """Whether a recipe names it."""
         return self.planned_with > 0
 
     @property

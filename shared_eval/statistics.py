@@ -127,13 +127,16 @@ def holm(p_values: ArrayLike, planned: int = 0) -> np.ndarray:
 def chance_of_as_many(differences: ArrayLike) -> float:
     """The p of how many of several 95 % intervals lie on one side of 0: [cells, seeds] differences.
 
-    The cells share their seeds, so that one may follow from another. Where nothing differs, the sign of all
-    differences of a seed is random: FLIPS times it is drawn, and the largest number on one side is counted.
+    The cells share their seeds, so that one may follow from another. If nothing differs, and differences are
+    symmetric, the sign of all differences of a seed is random: it is drawn FLIPS times, and the intervals on
+    one side are counted. Raises ValueError below two seeds.
     """
     from scipy.stats import t
 
     differences = np.asarray(differences, float)
     seeds = differences.shape[1]
+    if seeds < 2:
+        raise ValueError(f"the differences have {seeds} seeds; two are needed for an interval")
     signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(FLIPS, seeds))
     means = np.vstack([np.ones(seeds), signs]) @ differences.T / seeds  # the observed ones, then chance's
     variances = (np.mean(differences**2, axis=1) - means**2) * seeds / (seeds - 1)

@@ -28,7 +28,8 @@ DESCRIPTIONS = (
 )
 ORACLE = "best beta (oracle: chosen on the figures themselves)"
 Key = tuple[int, str, Baseline]  # of a comparison: the number of its row, its column, its baseline
-RUN = ("path", "dataset", "label", "settings", "epochs", "seed")  # columns that tell one run from another
+# Columns that tell one run from another; an export gives all its runs one path.
+RUN = ("path", "dataset", "label", "settings", "epochs", "seed", "revision")
 BEST_LENGTH = "each seed's best epochs (oracle: chosen on the figures themselves)"
 
 

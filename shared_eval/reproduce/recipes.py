@@ -58,7 +58,7 @@ class Figure:
     dataset: str
     metric: str
     label: str
-    value: float  # a fraction, as is the standard deviation
+    value: float  # a fraction, as is the deviation
     deviation: float | None = None
 
     @property
@@ -192,6 +192,12 @@ def primary_comparisons(recipes: Iterable[Recipe]) -> Planned:
         for comparison, plan in recipe.primary_comparisons().items():
             plans[comparison] = max(plans.get(comparison, plan), plan, key=lambda plan: plan.size)
     return plans
+
+
+def primary_comparisons_of(study: str, recipes: Iterable[Recipe]) -> Planned:
+    """Those of the recipe that a study is named after, which may have none; else those of all ``recipes``."""
+    own = FOLDER / f"{study}.toml"
+    return read_recipe(own).primary_comparisons() if own.is_file() else primary_comparisons(recipes)
 
 
 def read_recipe(path: Path) -> Recipe:

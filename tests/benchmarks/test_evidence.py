@@ -124,6 +124,26 @@ def test_gains_of_other_seeds_are_counted_without_a_test(results):
     assert "Of 4 intervals 0 are above 0 and 0 below.\n" in text
 
 
+def test_averages_of_several_lengths_are_apart(results):
+    """And a row that has no seed in common with the plain objective has no line."""
+    for epochs, gain in ((5, -0.01), (200, 0.01)):
+        for seed in range(3):
+            for objective, value in ((PLAIN, 0.8), (HARD, 0.8 + gain)):
+                write_record(
+                    results / "map" / f"{epochs}" / objective["name"] / f"seed-{seed}",
+                    seed=seed,
+                    epochs=epochs,
+                    objective=objective,
+                    metrics={"svm_accuracy": value},
+                )
+    write_record(results / "map" / "other", seed=9, epochs=200, objective=HARD | {"beta": 2.0})
+    text = fill(page_with(results, "averages map"), Studies(results))
+    for epochs, gain in ((5, -1), (200, 1)):
+        row = f"| default @ epochs {epochs} | 1 | {gain:+.1f} [{gain:.1f}, {gain:.1f}] |"
+        assert row in text
+    assert "| 2 |" not in text
+
+
 def test_averages_are_over_all_tau_plus_of_a_beta(results):
     """The untrained encoder has 0.7; noise is the same at each tau_plus, so that it does not average out."""
     gains = {(0.0, 0.0): 0.0, (1.0, 0.1): 0.03, (1.0, 0.5): 0.01, (2.0, 0.1): -0.02}
@@ -161,10 +181,33 @@ def test_pairs_of_some_seeds_and_columns(results):
 
 
 def test_overall_has_the_selected_modalities(results):
-    text = fill(page_with(results, "overall graphs: graph", "overall graphs: image"), Studies(results))
-    graph, image = text.split("<!-- end -->")[:2]
-    assert "| graph | primary objective - plain | +2.0 [2.0, 2.0] | 1 |" in graph
-    assert "| graph |" not in image
+    line = "| image | primary objective - plain | +2.0 [2.0, 2.0] | 1 |"
+    for seed in range(4):
+        for objective, value in ((PLAIN, 0.4), (HARD, 0.42)):
+            write_record(
+                results / "both" / "cifar10" / objective["name"] / f"seed-{seed}",
+                modality="image",
+                dataset="cifar10",
+                seed=seed,
+                epochs=3,
+                objective=objective,
+                metrics={"linear_accuracy": value},
+            )
+    shutil.copytree(results / "graphs", results / "both" / "graphs")
+    for block, modalities in (("overall both", "graph image"), ("overall both: graph", "graph")):
+        text = fill(page_with(results, block), Studies(results))
+        for modality in ("graph", "image"):
+            assert (line.replace("image", modality) in text) == (modality in modalities)
+
+
+def test_study_named_as_a_recipe_has_its_primary_comparisons(results):
+    """Those of a map are exploratory, though other recipes name the same runs."""
+    assert "p 1.000 |" in fill(page_with(results, "differences graphs"), Studies(results))
+    shutil.copytree(results / "graphs", results / "graphs-map")
+    text = fill(page_with(results, "differences graphs-map", "primary graphs-map"), Studies(results))
+    assert "(p 0.125) |" in text
+    assert "p 1.000 |" not in text
+    assert "| plain |" not in text
 
 
 def test_training_is_compared_with_the_encoder_before_it(results):
@@ -177,7 +220,7 @@ def test_training_is_compared_with_the_encoder_before_it(results):
 
 
 def test_page_that_is_filled_in_stays_as_it_is(results):
-    page = page_with(results, "differences graphs", "primary graphs", "overall graphs: MUTAG svm_accuracy")
+    page = page_with(results, "differences graphs", "primary graphs", "overall graphs: graph")
     page.write_text(fill(page, Studies(results)))
     assert fill(page, Studies(results)) == page.read_text()
 
@@ -192,6 +235,10 @@ def test_page_that_is_filled_in_stays_as_it_is(results):
             "pairs graphs: infograph; hard, beta 1, tau_plus 0.1; seeds 7-9",
             "have no common seed in MUTAG svm_",
         ),
+        ("pairs graphs: infograph", "pairs has infograph; name two rows, or more"),
+        ("pairs graphs: seeds 0-3", "pairs has no row; name two rows, or more"),
+        ("overall graphs: image", "the table has no comparisons of image"),
+        ("summary graphs: MUTG svm_accuracy", "no column MUTG svm_accuracy, only MUTAG svm_accuracy"),
         ("pairs graphs: infograph; hard", "no row hard, only untrained encoder; infograph; hard, beta 1,"),
         ("figures graphs: gains", "no figure gains, only gains of hard negatives"),
     ],

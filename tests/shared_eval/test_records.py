@@ -13,6 +13,7 @@ from core.io.errors import DamagedFileError, InputError
 from core.training.records import label_older_objective, read_record, record_text
 from graph.config import GraphConfig
 from shared_eval.records import (
+    COLUMNS,
     find_exports,
     find_records,
     main,
@@ -221,11 +222,33 @@ def test_export_has_the_rows_of_its_records(tmp_path):
     pd.testing.assert_frame_equal(read_export(export), rows.assign(path=str(export)), check_dtype=False)
 
 
-@pytest.mark.parametrize("text", ["", "name,value\nmine,3\n", b"\xff\xfe\x00"])
-def test_other_file_is_no_export(tmp_path, text):
+def of_other_values(tmp_path, **values):
+    """An export of one run with other values."""
+    write_record(tmp_path / "run")
+    main([str(tmp_path / "run"), "--csv", str(tmp_path / "records.csv")])
+    rows = pd.read_csv(tmp_path / "records.csv", dtype=str)
+    rows.assign(**values).to_csv(tmp_path / "records.csv", index=False)
+
+
+def broken_exports(tmp_path):
     path = tmp_path / "records.csv"
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return {
+        "empty": lambda: path.write_text(""),
+        "other": lambda: path.write_text("name,value\nmine,3\n"),
+        "bytes": lambda: path.write_bytes(b"\xff\xfe\x00"),
+        "head": lambda: path.write_text(",".join(COLUMNS) + "\n"),
+        "pipe": lambda: os.mkfifo(path),
+        "large": lambda: of_other_values(tmp_path, seed="9" * 20),
+        "infinite": lambda: of_other_values(tmp_path, value="inf"),
+        "untrained": lambda: of_other_values(tmp_path, untrained="-inf"),
+        "missing": lambda: of_other_values(tmp_path, value=""),
+    }
+
+
+@pytest.mark.parametrize("kind", broken_exports(Path()))
+def test_other_file_is_no_export(tmp_path, kind):
+    broken_exports(tmp_path)[kind]()
     with pytest.raises(
         InputError, match=r"records\.csv is not what python -m shared_eval\.records --csv writes"
     ):
-        read_export(path)
+        read_export(tmp_path / "records.csv")
