@@ -12,6 +12,7 @@ from shared_eval.records import main as write_csv
 from tests.runs import failure_of
 from tests.shared_eval.conftest import HARD, PLAIN, write_record
 
+REACH = 0.1 * np.sqrt(5 / 3) * scipy.stats.t.ppf(0.975, 3) / 2  # of an interval of write_map, in points
 INTERVAL = re.compile(r"\[-?\d+\.\d, -?\d+\.\d\]")
 
 
@@ -88,24 +89,26 @@ def test_variants_are_compared_with_the_default_at_the_same_beta_and_tau_plus(re
     assert "| 4 | released" not in text.replace(" | 4 |\n", "")
 
 
-def test_gains_at_each_beta_and_tau_plus_are_counted(results):
-    """Four seeds a tenth of a point apart: an interval of about 0.4 points. One cell is not run."""
-    gains = {(1.0, 0.1): 0.03, (1.0, 0.5): -0.02, (2.0, 0.1): 0.001, (2.0, 0.5): None}
+def write_map(results, gains):
+    """Runs at each (beta, tau_plus), of four seeds: the gains of hard ones are a tenth of a point apart."""
     for seed in range(4):
-        for (beta, tau_plus), gain in {(0.0, 0.0): 0.0, **gains}.items():
-            if gain is not None:
-                noise = (seed - 1.5) / 1000 if beta else 0
-                write_record(
-                    results / "map" / f"{beta}-{tau_plus}" / f"seed-{seed}",
-                    seed=seed,
-                    objective=HARD | {"beta": beta, "tau_plus": tau_plus},
-                    metrics={"svm_accuracy": 0.8 + gain + noise},
-                )
+        for (beta, tau_plus), gain in gains.items():
+            noise = (seed - 1.5) / 1000 if beta else 0
+            write_record(
+                results / "map" / f"{beta}-{tau_plus}" / f"seed-{seed}",
+                seed=seed,
+                objective=HARD | {"beta": beta, "tau_plus": tau_plus},
+                metrics={"svm_accuracy": 0.8 + gain + noise},
+            )
+
+
+def test_gains_at_each_beta_and_tau_plus_are_counted(results):
+    """One cell is not run."""
+    write_map(results, {(0.0, 0.0): 0.0, (1.0, 0.1): 0.03, (1.0, 0.5): -0.02, (2.0, 0.1): 0.001})
     text = fill(page_with(results, "gains map: MUTAG svm_accuracy"), Studies(results))
     assert "| MUTAG svm_accuracy, default | beta 1 | beta 2 |" in text
-    reach = 0.1 * np.sqrt(5 / 3) * scipy.stats.t.ppf(0.975, 3) / 2
     for tau_plus, means in (("0.1", (3.0, 0.1)), ("0.5", (-2.0, None))):
-        cells = ["" if m is None else f"{m:+.1f} [{m - reach:.1f}, {m + reach:.1f}]" for m in means]
+        cells = ["" if m is None else f"{m:+.1f} [{m - REACH:.1f}, {m + REACH:.1f}]" for m in means]
         assert f"| tau_plus {tau_plus} | {cells[0]} | {cells[1]} |" in text
     assert "Of 3 intervals 1 are above 0 and 1 below. Chance gives as many on one side with p " in text
     [p] = re.findall(r"with p (\d\.\d+)", text)
@@ -146,20 +149,10 @@ def test_averages_of_several_lengths_are_apart(results):
 
 def test_averages_are_over_all_tau_plus_of_a_beta(results):
     """The untrained encoder has 0.7; noise is the same at each tau_plus, so that it does not average out."""
-    gains = {(0.0, 0.0): 0.0, (1.0, 0.1): 0.03, (1.0, 0.5): 0.01, (2.0, 0.1): -0.02}
-    for seed in range(4):
-        for (beta, tau_plus), gain in gains.items():
-            noise = (seed - 1.5) / 1000 if beta else 0
-            write_record(
-                results / "map" / f"{beta}-{tau_plus}" / f"seed-{seed}",
-                seed=seed,
-                objective=HARD | {"beta": beta, "tau_plus": tau_plus},
-                metrics={"svm_accuracy": 0.8 + gain + noise},
-            )
+    write_map(results, {(0.0, 0.0): 0.0, (1.0, 0.1): 0.03, (1.0, 0.5): 0.01, (2.0, 0.1): -0.02})
     text = fill(page_with(results, "averages map"), Studies(results))
-    reach = 0.1 * np.sqrt(5 / 3) * scipy.stats.t.ppf(0.975, 3) / 2
     for beta, mean in (("1", 2.0), ("2", -2.0)):
-        plain, untrained = (f"{m:+.1f} [{m - reach:.1f}, {m + reach:.1f}]" for m in (mean, mean + 10))
+        plain, untrained = (f"{m:+.1f} [{m - REACH:.1f}, {m + REACH:.1f}]" for m in (mean, mean + 10))
         assert f"| MUTAG svm_accuracy | default | {beta} | {plain} | {untrained} | 4 |" in text
     assert "| default | 0 |" not in text
 
