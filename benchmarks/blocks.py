@@ -18,6 +18,7 @@ from shared_eval.tables import baselines_of
 
 LINK = re.compile(r"\[([^]]+ \(\d+\))\]\([^)]+\)")
 SEEDS = re.compile(r"seeds (\d+)-(\d+)")
+AGAINST = " against "
 SUMMARY_HEAD = ("", "untrained", "plain", "debiased", "hard, beta 1", "gain over plain", "plain, published")
 
 Selected = Sequence[str]
@@ -90,34 +91,35 @@ def differences(table: ResultTable, selected: Selected, page: Path) -> str:
 
 
 def pairs(table: ResultTable, selected: Selected, page: Path) -> str:
-    """The first of the ``selected`` rows against each of the others, at the same seeds.
+    """Differences between rows at the same seeds, column by column.
 
-    ``selected`` are labels of rows, and may name columns and, as ``seeds 10-19``, seeds; by default all.
+    ``selected`` has pairs of labels, ``ROW against ROW``. It may name columns, by default all, and seeds, as
+    ``seeds 10-19``.
     """
-    columns = [name for name in selected if name in table.columns]
     ranges = [range(int(a), int(b) + 1) for a, b in SEEDS.findall("; ".join(selected))]
-    labels = [name for name in selected if name not in columns and not SEEDS.fullmatch(name)]
-    if len(labels) < 2:
-        raise InputError(f"pairs has {'; '.join(labels) or 'no row'}; name two rows, or more")
-    try:
-        first, *others = map(table.row, labels)
-    except LookupError as error:
-        raise InputError(error.args[0]) from error
+    labels = [tuple(name.split(AGAINST)) for name in selected if AGAINST in name]
+    columns = [name for name in selected if AGAINST not in name and not SEEDS.fullmatch(name)]
     lines = []
-    for column in columns or table.columns:
-        for other in others:
+    for column in columns_of(table, columns):
+        for ours, theirs in labels:
+            first, other = row_of(table, ours), row_of(table, theirs)
             if column in first.cells.keys() & other.cells.keys():
                 gained = gains_by_seed(first.cells[column], other.cells[column].scores)
                 chosen = [
-                    gain
-                    for seed, gain in gained.items()
-                    if not ranges or any(seed in each for each in ranges)
+                    gain for seed, gain in gained.items() if not ranges or any(seed in own for own in ranges)
                 ]
                 if not chosen:
-                    raise InputError(f"{first.label} and {other.label} have no common seed in {column}")
+                    raise InputError(f"{ours} and {theirs} have no common seed in {column}")
                 d = paired_difference(chosen, np.zeros(len(chosen)))
-                lines.append([column, other.label, shown(d), str(d.pairs)])
-    return markdown(["", f"{first.label}, against", "difference", "seeds"], lines)
+                lines.append([column, ours, theirs, shown(d), str(d.pairs)])
+    return markdown(["", "objective", "against", "difference", "seeds"], lines)
+
+
+def row_of(table: ResultTable, label: str) -> Row:
+    try:
+        return table.row(label)
+    except LookupError as error:
+        raise InputError(error.args[0]) from error
 
 
 def shown(d: Difference) -> str:

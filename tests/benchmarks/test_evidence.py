@@ -33,7 +33,7 @@ def page_with(results, *blocks):
 
 
 def test_blocks_are_filled_in_and_numbers_link_to_their_records(results, capsys):
-    labels, title = "hard, beta 1, tau_plus 0.1; infograph", "gains of hard negatives"
+    labels, title = "hard, beta 1, tau_plus 0.1 against infograph", "gains of hard negatives"
     blocks = "summary graphs", f"pairs graphs: {labels}", "scores graphs", f"figures graphs: {title}"
     page = page_with(results, *blocks)
     main(["--results", str(results), "--pages", str(page)])
@@ -46,7 +46,7 @@ def test_blocks_are_filled_in_and_numbers_link_to_their_records(results, capsys)
         f"| MUTAG svm_accuracy | {untrained} | {plain} |  | {hard} | +2.0 [2.0, 2.0] | {published} |"
         in summary
     )
-    assert "| MUTAG svm_accuracy | infograph | +2.0 [2.0, 2.0] | 4 |" in pairs
+    assert "| MUTAG svm_accuracy | hard, beta 1, tau_plus 0.1 | infograph | +2.0 [2.0, 2.0] | 4 |" in pairs
     assert f"| infograph | {plain} |\n| hard, beta 1, tau_plus 0.1 | {hard} |" in scores
     assert "\nold\n" not in page.read_text()
     assert f"![{title}](figures/gains-of-hard-negatives.svg)" in figures
@@ -164,13 +164,15 @@ def test_pairs_of_some_seeds_and_columns(results):
             write_record(
                 folder, dataset="DD", seed=seed, objective=objective, metrics={"svm_accuracy": value}
             )
-    rows = "pairs graphs: hard, beta 1, tau_plus 0.1; infograph"
+    rows = "pairs graphs: hard, beta 1, tau_plus 0.1 against infograph"
     some = fill(page_with(results, f"{rows}; DD svm_accuracy; seeds 2-3"), Studies(results))
-    assert "| DD svm_accuracy | infograph | +2.5 " in some
+    assert "| DD svm_accuracy | hard, beta 1, tau_plus 0.1 | infograph | +2.5 " in some
     assert " | 2 |\n" in some
     assert "MUTAG" not in some
     for column in ("MUTAG", "DD"):
-        assert f"| {column} svm_accuracy | infograph |" in fill(page_with(results, rows), Studies(results))
+        assert f"| {column} svm_accuracy | hard, beta 1, tau_plus 0.1 | infograph |" in fill(
+            page_with(results, rows), Studies(results)
+        )
 
 
 def test_overall_has_the_selected_modalities(results):
@@ -225,14 +227,16 @@ def test_page_that_is_filled_in_stays_as_it_is(results):
         ("scores no", "no records of no"),
         ("scores graphs: MUTAG svm", "no column MUTAG svm, only MUTAG svm_accuracy"),
         (
-            "pairs graphs: infograph; hard, beta 1, tau_plus 0.1; seeds 7-9",
+            "pairs graphs: infograph against hard, beta 1, tau_plus 0.1; seeds 7-9",
             "have no common seed in MUTAG svm_",
         ),
-        ("pairs graphs: infograph", "pairs has infograph; name two rows, or more"),
-        ("pairs graphs: seeds 0-3", "pairs has no row; name two rows, or more"),
+        ("pairs graphs: infograph", "no column infograph, only MUTAG svm_accuracy"),
         ("overall graphs: image", "the table has no comparisons of image"),
         ("summary graphs: MUTG svm_accuracy", "no column MUTG svm_accuracy, only MUTAG svm_accuracy"),
-        ("pairs graphs: infograph; hard", "no row hard, only untrained encoder; infograph; hard, beta 1,"),
+        (
+            "pairs graphs: infograph against hard",
+            "no row hard, only untrained encoder; infograph; hard, beta 1,",
+        ),
         ("figures graphs: gains", "no figure gains, only gains of hard negatives"),
     ],
 )
