@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from core.io.digests import checksum
-from core.io.errors import InputError
+from core.io.errors import InputError, reason_of
 from core.io.files import check_regular, read_json, readable, walk
 from core.training.cli import command, parse, with_flags
 from core.training.config import TrainConfig
@@ -120,7 +120,9 @@ def read_export(path: Path) -> "pd.DataFrame":
         rows = texts[list(COLUMNS)].astype(NUMBERS)
         _check_export(rows, path)
     except (OSError, ValueError, OverflowError) as error:
-        raise InputError(f"{path} is not what python -m shared_eval.records --csv writes: {error}") from error
+        raise InputError(
+            f"{path} is not what python -m shared_eval.records --csv writes: {reason_of(error)}"
+        ) from error
     return rows.assign(path=str(path))
 
 

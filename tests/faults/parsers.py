@@ -30,7 +30,16 @@ from tests.faults.data_parsers import (
     unpack_archive,
 )
 from tests.faults.inputs import changed_json, edited, files_below, image_of, with_one_edited
-from tests.faults.record_parsers import RECORD, SMALL, read_a_folder, read_a_recipe, read_the_records, recipes
+from tests.faults.record_parsers import (
+    EXPORT,
+    RECORD,
+    SMALL,
+    read_a_folder,
+    read_a_recipe,
+    read_an_export,
+    read_the_records,
+    recipes,
+)
 from tests.graph.conftest import write_tu_dataset
 from tests.sentence.conftest import write_senteval
 
@@ -59,6 +68,7 @@ PARSERS = (
     Parser("archives", ARCHIVES, unpack_archive),
     Parser("recipes", recipes(), read_a_recipe),
     Parser("records", st.tuples(changed_json(RECORD), changed_json(SMALL)), read_the_records),
+    Parser("exports", edited(EXPORT), read_an_export),
     Parser("settings", changed_json(SMALL), read_a_folder),
     Parser("command lines", command_lines(), read_command_line),
 )

@@ -93,6 +93,22 @@ def read_the_records(given: tuple[bytes, bytes], folder: Path) -> None:
         raise InputError("one record was left out")
 
 
+def read_an_export(content: bytes, folder: Path) -> None:
+    """Whatever is read fits into a table."""
+    (folder / "records.csv").write_bytes(content)
+    table = summarise(scores(records.read_export(folder / "records.csv")))
+    to_markdown(table)
+    with contextlib.redirect_stdout(encoded()):
+        show(to_terminal(table, "a title"))
+
+
+def write_an_export(folder: Path) -> None:
+    for seed in range(2):
+        write_record(folder / f"{seed}", seed=seed)
+    with contextlib.redirect_stdout(encoded()):
+        records.main([str(folder), "--csv", str(folder / "records.csv")])
+
+
 def read_a_folder(content: bytes, folder: Path) -> None:
     (folder / "config.json").write_bytes(content)
     (folder / "modules.json").write_bytes(content)
@@ -120,3 +136,4 @@ def small_encoder() -> bytes:
 
 SMALL = {"modality": "graph"} | graph.config.defaults_for().as_dict() | {"hidden": 8, "layers": 2}
 RECORD = json.loads(files_below(lambda folder: write_record(folder / "a"))["a/result.json"])
+EXPORT = files_below(write_an_export)["records.csv"]

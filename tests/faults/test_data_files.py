@@ -216,7 +216,7 @@ def test_bad_recipes_records_and_command_lines_are_refused(root, capsys, monkeyp
         (reproduce.main, ["odd.toml"], "odd.toml is not a recipe: the recipe has no source"),
         (reproduce.main, ["nothing"], "nothing is not a table"),
         (reproduce.main, ["demo", "--jobs", "0"], "--jobs is 0"),
-        (report.main, ["books"], "no result.json below books"),
+        (report.main, ["books"], "no result.json or records.csv below books"),
         (compare.main, ["books", "cifar10"], "no result.json at or below books"),
         (graph.train.main, ["--beta", "inf"], "--beta is inf; it must be at least 0 and finite"),
         (image.train.main, ["--dataset"], "see python -m image.train --help"),
