@@ -106,7 +106,8 @@ class TableCell:
     def text(self) -> str:
         """As ``84.2 ± 1.3 (10)``: percent, and the number of seeds; a description as it is, ``0.31 (1)``."""
         scale, digits = (100, 1) if self.is_score else (1, 2)
-        spread = "" if np.isnan(self.deviation) else f" ± {scale * self.deviation:.{digits}f}"
+        deviation = self.deviation
+        spread = "" if np.isnan(deviation) else f" ± {scale * deviation:.{digits}f}"
         return f"{scale * self.mean:.{digits}f}{spread} ({len(self.scores)})"
 
     @property

@@ -67,9 +67,14 @@ def check_views(view1: Tensor, view2: Tensor, names: tuple[str, str] = ("view1",
             f"`{first}` is {list(view1.shape)} and `{second}` {list(view2.shape)}; "
             "both must be the same [batch, dim]"
         )
-    if not (view1.is_floating_point() and view1.dtype == view2.dtype):
+    check_float_type(view1, view2, names)
+
+
+def check_float_type(one: Tensor, other: Tensor, names: tuple[str, str]) -> None:
+    """Raise ValueError unless both tensors are of the same float type."""
+    if not (one.is_floating_point() and one.dtype == other.dtype):
         raise ValueError(
-            f"`{first}` is {view1.dtype} and `{second}` {view2.dtype}; both must be the same float type"
+            f"`{names[0]}` is {one.dtype} and `{names[1]}` {other.dtype}; both must be the same float type"
         )
 
 
@@ -93,10 +98,7 @@ def check_local_global(
             f"`local` is {list(local.shape)} and `global_` {list(global_.shape)}; "
             "they must be [nodes, dim] and [graphs, dim] with the same dim, and the same runs in front"
         )
-    if not (local.is_floating_point() and local.dtype == global_.dtype):
-        raise ValueError(
-            f"`local` is {local.dtype} and `global_` {global_.dtype}; both must be the same float type"
-        )
+    check_float_type(local, global_, ("local", "global_"))
     if node is not None and node.dtype != torch.int64:
         raise ValueError(f"`node` is of {node.dtype}; it must be of torch.int64")
     entries = local.shape[:-1] if node is None else node.shape
