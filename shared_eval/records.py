@@ -73,23 +73,30 @@ def find_records(roots: Iterable[Path]) -> list[Path]:
 
     Hidden folders below the roots are left out, and those that cannot be read, which a warning names.
     """
+    return find_records_and_exports(roots)[0]
+
+
+def find_records_and_exports(roots: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """The ``result.json`` and the ``records.csv`` files, as ``find_records`` finds them, by one walk."""
 
     def warn(error: OSError) -> None:
         where, why = error.filename, error.strerror
         print(f"warning: {where} cannot be searched for runs and is skipped ({why})", file=sys.stderr)
 
-    return _files_below(roots, "result.json", warn)
+    records, exports = _files_below(roots, ("result.json", EXPORT), warn)
+    return records, exports
 
 
-def find_exports(roots: Iterable[Path]) -> list[Path]:
-    """The ``records.csv`` files at or below ``roots``, as ``find_records`` finds records."""
-    return _files_below(roots, EXPORT, lambda error: None)
-
-
-def _files_below(roots: Iterable[Path], name: str, on_error: Callable[[OSError], None]) -> list[Path]:
-    """The files of a name, sorted; ``on_error`` is called for each folder that cannot be read."""
-    found = (each for root in roots if os.path.isdir(root) for each in walk(root, on_error))
-    return sorted({Path(file) for file, hidden in found if not hidden and os.path.basename(file) == name})
+def _files_below(
+    roots: Iterable[Path], names: Sequence[str], on_error: Callable[[OSError], None]
+) -> list[list[Path]]:
+    """The files of each name, sorted; ``on_error`` is called for each folder that cannot be read."""
+    found: dict[str, set[Path]] = {name: set() for name in names}
+    for root in roots:
+        for file, hidden in walk(root, on_error) if os.path.isdir(root) else ():
+            if not hidden and (name := os.path.basename(file)) in found:
+                found[name].add(Path(file))
+    return [sorted(found[name]) for name in names]
 
 
 def read_records(paths: Iterable[Path]) -> "pd.DataFrame":
@@ -138,7 +145,8 @@ def _check_export(rows: "pd.DataFrame", path: Path) -> None:
 
 def warn_failed_runs(roots: Iterable[Path]) -> None:
     """Print a warning for each run at or below ``roots`` that failed, with the reason it recorded."""
-    for path in _files_below(roots, "failure.json", lambda error: None):
+    [failures] = _files_below(roots, ("failure.json",), lambda error: None)
+    for path in failures:
         try:
             reason = with_flags(str(read_record(path)["message"]))
         except (OSError, ValueError, LookupError) as error:

@@ -15,8 +15,7 @@ from shared_eval.outputs import check_output, show, writing
 from shared_eval.records import (
     EXPORT,
     check_folders,
-    find_exports,
-    find_records,
+    find_records_and_exports,
     read_export,
     read_records,
 )
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_output(config.output, overwrite=True, suffixes=(".html",))
     check_folders(config.roots)
     recipes = [*all_recipes(), *map(read_recipe, config.recipes)]
-    paths, exports = find_records(config.roots), find_exports(config.roots)
+    paths, exports = find_records_and_exports(config.roots)
     if not paths and not exports:
         where = ", ".join(map(str, config.roots))
         raise InputError(f"no result.json or {EXPORT} below {where}; name a folder of runs")

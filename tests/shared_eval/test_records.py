@@ -14,8 +14,8 @@ from core.training.records import label_older_objective, read_record, record_tex
 from graph.config import GraphConfig
 from shared_eval.records import (
     COLUMNS,
-    find_exports,
     find_records,
+    find_records_and_exports,
     main,
     read_export,
     read_records,
@@ -217,7 +217,7 @@ def test_export_has_the_rows_of_its_records(tmp_path):
     write_record(tmp_path / "a", metrics={"accuracy": 0.1 + 0.2, "f1": 1 / 3}, untrained_metrics={"f1": 0.1})
     write_record(tmp_path / "b", dataset="NA", environment={"revision": None})
     main([str(tmp_path), "--csv", str(tmp_path / "records.csv")])
-    [export] = find_exports([tmp_path])
+    _, [export] = find_records_and_exports([tmp_path])
     rows = read_records(find_records([tmp_path]))
     pd.testing.assert_frame_equal(read_export(export), rows.assign(path=str(export)), check_dtype=False)
 
