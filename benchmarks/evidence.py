@@ -79,7 +79,8 @@ def fill(page: Path, studies: Studies) -> str:
 
 
 def draw(page: Path, studies: Studies) -> None:
-    """Write the figures of the page's blocks."""
+    """Write the figures of the page's blocks. Raises InputError if two would share a file."""
+    drawn_of: dict[Path, str] = {}  # the studies of each figure's file
     for _, kind, names, selected, _ in BLOCK.findall(page.read_text("utf-8")):
         if kind == "figures":
             drawn = draw_table(studies.table(names))
@@ -87,6 +88,8 @@ def draw(page: Path, studies: Studies) -> None:
                 if title not in drawn:
                     raise InputError(f"the table of {names} has no figure {title}, only {'; '.join(drawn)}")
                 path = figure_path(title, page)
+                if drawn_of.setdefault(path, names) != names:
+                    raise InputError(f"{page} has the figure {title} of {drawn_of[path]} and of {names}")
                 with writing(path):
                     save(drawn[title], path)
 

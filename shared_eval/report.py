@@ -55,15 +55,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Imported here because matplotlib and SciPy are slow, and help and errors do not need them.
     from shared_eval import figures
     from shared_eval.report_page import Study, write_report
-    from shared_eval.tables import label_versions, scores, summarise
 
     published = published_figures(recipes)
     studies = []
     for file, records in {"": read_records(paths), **read_exports(exports)}.items():
         primary = primary_comparisons_of(Path(file).parent.name, recipes)
         if not records.empty:
-            table = summarise(scores(records), published, config.mix, primary)
-            studies.append(Study(label_versions(records, config.mix), table, file))
+            studies.append(Study.of(records, published, primary, config.mix, file))
     if not studies:
         raise InputError("there are no valid records to report")
     show(str(write_report(studies, config.output)))

@@ -19,12 +19,13 @@ from core.io.files import read_json
 from shared_eval import figures
 from shared_eval.gallery import rows_of, template
 from shared_eval.outputs import write_output
+from shared_eval.planned import NO_COMPARISONS, NO_FIGURES, Planned, Published
 from shared_eval.records import settings_of
 from shared_eval.result_table import ResultTable
 from shared_eval.shown import embeddings_of, shown_items
 from shared_eval.summary import PARTS
 from shared_eval.table_figures import GAINS, draw_table
-from shared_eval.tables import DESCRIPTIONS, RUN, dataset_names, scores
+from shared_eval.tables import DESCRIPTIONS, RUN, dataset_names, label_versions, scores, summarise
 
 OBJECTIVES_BESIDE = 3  # whose neighbours are compared
 QUERIES = 4  # of a dataset, with their neighbours
@@ -40,6 +41,19 @@ class Study:
     records: pd.DataFrame  # as label_versions returns them
     table: ResultTable  # what summarise makes of them
     file: str = ""  # that has them all; empty if each has its own
+
+    @classmethod
+    def of(
+        cls,
+        records: pd.DataFrame,
+        published: Published = NO_FIGURES,
+        primary: Planned = NO_COMPARISONS,
+        merge: bool = False,
+        file: str = "",
+    ) -> "Study":
+        """The study of some records; arguments as those of ``summarise``."""
+        table = summarise(scores(records), published, merge, primary)
+        return cls(label_versions(records, merge), table, file)
 
     @cached_property
     def drawn(self) -> dict[str, Figure]:

@@ -14,8 +14,12 @@ Content = Literal["text", "difference_text"]  # what a table's cells show
 
 def points(mean: float, low: float, high: float) -> str:
     """A difference of fractions in points, with its interval: ``+1.2 [0.3, 2.1]``; of one pair ``+1.2``."""
-    interval = "" if np.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]"  # -0.0 is below 0
-    return f"{100 * mean:+.1f}{interval}"
+    return f"{100 * mean:+.1f}" if np.isnan(low) else f"{100 * mean:+.1f} {in_brackets(low, high)}"
+
+
+def in_brackets(low: float, high: float, digits: int = 1) -> str:
+    """An interval of fractions in points: ``[0.3, 2.1]``; a bound of -0.0 is below 0."""
+    return f"[{100 * low:.{digits}f}, {100 * high:.{digits}f}]"
 
 
 def at_version(label: str, version: str) -> str:

@@ -39,9 +39,14 @@ class Difference:
         return self.low > 0 or self.high < 0
 
     @property
+    def narrower(self) -> tuple[float, float]:
+        """The mean's 90 % interval, by which equivalence is decided; nan for one pair."""
+        return t_interval(self.differences, 1 - 2 * LEVEL)
+
+    @property
     def is_equivalent(self) -> bool:
         """Whether the mean's 90 % interval lies within a point: two one-sided t-tests (TOST) at 5 %."""
-        low, high = t_interval(self.differences, 1 - 2 * LEVEL)
+        low, high = self.narrower
         return max(-low, high) < MARGIN
 
     @property

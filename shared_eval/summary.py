@@ -7,13 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from shared_eval.planned import BASELINES, Baseline
-from shared_eval.result_table import Comparison, ResultTable, Row, at_version, points
+from shared_eval.result_table import Comparison, ResultTable, Row, at_version, in_brackets, points
 from shared_eval.statistics import Interval, Ranks, mean_over_datasets, mean_ranks
 
 PRIMARY_TITLE = (
     "named by a recipe: points [95 % interval], Wilcoxon's p corrected by Holm for the planned number; "
     "detectable: the true difference that a t-test of so many seeds finds four times in five, empty where so "
-    "few can never be significant after correction; equivalent: the 90 % interval lies within ± 1 point"
+    "few can never be significant after correction; equivalent: whether the 90 % interval, beside it, lies "
+    "within ± 1 point"
 )
 PRIMARY_HEAD = ("comparison", "with", "difference", "p (Holm)", "seeds", "detectable", "equivalent")
 MODALITIES_TITLE = (
@@ -95,7 +96,8 @@ def primary_rows(table: ResultTable) -> list[list[str]]:
         d = comparison.difference
         p = "" if comparison.corrected_p is None else f"{comparison.corrected_p:.3f}"
         detectable = "" if np.isnan(comparison.detectable) else f"{100 * comparison.detectable:.1f}"
-        equivalent = "" if d.pairs == 1 else "yes" if d.is_equivalent else "no"
+        answer = "yes" if d.is_equivalent else "no"
+        equivalent = "" if d.pairs == 1 else f"{answer} {in_brackets(*d.narrower, digits=2)}"
         named = f"{column}: {row.label}"
         rows.append([named, comparison.baseline, comparison.points, p, str(d.pairs), detectable, equivalent])
     return rows

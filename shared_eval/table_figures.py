@@ -1,5 +1,6 @@
 """Figures of a whole table: gains over datasets and modalities, ranks, and maps of beta and tau_plus."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,13 +45,13 @@ def forest(table: ResultTable) -> Figure | None:
         axes.plot([], [], **style, linestyle="", label=f"over {name}")
         axes.plot([], [], **style, linestyle="", fillstyle="none", label=f"over {name}, published")
     axes.axvline(0, color="0.4", linewidth=0.8)
-    names = [at_version(column.removesuffix("_accuracy"), version) for column, version in lines]
+    names = [at_version(_short_name(column), version) for column, version in lines]
     axes.set_yticks(
         range(len(lines)),
         [f"{table.modalities[c]}: {name}" for (c, _), name in zip(lines, names, strict=True)],
     )
     axes.invert_yaxis()
-    axes.set_xlabel("gain of hard negatives in points, 95 % interval over seeds")
+    figure.supxlabel("gain of hard negatives in points, 95 % interval over seeds", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=2)
     return figure
@@ -59,6 +60,13 @@ def forest(table: ResultTable) -> Figure | None:
 def _line(answer: Answer) -> tuple[str, str]:
     """What has a line of its own: a column, in each version."""
     return answer.column, answer.row.version
+
+
+def _short_name(column: str) -> str:
+    """A column's name without the ending of its metric and the path before a folder."""
+    dataset, _, metric = column.removesuffix("_accuracy").rpartition(" ")
+    kind, is_folder, path = dataset.partition("folder:")
+    return f"{kind}{is_folder}{Path(path).name} {metric}" if is_folder else f"{dataset} {metric}"
 
 
 def _draw_gains(

@@ -15,7 +15,7 @@ from shared_eval.reproduce.recipes import Recipe, primary_comparisons, published
 from shared_eval.result_table import Content, ResultTable
 from shared_eval.summary import PARTS
 from shared_eval.table_formats import latex, markdown, to_csv, to_latex, to_markdown, to_terminal
-from shared_eval.tables import as_primary, label_versions, scores, summarise
+from shared_eval.tables import as_primary
 
 TITLES: dict[Content, str] = {
     "text": "accuracy in percent, mean ± standard deviation (seeds)",
@@ -39,7 +39,8 @@ def write_results(
     """
     records = read_records(paths)
     published, primary = published_figures(recipes), primary_comparisons(recipes)
-    table = summarise(scores(records), published, merge, primary)
+    study = Study.of(records, published, primary, merge)
+    table = study.table
     if not table.rows:
         raise TrainingError(f"the table has no rows: none of {len(paths)} records has a score")
     for line in missing_from(table, records, published, primary) if is_whole else ():
@@ -47,7 +48,7 @@ def write_results(
     show_table(table)
     for path in outputs:
         write_output(path, table_text(table, path.suffix.lower()))
-    show(f"report: {write_report([Study(label_versions(records, merge), table)], page)}")
+    show(f"report: {write_report([study], page)}")
 
 
 def missing_from(

@@ -220,6 +220,16 @@ def test_page_that_is_filled_in_stays_as_it_is(results):
     assert fill(page, Studies(results)) == page.read_text()
 
 
+def test_figures_of_one_title_and_two_studies_are_an_error(results, capsys):
+    """They would share a file."""
+    (results / "again").symlink_to(results / "graphs")
+    title = "gains of hard negatives"
+    page = page_with(results, f"figures graphs: {title}", f"figures again: {title}")
+    [error] = failure_of(main, capsys, ["--results", str(results), "--pages", str(page)])
+    assert f"has the figure {title} of graphs and of again" in error
+    assert page.read_text().count("old") == 2
+
+
 @pytest.mark.parametrize(
     ("block", "message"),
     [

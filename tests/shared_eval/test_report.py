@@ -13,7 +13,7 @@ from shared_eval.records import find_records, read_records
 from shared_eval.records import main as records_main
 from shared_eval.report import main as report_main
 from shared_eval.report_page import Study, neighbours_of, write_report
-from shared_eval.tables import label_versions, scores, summarise
+from shared_eval.tables import label_versions
 from tests.shared_eval.conftest import HARD, MOTIFS, PLAIN, write_record
 from tests.shared_eval.test_figures import a_sample
 
@@ -50,8 +50,7 @@ def page(runs, tmp_path):
 
 def write_page(runs, output, **options):
     records = read_records(find_records([runs]))
-    table = summarise(scores(records), **options)
-    return write_report([Study(label_versions(records), table)], output)
+    return write_report([Study.of(records, **options)], output)
 
 
 def test_page_has_every_number_and_its_records(page, runs):

@@ -53,11 +53,19 @@ def test_every_primary_comparison_has_a_line(table):
     assert len(rows) == 3 * 3
     label = "hard, beta 1, tau_plus 0.1"
     first = rows[0]
-    assert first == [f"DD svm_accuracy: {label}", "beta 0", "+2.5 [2.5, 2.5]", "0.070", "8", "", "no"]
+    assert first == [
+        f"DD svm_accuracy: {label}",
+        "beta 0",
+        "+2.5 [2.5, 2.5]",
+        "0.070",
+        "8",
+        "",
+        "no [2.50, 2.50]",
+    ]
     level = next(row for row in rows if row[:2] == [f"PTC_MR svm_accuracy: {label}", "plain"])
     # The differences are 0.002 (seed - 3.5): deviation 0.49 points, 90 % interval +- 0.33. No difference is
     # detectable: the smallest p of eight seeds, 0.0078, is 0.07 after correction for nine comparisons.
-    assert level[3:] == ["1.000", "8", "", "yes"]
+    assert level[3:] == ["1.000", "8", "", "yes [-0.33, 0.33]"]
 
 
 def test_gains_and_ranks_of_a_modality(table):
@@ -149,6 +157,22 @@ def test_forest_draws_each_gain_with_its_interval_at_a_height_of_its_own(table):
         assert line.get_xdata() == pytest.approx([gain - reach, gain + reach])
     for line, gain in zip(intervals[3:], (2.5, -0.5, 0.5), strict=True):
         assert line.get_xdata() == pytest.approx([gain, gain])
+
+
+def test_forest_of_a_folder_with_a_long_path_fits_its_figure(tmp_path):
+    """The folder is named without its path, and nothing is cut off."""
+    dataset = "folder:/a/long/path/to/a/folder/of/images below/my photos"
+    for objective, value in ((PLAIN, 0.8), (HARD, 0.82)):
+        folder = tmp_path / objective["name"]
+        write_record(folder, dataset=dataset, objective=objective, metrics={"svm_accuracy": value})
+    named = [Primary(f"{dataset} svm_accuracy", 200, "", 0.1, 1.0, "plain")]
+    primary = planned_together("one", named)
+    figure = forest(summarise(read_records(find_records([tmp_path])), primary=primary))
+    [axes] = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["graph: folder:my photos svm"]
+    figure.draw_without_rendering()  # lays it out
+    width, used = figure.get_size_inches()[0], figure.get_tightbbox()
+    assert 0 <= used.x0 < used.x1 <= width
 
 
 def test_no_primary_comparison_is_no_figure(table, tmp_path):
