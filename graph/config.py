@@ -72,7 +72,7 @@ class GraphConfig(GroupConfig):
 
 
 def defaults_for(objective: str = "hard", variant: str = "corrected") -> GraphConfig:
-    """The settings of InfoGraph and HCL, which are the same for all graph datasets.
+    """The settings of joshr17/HCL, which are the same for all graph datasets.
 
     The released variant's tau_plus is 0.5, the value that its code never changes.
     """

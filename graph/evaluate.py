@@ -44,13 +44,15 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, float]:
     from graph.data import load_dataset
     from graph.encoder import GIN, InfoGraph
     from graph.loading import load_state, recorded_coding
-    from graph.scoring import evaluate, evaluate_without_labels
+    from graph.scoring import check_classes, evaluate, evaluate_without_labels
 
     device = choose_device(config.device)
     coding = recorded_coding(config.run)
     dataset = load_dataset(trained.dataset, config.data_root, config.download, trained.node_features, coding)
     if len(dataset.graphs) < 2:
         raise InputError(f"{trained.dataset} has {len(dataset.graphs)} graph; at least 2 are needed")
+    if dataset.labels is not None:
+        check_classes(dataset.labels, trained.dataset, "remove its _graph_labels.txt")
     with torch.device("meta"):  # the settings may ask for more memory than the weights need
         model = InfoGraph(GIN(dataset.num_features, trained.hidden, trained.layers))
     load_state(model.encoder, config.run)

@@ -14,7 +14,7 @@ from core.io.errors import InputError
 from core.training.settings import check_type
 from graph.names import NodeFeatures
 
-MAX_ONE_HOT_DEGREE = 1000  # from this on, InfoGraph standardises degrees instead of coding them one-hot
+MAX_ONE_HOT_DEGREE = 1000  # from this on, joshr17/HCL standardises degrees instead of coding them one-hot
 # Entries of all nodes' one-hot codes, 1 GiB in float32. One label far from the others would exceed it.
 MAX_FEATURE_ENTRIES = 1 << 28
 
@@ -127,7 +127,7 @@ def _one_hot(index: Tensor, num_classes: int) -> Tensor:
 def fit_coding(wanted: NodeFeatures, values: NodeValues, degrees: Tensor, name: str) -> Coding:
     """The coding of a dataset's nodes, from their values and degrees [V].
 
-    ``auto`` is InfoGraph's choice: labels, or degrees where nodes have none.
+    ``auto`` is the choice of joshr17/HCL: labels, or degrees where nodes have none.
 
     Raises InputError, naming the dataset, if nodes have no such values, or if one-hot codes take too much
     memory.

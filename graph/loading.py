@@ -50,7 +50,7 @@ class GraphEncoder(nn.Module):
         Args:
             x: Node features [V, F]; or, instead of all three, PyG's ``Data`` or ``Batch``, or what else has
                 ``edge_index`` and perhaps ``x``, ``batch`` and ``num_nodes``. If the encoder was trained on
-                degrees, these are computed, whatever ``x`` is.
+                degrees, these are computed, whatever ``x`` is; beside ``edge_index`` only if it is None.
             edge_index: Source and target of each edge [2, E]; an undirected edge is there in both directions.
             batch: The graph of each node [V]; None for a single graph.
 
@@ -66,6 +66,8 @@ class GraphEncoder(nn.Module):
             x = getattr(data, "x", None)
             if x is None or (self.coding is not None and self.coding.is_degree):
                 x = self._degrees(edge_index, getattr(data, "num_nodes", None))
+        elif x is None:
+            x = self._degrees(edge_index, None if batch is None else len(batch))
         nodes = self.nodes(x, edge_index)
         if batch is None:
             return nodes.sum(dim=0, keepdim=True)

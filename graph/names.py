@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from core.io.errors import InputError, unknown_name
-from core.io.files import path_in
+from core.io.files import is_hidden, path_in
 
 PAPER_DATASETS = (
     *("MUTAG", "PTC_MR", "ENZYMES", "PROTEINS", "DD"),
@@ -48,7 +48,9 @@ def tu_files(name: str, data_root: Path) -> tuple[Path, str]:
         return data_root / "TUDataset" / name / "raw", name
     path = path_in(name)
     for folder in (path, path / "raw"):
-        prefixes = sorted(file.name.removesuffix("_A.txt") for file in folder.glob("*_A.txt"))
+        prefixes = sorted(
+            file.name.removesuffix("_A.txt") for file in folder.glob("*_A.txt") if not is_hidden(file.name)
+        )
         if len(prefixes) > 1:
             raise InputError(f"{folder} has the files of several datasets: {', '.join(prefixes)[:200]}")
         if prefixes:

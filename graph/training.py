@@ -15,6 +15,7 @@ from torch import Tensor
 
 from core.io.digests import name_of
 from core.io.errors import InputError
+from core.io.files import readable
 from core.training.from_python import python_config, refuse_dataset
 from core.training.launch import launch
 from graph.config import GraphConfig, defaults_for
@@ -112,7 +113,7 @@ def _graph_of(item: Any, number: int) -> Graph:
             f"{num_nodes - 1}"
         )
     _check_undirected(edge_index, num_nodes, what)
-    return Graph(simple_edges(edge_index), num_nodes, _class_of(getattr(item, "y", None)), x)
+    return Graph(simple_edges(edge_index), num_nodes, _class_of(getattr(item, "y", None), what), x)
 
 
 def _check_undirected(edge_index: Tensor, num_nodes: int, what: str) -> None:
@@ -128,8 +129,10 @@ def _check_undirected(edge_index: Tensor, num_nodes: int, what: str) -> None:
         )
 
 
-def _class_of(y: Any) -> Tensor | None:
+def _class_of(y: Any, what: str) -> Tensor | None:
     """The class [1] of a graph; None for a regression target, several numbers or nothing."""
+    if isinstance(y, str) or (isinstance(y, np.ndarray) and y.dtype.kind not in "biuf"):
+        raise InputError(f"{what} has y {readable(str(y))[:50]!r}; a class must be an integer")
     if isinstance(y, bool | int | np.integer | np.ndarray):
         y = torch.as_tensor(y)
     if not isinstance(y, Tensor) or y.numel() != 1 or y.is_floating_point() or y.is_complex():

@@ -49,6 +49,10 @@ class Images:
         """Move the labels to ``device``, and the images too if ``resident``."""
         return Images(self.images.to(device) if resident else self.images, self.labels.to(device))
 
+    def only(self, indices: Tensor) -> "Images":
+        """Those of the indices [n], on any device."""
+        return Images(self.images[indices.to(self.images.device)], self.labels[indices.to(self.device)])
+
     def take(self, indices: Tensor) -> Tensor:
         """Images on the device, by indices that are where the images are: [n] -> uint8 [n, 3, S, S]."""
         images = self.images[indices]

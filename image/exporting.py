@@ -50,9 +50,21 @@ def write_torchvision(encoder: nn.Module, trained: ImageConfig, output: Path) ->
     model.load_state_dict(state)
     check_outputs(encoder, model.eval(), encoder.transform.size)
     normalise = encoder.transform.normalise
-    statistics = {name: str(getattr(normalise, name).flatten().tolist()) for name in ("mean", "std")}
+    statistics = {name: str(rounded(getattr(normalise, name))) for name in ("mean", "std")}
     write_output(output, safetensors.torch.save(state, {"format": "pt", **statistics}))
-    return "\n".join([*lines, f"model.load_state_dict(safetensors.torch.load_file({str(output)!r}))"])
+    return "\n".join(
+        [
+            *lines,
+            f"model.load_state_dict(safetensors.torch.load_file({str(output)!r}))",
+            "model.eval()",
+            f"normalise = torchvision.transforms.Normalize({statistics['mean']}, {statistics['std']})",
+        ]
+    )
+
+
+def rounded(statistic: Tensor) -> list[float]:
+    """The numbers of a float32 tensor, with as many digits as they had before they were float32."""
+    return [round(value, 6) for value in statistic.flatten().tolist()]
 
 
 def write_onnx(encoder: nn.Module, trained: ImageConfig, output: Path) -> str:

@@ -14,7 +14,7 @@ from image.decoding import EXTENSIONS
 from image.skipped import Skipped, counts_of
 
 LabelledFile = tuple[str, int]  # an image's path and the index of its class
-# The usual names of the splits, in any case. If there are both test and val, val is not used.
+# The usual names of the splits, in any case. Of test and val the first is used that has class folders.
 SPLITS = {
     "train": ("train", "training"),
     "test": ("test", "testing"),
@@ -28,6 +28,10 @@ class LabelsError(InputError):
     def __init__(self, fault: str, advice: str) -> None:
         self.fault, self.advice = fault, advice
         super().__init__(f"{fault}; {advice}, or set `labels` none")
+
+
+class NoImagesError(InputError):
+    """A folder has no images."""
 
 
 class Tree(NamedTuple):
@@ -68,7 +72,7 @@ def why_unlabelled(path: Path, labels: Labels) -> str | None:
     folders = subfolders(path, found)
     splits = [folder for folder in folders if splits_of(folder)]
     if splits:
-        has_classes = any(subfolders(split, Skipped()) for split in splits)
+        has_classes = any(map(has_folders, splits))
         names = " and ".join(folder.name for folder in splits)
         return None if has_classes else f"there are no class folders in {names}"
     classes = [folder for folder in folders if has_images(folder)]
@@ -122,7 +126,8 @@ def find_splits(path: Path, folders: list[Path]) -> tuple[Path, Path] | None:
     found = {split: [folder for folder in folders if split in splits_of(folder)] for split in SPLITS}
     if not any(found.values()):
         return None
-    tested = "test" if found["test"] or not found["val"] else "val"
+    usable = [split for split in ("test", "val") if any(map(has_folders, found[split]))]
+    tested = next(iter([*usable, *filter(found.get, ("test", "val"))]), "test")
     for split in ("train", tested):
         if len(found[split]) > 1:
             names = " and ".join(folder.name for folder in found[split])
@@ -160,16 +165,19 @@ def list_class_folders(folder: Path, skipped: Skipped) -> tuple[list[LabelledFil
 def list_images(folder: Path, classes: list[Path], skipped: Skipped) -> tuple[list[LabelledFile], list[str]]:
     if not classes:
         raise LabelsError(f"{folder} contains no class folders", "add them")
-    files = [
-        (image, label)
-        for label, class_folder in enumerate(classes)
-        for image in images_below(class_folder, skipped, "is a class folder without images")
-    ]
+    try:
+        files = [
+            (image, label)
+            for label, class_folder in enumerate(classes)
+            for image in images_below(class_folder, skipped, "is a class folder without images")
+        ]
+    except NoImagesError as error:
+        raise LabelsError(str(error), "move it elsewhere") from None
     return files, [class_folder.name for class_folder in classes]
 
 
 def images_below(folder: Path, skipped: Skipped, fault: str = "contains no images") -> list[str]:
-    """Every image in the tree, sorted; ``skipped`` counts the rest. Raises InputError if there are none."""
+    """Every image in the tree, sorted; ``skipped`` counts the rest. Raises NoImagesError if there is none."""
     with reading(folder):
         paths, hidden = visible_files(folder)
     extensions = list(map(extension, paths))
@@ -177,7 +185,7 @@ def images_below(folder: Path, skipped: Skipped, fault: str = "contains no image
     others = Counter(kind for kind in extensions if kind not in EXTENSIONS)
     if not images:
         contents = f": its files are {counts_of(others)}" if others else ""
-        raise InputError(f"{folder} {fault}{contents}")
+        raise NoImagesError(f"{folder} {fault}{contents}")
     skipped.hidden += hidden
     skipped.extensions += others
     return images
@@ -190,6 +198,10 @@ def has_images(folder: Path) -> bool:
 
 def extension(path: str | Path) -> str:
     return os.path.splitext(path)[1].lower()
+
+
+def has_folders(folder: Path) -> bool:
+    return bool(subfolders(folder, Skipped()))
 
 
 def subfolders(folder: Path, skipped: Skipped) -> list[Path]:

@@ -53,7 +53,7 @@ class Transform(nn.Module):
         if image.dtype != torch.uint8 and not image.is_floating_point():
             raise ValueError(f"`image` is {image.dtype}; it must be uint8, or float with values in [0, 1]")
         if image.is_floating_point():
-            image = clamped("image", image)
+            image = clamped("image", image).float()
         batch = _square(image if image.ndim == 4 else image.unsqueeze(0), self.size)
         normalised = self.normalise(batch.to(self.normalise.mean.device))
         return normalised if image.ndim == 4 else normalised.squeeze(0)

@@ -74,7 +74,8 @@ class Scorer:
         """Scores of nearest neighbours and a linear probe if there are labels, and scores without labels.
 
         ``protocol="frozen"`` computes the features of whole images once; ``"paper"`` trains the probe on the
-        features of images augmented again in every epoch, as the paper's code does.
+        features of images augmented again in every epoch, as the paper's code does. There batch norm's
+        statistics follow these images; here they stay those of training.
         """
         scores = self._probe(protocol, epochs) if self.probed.has_labels else {}
         return scores | self._label_free_scores()
@@ -144,7 +145,7 @@ class Scorer:
     def _random(self, images: Images, count: int) -> Images:
         """At most ``count`` of the images, the same ones at each call."""
         chosen = epoch_order(len(images), self.seed, epoch=0)[:count]
-        return Images(images.images[chosen.to(images.images.device)], images.labels[chosen.to(images.device)])
+        return images.only(chosen)
 
     def _projections(self, images: Images) -> tuple[Tensor, Tensor]:
         """Projections of two views of the same images, unit norm: [N, P] twice."""
@@ -152,4 +153,6 @@ class Scorer:
         generator = epoch_generator(self.seed, 0, images.device)
         pair = [self.views(pixels, generator) for _ in range(2)]
         with eval_mode(self.model), autocast(images.device, self.precision):
-            return tuple(F.normalize(self.model(view)[1].float(), dim=1) for view in pair)
+            projected = (torch.cat([self.model(chunk)[1] for chunk in view.split(CHUNK)]) for view in pair)
+            view1, view2 = (F.normalize(projections.float(), dim=1) for projections in projected)
+        return view1, view2

@@ -19,7 +19,7 @@ from core.training.task import Scores, Task
 from image.batches import ViewBatches
 from image.checkpoints import load_checkpoint
 from image.config import TIMM, ImageConfig
-from image.data import ImageDataset, Images, load_datasets
+from image.data import ImageDataset, load_datasets
 from image.encoder import SimCLR, TwoViews, make_model
 from image.loading import load_model
 from image.scoring import CHUNK, PROBE_EVALUATION, Scorer, represent_all
@@ -122,7 +122,7 @@ class ImageTask(Task):
 
     def probe_embeddings(self) -> Tensor:
         train = self.dataset.train
-        some = Images(train.images[:CHUNK], train.labels[:CHUNK])
+        some = train.only(evenly(len(train), at_most=CHUNK))
         return represent_all(self.model.encoder, some, self.config.precision).unsqueeze(0)
 
     def save(self, runs: Sequence[Run]) -> None:
@@ -164,8 +164,12 @@ def fingerprint(dataset: ImageDataset) -> dict[str, int | str]:
 
 def some_images(images: Tensor) -> Iterator[Tensor]:
     """At most ``COMPARED`` of the images, spread evenly, one at a time: they may be mapped from a file."""
-    chosen = torch.linspace(0, len(images) - 1, min(len(images), COMPARED), dtype=torch.float64)
-    return (images[i] for i in chosen.round().long().tolist())
+    return (images[i] for i in evenly(len(images), at_most=COMPARED).tolist())
+
+
+def evenly(count: int, at_most: int) -> Tensor:
+    """Indices of at most so many of ``count`` items, spread evenly: [n] int64."""
+    return torch.linspace(0, count - 1, min(count, at_most), dtype=torch.float64).round().long()
 
 
 def check_fits(config: ImageConfig, dataset: ImageDataset) -> None:

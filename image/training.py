@@ -51,7 +51,8 @@ def train_on(
             raise InputError(f"`labels` is {labels}, but those of a tensor are its `targets`; leave it out")
         dataset = dataset_of(data, None if targets is None else tensor_of(targets))
         task_type = partial(ImageTask, dataset=dataset)
-        settings = {"image_size": dataset.image_size} | settings | {"dataset": dataset.name}
+        size = settings.get("image_size") or dataset.image_size
+        settings = settings | {"dataset": dataset.name, "image_size": size}
     elif targets is not None:
         raise InputError("`targets` are those of a tensor; class folders, or `labels`, say those of a folder")
     else:
@@ -88,6 +89,8 @@ def dataset_of(images: Tensor, targets: Tensor | None = None) -> ImageDataset:
         return ImageDataset.unlabelled(name, images, Skipped())
     if targets.shape != images.shape[:1]:
         raise InputError(f"`targets` has shape {list(targets.shape)}; `data` has {len(images)} images")
+    if not targets.isfinite().all():
+        raise InputError("`targets` has NaN or infinite numbers; each must name a class")
     values, labels = targets.cpu().unique(return_inverse=True)
     if len(values) < 2:
         raise InputError("`targets` names 1 class; at least 2 are needed")

@@ -23,8 +23,9 @@ class Views(nn.Module):
     """One random view of each image: resized crop, flip, colour jitter, greyscale, blur, normalisation.
 
     The augmentation of the image code of Robinson et al. (2021). Each image has its own order of brightness,
-    contrast, saturation and hue, uniform over all 24, as in torchvision's ColorJitter. Views above 64 pixels
-    are blurred by a kernel of a tenth of their size (Chen et al., ICML 2020, A), others by one of 3 pixels.
+    contrast, saturation and hue, as in torchvision's ColorJitter; in a batch of a multiple of four it is
+    uniform over all 24. Views above 64 pixels are blurred by a kernel of a tenth of their size (Chen et al.,
+    ICML 2020, A), others by one of 3 pixels.
 
     Args:
         size: S.

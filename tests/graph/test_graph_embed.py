@@ -203,7 +203,7 @@ def test_bad_input_ends_in_one_line(trained, tmp_path, capsys):
     for name in "ab":
         (tmp_path / "empty" / f"{name}_A.txt").write_text("")
     assert "has the files of several datasets: a, b" in line_of(dataset=f"folder:{tmp_path / 'empty'}")
-    (tmp_path / "empty" / "b_A.txt").unlink()
+    (tmp_path / "empty" / "b_A.txt").rename(tmp_path / "empty" / "._a_A.txt")  # of macOS: it is hidden
     (tmp_path / "empty" / "a_graph_indicator.txt").write_text("")
     assert "a_graph_indicator.txt is damaged" in line_of(dataset=f"folder:{tmp_path / 'empty'}")
     shutil.copytree(trained / "run", tmp_path / "run")

@@ -122,6 +122,17 @@ def test_evaluate_codes_labels_as_training_did(root, tmp_path, capsys):
     assert "TINY has node label 3; the encoder was trained with labels 0 to 2" in line
 
 
+def test_labels_that_have_become_too_few_to_evaluate_are_named_with_their_dataset(root, tmp_path, capsys):
+    train(root, tmp_path / "run")
+    path = root / "TUDataset" / "TINY" / "raw" / "TINY_graph_labels.txt"
+    count = len(path.read_text().split())
+    path.write_text("1\n" * (count - 5) + "2\n" * 5)
+    flags = [tmp_path / "run", "--data-root", root, "--device", "cpu"]
+    line = failure_of(evaluate_main, capsys, map(str, flags))[-1]
+    assert line.startswith("error: TINY: class 1 has 5 samples")
+    assert line.endswith("remove its _graph_labels.txt to train and score without labels")
+
+
 def test_single_graph_is_not_evaluated(tmp_path, capsys):
     """A graph has no negatives alone."""
     write_tu_dataset(tmp_path / "before")

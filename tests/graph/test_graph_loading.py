@@ -88,6 +88,10 @@ def test_graphs_without_features_are_coded_as_in_training(tmp_path):
         torch.testing.assert_close(
             encoder(Batch.from_data_list(bare)), ours(folder, dataset, 8), rtol=1e-5, atol=1e-5
         )
+    together = Batch.from_data_list(bare)
+    apart = encoder(None, together.edge_index, together.batch)
+    torch.testing.assert_close(apart, encoder(together))
+    assert encoder(None, bare[0].edge_index).shape == (1, encoder.dim)
     hub = torch.tensor([[0] * 6 + list(range(1, 7)), list(range(1, 7)) + [0] * 6])
     with pytest.raises(ValueError, match="a node of degree 6; the encoder was trained with degrees up to 5"):
         encoder(Data(edge_index=hub, num_nodes=7))
@@ -111,6 +115,11 @@ def test_other_shapes_are_an_error(trained, change, message):
     )
     with pytest.raises(ValueError, match=message):
         graph.load_encoder(trained[0])(data)
+
+
+def test_edges_alone_need_an_encoder_of_degrees(trained):
+    with pytest.raises(ValueError, match="`x` is None; the encoder was trained on 5 features a node"):
+        graph.load_encoder(trained[0])(None, torch.tensor([[0, 1], [1, 0]]))
 
 
 def test_run_of_an_older_version_is_loaded(trained, tmp_path):

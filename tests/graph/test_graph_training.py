@@ -166,6 +166,8 @@ def with_item(index, **values):
             with_item(3, edge_index=RING[:, :5]),
             r"graph 3 of `data` has edge 2, 0 but not 0, 2 \(1 such\); graphs are undirected and list both",
         ),
+        (with_item(3, y="toxic"), "graph 3 of `data` has y 'toxic'; a class must be an integer"),
+        (with_item(3, y=np.array(["toxic"])), r"graph 3 of `data` has y .*toxic.*; a class must be an int"),
         (lambda data: data[:15], "class 1 has 7 samples; .* at least 10 of every class; remove y"),
         (
             lambda data: [item for item in data if item.y],

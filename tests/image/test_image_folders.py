@@ -92,8 +92,10 @@ def test_class_folder_of_other_files_says_which(root):
     (root / "scans").mkdir()
     for name in ("1.heic", "2.HEIC", "3.dcm"):
         (root / "scans" / name).write_text("")
-    message = refusal(root)
-    assert message == f"{root / 'scans'} is a class folder without images: its files are 2 .heic, 1 .dcm"
+    assert refusal(root) == (
+        f"{root / 'scans'} is a class folder without images: its files are 2 .heic, 1 .dcm; move it "
+        "elsewhere, or set `labels` none"
+    )
 
 
 def test_hidden_folders_are_no_classes_and_their_images_count_once(root, capsys):
@@ -165,6 +167,17 @@ def test_test_is_used_before_validation_and_the_rest_is_named(tiny_folder, capsy
     assert said(dataset, capsys) == (
         f"folder:{tiny_folder}: skipped: folders that are not used (extra, validation)\n"
     )
+
+
+def test_validation_is_used_if_test_has_no_class_folders(tiny_folder, capsys):
+    """As where the labels of the test images are not published."""
+    expected = load(tiny_folder).test.images
+    (tiny_folder / "test").rename(tiny_folder / "val")
+    (tiny_folder / "test").mkdir()
+    Image.new("RGB", (16, 16)).save(tiny_folder / "test" / "0.png")
+    dataset = load(tiny_folder)
+    assert torch.equal(dataset.test.images, expected)
+    assert said(dataset, capsys) == f"folder:{tiny_folder}: skipped: folders that are not used (test)\n"
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,10 @@ def test_transform_takes_pil_images_and_tensors():
     assert batch.dtype == torch.float32
     for one in (Image.fromarray(pixels[0]), tensors[0], tensors[0] / 255):
         torch.testing.assert_close(transform(one), batch[0])
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        narrow = transform((tensors / 255).to(dtype).repeat(1, 1, 2, 1))
+        assert (narrow.dtype, narrow.shape) == (torch.float32, (2, 3, 8, 8))
+        torch.testing.assert_close(narrow, transform(tensors.repeat(1, 1, 2, 1) / 255), rtol=0, atol=0.03)
     wide = torch.zeros(3, 16, 48, dtype=torch.uint8)
     wide[:, :, 16:32] = 255  # the centre
     assert transform(wide).shape == (3, 8, 8)
@@ -273,7 +277,9 @@ def test_training_on_a_tensor_gives_the_encoder_that_its_folder_holds(tmp_path):
     loaded = load_encoder(tmp_path / "run")
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in encoder.state_dict().items())
     assert encoder.transform.size == 16
-    floats = image.train_on(images / 255, objective="simclr", **SMALL)  # in a temporary folder
+    # The second is in a temporary folder.
+    floats = image.train_on(images / 255, objective="simclr", image_size=None, **SMALL)
+    assert floats.transform.size == 16
     assert torch.equal(floats.conv1.weight, encoder.conv1.weight)
 
 
@@ -384,6 +390,7 @@ def test_run_on_a_tensor_is_evaluated_on_a_named_dataset(tmp_path, capsys):
             {"dataset": "digits"},
             "`dataset` is digits, but train_on takes `data` instead; leave it out",
         ),
+        (torch.rand(4, 3, 16, 16), [0.0, 1.0, 0.0, float("nan")], {}, "`targets` has NaN or infinite numb"),
         ("nowhere", None, {}, "nowhere is not a folder"),
         ("nowhere", torch.zeros(3), {}, "`targets` are those of a tensor"),
         (torch.rand(1, 3, 16, 16), None, {}, r"tensor-\w+ has 1 training image; at least 2 are needed"),

@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+import image
 from image.data import load_dataset
 from image.evaluate import main as evaluate_main
 from image.loading import Transform
+from image.scoring import CHUNK
 from image.task import COMPARED, fingerprint, some_images
 from image.train import main as train_main
 from tests.image.commands import FAST, train
@@ -73,6 +75,16 @@ def test_at_most_a_thousand_images_are_compared_from_the_first_to_the_last():
     assert (len(chosen), chosen[0], chosen[-1]) == (COMPARED, 0, 199_999)
     assert set(chosen.diff().tolist()) <= {200, 201}
     assert torch.stack(list(some_images(images[:7]))).tolist() == list(range(7))
+
+
+def test_equal_images_at_the_start_do_not_pass_for_a_collapse(tmp_path):
+    """As the first frames of a film; more of them than are encoded to see whether the encoder collapsed."""
+    images = torch.rand(CHUNK + 88, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    images[: CHUNK + 8] = 0
+    small = {"arch": "resnet10", "width": 8, "view_size": 16, "batch_size": 200, "epochs": 1}
+    encoder = image.train_on(images, output_dir=tmp_path / "run", device="cpu", **small)
+    with torch.no_grad():
+        assert encoder(encoder.transform(images[-80:])).std(dim=0).amax() > 0
 
 
 def test_one_image_without_labels_cannot_be_scored(tiny_folder, tmp_path, capsys):
