@@ -33,7 +33,6 @@ class SentenceConfig(TrainConfig):
 
     modality: ClassVar[str] = "sentence"
     plain_objective: ClassVar[str] = "quickthought"
-    not_identity: ClassVar[frozenset[str]] = TrainConfig.not_identity | {"strict"}
     minimums: ClassVar[Mapping[str, float]] = {
         **TrainConfig.minimums,
         **dict.fromkeys(("window", "embedding_dim", "hidden", "vocab_size", "longest"), 1),

@@ -42,6 +42,7 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+CARRIAGE_RETURN = "a carriage return inside a line; lines end with a line feed"
 MAX_LINE_BYTES = 1 << 20  # longer lines are split, for files without line ends
 # A gzipped book may unpack to the larger of the two. Prose shrinks to a third, bombs to a thousandth.
 MAX_UNPACKED_BYTES = 1 << 24
@@ -75,7 +76,7 @@ class Corpus:
         """The title and the lines of each book. Undecodable bytes are replaced and noted in ``faults``."""
         yield from self.texts.items()
         for path in self.files:
-            yield path.name.split(".")[0], read_lines(path, faults)
+            yield str(path), read_lines(path, faults)
 
 
 @dataclass
@@ -215,6 +216,8 @@ def _utf8_lines(file: io.BufferedReader | gzip.GzipFile, path: Path, faults: Fau
                 f"{path} is binary: byte {position + raw.index(0)} is 0; it must be plain text, in UTF-8 or "
                 "in UTF-16 with a byte-order mark"
             )
+        if b"\r" in raw.rstrip(b"\r\n"):
+            faults.note(f"{path}: byte {position + raw.index(13)} is {CARRIAGE_RETURN}")
         text = raw if position else raw.removeprefix(codecs.BOM_UTF8)
         try:
             yield text.decode()
@@ -236,6 +239,8 @@ def _wide_lines(
                 raise InputError(
                     f"{path} is binary: line {number} has a zero character; it must be plain text"
                 )
+            if "\r" in line.rstrip("\r\n"):
+                faults.note(f"{path}: line {number} has {CARRIAGE_RETURN}")
             if "\ufffd" in line:
                 faults.note(f"{path}: line {number} is not {encoding.upper()} and is replaced in part")
             yield line

@@ -39,7 +39,7 @@ from sentence.config import Protocol
 from sentence.data import SentenceBatch
 from sentence.encoder import TwoEncoders
 from sentence.senteval import Classification, Relatedness, Similarity
-from sentence.tasks import Choice, TransferTask
+from sentence.tasks import FOLDS, Choice, TransferTask
 from shared_eval.metrics import SAMPLED, split_similarities
 from shared_eval.probes import (
     SENTEVAL_SEED,
@@ -58,7 +58,6 @@ from shared_eval.probes.checks import check_finite
 EVALUATION = "senteval-2"
 # The tasks whose mean accuracy Gao et al. (SimCSE, EMNLP 2021) report as the average of transfer tasks.
 TRANSFER_TASKS = ("mr", "cr", "subj", "mpqa", "sst2", "trec", "msrp")
-FOLDS = 10
 TOKENS_AT_ONCE = 16_384
 # Penalties C of the logistic regressions: of cross-validated tasks and of those with a validation part.
 PENALTIES = {

@@ -20,7 +20,7 @@ SENTEVAL_FOLDER = Path("SentEval") / "downstream"
 # All of SentEval's sentence tasks in its own layout, as the SimCSE authors publish them.
 SENTEVAL_URL = "https://huggingface.co/datasets/princeton-nlp/datasets-for-simcse/resolve/main/senteval.tar"
 ALL = "all"  # stands for every task of SentEval
-MIN_CLASS_SAMPLES = 10  # for training; penalties are chosen by 10-fold cross-validation
+FOLDS = 10  # of a task without parts; penalties are chosen in as many inside
 MIN_TOPIC_SENTENCES = 30  # of a class of the built-in topic task
 
 
@@ -137,11 +137,11 @@ def check_size(task: SentEvalTask, folder: Path) -> None:
         return
     training = task.labels if task.parts is None else task.labels[task.parts == "train"]
     classes, counts = np.unique(training, return_counts=True)
-    fewest = min(counts, default=0)
-    if len(classes) < 2 or fewest < MIN_CLASS_SAMPLES:
+    fewest, needed = min(counts, default=0), FOLDS + 2 if task.parts is None else FOLDS
+    if len(classes) < 2 or fewest < needed:
         raise InputError(
             f"{folder} has {len(classes)} classes for training, with {fewest} samples or more; "
-            f"2 with {MIN_CLASS_SAMPLES} are needed: is one of its files truncated?"
+            f"2 with {needed} are needed: is one of its files truncated?"
         )
 
 

@@ -204,10 +204,12 @@ def settings_of(folder: Path) -> dict[str, Any]:
 def settings_fingerprint(folder: Path) -> str:
     """Eight digits that differ where two runs' settings do, apart from dataset, objective and seed.
 
-    Empty for a record without settings beside it.
+    Empty for a record without settings beside it. Raises ValueError if they cannot be read.
     """
     settings = settings_of(folder)
     if not settings:
+        if (folder / "config.json").exists():
+            raise ValueError("its config.json is damaged")
         return ""
     not_compared = NOT_COMPARED | objective_fields(settings)
     compared = {name: value for name, value in settings.items() if name not in not_compared}

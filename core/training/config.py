@@ -83,7 +83,7 @@ class TrainConfig:
     not_identity: ClassVar[frozenset[str]] = frozenset(
         {
             *("data_root", "download", "output_dir", "device", "resume"),
-            *("checkpoint_seconds", "tensorboard", "deterministic"),
+            *("checkpoint_seconds", "tensorboard", "deterministic", "strict"),
         }
     )
     minimums: ClassVar[Mapping[str, float]] = MappingProxyType(

@@ -282,6 +282,8 @@ def check_recipe(recipe: Recipe) -> None:
     if primary and (primary.tau_plus, primary.beta) not in {point[1:] for point in points}:
         named = f"beta {primary.beta:g} and tau_plus {primary.tau_plus:g}"
         raise ValueError(f"primary has {named}, which no entry of objectives has")
+    if primary and primary.tau_plus == 0 and "beta 0" in primary.against:
+        raise ValueError("primary is against beta 0, which is plain where tau_plus is 0; leave it out")
     numbers = {"plain": (0.0, 0.0), "beta 0": (primary.tau_plus, 0.0)} if primary else {}
     for baseline, number in numbers.items():
         if primary and baseline in primary.against and number not in {point[1:] for point in points}:

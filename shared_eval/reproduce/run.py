@@ -17,6 +17,7 @@ from typing import Any
 from core.io.errors import InputError, reason_of
 from core.training import signals
 from core.training.threads import available_cores, given_threads
+from shared_eval.outputs import writing
 from shared_eval.reproduce.spec import Job
 
 LAST_LINES = 5
@@ -60,8 +61,11 @@ def run_job(job: Job, threads: int, running: set[subprocess.Popen[bytes]] | None
         job: What to run.
         threads: Number of threads that the process computes with.
         running: Holds the process while it runs.
+
+    Raises InputError if the log cannot be written.
     """
-    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with writing(job.log):
+        job.log.touch()
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     running = set() if running is None else running
     with open(job.log, "ab") as log:

@@ -136,14 +136,28 @@ def test_undecodable_bytes_are_a_warning_or_an_error_if_strict(books, capsys):
     assert f"byte {position} is not UTF-8" in error_message(books, strict=True)
 
 
+def test_lines_that_end_with_carriage_returns_are_named(tmp_path, capsys):
+    """They are one line, that of a whole book; those of Windows end with a line feed too."""
+    (tmp_path / "windows.txt").write_bytes(b"She came in.\r\nHe left again.\r\n")
+    (tmp_path / "dos.txt").write_text("She came in.\r\nHe left again.\r\n", "utf-16", newline="")
+    assert len(encoded(tmp_path)) == 4
+    assert "carriage return" not in capsys.readouterr().err
+    (tmp_path / "old.txt").write_bytes(b"She came in.\rHe left again.\r")
+    (tmp_path / "wide.txt").write_text("She came in.\rHe left again.\r", "utf-16", newline="")
+    encoded(tmp_path)
+    said = capsys.readouterr().err
+    assert f"warning: {tmp_path / 'old.txt'}: byte 12 is a carriage return inside a line; lines end" in said
+    assert f"warning: {tmp_path / 'wide.txt'}: line 1 has a carriage return inside a line; lines end" in said
+
+
 def test_unusable_files_are_warnings_or_errors(books, tmp_path, capsys):
     (books / "empty.txt").write_text("")
     encoded(books)
-    assert "warning: empty has 0 sentences; at least 2 are needed" in capsys.readouterr().err
+    assert "empty.txt has 0 sentences; at least 2 are needed" in capsys.readouterr().err
     (books / "one.txt").write_text("A book of one sentence only.\n")
     encoded(books)
-    assert "one has 1 sentences" in capsys.readouterr().err
-    assert "empty has 0 sentences" in error_message(books, strict=True)
+    assert "one.txt has 1 sentences" in capsys.readouterr().err
+    assert "empty.txt has 0 sentences" in error_message(books, strict=True)
     (books / "picture.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
     assert "picture.txt is binary: byte 8 is 0" in error_message(books)
     (books / "picture.txt").unlink()

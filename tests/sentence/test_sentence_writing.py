@@ -184,7 +184,7 @@ def test_text_that_is_no_sentence_is_counted(tmp_path, capsys):
     assert corpus.left_out == 3
     (tmp_path / "b.txt").write_text("CHAPTER I\n\nCHAPTER II\n")
     assert encoded(tmp_path).left_out == 5
-    assert "b has 0 sentences (2 other pieces of text are not sentences)" in capsys.readouterr().err
+    assert "b.txt has 0 sentences (2 other pieces of text are not sentences)" in capsys.readouterr().err
 
 
 def test_one_piece_of_text_advises_the_setting(tmp_path):

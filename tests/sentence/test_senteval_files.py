@@ -144,7 +144,7 @@ def test_tasks_that_are_unknown_or_all_missing_are_refused(tmp_path, names, mess
         (
             "MR/rt-polarity.neg",
             "",
-            "MR has 1 classes for training, with 20 samples or more; 2 with 10",
+            "MR has 1 classes for training, with 20 samples or more; 2 with 12",
         ),
     ],
     ids=[

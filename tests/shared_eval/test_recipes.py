@@ -131,6 +131,10 @@ def test_each_length_of_training_has_a_folder(recipe):
         (("betas = [0.0, 1.0]", "betas = []"), "betas of an entry of objectives is empty"),
         (("betas = [0.0, 1.0]", "betas = [1.0]" + PRIMARY), "primary is against beta 0, which no entry of"),
         (("[settings]", PRIMARY.replace("1.0", "2.0") + "[settings]"), "primary has beta 2 and tau_plus 0.1"),
+        (
+            ("tau_plus = 0.1\nbetas = [0.0, 1.0]", "betas = [0.0, 1.0]" + PRIMARY.replace("0.1", "0.0")),
+            "primary is against beta 0, which is plain where tau_plus is 0; leave it out",
+        ),
         (("[settings]", PRIMARY.replace("untrained", "simple") + "[settings]"), "against is"),
     ],
 )

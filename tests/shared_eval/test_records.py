@@ -40,10 +40,12 @@ def test_damaged_records_are_skipped_with_a_warning(tmp_path, capsys):
     write_record(tmp_path / "untyped", objective=HARD | {"tau_plus": "0.1"})
     write_record(tmp_path / "cut")
     (tmp_path / "cut" / "result.json").write_text('{"schema": 1, "moda')
+    write_record(tmp_path / "unset")
+    (tmp_path / "unset" / "config.json").write_text('{"modality": "gr')
     rows = read_records(find_records([tmp_path]))
     assert len(rows) == 1
     said = capsys.readouterr().err
-    assert all(name in said for name in ("newer", "odd", "untyped", "cut"))
+    assert all(name in said for name in ("newer", "odd", "untyped", "cut", "its config.json is damaged"))
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,7 @@ def test_damaged_records_are_skipped_with_a_warning(tmp_path, capsys):
         ({}, True),
         ({"lr": 0.1}, False),
         ({"seed": 5}, True),
+        ({"strict": True}, True),
         ({"device": "cuda"}, True),
         ({"beta": 3.0}, True),
         ({"variant": "released"}, True),

@@ -22,6 +22,7 @@ from shared_eval.reproduce.results import show_table, table_text
 from shared_eval.reproduce.run import num_slots, run_here
 from shared_eval.reproduce.spec import Job, RunSpec
 from shared_eval.tables import scores, summarise
+from tests.runs import failure_of
 from tests.shared_eval.conftest import HARD, MOTIFS, ROOT, is_finished, run_spec, write_record
 
 
@@ -142,6 +143,14 @@ def test_failed_run_does_not_stop_the_others(recipe, capsys):
     assert "--dataset is 'nowhere', which is unknown" in output.err
     assert "runs/logs/graph-nowhere-hard-beta1-tau0.1-seed-0.log" in output.err
     assert "untrained encoder" in output.out
+
+
+def test_log_that_cannot_be_written_is_named(recipe, capsys):
+    Path("file").write_text("")
+    recipe.write_text('folder = "file/runs"\n' + MOTIFS)
+    [line] = failure_of(reproduce.main, capsys, [str(recipe)])
+    assert line.startswith("error: file/runs/logs/graph-motifs-")
+    assert line.endswith("cannot be written: Not a directory; choose another path")
 
 
 @pytest.mark.faults
