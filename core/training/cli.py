@@ -26,6 +26,8 @@ from core.training.threads import let_waiting_threads_sleep
 Parsed = TypeVar("Parsed")
 BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 OF_A_DATASET = "Defaults are those of --dataset {}; give --dataset NAME before --help for another's."
+# In what a collective of gloo or NCCL raises when a process has ended.
+SIGNS_OF_LOST_PROCESS = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
 BOX_DRAWING = re.compile(r"[\u2500-\u257f]+")
 
 
@@ -184,9 +186,12 @@ def _exit_on_errors(main: Callable[..., None], *args: Any, **kwargs: Any) -> Non
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        if is_out_of_memory(error):
+            print(f"error: {with_flags(_out_of_memory(error))}", file=sys.stderr)  # any rank may be the one
+        elif "RANK" in os.environ and any(sign in str(error) for sign in SIGNS_OF_LOST_PROCESS):
+            print(f"error in process {rank}: another process has ended, for its own error", file=sys.stderr)
+        else:
             raise
-        print(f"error: {with_flags(_out_of_memory(error))}", file=sys.stderr)  # any rank may be the one
         sys.exit(1)
 
 

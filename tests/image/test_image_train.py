@@ -215,6 +215,17 @@ def test_dropped_images_are_named(tiny_folder, tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.distributed
+def test_error_of_the_first_process_gives_the_other_no_traceback(tiny_folder, tmp_path):
+    (tmp_path / "mine.txt").write_text("not a run")
+    where = ["--dataset", f"folder:{tiny_folder}", "--output-dir", str(tmp_path)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    ended = subprocess.run([*torchrun, "-m", "image.train", *FAST, *where], capture_output=True, text=True)
+    assert f"error: {tmp_path} holds files that are not a run's" in ended.stderr
+    assert not [line for line in ended.stderr.splitlines() if line.startswith("[rank")]
+
+
+@pytest.mark.slow
+@pytest.mark.distributed
 def test_torchrun_on_two_machines_trains_one_run(tiny_folder, tmp_path):
     """Two agents of torchrun join at one address, as on two machines, each with one process."""
     where = ["--dataset", f"folder:{tiny_folder}", "--output-dir", str(tmp_path / "two")]
