@@ -361,5 +361,5 @@ def test_bad_lines_end_in_one_line(tmp_path, monkeypatch, capsys, content, datas
     (tmp_path / "a.txt").write_bytes(content)
     *warnings, error = failure_of(train_main, capsys, ["--dataset", dataset, "--tasks", "none"])
     assert message in error
-    assert all(line.startswith("warning: a has ") for line in warnings)
+    assert all(line.startswith("warning: a.txt has ") for line in warnings)
     assert not list(tmp_path.rglob("result.json"))
