@@ -126,8 +126,8 @@ def find_splits(path: Path, folders: list[Path]) -> tuple[Path, Path] | None:
     found = {split: [folder for folder in folders if split in splits_of(folder)] for split in SPLITS}
     if not any(found.values()):
         return None
-    usable = [split for split in ("test", "val") if any(map(has_folders, found[split]))]
-    tested = next(iter([*usable, *filter(found.get, ("test", "val"))]), "test")
+    # The one that has class folders, else the one that is there; test before val.
+    tested = max(("test", "val"), key=lambda split: (any(map(has_folders, found[split])), bool(found[split])))
     for split in ("train", tested):
         if len(found[split]) > 1:
             names = " and ".join(folder.name for folder in found[split])
