@@ -10,7 +10,7 @@ from mkdocs.structure.files import File, Files
 
 RESULTS = Path("benchmarks/results")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
-TO_RECORDS = re.compile(r"\[([^]]+)\]\((?:graphs|images|sentences)[^)]*\)")
+LINK = re.compile(r"\[([^]]+)\]\(([^)]+)\)")
 INLINE_CODE = re.compile(r"<code>[^<]*--[^<]*</code>")
 FLAG = re.compile(r"--[a-z][a-z-]*")
 
@@ -32,8 +32,13 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     The records are not in the site, so numbers are not linked to them.
     """
     if page.file.src_uri == "results/README.md":
-        markdown = TO_RECORDS.sub(r"\1", markdown)
+        markdown = LINK.sub(_without_records, markdown)
     return markdown.replace("](../benchmarks/results/", "](results/").replace("](../../docs/", "](../")
+
+
+def _without_records(link: re.Match[str]) -> str:
+    text, target = link.groups()
+    return text if (RESULTS / target).is_dir() else link[0]
 
 
 def on_page_content(html: str, **_: Any) -> str:
