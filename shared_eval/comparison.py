@@ -12,7 +12,7 @@ from core.io.errors import InputError
 from core.io.files import read_json
 from core.training.config import TrainConfig
 from shared_eval.outputs import text_table
-from shared_eval.records import settings_of
+from shared_eval.records import settings_of, short_revision
 from shared_eval.statistics import holm, paired_difference
 
 # Settings that change no score, and a list that describes the others; the device is in the environment.
@@ -99,7 +99,10 @@ def _settings_and_environment(folder: Path) -> dict[str, Any]:
     for name in NOT_SHOWN:
         settings.pop(name, None)
     names = ("revision", "torch", "device", "device_name")
-    return settings | {name: environment[name] for name in names if name in environment}
+    shown = {name: environment[name] for name in names if name in environment}
+    if "revision" in shown:
+        shown["revision"] = short_revision(shown["revision"])
+    return settings | shown
 
 
 def scores_table(scores: pd.DataFrame) -> Table:

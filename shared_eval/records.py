@@ -130,7 +130,7 @@ def read_export(path: Path) -> "pd.DataFrame":
         raise InputError(
             f"{path} is not what python -m shared_eval.records --csv writes: {reason_of(error)}"
         ) from error
-    return rows.assign(path=str(path))
+    return rows.assign(revision=rows["revision"].map(short_revision, na_action="ignore"), path=str(path))
 
 
 def _check_export(rows: "pd.DataFrame", path: Path) -> None:
@@ -166,7 +166,8 @@ def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
             raise ValueError(f"its scores are not all finite: {metrics}")
     row = record | {name: objective[name] for name in OBJECTIVE_TYPES}
     row |= {"objective": objective["name"], "encoder": objective["encoder"] or ""}
-    row |= {"revision": record["environment"]["revision"], "settings": settings_fingerprint(path.parent)}
+    revision = short_revision(record["environment"]["revision"])
+    row |= {"revision": revision, "settings": settings_fingerprint(path.parent)}
     row = {name: readable(value) if isinstance(value, str) else value for name, value in row.items()}
     _check_text(path)
     untrained = record["untrained_metrics"]
@@ -174,6 +175,14 @@ def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
         row | {"metric": readable(name), "value": value, "untrained": untrained.get(name), "path": str(path)}
         for name, value in record["metrics"].items()
     ]
+
+
+def short_revision(revision: str | None) -> str | None:
+    """A commit with seven digits, and its ``-dirty``: git gives it more in a clone with more objects."""
+    if revision is None:
+        return None
+    commit, dirty, _ = revision.partition("-dirty")
+    return commit[:7] + dirty
 
 
 def _check_text(path: Path) -> None:
@@ -245,7 +254,7 @@ class RecordsConfig:
 def select(records: "pd.DataFrame", config: RecordsConfig) -> "pd.DataFrame":
     """The rows that ``config`` asks for; raises InputError, with those that are there, if there are none."""
     for name in ("modality", "dataset", "objective", "metric", "seed", "revision"):
-        wanted = getattr(config, name)
+        wanted = getattr(config, name) if name != "revision" else short_revision(config.revision)
         if wanted is not None:
             known = sorted(map(str, records[name].dropna().unique()))
             records = records[records[name] == wanted]

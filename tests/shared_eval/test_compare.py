@@ -90,6 +90,13 @@ def test_code_machine_and_determinism_that_differ_are_listed(tmp_path):
     }
 
 
+def test_one_commit_from_two_clones_is_no_difference(tmp_path):
+    """Git abbreviates a commit to more digits in a clone with more objects."""
+    for name, revision in (("a", "abc1234"), ("b", "abc123456")):
+        write_record(tmp_path / name, environment={"revision": revision})
+    assert different_settings(*(find_records([tmp_path / name]) for name in "ab")) == {}
+
+
 def test_folders_without_a_common_seed_have_their_means_alone(tmp_path, capsys):
     write_record(tmp_path / "a" / "0", metrics={"svm_accuracy": 0.8})
     write_record(tmp_path / "b" / "1", seed=1, metrics={"svm_accuracy": 0.9})

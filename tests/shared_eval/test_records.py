@@ -146,6 +146,7 @@ def three(tmp_path):
         (("--seed", "0"), "ac"),
         (("--clean",), "b"),
         (("--revision", "abc1234-dirty"), "a"),
+        (("--revision", "abc12345678-dirty"), "a"),
     ],
 )
 def test_records_are_selected_listed_and_exported(three, flags, selected, capsys):

@@ -154,6 +154,14 @@ def test_versions_of_one_dataset_do_not_label_another(tmp_path):
     assert labels == ["infograph", "infograph @ abc1234", "infograph @ def5678-dirty"]
 
 
+def test_one_commit_from_two_clones_is_one_version(tmp_path):
+    """Git abbreviates a commit to more digits in a clone with more objects; unclean is still unclean."""
+    for seed, revision in enumerate(("abc1234", "abc12345", "abc1234567-dirty")):
+        write_record(tmp_path / f"{seed}", seed=seed, environment={"revision": revision})
+    rows = [row for row in table_of(tmp_path).rows if row.kind == "objective"]
+    assert [row.label for row in rows] == ["infograph @ abc1234", "infograph @ abc1234-dirty"]
+
+
 def test_plain_objectives_of_two_families_have_two_rows(tmp_path):
     plain = {"name": "quickthought", "beta": 0.0, "tau_plus": 0.0}
     write_record(tmp_path / "graph")
