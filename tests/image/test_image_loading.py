@@ -16,12 +16,12 @@ from PIL import Image
 import image
 from core.io.errors import InputError
 from core.training.settings import load_config
-from image.config import ImageConfig
+from image.config import KNOWN, ImageConfig
 from image.data import load_dataset
 from image.decoding import decode
 from image.embed import main as embed_main
 from image.evaluate import main as evaluate_main
-from image.loading import Transform, evaluation_size, load_encoder
+from image.loading import IMAGE_SIZES, Transform, evaluation_size, load_encoder
 from image.scoring import represent_all
 from image.train import main as train_main
 from image.training import dataset_of
@@ -121,6 +121,7 @@ def test_floats_that_rounding_or_a_filter_leaves_outside_are_clamped():
 
 
 def test_size_of_evaluation_is_the_datasets_own(tmp_path):
+    assert IMAGE_SIZES.keys() | {"folder:PATH"} == set(KNOWN)
     for name in ("shapes", "digits"):
         config = ImageConfig(dataset=name, beta=1, tau_plus=0.1)
         assert evaluation_size(config) == load_dataset(name, tmp_path).image_size
