@@ -49,7 +49,7 @@ def write_torchvision(encoder: nn.Module, trained: ImageConfig, output: Path) ->
     state = {name: value.contiguous() for name, value in encoder.state_dict().items()}
     model.load_state_dict(state)
     check_outputs(encoder, model.eval(), encoder.transform.size)
-    normalise = encoder.transform.normalise
+    size, normalise = encoder.transform.size, encoder.transform.normalise
     statistics = {name: str(rounded(getattr(normalise, name))) for name in ("mean", "std")}
     write_output(output, safetensors.torch.save(state, {"format": "pt", **statistics}))
     return "\n".join(
@@ -57,7 +57,12 @@ def write_torchvision(encoder: nn.Module, trained: ImageConfig, output: Path) ->
             *lines,
             f"model.load_state_dict(safetensors.torch.load_file({str(output)!r}))",
             "model.eval()",
-            f"normalise = torchvision.transforms.Normalize({statistics['mean']}, {statistics['std']})",
+            "transform = torchvision.transforms.Compose([",
+            f"    torchvision.transforms.Resize({size}),",
+            f"    torchvision.transforms.CenterCrop({size}),",
+            "    torchvision.transforms.ToTensor(),",
+            f"    torchvision.transforms.Normalize({statistics['mean']}, {statistics['std']}),",
+            "])",
         ]
     )
 

@@ -191,6 +191,10 @@ def describe(config: SentenceConfig, source: Corpus, corpus: EncodedCorpus) -> N
         f"{config.dataset}: {len(corpus.books) - 1} books, {len(corpus):,} sentences, {tokens:,} tokens; "
         f"{corpus.unknown:,} of them ({corpus.unknown / tokens:.2%}) are not in the vocabulary of {words:,}"
     ]
+    if cut := np.count_nonzero(np.diff(corpus.starts) > config.longest):
+        lines.append(
+            with_flags(f"{cut:,} sentences have more than `longest` {config.longest} tokens: the rest is cut")
+        )
     lines += describe_left_out(source.other_files, source.hidden, corpus.left_out)
     if corpus.held_out.any():
         lines.append(

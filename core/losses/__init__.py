@@ -7,9 +7,9 @@ This folder needs PyTorch alone: copy it into a project under any name and impor
     loss = HardNegativeLoss(beta=1.0, tau_plus=0.1, temperature=0.5)(view1, view2)
 
 To copy less: the formula on logits, ``hard_negative_loss``, is ``functional.py`` and ``checks.py``.
-``InfoGraphLoss`` needs ``infograph.py`` and ``backward.py`` beside these, ``clip_loss`` needs ``clip.py`` and
-``collectives.py``, ``GradientCached`` needs ``gradient_cache.py`` and ``backward.py``. The other files belong
-to ``HardNegativeLoss``; its Triton kernels are used on a GPU if Triton is installed.
+``InfoGraphLoss`` needs ``infograph.py``, ``hard_softplus.py`` and ``backward.py`` beside these, ``clip_loss``
+needs ``clip.py`` and ``collectives.py``, ``GradientCached`` needs ``gradient_cache.py`` and ``backward.py``.
+The other files belong to ``HardNegativeLoss``; its Triton kernels are used on a GPU if Triton is installed.
 
 ``sentence_transformers.py`` has losses for the library of that name; only that file needs it.
 """

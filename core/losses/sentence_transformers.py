@@ -50,10 +50,10 @@ class HardNegativesRankingLoss(MultipleNegativesRankingLoss):
     def __init__(
         self,
         model: SentenceTransformer,
+        *,
         beta: float = 0.5,
         tau_plus: float = 0.0,
         scale: float = 20.0,
-        *,
         stop_gradient: bool = False,
         gather_across_devices: bool = False,
     ) -> None:
@@ -137,10 +137,10 @@ class CachedHardNegativesRankingLoss(CachedMultipleNegativesRankingLoss):
     def __init__(
         self,
         model: SentenceTransformer,
+        *,
         beta: float = 0.5,
         tau_plus: float = 0.0,
         scale: float = 20.0,
-        *,
         stop_gradient: bool = False,
         gather_across_devices: bool = False,
         mini_batch_size: int = 32,
@@ -156,9 +156,9 @@ class CachedHardNegativesRankingLoss(CachedMultipleNegativesRankingLoss):
             ) from error
         self.loss = HardNegativesRankingLoss(
             model,
-            beta,
-            tau_plus,
-            scale,
+            beta=beta,
+            tau_plus=tau_plus,
+            scale=scale,
             stop_gradient=stop_gradient,
             gather_across_devices=gather_across_devices,
         )

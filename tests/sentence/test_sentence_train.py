@@ -57,6 +57,13 @@ def trained(books, data_root, folder, *flags):
     return result_of(folder)
 
 
+def test_sentences_that_are_cut_are_counted(books, data_root, tmp_path, capsys):
+    train(books, data_root, tmp_path / "run", *BOW, "--tasks", "none", "--longest", "1")
+    assert " sentences have more than --longest 1 tokens: the rest is cut" in capsys.readouterr().err
+    train(books, data_root, tmp_path / "other", *BOW, "--tasks", "none")
+    assert "the rest is cut" not in capsys.readouterr().err
+
+
 def failure(capsys, *flags):
     """The last line that a command with bad input prints; lines about the corpus may precede it."""
     return failure_of(train_main, capsys, flags)[-1]

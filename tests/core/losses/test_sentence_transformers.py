@@ -117,12 +117,16 @@ def test_librarys_hardness_is_ours_without_the_mean_of_the_weights(count):
 
 def test_value_is_the_objective_on_cosines():
     anchors, *documents = vectors = embeddings(3)
-    loss = HardNegativesRankingLoss(tiny_model(), 1.0, 0.1, 10.0).compute_loss_from_embeddings(vectors)
+    loss = HardNegativesRankingLoss(
+        tiny_model(), beta=1.0, tau_plus=0.1, scale=10.0
+    ).compute_loss_from_embeddings(vectors)
     logits = 10 * normalize(anchors, dim=1) @ normalize(torch.cat(documents), dim=1).T
     mask = ~torch.eye(*logits.shape, dtype=torch.bool)
     expected = hard_negative_loss(logits.diagonal(), logits, mask, beta=1.0, tau_plus=0.1, floor=-10.0)
     torch.testing.assert_close(loss, expected.mean())
-    plain = HardNegativesRankingLoss(tiny_model(), 0.0, 0.0, 10.0).compute_loss_from_embeddings(vectors)
+    plain = HardNegativesRankingLoss(
+        tiny_model(), beta=0.0, tau_plus=0.0, scale=10.0
+    ).compute_loss_from_embeddings(vectors)
     assert (loss - plain).abs() > 1e-3
 
 
@@ -191,7 +195,9 @@ def values_and_gradients():
 def test_two_processes_equal_one():
     """The mean of the processes' gradients is the whole batch's."""
     model = tiny_model()
-    whole = HardNegativesRankingLoss(model, 1.0, 0.1, 10.0)(columns(3, rows=slice(6)), None)
+    whole = HardNegativesRankingLoss(model, beta=1.0, tau_plus=0.1, scale=10.0)(
+        columns(3, rows=slice(6)), None
+    )
     whole.backward()
     for pair in zip(*in_processes(2, values_and_gradients), strict=True):
         assert sum(value for value, _ in pair) / 2 == pytest.approx(whole.item(), rel=1e-12)
