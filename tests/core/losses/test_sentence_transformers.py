@@ -178,7 +178,7 @@ def test_settings_are_checked_and_shown(loss_type):
 
 def own_value_and_gradient(loss_type, **options):
     model = tiny_model()
-    loss = loss_type(model, 1.0, 0.1, 10.0, gather_across_devices=True, **options)
+    loss = loss_type(model, beta=1.0, tau_plus=0.1, scale=10.0, gather_across_devices=True, **options)
     value = loss(columns(3, rows=local_slice(6)), None)
     value.backward()
     return value.item(), model[0].embedding.weight.grad.numpy()
