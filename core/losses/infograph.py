@@ -17,6 +17,7 @@ from .checks import (
     Setting,
     as_text,
     check_choice,
+    check_hardness,
     check_local_global,
     check_pairs,
     check_shape_of_setting,
@@ -111,6 +112,8 @@ class InfoGraphLoss(nn.Module):
         their sum. With runs in front, [S, V, D], [S, G, D], [S, V] -> [S], or [S, V].
         """
         check_local_global(local, global_, batch, node, weight)
+        if isinstance(self.beta, float | int) and isinstance(self.tau_plus, float | int):
+            check_hardness(self.beta, self.tau_plus)  # they may change between steps; reading tensors waits
         for name in ("beta", "tau_plus"):
             check_shape_of_setting(name, getattr(self, name), batch.shape[:-1])
         with torch.autocast(local.device.type, enabled=False):

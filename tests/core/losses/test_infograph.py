@@ -356,6 +356,14 @@ def test_shapes_that_do_not_match_are_refused(shapes, message):
         InfoGraphLoss()(torch.ones(local), torch.ones(global_), torch.zeros(batch, dtype=torch.long))
 
 
+@pytest.mark.parametrize(("name", "value"), [("beta", -5.0), ("tau_plus", 1.5)])
+def test_setting_that_changes_later_is_checked(name, value):
+    loss = InfoGraphLoss()
+    setattr(loss, name, value)
+    with pytest.raises(ValueError, match=f"`{name}` is {value}"):
+        loss(torch.ones(4, 3), torch.ones(2, 3), torch.tensor([0, 0, 1, 1]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
