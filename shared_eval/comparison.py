@@ -98,11 +98,9 @@ def _settings_and_environment(folder: Path) -> dict[str, Any]:
         settings["evaluation"] = record["evaluation"]
     for name in NOT_SHOWN:
         settings.pop(name, None)
+    environment["revision"] = short_revision(environment["revision"])
     names = ("revision", "torch", "device", "device_name")
-    shown = {name: environment[name] for name in names if name in environment}
-    if "revision" in shown:
-        shown["revision"] = short_revision(shown["revision"])
-    return settings | shown
+    return settings | {name: environment[name] for name in names if name in environment}
 
 
 def scores_table(scores: pd.DataFrame) -> Table:

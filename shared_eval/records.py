@@ -5,7 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -253,8 +253,9 @@ class RecordsConfig:
 
 def select(records: "pd.DataFrame", config: RecordsConfig) -> "pd.DataFrame":
     """The rows that ``config`` asks for; raises InputError, with those that are there, if there are none."""
+    config = replace(config, revision=short_revision(config.revision))
     for name in ("modality", "dataset", "objective", "metric", "seed", "revision"):
-        wanted = getattr(config, name) if name != "revision" else short_revision(config.revision)
+        wanted = getattr(config, name)
         if wanted is not None:
             known = sorted(map(str, records[name].dropna().unique()))
             records = records[records[name] == wanted]
