@@ -105,7 +105,6 @@ SPEED_OF_THE_README = (
     ),
     ("references", "REDDIT-BINARY, epoch", "ours, InfoGraph"),
     ("references", "REDDIT-BINARY, epoch", "PyG, InfoGraph"),
-    ("revisions", "graph.train --help", "now"),
 )
 
 
