@@ -220,8 +220,22 @@ def _read_recipe(content: dict[str, Any]) -> Recipe:
         "epochs": _listed,
         "settings": lambda entry: {name: _hashable(value) for name, value in entry.items()},
     }
+    _check_places(content)
     read = {name: read(content[name]) for name, read in readers.items() if name in content}
     return _read_table(Recipe, "the recipe", content | read)
+
+
+def _check_places(content: dict[str, Any]) -> None:
+    """Raise InputError if a key of the recipe is in one of its tables: TOML reads a late line as theirs."""
+    own = get_type_hints(Recipe).keys() - set(OWN_SETTINGS) - {"source"}  # a published figure has a source
+    for where, value in content.items():
+        for table in _listed(value):
+            for name in table if isinstance(table, dict) else ():
+                if name in own:
+                    raise InputError(
+                        f"{where} has {name}, a key of the recipe; write it above the first line that begins "
+                        "with ["
+                    )
 
 
 def _read_objectives(entry: dict[str, Any]) -> Objectives:

@@ -136,6 +136,11 @@ def test_each_length_of_training_has_a_folder(recipe):
             "primary is against beta 0, which is plain where tau_plus is 0; leave it out",
         ),
         (("[settings]", PRIMARY.replace("untrained", "simple") + "[settings]"), "against is"),
+        (
+            ("betas = [0.0, 1.0]", "betas = [0.0, 1.0]\nfolder = 'runs'"),
+            "objectives has folder, a key of the recipe; write it above the first line that begins with [",
+        ),
+        (("[settings]", "[settings]\npublished = []"), "settings has published, a key of the recipe"),
     ],
 )
 def test_bad_figure_or_comparison_is_one_clear_line(recipe, change, said):
