@@ -4,7 +4,7 @@ Shapes: V nodes of a graph · E edges · F node features.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -64,6 +64,8 @@ def dataset_of(data: Sequence[Any], node_features: NodeFeatures = "auto") -> Gra
     # PyG's datasets answer for any name of their graphs' values.
     if hasattr(data, "edge_index") and not isinstance(data, torch.utils.data.Dataset):
         raise InputError("`data` is a single graph; it must be a list of at least 2")
+    if not isinstance(data, Iterable | torch.utils.data.Dataset):
+        raise InputError(f"`data` is of type {type(data).__name__}; it must be a list of PyG's Data")
     items = list(data)
     if len(items) < 2:
         raise InputError(f"`data` has {len(items)} graph{'s' * (not items)}; at least 2 are needed")
@@ -90,7 +92,8 @@ def _graph_of(item: Any, number: int) -> Graph:
     what = f"graph {number} of `data`"
     edge_index, x = getattr(item, "edge_index", None), getattr(item, "x", None)
     if not isinstance(edge_index, Tensor):
-        raise InputError(f"{what} has no edge_index; a tensor [2, edges] is needed, also without edges")
+        has = "no edge_index" if edge_index is None else f"edge_index of type {type(edge_index).__name__}"
+        raise InputError(f"{what} has {has}; a tensor [2, edges] is needed, also without edges")
     if edge_index.ndim != 2 or len(edge_index) != 2 or edge_index.is_floating_point():
         shape = f"{list(edge_index.shape)} and type {edge_index.dtype}"
         raise InputError(f"{what} has edge_index of shape {shape}; it must be integers [2, edges]")
@@ -98,8 +101,8 @@ def _graph_of(item: Any, number: int) -> Graph:
     highest = int(edge_index.max()) if edge_index.numel() else -1
     if x is not None:
         if not isinstance(x, Tensor) or x.ndim != 2 or not x.shape[1]:
-            shape = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise InputError(f"{what} has x of shape {shape}; it must be [nodes, features]")
+            has = f"shape {list(x.shape)}" if isinstance(x, Tensor) else f"type {type(x).__name__}"
+            raise InputError(f"{what} has x of {has}; it must be a tensor [nodes, features]")
         x = x.detach().cpu().float()
         if not x.isfinite().all():
             raise InputError(f"{what} has x that is not finite")

@@ -37,6 +37,11 @@ class EmbedConfig(EmbeddingFiles):
 
 def check_source(source: str) -> None:
     """Raise InputError unless ``source`` is a file, or stands for standard input."""
+    if Path(source).is_dir():
+        raise InputError(
+            f"{source} is a folder; name it folder:{source} if its files are books, lines:{source} if they "
+            "have one sentence per line"
+        )
     try:
         if source != STDIN:
             check_regular(Path(source))
