@@ -21,6 +21,7 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
+from sentence_transformers.training_args import BatchSamplers
 
 
 def loss_of(model: SentenceTransformer, beta: float) -> torch.nn.Module:
@@ -59,6 +60,8 @@ def main(model: str, pairs: Path, output: Path, beta: float, epochs: int, batch_
             save_strategy="no",
             report_to="none",
             seed=0,
+            # A text that is twice in a batch would be its own negative, and the hardest of all.
+            batch_sampler=BatchSamplers.NO_DUPLICATES,
         ),
         train_dataset=Dataset.from_dict(columns),
         loss=loss_of(encoder, beta),
