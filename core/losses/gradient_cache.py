@@ -23,7 +23,11 @@ def parts_of(x: Tensor, chunk: int) -> Sequence[Tensor]:
 
 
 def split_rows(chunk: int, *batch: Tensor) -> list[tuple[Tensor, ...]]:
-    """Chunks of tensors that have a row for each sample."""
+    """Chunks of tensors that have a row for each sample; raises TypeError if one is not a tensor."""
+    for x in batch:
+        if not isinstance(x, Tensor):
+            kind = type(x).__name__
+            raise TypeError(f"the batch has a {kind}; it must be tensors with a row for each sample")
     return list(zip(*(parts_of(x, chunk) for x in batch), strict=True))
 
 

@@ -49,12 +49,13 @@ class InfoGraphLoss(nn.Module):
 
     Args:
         beta: Hardness, at least 0; or one for each of several runs, on a GPU best as a tensor there.
-            A learned one is a tensor that requires a gradient.
         tau_plus: Prior probability, in [0, 1), that another graph has the node's class; or one for each run.
-            A learned one is a tensor that requires a gradient.
         variant: ``"corrected"`` or ``"released"``.
         stop_gradient: Treat the weights w as constants.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the loss of each node, [V].
+
+    ``beta`` and ``tau_plus`` can be learned: give tensors that require a gradient. Their values are not
+    checked: keep them inside their ranges while you train.
 
     Raises:
         ValueError: A setting is outside its range, the shapes do not match, or the batch is a single graph.

@@ -88,6 +88,12 @@ def test_chunks_without_a_sample_are_refused(chunk):
         GradientCached(nn.Linear(1, 1), chunk)
 
 
+@pytest.mark.parametrize("batch", [{"input_ids": torch.zeros(4, 1)}, [0.0, 1.0]])
+def test_batch_that_is_no_tensor_is_refused(batch):
+    with pytest.raises(TypeError, match=f"the batch has a {type(batch).__name__}; it must be tensors"):
+        GradientCached(nn.Linear(1, 1), 2)(batch)
+
+
 @pytest.mark.parametrize("chunk", [2, 3])
 def test_batch_norm_has_the_statistics_of_a_chunk_and_counts_it_once(chunk):
     """As if the encoder were called chunk by chunk, running statistics included; unlike the whole batch."""
