@@ -11,12 +11,14 @@ import tyro
 from core.io.errors import InputError
 from core.training.cli import command, parse
 from shared_eval.outputs import show
-from shared_eval.records import find_records, read_records
+from shared_eval.records import find_records, read_records, warn_failed_runs
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """Compare the scores of two runs, or of two folders of runs, and list the settings that differ."""
+    """Compare the scores of two runs, or of two folders of runs, and list the settings that differ.
+
+    A difference is the second's score less the first's. p is corrected by Holm over all metrics shown."""
 
     first: Annotated[Path, tyro.conf.Positional]
     """A run's folder, or a folder of runs."""
@@ -33,12 +35,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not paths:
             raise InputError(f"no result.json at or below {folder}; name a finished run, or a folder of runs")
         sides.append(read_records(paths))
+    warn_failed_runs((config.first, config.second))
     # Imported here because SciPy is slow, and help and errors do not need it.
-    from shared_eval.comparison import compare_scores, different_settings, scores_table, settings_table
+    from shared_eval.comparison import (
+        compare_scores,
+        different_settings,
+        mixed_in,
+        scores_table,
+        settings_table,
+    )
 
     scores = compare_scores(*sides)
     if scores.empty:
         raise InputError(f"{config.first} and {config.second} share no dataset and metric")
+    for name, side in zip(("first", "second"), sides, strict=True):
+        for what, values in mixed_in(side).items():
+            print(f"warning: the {name} has runs of several {what} ({values})", file=sys.stderr)
     rules = [", ".join(sorted(set(side["evaluation"]))) or "not recorded" for side in sides]
     if rules[0] != rules[1]:
         print(

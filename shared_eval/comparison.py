@@ -25,7 +25,7 @@ def compare_scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     Where they share no seed, the means are over all of each and there is no difference.
 
     Objectives that both have are each compared with themselves; if they share none, the only one of each is
-    compared. p is corrected for the number of rows.
+    compared. p is corrected for the number of rows that have one.
 
     Raises:
         InputError: They share no objective and one has several, or a seed has several runs; counted more than
@@ -68,6 +68,20 @@ def compare_scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
         tested = table["p"].notna()
         table["p"] = pd.Series(holm(table["p"][tested]), index=table.index[tested])
     return table
+
+
+MIXED = {"revision": "revisions", "evaluation": "rules of evaluation", "settings": "settings"}
+
+
+def mixed_in(side: pd.DataFrame) -> dict[str, str]:
+    """What differs among a side's runs of one objective on one dataset, though only the seed should."""
+    groups = side.fillna(dict.fromkeys(MIXED, "not recorded")).groupby(["modality", "dataset", "label"])
+    found = {}
+    for name, what in MIXED.items():
+        several = [values for values in groups[name].unique() if len(values) > 1]
+        if several:
+            found[what] = ", ".join(str(value) or "not recorded" for value in several[0])
+    return found
 
 
 def different_settings(

@@ -111,7 +111,8 @@ def read_records(paths: Iterable[Path]) -> "pd.DataFrame":
                 print(f"warning: {path} has no scores and is left out", file=sys.stderr)
             rows.extend(found)
         except (OSError, ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
-            print(f"warning: {path} is not a valid record and is skipped ({error!r})", file=sys.stderr)
+            why = f"it has no {error.args[0]}" if isinstance(error, KeyError) else reason_of(error)
+            print(f"warning: {path} is not a valid record and is skipped ({why})", file=sys.stderr)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -152,6 +153,19 @@ def warn_failed_runs(roots: Iterable[Path]) -> None:
         except (OSError, ValueError, LookupError) as error:
             reason = f"{path.name} cannot be read ({error})"
         print(f"warning: {path.parent} has no record: {reason}", file=sys.stderr)
+
+
+def warn_repeated_seeds(records: "pd.DataFrame") -> None:
+    """Print a warning if a seed has several runs of the same code and settings: they count as their mean."""
+    keys = ["modality", "dataset", "label", "settings", "epochs", "revision", "evaluation", "seed"]
+    repeated = records[records.duplicated([*keys, "metric"], keep=False)]
+    if len(repeated):
+        count, paths = len(repeated.drop_duplicates(keys)), repeated["path"].unique()
+        print(
+            f"warning: {count} seed{'s' * (count > 1)} with several runs, which count as their mean: "
+            f"{', '.join(paths[:2])}{', ...' * (len(paths) > 2)}",
+            file=sys.stderr,
+        )
 
 
 def _rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
@@ -195,7 +209,7 @@ def _check_types(values: Mapping[str, Any], types: Types) -> None:
     """Raise TypeError where a value has another type, OverflowError where a float cannot hold an integer."""
     for name, expected in types.items():
         value = values[name]
-        if not isinstance(value, expected):
+        if not isinstance(value, expected) or isinstance(value, bool):
             raise TypeError(f"its {name} is {value!r}")
         if isinstance(value, int):
             float(value)

@@ -18,6 +18,8 @@ from shared_eval.records import (
     find_records_and_exports,
     read_export,
     read_records,
+    warn_failed_runs,
+    warn_repeated_seeds,
 )
 from shared_eval.reproduce.recipes import all_recipes, primary_comparisons_of, published_figures, read_recipe
 
@@ -52,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not paths and not exports:
         where = ", ".join(map(str, config.roots))
         raise InputError(f"no result.json or {EXPORT} below {where}; name a folder of runs")
+    warn_failed_runs(config.roots)
     # Imported here because matplotlib and SciPy are slow, and help and errors do not need them.
     from shared_eval import figures
     from shared_eval.report_page import Study, write_report
@@ -61,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for file, records in {"": read_records(paths), **read_exports(exports)}.items():
         primary = primary_comparisons_of(Path(file).parent.name, recipes)
         if not records.empty:
+            warn_repeated_seeds(records)
             studies.append(Study.of(records, published, primary, config.mix, file))
     if not studies:
         raise InputError("there are no valid records to report")

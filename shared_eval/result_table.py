@@ -51,7 +51,7 @@ class Comparison:
 
     @property
     def detectable(self) -> float:
-        """That of its difference; nan where no p of so few seeds is significant after correction."""
+        """That of its difference; nan where so few seeds in all comparisons could give no significant p."""
         is_possible = smallest_p(self.difference.pairs) * max(1, self.planned_with) < LEVEL
         return self.difference.detectable if is_possible else np.nan
 
@@ -97,9 +97,9 @@ class TableCell:
 
     @property
     def comparison(self) -> Comparison | None:
-        """The one with the objective at beta 0; without one, that with the plain objective."""
+        """The one with the objective at beta 0, else with the plain one; a primary one comes first."""
         trained = [comparison for comparison in self.comparisons if comparison.baseline != "untrained"]
-        return trained[0] if trained else None
+        return max(trained, key=lambda comparison: comparison.is_primary, default=None)
 
     @property
     def is_better(self) -> bool:
@@ -116,8 +116,11 @@ class TableCell:
 
     @property
     def difference_text(self) -> str:
-        """The text of its comparison; empty if it has none."""
-        return "" if self.comparison is None else self.comparison.text
+        """The text of its comparison, with the number of seeds if not all are common; empty without one."""
+        if self.comparison is None:
+            return ""
+        pairs = self.comparison.difference.pairs
+        return self.comparison.text + (f" ({pairs} of {len(self.scores)} seeds)" * (pairs < len(self.scores)))
 
 
 class Point(NamedTuple):
@@ -156,6 +159,7 @@ class ResultTable:
     columns: list[str]
     rows: list[Row] = field(default_factory=list)
     modalities: dict[str, str] = field(default_factory=dict)  # of the columns
+    names: dict[str, str] = field(default_factory=dict)  # of the columns, as recipes have them
 
     def row(self, label: str) -> Row:
         """The row of a label; raises LookupError, naming the others, if there is none."""

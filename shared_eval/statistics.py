@@ -11,7 +11,7 @@ from shared_eval.planned import LEVEL
 POWER = 0.8
 FLIPS = 10_000  # of the seeds' signs, in a test of many intervals together
 MARGIN = 0.01  # differences within one point are equivalent
-DIGITS = 9  # of a difference: 0.9 - 0.8 and 0.3 - 0.2 are a tie, though their 17th digits differ
+DIGITS = 7  # of a difference: 0.9 - 0.8 and 0.3 - 0.2 are a tie, also where scores are float32 of old records
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,16 @@ class Difference:
 def paired_difference(values: ArrayLike, baseline: ArrayLike) -> Difference:
     """The differences ``values - baseline``, pair by pair, tested two-sided: [n], [n].
 
-    The smallest p of five pairs is 0.0625: fewer than six are never significant at 0.05.
+    The smallest p of five pairs is 0.0625: fewer than six are never significant at 0.05. Raises ValueError
+    unless there is a pair, and all are finite.
     """
-    differences = (np.asarray(values, float) - np.asarray(baseline, float)).round(DIGITS)
-    if differences.ndim != 1 or not len(differences):
-        raise ValueError(f"the differences have shape {list(differences.shape)}; at least one pair is needed")
+    ours, theirs = np.asarray(values, float), np.asarray(baseline, float)
+    if ours.ndim != 1 or ours.shape != theirs.shape or not len(ours):
+        shapes = f"{list(ours.shape)} and {list(theirs.shape)}"
+        raise ValueError(f"the scores have shapes {shapes}; both must be [n], with one pair or more")
+    differences = (ours - theirs).round(DIGITS)
+    if not np.isfinite(differences).all():
+        raise ValueError("the scores are not all finite")
     mean, count = float(differences.mean()), len(differences)
     if count == 1:
         return Difference(mean, np.nan, np.nan, np.nan, (mean,))
@@ -152,11 +157,12 @@ def chance_of_as_many(differences: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its 95 % interval."""
+    """An estimate, its 95 % interval, and the number of datasets that it is of."""
 
     estimate: float
     low: float
     high: float
+    datasets: int
 
 
 def mean_over_datasets(differences: Sequence[ArrayLike]) -> Interval:
@@ -167,7 +173,7 @@ def mean_over_datasets(differences: Sequence[ArrayLike]) -> Interval:
     """
     means = [float(np.asarray(values, float).mean()) for values in differences]
     low, high = t_interval(means if len(means) > 1 else differences[0], 1 - LEVEL)
-    return Interval(float(np.mean(means)), low, high)
+    return Interval(float(np.mean(means)), low, high, len(means))
 
 
 @dataclass(frozen=True)

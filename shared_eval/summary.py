@@ -13,8 +13,8 @@ from shared_eval.statistics import Interval, Ranks, mean_over_datasets, mean_ran
 PRIMARY_TITLE = (
     "named by a recipe: points [95 % interval], Wilcoxon's p corrected by Holm for the planned number; "
     "detectable: the true difference that a t-test of so many seeds finds four times in five, empty where so "
-    "few can never be significant after correction; equivalent: whether the 90 % interval, beside it, lies "
-    "within ± 1 point"
+    "few in all comparisons could not be significant; equivalent: whether the 90 % interval, "
+    "beside it, lies within ± 1 point"
 )
 PRIMARY_HEAD = ("comparison", "with", "difference", "p (Holm)", "seeds", "detectable", "equivalent")
 MODALITIES_TITLE = (
@@ -34,9 +34,9 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class ModalitySummary:
-    """The primary columns of a modality together, of one version of code and settings."""
+    """The primary columns of a modality together, of one objective, and one version of code and settings."""
 
-    modality: str  # with the version, if a dataset has several
+    modality: str  # with the objective and the version, if there are several
     columns: list[str]
     gains: dict[Baseline, Interval]  # of the primary objective over each of its baselines
     ranks: Ranks | None  # of the rows that have every column, at common seeds; None for one row or column
@@ -48,23 +48,27 @@ def answers(table: ResultTable) -> list[Answer]:
 
 
 def summarise_modalities(table: ResultTable) -> list[ModalitySummary]:
-    """A summary of each modality that has primary comparisons."""
-    groups: dict[tuple[str, str], list[Answer]] = {}
+    """A summary of each primary objective of each modality."""
+    groups: dict[tuple[str, str], dict[str, list[Answer]]] = {}
     for answer in answers(table):
-        groups.setdefault((table.modalities[answer.column], answer.row.version), []).append(answer)
-    return [_summarise(table, *key, primary) for key, primary in groups.items()]
+        group = groups.setdefault((table.modalities[answer.column], answer.row.version), {})
+        group.setdefault(answer.row.label, []).append(answer)
+    return [
+        _summarise(
+            table, at_version(modality, version) if len(group) == 1 else f"{modality}, {label}", primary
+        )
+        for (modality, version), group in groups.items()
+        for label, primary in group.items()
+    ]
 
 
-def _summarise(table: ResultTable, modality: str, version: str, primary: list[Answer]) -> ModalitySummary:
-    columns = list(dict.fromkeys(answer.column for answer in primary))
+def _summarise(table: ResultTable, name: str, primary: list[Answer]) -> ModalitySummary:
+    columns, version = list(dict.fromkeys(answer.column for answer in primary)), primary[0].row.version
     gains = {}
     for baseline in BASELINES:
-        differences: dict[str, list[float]] = {}
-        for answer in primary:
-            if answer.comparison.baseline == baseline:
-                differences.setdefault(answer.column, []).extend(answer.comparison.difference.differences)
-        if differences:
-            gains[baseline] = mean_over_datasets(list(differences.values()))
+        own = [answer.comparison.difference for answer in primary if answer.comparison.baseline == baseline]
+        if own:
+            gains[baseline] = mean_over_datasets([difference.differences for difference in own])
     everywhere = [
         row
         for row in table.rows
@@ -73,7 +77,7 @@ def _summarise(table: ResultTable, modality: str, version: str, primary: list[An
         and set(columns) <= row.cells.keys()
     ]
     ranks = _ranks(everywhere, columns) if len(columns) > 1 and len(everywhere) > 1 else None
-    return ModalitySummary(at_version(modality, version), columns, gains, ranks)
+    return ModalitySummary(name, columns, gains, ranks)
 
 
 def _ranks(rows: list[Row], columns: list[str]) -> Ranks | None:
@@ -107,11 +111,11 @@ def modality_rows(table: ResultTable) -> list[list[str]]:
     """The lines below MODALITIES_HEAD."""
     rows = []
     for summary in summarise_modalities(table):
-        count = str(len(summary.columns))
         for baseline, gain in summary.gains.items():
             text = points(gain.estimate, gain.low, gain.high)
-            rows.append([summary.modality, f"primary objective - {baseline}", text, count])
+            rows.append([summary.modality, f"primary objective - {baseline}", text, str(gain.datasets)])
         if summary.ranks:
+            count = str(summary.ranks.datasets)
             for label, rank in sorted(summary.ranks.means.items(), key=lambda item: item[1]):
                 rows.append([summary.modality, f"mean rank: {label}", f"{rank:.2f}", count])
             critical = f"{summary.ranks.critical:.2f}"

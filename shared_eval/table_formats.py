@@ -71,6 +71,7 @@ def _csv_comparison(comparison: Comparison | None) -> dict[str, Any]:
         "difference",
         "low",
         "high",
+        "pairs",
         "p",
         "corrected_p",
         "baseline",
@@ -81,8 +82,9 @@ def _csv_comparison(comparison: Comparison | None) -> dict[str, Any]:
     if comparison is None:
         return dict.fromkeys(names)
     d = comparison.difference
-    numbers = (d.mean, d.low, d.high, d.p, comparison.corrected_p)
-    known = (comparison.baseline, comparison.is_primary, comparison.detectable, d.is_equivalent)
+    numbers = (d.mean, d.low, d.high, d.pairs, d.p, comparison.corrected_p)
+    is_equivalent = d.is_equivalent if d.pairs > 1 else None
+    known = (comparison.baseline, comparison.is_primary, comparison.detectable, is_equivalent)
     return dict(zip(names, (*numbers, *known), strict=True))
 
 

@@ -3,7 +3,7 @@
 ``table_formats`` writes them for terminals, in Markdown, CSV and LaTeX.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pandas as pd
@@ -56,6 +56,7 @@ def summarise(
     exploratory unless they are ``primary``: then p is corrected for the number of their plan.
     """
     records = records.assign(column=dataset_names(records) + " " + records["metric"])
+    names = dict(zip(records["column"], records["dataset"] + " " + records["metric"], strict=True))
     if records["modality"].nunique() > 1:
         is_plain = (records["beta"] == 0) & (records["tau_plus"] == 0)
         plain = records["family"].map(lambda family: _join(PLAIN, family))
@@ -64,13 +65,13 @@ def summarise(
     modalities = dict(zip(records["column"], records["modality"], strict=True))
     columns = list(modalities)
     records = records.sort_values(["family", "tau_plus", "beta", "epochs", "version"], kind="stable")
-    rows = _with_comparisons([*_untrained_rows(records), *_objective_rows(records)], primary)
+    rows = _with_comparisons([*_untrained_rows(records), *_objective_rows(records)], primary, names)
     rows += [
         *_oracle_rows(rows, columns),
         *_best_length_rows(records),
-        *_published_rows(columns, published),
+        *_published_rows(names, published),
     ]
-    return ResultTable(columns, rows, modalities)
+    return ResultTable(columns, rows, modalities, names)
 
 
 def dataset_names(records: pd.DataFrame) -> pd.Series:
@@ -154,26 +155,32 @@ def _cells(records: pd.DataFrame, name: str) -> dict[str, TableCell]:
     return cells
 
 
-def _with_comparisons(rows: list[Row], primary: Planned) -> list[Row]:
-    """Add every objective's comparisons, p corrected over the primary ones of a plan, version by version."""
+def _with_comparisons(rows: list[Row], primary: Planned, names: Mapping[str, str]) -> list[Row]:
+    """Add every objective's comparisons, p corrected over the primary ones of a plan.
+
+    A planned comparison that was run at several versions is tested, and counts, once for each.
+    """
     differences = _differences(rows)
-    named = {key: as_primary(rows[key[0]], *key[1:]) for key in differences}
-    plans = {
-        key: primary[chosen] for key, chosen in named.items() if chosen is not None and chosen in primary
+    chosen = {
+        (i, column, baseline): as_primary(rows[i], column, names[column], baseline)
+        for i, column, baseline in differences
     }
-    tested: dict[tuple[Plan, str], list[Key]] = {}
-    for key, plan in plans.items():
-        if differences[key].pairs > 1:
-            tested.setdefault((plan, rows[key[0]].version), []).append(key)
+    planned: dict[Plan, list[Key]] = {}
+    for key, name in chosen.items():
+        if name is not None and name in primary:
+            planned.setdefault(primary[name], []).append(key)
+    sizes: dict[Key, int] = {}
     corrected: dict[Key, float] = {}
-    for (plan, _), keys in tested.items():
-        p_values = holm([differences[key].p for key in keys], plan.size)
-        corrected |= zip(keys, p_values.tolist(), strict=True)
+    for plan, keys in planned.items():
+        size = plan.size + len(keys) - len({chosen[key] for key in keys})
+        sizes |= dict.fromkeys(keys, size)
+        tested = [key for key in keys if differences[key].pairs > 1]
+        p_values = holm([differences[key].p for key in tested], size)
+        corrected |= zip(tested, p_values.tolist(), strict=True)
     comparisons: dict[tuple[int, str], list[Comparison]] = {}
     for key, difference in differences.items():
         i, column, baseline = key
-        size = plans[key].size if key in plans else 0
-        comparison = Comparison(baseline, difference, size, corrected.get(key))
+        comparison = Comparison(baseline, difference, sizes.get(key, 0), corrected.get(key))
         comparisons.setdefault((i, column), []).append(comparison)
     return [
         replace(
@@ -187,12 +194,12 @@ def _with_comparisons(rows: list[Row], primary: Planned) -> list[Row]:
     ]
 
 
-def as_primary(row: Row, column: str, baseline: Baseline) -> Primary | None:
-    """A comparison as recipes name it; None of what no recipe can name."""
+def as_primary(row: Row, column: str, name: str, baseline: Baseline) -> Primary | None:
+    """A comparison as recipes have it, its column by ``name``; None of what no recipe can name."""
     epochs = row.cells[column].epochs
     if row.point is None or epochs is None:
         return None
-    return Primary(column, epochs, row.point.family, row.point.tau_plus, row.point.beta, baseline)
+    return Primary(name, epochs, row.point.family, row.point.tau_plus, row.point.beta, baseline)
 
 
 def _differences(rows: list[Row]) -> dict[Key, Difference]:
@@ -266,12 +273,13 @@ def _best_length_rows(records: pd.DataFrame) -> list[Row]:
     return rows
 
 
-def _published_rows(columns: list[str], published: Published) -> list[Row]:
-    """A row for each label of published figures that belong in one of the columns."""
+def _published_rows(names: Mapping[str, str], published: Published) -> list[Row]:
+    """A row for each label of published figures that belong in one of the columns, by its name in recipes."""
+    columns = {name: column for column, name in names.items()}
     rows: dict[str, dict[str, TableCell]] = {}
-    for (label, column), score in published.items():
-        if column in columns:
-            rows.setdefault(label, {})[column] = TableCell(
+    for (label, name), score in published.items():
+        if name in columns:
+            rows.setdefault(label, {})[columns[name]] = TableCell(
                 {0: score.value}, published_deviation=score.deviation
             )
     return [Row(label, cells, "published") for label, cells in rows.items()]

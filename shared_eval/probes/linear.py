@@ -44,6 +44,6 @@ def linear_probe(
     with torch.no_grad():
         ranked = layer(test).topk(min(5, classes), dim=1).indices == test_labels.unsqueeze(1)
     return {
-        "linear_accuracy": ranked[:, 0].float().mean().item(),
-        "linear_top5_accuracy": ranked.any(dim=1).float().mean().item(),
+        "linear_accuracy": ranked[:, 0].double().mean().item(),
+        "linear_top5_accuracy": ranked.any(dim=1).double().mean().item(),
     }

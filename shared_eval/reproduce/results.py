@@ -58,7 +58,10 @@ def missing_from(
 
     Only datasets that have records count, and of comparisons only lengths of training that have some.
     """
-    made = {as_primary(row, column, comparison.baseline) for row, column, comparison in table.comparisons()}
+    made = {
+        as_primary(row, column, table.names[column], comparison.baseline)
+        for row, column, comparison in table.comparisons()
+    }
     lengths = set(zip(records["dataset"], records["epochs"], strict=True))
     for planned, plan in primary.items():
         if planned not in made and (_dataset(planned.column), planned.epochs) in lengths:

@@ -164,3 +164,27 @@ def test_folder_of_several_objectives_is_refused_where_none_is_shared(tmp_path, 
     write_set(tmp_path / "b", 0.0, objective=HARD | {"beta": 3.0}, seeds=1)
     [error] = failure_of(compare_main, capsys, [str(tmp_path / "a"), str(tmp_path / "b")])
     assert "share no objective, and the first has several (hard, beta 1, tau_plus 0.1; hard, beta 2," in error
+
+
+def test_runs_of_several_revisions_or_rules_in_one_folder_are_a_warning(tmp_path, capsys):
+    """Else each pair may compare other code, though both folders have the same two revisions."""
+    for name, revisions in (("a", ("aaaaaaa", "bbbbbbb")), ("b", ("bbbbbbb", "aaaaaaa"))):
+        for seed, revision in enumerate(revisions):
+            environment, rules = {"revision": revision}, f"rules of {revision}"
+            write_record(tmp_path / name / str(seed), seed=seed, environment=environment, evaluation=rules)
+    compare_main([str(tmp_path / "a"), str(tmp_path / "b")])
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "warning: the first has runs of several revisions (aaaaaaa, bbbbbbb)",
+        "warning: the first has runs of several rules of evaluation (rules of aaaaaaa, rules of bbbbbbb)",
+        "warning: the second has runs of several revisions (bbbbbbb, aaaaaaa)",
+        "warning: the second has runs of several rules of evaluation (rules of bbbbbbb, rules of aaaaaaa)",
+    ]
+
+
+def test_failed_runs_are_named(tmp_path, capsys):
+    first, second = write_set(tmp_path / "a", 0.0), write_set(tmp_path / "b", 0.1, seeds=5)
+    (second / "5").mkdir()
+    (second / "5" / "failure.json").write_text(json.dumps({"schema": 1, "message": "the loss is not finite"}))
+    compare_main([str(first), str(second)])
+    assert f"warning: {second / '5'} has no record: the loss is not finite" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from shared_eval.records import (
     read_export,
     read_records,
     settings_fingerprint,
+    warn_repeated_seeds,
 )
 from tests.shared_eval.conftest import HARD, PLAIN, write_record
 
@@ -206,6 +207,8 @@ def test_missing_folder_is_an_error(tmp_path, capsys):
     ("changes", "said"),
     [
         ({"metrics": {"svm_accuracy": math.nan}}, "its scores are not all finite"),
+        ({"metrics": {"svm_accuracy": True}}, "its svm_accuracy is True"),
+        ({"environment": {}}, "is skipped (it has no revision)"),
         ({"objective": PLAIN | {"beta": None}}, "its beta is None"),
     ],
 )
@@ -214,6 +217,16 @@ def test_record_that_no_table_can_hold_is_skipped(tmp_path, changes, said, capsy
     write_record(tmp_path / "bad", **changes)
     assert list(read_records(find_records([tmp_path]))["path"]) == [str(tmp_path / "good" / "result.json")]
     assert said in capsys.readouterr().err
+
+
+def test_seeds_with_several_runs_are_named(tmp_path, capsys):
+    paths = [str(write_record(tmp_path / name, seed=1)) for name in "abc"]
+    write_record(tmp_path / "other", seed=2)
+    warn_repeated_seeds(read_records(find_records([tmp_path])))
+    named = f"{paths[0]}, {paths[1]}, ..."
+    assert capsys.readouterr().err == (
+        f"warning: 1 seed with several runs, which count as their mean: {named}\n"
+    )
 
 
 def test_export_has_the_rows_of_its_records(tmp_path):

@@ -21,8 +21,8 @@ from shared_eval.statistics import (
 
 def test_difference_equals_scipy():
     draw = np.random.default_rng(0)
-    baseline = draw.normal(0.8, 0.02, 10)
-    values = baseline + draw.normal(0.01, 0.01, 10)
+    baseline, gains = draw.normal(0.8, 0.02, 10).round(4), draw.normal(0.01, 0.01, 10).round(4)
+    values = baseline + gains
     difference = paired_difference(values, baseline)
     assert difference.mean == pytest.approx((values - baseline).mean())
     assert difference.p == pytest.approx(stats.wilcoxon(values, baseline).pvalue)
@@ -79,8 +79,20 @@ def test_one_pair_equal_pairs_and_none():
     assert (same.mean, same.low, same.high, same.p) == (0, 0, 0, 1)
     constant = paired_difference([2.0, 3.0, 4.0], [1.0, 2.0, 3.0])
     assert (constant.low, constant.high) == (1, 1)
-    with pytest.raises(ValueError, match="at least one pair"):
-        paired_difference([], [])
+    for values, baseline in (([], []), ([0.1, 0.2, 0.3], [0.1]), (0.1, 0.1)):
+        with pytest.raises(ValueError, match="both must be \\[n\\], with one pair or more"):
+            paired_difference(values, baseline)
+    with pytest.raises(ValueError, match="not all finite"):
+        paired_difference([0.1, np.nan], [0.1, 0.2])
+
+
+def test_float32_scores_of_equal_differences_tie():
+    """Counts of 1,000 images whose gains tie, and whose float32 shares differ by 1e-8."""
+    gains = np.array([7, 10, -4, 7, -20, 11, 5, -10])
+    counts = np.array([283, 248, 249, 246, 244, 292, 245, 245])
+    values, baseline = (np.float32(count / 1000).astype(float) for count in (counts + gains, counts))
+    assert len(set(abs(values - baseline).round(9))) == 8
+    assert paired_difference(values, baseline).p == p_by_enumeration(gains)
 
 
 def test_holm_equals_values_by_hand():

@@ -369,6 +369,37 @@ def test_significant_gain_is_bold(tmp_path):
     assert "\x1b[1m86.6 ± 1.6 (6)" in captured.get()
 
 
+def test_gain_over_the_baseline_that_a_recipe_names_is_bold(tmp_path):
+    """Also if the table has another baseline, which the recipe does not name."""
+    write_seeds(tmp_path, "plain", [0.80, 0.82, 0.81, 0.83, 0.79, 0.84])
+    debiased = HARD | {"name": "debiased", "beta": 0.0}
+    write_seeds(tmp_path, "debiased", [0.86, 0.88, 0.87, 0.89, 0.85, 0.90], objective=debiased)
+    write_seeds(tmp_path, "hard", [0.85, 0.87, 0.865, 0.88, 0.845, 0.885], objective=HARD)
+    for baseline, text in (("plain", "**+5.1 [4.7, 5.5] p 0.031**"), ("beta 0", "-0.9 [-1.3, -0.5] p 0.031")):
+        table = table_of(tmp_path, primary=primary(baseline))
+        assert f"| hard, beta 1, tau_plus 0.1 | {text} |" in to_markdown(table, "difference_text")
+
+
+def test_difference_says_how_many_seeds_are_common(tmp_path):
+    write_seeds(tmp_path, "plain", [0.80, 0.82])
+    write_seeds(tmp_path, "hard", [0.85, 0.87, 0.86], objective=HARD)
+    table = table_of(tmp_path)
+    assert "+5.0 [5.0, 5.0] (p 0.500) (2 of 3 seeds) |" in to_markdown(table, "difference_text")
+    assert ",0.05,0.05,0.05,2,0.5,,plain,False,,False" in to_csv(table)
+
+
+def test_recipe_names_columns_of_a_dataset_that_two_modalities_have(tmp_path):
+    write_seeds(tmp_path, "plain", [0.80, 0.82])
+    write_seeds(tmp_path, "hard", [0.85, 0.87], objective=HARD)
+    simclr = {"name": "simclr", "beta": 0.0, "tau_plus": 0.0}
+    write_record(tmp_path / "image", modality="image", objective=simclr, metrics={"linear_accuracy": 0.5})
+    published = {("paper: hard", "MUTAG svm_accuracy"): PublishedScore(0.9)}
+    table = table_of(tmp_path, primary=primary("plain"), published=published)
+    assert table.columns == ["graph MUTAG svm_accuracy", "image MUTAG linear_accuracy"]
+    assert [c.baseline for _, _, c in table.comparisons() if c.is_primary] == ["plain"]
+    assert table.row("paper: hard").text("graph MUTAG svm_accuracy") == "90.0"
+
+
 def test_csv_and_latex_equal_texts_by_hand(tmp_path):
     write_record(tmp_path / "a", metrics={"svm_accuracy": 0.8})
     write_record(tmp_path / "b", objective=HARD, metrics={"svm_accuracy": 0.9})
@@ -380,13 +411,13 @@ def test_csv_and_latex_equal_texts_by_hand(tmp_path):
         },
     )
     assert to_csv(table) == (
-        "objective,kind,column,mean,deviation,seeds,difference,low,high,p,corrected_p,"
+        "objective,kind,column,mean,deviation,seeds,difference,low,high,pairs,p,corrected_p,"
         "baseline,primary,detectable,equivalent\n"
-        "untrained encoder,untrained,MUTAG svm_accuracy,0.7,,1,,,,,,,,,\n"
-        "infograph,objective,MUTAG svm_accuracy,0.8,,1,0.1,,,,,untrained,False,,False\n"
-        '"hard, beta 1, tau_plus 0.1",objective,MUTAG svm_accuracy,0.9,,1,0.1,,,,,plain,False,,False\n'
-        '"hard, beta 1, tau_plus 0.1",objective,MUTAG svm_accuracy,0.9,,1,0.2,,,,,untrained,False,,False\n'
-        '"paper: hard, beta 1",published,MUTAG svm_accuracy,0.874,0.011,,,,,,,,,,\n'
+        "untrained encoder,untrained,MUTAG svm_accuracy,0.7,,1,,,,,,,,,,\n"
+        "infograph,objective,MUTAG svm_accuracy,0.8,,1,0.1,,,1,,,untrained,False,,\n"
+        '"hard, beta 1, tau_plus 0.1",objective,MUTAG svm_accuracy,0.9,,1,0.1,,,1,,,plain,False,,\n'
+        '"hard, beta 1, tau_plus 0.1",objective,MUTAG svm_accuracy,0.9,,1,0.2,,,1,,,untrained,False,,\n'
+        '"paper: hard, beta 1",published,MUTAG svm_accuracy,0.874,0.011,,,,,,,,,,,\n'
     )
     assert to_latex(table) == (
         "\\begin{tabular}{lc}\n"
