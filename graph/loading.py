@@ -117,7 +117,9 @@ def _edges_of(data: Any) -> Tensor:
 
 
 def _check_edges(edge_index: Tensor) -> None:
-    """Raise ValueError unless the edges are [2, E]."""
+    """Raise ValueError unless the edges are a tensor [2, E]."""
+    if not isinstance(edge_index, Tensor):
+        raise ValueError(f"`edge_index` is a {type(edge_index).__name__}; it must be a tensor [2, edges]")
     if edge_index.ndim != 2 or len(edge_index) != 2:
         raise ValueError(f"`edge_index` has shape {list(edge_index.shape)}; it must be [2, edges]")
 

@@ -64,7 +64,7 @@ def dataset_of(data: Sequence[Any], node_features: NodeFeatures = "auto") -> Gra
     # PyG's datasets answer for any name of their graphs' values.
     if hasattr(data, "edge_index") and not isinstance(data, torch.utils.data.Dataset):
         raise InputError("`data` is a single graph; it must be a list of at least 2")
-    if not isinstance(data, Iterable | torch.utils.data.Dataset):
+    if isinstance(data, str) or not isinstance(data, Iterable | torch.utils.data.Dataset):
         raise InputError(f"`data` is of type {type(data).__name__}; it must be a list of PyG's Data")
     items = list(data)
     if len(items) < 2:
@@ -100,13 +100,18 @@ def _graph_of(item: Any, number: int) -> Graph:
     edge_index = edge_index.detach().cpu().long()
     highest = int(edge_index.max()) if edge_index.numel() else -1
     if x is not None:
-        if not isinstance(x, Tensor) or x.ndim != 2 or not x.shape[1]:
-            has = f"shape {list(x.shape)}" if isinstance(x, Tensor) else f"type {type(x).__name__}"
-            raise InputError(f"{what} has x of {has}; it must be a tensor [nodes, features]")
+        if not isinstance(x, Tensor) or x.ndim != 2 or not x.shape[1] or x.is_complex():
+            tensor = isinstance(x, Tensor)
+            has = f"shape {list(x.shape)} and type {x.dtype}" if tensor else f"type {type(x).__name__}"
+            raise InputError(f"{what} has x of {has}; it must be a tensor [nodes, features] of real numbers")
         x = x.detach().cpu().float()
         if not x.isfinite().all():
             raise InputError(f"{what} has x that is not finite")
-    given = len(x) if x is not None else getattr(item, "num_nodes", None)
+    given = getattr(item, "num_nodes", None)
+    if x is not None:
+        if given is not None and given != len(x):
+            raise InputError(f"{what} has x of {len(x)} rows and num_nodes {given}; they must agree")
+        given = len(x)
     num_nodes = highest + 1 if given is None else int(given)
     if num_nodes < 1:
         raise InputError(f"{what} has no nodes")

@@ -48,6 +48,10 @@ class Transform(nn.Module):
         if isinstance(image, Image.Image):
             square = to_square(ImageOps.exif_transpose(image), self.size, tags_of(image))
             image = torch.from_numpy(square.copy()).permute(2, 0, 1)
+        if not isinstance(image, Tensor):
+            raise ValueError(
+                f"`image` is a {type(image).__name__}; it must be a tensor or an image of Pillow"
+            )
         if image.ndim not in (3, 4) or image.shape[-3] != 3:
             raise ValueError(f"`image` has shape {list(image.shape)}; it must be [3, H, W] or [B, 3, H, W]")
         if image.dtype != torch.uint8 and not image.is_floating_point():

@@ -52,6 +52,10 @@ def corpus_of(texts: Iterable[str] | Iterable[Iterable[str]]) -> Corpus:
     """The corpus of sentences, or of books of sentences; raises InputError if they are neither."""
     if isinstance(texts, str):
         raise InputError("`texts` is one text; it must be a list of sentences, or a Path")
+    if not isinstance(texts, Iterable) or hasattr(texts, "columns"):
+        raise InputError(
+            f"`texts` is of type {type(texts).__name__}; it must be a list of sentences, or a Path"
+        )
     items = [item if isinstance(item, str) else _book(item) for item in texts]
     are_sentences = {isinstance(item, str) for item in items}
     if len(are_sentences) > 1:
@@ -63,7 +67,8 @@ def corpus_of(texts: Iterable[str] | Iterable[Iterable[str]]) -> Corpus:
 
 
 def _book(sentences: Any) -> list[str]:
-    book = list(sentences) if isinstance(sentences, Iterable) else [sentences]
+    is_book = isinstance(sentences, Iterable) and not isinstance(sentences, bytes)
+    book = list(sentences) if is_book else [sentences]
     for sentence in book:
         if not isinstance(sentence, str):
             raise InputError(f"`texts` has {sentence!r:.50}; it must be sentences, or lists of sentences")

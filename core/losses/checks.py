@@ -50,6 +50,12 @@ def check_number(name: str, value: Scalar) -> None:
         raise ValueError(f"`{name}` is {value!r}; it must be a number or a tensor []")
 
 
+def check_tensor(name: str, value: object) -> None:
+    """Raise unless an input is a tensor."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"`{name}` is a {type(value).__name__}; it must be a tensor")
+
+
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise unless a setting is one of its choices."""
     if value not in choices:
@@ -92,6 +98,8 @@ def check_local_global(
     local: Tensor, global_: Tensor, batch: Tensor, node: Tensor | None = None, weight: Tensor | None = None
 ) -> None:
     """Raise unless the shapes are [nodes, dim], [graphs, dim], [nodes], of two graphs or more."""
+    for name, value in (("local", local), ("global_", global_), ("batch", batch)):
+        check_tensor(name, value)
     ends = local.shape[:-2] == global_.shape[:-2] and local.shape[-1:] == global_.shape[-1:]
     if local.ndim < 2 or global_.ndim != local.ndim or not ends:
         raise ValueError(
@@ -122,12 +130,7 @@ def check_local_global(
 
 def check_pairs(beta: Setting, tau_plus: Setting) -> None:
     """Raise unless each run's beta and tau_plus are in their ranges; learned ones are not read."""
-    values = [
-        torch.zeros(value.shape, device="cpu")
-        if isinstance(value, Tensor) and value.requires_grad
-        else torch.as_tensor(value, dtype=torch.float64, device="cpu")
-        for value in (beta, tau_plus)
-    ]
+    values = [_read_setting("beta", beta), _read_setting("tau_plus", tau_plus)]
     try:
         pairs = torch.stack(torch.broadcast_tensors(*values), dim=-1)
     except RuntimeError:
@@ -137,6 +140,16 @@ def check_pairs(beta: Setting, tau_plus: Setting) -> None:
         ) from None
     for pair in pairs.reshape(-1, 2).tolist():
         check_hardness(*pair)
+
+
+def _read_setting(name: str, value: Setting) -> Tensor:
+    """A setting on the CPU; of a learned one only the shape."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        return torch.zeros(value.shape, device="cpu")
+    try:
+        return torch.as_tensor(value, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"`{name}` is {value!r}; it must be a number, or one for each run") from None
 
 
 def check_shape_of_setting(name: str, value: Setting, runs: torch.Size) -> None:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import Reduction, Scalar, check_hardness
+from .checks import Reduction, Scalar, check_float_type, check_hardness, check_number, check_tensor
 
 
 def hard_negative_loss(
@@ -53,6 +53,9 @@ def hard_negative_loss(
         ValueError: A setting is outside its range, or the shapes do not match.
     """
     check_hardness(beta, tau_plus, stop_gradient)
+    for name, given in (("positive", positive), ("negatives", negatives), ("mask", mask)):
+        check_tensor(name, given)
+    check_float_type(positive, negatives, ("positive", "negatives"))
     if negatives.ndim != 2 or mask.shape != negatives.shape or mask.dtype != torch.bool:
         raise ValueError(
             f"`negatives` is {list(negatives.shape)} and `mask` {list(mask.shape)} of {mask.dtype}; "
@@ -63,7 +66,9 @@ def hard_negative_loss(
             f"`positive` is {list(positive.shape)}; with `negatives` {list(negatives.shape)} it must be "
             f"[{len(negatives)}] or [{len(negatives)}, positives]"
         )
-    if isinstance(floor, Tensor) and floor.shape not in ((), (len(negatives),)):
+    if not isinstance(floor, Tensor):
+        check_number("floor", floor)
+    elif floor.shape not in ((), (len(negatives),)):
         raise ValueError(f"`floor` is {list(floor.shape)}; it must be a number or [{len(negatives)}]")
     positive, negatives = full_precision(positive), full_precision(negatives)
     log_mean, count = log_negative_mean(negatives, mask, beta, stop_gradient), mask.sum(dim=1)

@@ -52,12 +52,15 @@ class GradientCached(nn.Module):
         split: Splits a batch, the call's arguments, into the encoder's arguments for each chunk.
 
     Raises:
-        ValueError: ``chunk`` is below 1.
+        ValueError: ``chunk`` is not an integer of at least 1.
+        TypeError: The encoder is not a module, whose parameters would be known.
     """
 
     def __init__(self, encoder: nn.Module, chunk: int, split: Split = split_rows) -> None:
-        if chunk < 1:
-            raise ValueError(f"`chunk` is {chunk}; it must be at least 1")
+        if not isinstance(chunk, int) or chunk < 1:
+            raise ValueError(f"`chunk` is {chunk!r}; it must be an integer of at least 1")
+        if not isinstance(encoder, nn.Module):
+            raise TypeError(f"the encoder is a {type(encoder).__name__}; it must be a module")
         super().__init__()
         self.encoder, self.chunk, self.split = encoder, chunk, split
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 
 from core.distributed import launched_processes
@@ -43,9 +44,13 @@ def python_config(
     with TemporaryDirectory() if output_dir is None else nullcontext() as temporary:
         folder = output_dir if temporary is None else Path(temporary) / "run"
         given = {**settings, "output_dir": folder}
-        named = {
-            name: str(value) if isinstance(value, os.PathLike | torch.device) else value
-            for name, value in given.items()
-        }
+        named = {name: _plain(value) for name, value in given.items()}
         [config] = config_from(config_type, defaults_for, named).expand()
         yield config
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it: a path or a device as text, one of NumPy's numbers as Python's."""
+    if isinstance(value, os.PathLike | torch.device):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value

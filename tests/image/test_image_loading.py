@@ -103,6 +103,8 @@ def test_transform_takes_pil_images_and_tensors():
         transform(torch.zeros(1, 8, 8))
     with pytest.raises(ValueError, match=r"is torch\.int64; it must be uint8"):
         transform(torch.zeros(3, 8, 8, dtype=torch.int64))
+    with pytest.raises(ValueError, match="`image` is a str; it must be a tensor or an image of Pillow"):
+        transform("a.png")
 
 
 def test_floats_that_rounding_or_a_filter_leaves_outside_are_clamped():

@@ -97,11 +97,23 @@ def test_each_row_has_its_own_floor():
         (torch.ones(3), torch.ones(2, 4, dtype=torch.bool), r"must be \[2\]"),
         (torch.ones(2), torch.ones(2, 4), "the mask bool"),
         (torch.ones(2), torch.ones(2, 3, dtype=torch.bool), r"both must be \[rows, columns\]"),
+        (
+            torch.ones(2),
+            torch.ones(2, 4, dtype=torch.bool).numpy(),
+            "`mask` is a ndarray; it must be a tensor",
+        ),
+        (torch.ones(2).double(), torch.ones(2, 4, dtype=torch.bool), "`positive` is torch.float64 and"),
     ],
 )
 def test_logits_that_do_not_match_are_refused(positive, mask, message):
     with pytest.raises(ValueError, match=message):
         hard_negative_loss(positive, torch.ones(2, 4), mask, beta=0.0, tau_plus=0.0, floor=0.0)
+
+
+def test_floor_that_is_no_number_is_refused():
+    logits, mask = torch.ones(2, 4), torch.ones(2, 4, dtype=torch.bool)
+    with pytest.raises(ValueError, match="`floor` is None; it must be a number or a tensor"):
+        hard_negative_loss(logits[:, 0], logits, mask, beta=0.0, tau_plus=0.0, floor=None)
 
 
 def test_floor_of_other_rows_is_refused():

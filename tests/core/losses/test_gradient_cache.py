@@ -82,10 +82,15 @@ def test_encoder_may_return_a_tensor(chunk):
     torch.testing.assert_close(*gradients, **EXACTLY)
 
 
-@pytest.mark.parametrize("chunk", [0, -1])
+@pytest.mark.parametrize("chunk", [0, -1, 2.5])
 def test_chunks_without_a_sample_are_refused(chunk):
-    with pytest.raises(ValueError, match=f"`chunk` is {chunk}; it must be at least 1"):
+    with pytest.raises(ValueError, match=f"`chunk` is {chunk}; it must be an integer of at least 1"):
         GradientCached(nn.Linear(1, 1), chunk)
+
+
+def test_encoder_that_is_no_module_is_refused():
+    with pytest.raises(TypeError, match="the encoder is a function; it must be a module"):
+        GradientCached(lambda x: x, 2)
 
 
 @pytest.mark.parametrize("batch", [{"input_ids": torch.zeros(4, 1)}, [0.0, 1.0]])

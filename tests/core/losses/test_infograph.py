@@ -356,6 +356,14 @@ def test_shapes_that_do_not_match_are_refused(shapes, message):
         InfoGraphLoss()(torch.ones(local), torch.ones(global_), torch.zeros(batch, dtype=torch.long))
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_input_that_is_no_tensor_is_refused(place):
+    given = [torch.ones(4, 3), torch.ones(2, 3), torch.tensor([0, 0, 1, 1])]
+    given[place] = given[place].numpy()
+    with pytest.raises(ValueError, match="is a ndarray; it must be a tensor"):
+        InfoGraphLoss()(*given)
+
+
 @pytest.mark.parametrize(("name", "value"), [("beta", -5.0), ("tau_plus", 1.5)])
 def test_setting_that_changes_later_is_checked(name, value):
     loss = InfoGraphLoss()
@@ -394,6 +402,8 @@ def test_settings_of_other_runs_are_refused(name):
     [
         ({"beta": -1}, "`beta` is -1"),
         ({"beta": [0, -1]}, "`beta` is -1"),
+        ({"beta": "x"}, "`beta` is 'x'; it must be a number, or one for each run"),
+        ({"tau_plus": None}, "`tau_plus` is None; it must be a number, or one for each run"),
         ({"tau_plus": 1}, "`tau_plus` is 1"),
         ({"tau_plus": 1 - 1e-9}, "`tau_plus` is 0.999999999; it must be at least 0 and below 1"),
         ({"variant": "fixed"}, "`variant` is 'fixed'; it must be one of corrected, released"),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,8 +16,10 @@ from image.config import defaults_for as image_defaults
 
 def test_settings_are_those_of_the_command_in_pythons_types(tmp_path):
     settings = {"dataset": "digits", "device": torch.device("cpu"), "init": tmp_path / "other", "seed": 3}
+    settings |= {"epochs": np.int64(2), "temperature": np.float64(0.2)}
     with python_config(ImageConfig, image_defaults, tmp_path / "run-{seed}", settings) as config:
         assert (config.view_size, config.device, config.init) == (16, "cpu", tmp_path / "other")
+        assert (config.epochs, config.temperature) == (2, 0.2)
         assert config.folder() == tmp_path / "run-3"
 
 
