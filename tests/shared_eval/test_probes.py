@@ -171,7 +171,9 @@ def test_linear_probe_reaches_scikit_learn():
     reference = LogisticRegression(C=1e6, max_iter=1000).fit(features[:400], labels[:400])
     parts = (train, torch.tensor(labels[:400]), test, torch.tensor(labels[400:]))
     scores = probe_of(*parts, classes=3, epochs=100)
-    assert scores["linear_accuracy"] == pytest.approx(reference.score(features[400:], labels[400:]), abs=0.03)
+    assert scores["linear_accuracy"] == pytest.approx(
+        reference.score(features[400:], labels[400:]), abs=0.035
+    )
     assert scores["linear_top5_accuracy"] == 1
     assert scores == probe_of(*parts, classes=3, epochs=100)
 

@@ -352,6 +352,7 @@ def test_job_of_several_seeds_trains_each_in_its_own_folder(root):
 
 def test_dry_run_runs_nothing_and_estimates(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     reproduce.main(["graphs", "--datasets", "MUTAG", "--seeds", "2", "--betas", "0", "1", "--dry-run"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 * (1 + 2 * 2) + 2
