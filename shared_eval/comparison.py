@@ -17,6 +17,8 @@ from shared_eval.statistics import holm, paired_difference
 
 # Settings that change no score, and a list that describes the others; the device is in the environment.
 NOT_SHOWN = TrainConfig.not_identity - {"deterministic"} | {"objective_fields"}
+# What one objective's runs on a dataset should have in common, and its plural.
+MIXED = {"revision": "revisions", "evaluation": "rules of evaluation", "settings": "settings"}
 
 
 def compare_scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
@@ -68,9 +70,6 @@ def compare_scores(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
         tested = table["p"].notna()
         table["p"] = pd.Series(holm(table["p"][tested]), index=table.index[tested])
     return table
-
-
-MIXED = {"revision": "revisions", "evaluation": "rules of evaluation", "settings": "settings"}
 
 
 def mixed_in(side: pd.DataFrame) -> dict[str, str]:
